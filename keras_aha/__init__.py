@@ -1,0 +1,50 @@
+"""keras-aha: teach Gemma to reason from a verifiable reward alone, as plain Keras 3 on JAX.
+
+Import it before Keras: it chooses the JAX backend where `KERAS_BACKEND` is unset. Names are loaded on first use, so
+that `keras_aha.tasks` needs neither Keras nor JAX.
+"""
+
+import importlib
+import os
+import sys
+
+_HOMES = {
+    "CompletionsCallback": "callbacks.completions_callback",
+    "EvaluateCallback": "callbacks.evaluate_callback",
+    "GRPOLoss": "losses",
+    "GRPOModel": "grpo_model",
+    "Recipe": "recipe",
+    "RolloutCallback": "callbacks.rollout_callback",
+    "distribute": "distribution",
+    "prime": "priming",
+}
+_ROOMS = ("losses", "tasks")
+
+__all__ = [*_HOMES, *_ROOMS]
+
+
+def __getattr__(name: str):
+    if name in _ROOMS:
+        return importlib.import_module(f"keras_aha.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"keras_aha.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'keras_aha' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _require_jax_backend() -> None:
+    """Raises ImportError where Keras runs, or is about to run, on another backend than JAX."""
+    backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    if backend != "jax":
+        raise ImportError(
+            "keras-aha needs Keras on JAX: unset KERAS_BACKEND or set it to jax, and import keras_aha before keras. "
+            f"Received: {backend}"
+        )
+
+
+_require_jax_backend()

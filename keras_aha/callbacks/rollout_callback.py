@@ -1,0 +1,161 @@
+"""`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
+
+import time
+
+import keras
+import numpy as np
+
+from keras_aha.losses import group_advantages
+from keras_aha.rollout import Rollout
+from keras_aha.tasks.task import Task
+
+_PROMPT_STEP = 16  # prompt lengths are padded to multiples of this, so that few programs are compiled
+
+
+class RolloutCallback(keras.callbacks.Callback):
+    """Samples a group of completions for each of some fresh problems, scores them, and hands them to `fit`.
+
+    Pass it to `fit` and `fit` its `dataset`:
+
+        rollouts = RolloutCallback(task)
+        model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts])
+
+    It adds to an epoch's logs: `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`,
+    `zero_std_groups` (means over the rollout), `tokens_per_second` and `rollout_seconds`.
+
+    Args:
+        task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before.
+        prompts_per_epoch: P.
+        group_size: G ≥ 2, completions of each prompt.
+        max_completion_length: C, in tokens.
+        max_prompt_length: in tokens; a longer prompt is an error.
+        temperature: of sampler and trainer alike, > 0.
+        top_k, top_p: see `GRPOModel.generate`.
+        stop_tokens: see `GRPOModel.generate`.
+        advantage_scale: `"std"` or `None`, see `losses.group_advantages`.
+        mask_truncated: leave truncated completions out of the loss (DAPO's overlong filtering, arXiv:2503.14476).
+        updates_per_rollout: optimizer steps on each rollout.
+        seed: of the sampling keys.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        prompts_per_epoch: int = 32,
+        group_size: int = 16,
+        max_completion_length: int = 1024,
+        max_prompt_length: int = 512,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        advantage_scale: str | None = "std",
+        mask_truncated: bool = False,
+        updates_per_rollout: int = 1,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if group_size < 2:
+            raise ValueError(
+                "group_size must be 2 or more: an advantage compares a completion with the others of its prompt. "
+                f"Received: group_size={group_size}"
+            )
+        if temperature <= 0:
+            raise ValueError(f"Training samples at a temperature above 0. Received: temperature={temperature}")
+        self.task = task
+        self.prompts_per_epoch = prompts_per_epoch
+        self.group_size = group_size
+        self.max_prompt_length = max_prompt_length
+        self.advantage_scale = advantage_scale
+        self.mask_truncated = mask_truncated
+        self.sampling = dict(
+            group_size=group_size,
+            max_completion_length=max_completion_length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop_tokens=tuple(stop_tokens),
+            seed=seed,
+        )
+        self.dataset = _RolloutDataset(updates_per_rollout)
+        self._prompt_length = 0
+        self._logs = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        start = time.perf_counter()
+        # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
+        iteration = int(self.model.optimizer.iterations) // len(self.dataset)
+        first = iteration * self.prompts_per_epoch
+        problems = [self.task.problem(first + i) for i in range(self.prompts_per_epoch)]
+        prompt_ids, prompt_mask = self._tokenize([self.task.prompt(problem) for problem in problems])
+        completions = self.model.generate(prompt_ids, prompt_mask, iteration=iteration, **self.sampling)
+        texts = self.model.detokenize(completions)
+        problems = [problem for problem in problems for _ in range(self.group_size)]
+        scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
+        rollout = self._rollout(prompt_ids, prompt_mask, completions, problems, texts, scores)
+        self.model.rollout = rollout
+        self.dataset.batch = rollout.batch()
+        self._logs = self._describe(rollout, completions, time.perf_counter() - start)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(self._logs)
+
+    def _tokenize(self, prompts):
+        token_ids, padding_mask = self.model.tokenize(prompts)
+        length = token_ids.shape[1]
+        if length > self.max_prompt_length:
+            raise ValueError(
+                f"A prompt is longer than max_prompt_length={self.max_prompt_length} tokens. Received: {length} tokens"
+            )
+        self._prompt_length = max(self._prompt_length, -(-length // _PROMPT_STEP) * _PROMPT_STEP)
+        pad = [(0, 0), (self._prompt_length - length, 0)]
+        return np.pad(token_ids, pad), np.pad(padding_mask, pad)
+
+    def _rollout(self, prompt_ids, prompt_mask, completions, problems, texts, scores) -> Rollout:
+        token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
+        trained = token_mask & (completions.stopped[:, None] | (not self.mask_truncated))
+        rewards = np.array([score.reward for score in scores], "float32")
+        advantages = group_advantages(rewards, self.group_size, self.advantage_scale)
+        return Rollout(
+            token_ids=np.hstack([np.repeat(prompt_ids, self.group_size, axis=0), completions.token_ids]),
+            padding_mask=np.hstack([np.repeat(prompt_mask, self.group_size, axis=0), token_mask]).astype("int32"),
+            completion_mask=trained.astype("float32"),
+            old_log_probs=completions.log_probs,
+            advantages=np.asarray(advantages),
+            temperature=np.full(len(texts), self.sampling["temperature"], "float32"),
+            rewards=rewards,
+            truncated=~completions.stopped,
+            problems=tuple(problems),
+            texts=tuple(texts),
+            scores=tuple(scores),
+        )
+
+    def _describe(self, rollout: Rollout, completions, seconds: float) -> dict[str, float]:
+        groups = rollout.rewards.reshape(-1, self.group_size)
+        return {
+            "reward": float(np.mean(rollout.rewards)),
+            "accuracy": float(np.mean([score.correct for score in rollout.scores])),
+            "format_rate": float(np.mean([score.well_formed for score in rollout.scores])),
+            "completion_length": float(np.mean(completions.lengths)),
+            "truncated": float(np.mean(rollout.truncated)),
+            "zero_std_groups": float(np.mean(groups.max(axis=1) == groups.min(axis=1))),
+            "generated_tokens": int(np.sum(completions.lengths)),
+            "tokens_per_second": float(np.sum(completions.lengths) / seconds),
+            "rollout_seconds": seconds,
+        }
+
+
+class _RolloutDataset(keras.utils.PyDataset):
+    """The latest rollout as a batch, once for each update: constant length, static shapes."""
+
+    def __init__(self, updates_per_rollout: int):
+        super().__init__()
+        self.updates_per_rollout = updates_per_rollout
+        self.batch = None
+
+    def __len__(self):
+        return self.updates_per_rollout
+
+    def __getitem__(self, index):
+        return self.batch

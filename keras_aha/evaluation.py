@@ -1,0 +1,185 @@
+"""Accuracy, pass@k and intervals over tables of scored completions.
+
+A table is a pandas `DataFrame` with one row a completion and at least these columns; a task's labels (`difficulty`,
+`num_numbers`, …) stand in columns of their own. All rows of a puzzle must have the same labels.
+
+    puzzle             which puzzle: an integer or any other value that pandas groups by
+    sample             which of the puzzle's completions, from 0
+    text               the completion
+    reward             the task's reward
+    correct            bool
+    verdict            the task's reason, e.g. "wrong_value"
+    well_formed        bool: the completion holds an answer in the asked form, right or wrong
+    completion_length  tokens
+    stopped            bool: the policy ended it, and not the limit on its length
+    attempts           ways of reaching the target that were tried
+
+Puzzles are the independent draws and completions of one puzzle are not, so every mean is over puzzles and every
+interval resamples puzzles.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+_RESAMPLES = 10_000
+_CELLS_AT_ONCE = 4_000_000  # of the table of resamples by distinct values, 32 MB
+
+
+def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean over puzzles (Efron and Tibshirani 1993, chapter 13).
+
+    Equal values are one cell of a multinomial draw, so the cost grows with the number of distinct values and the
+    interval does not depend on the order of the puzzles. Where all values are equal it has no width: a resample
+    cannot show what was never drawn.
+
+    Args:
+        values: `(N,)`, one a puzzle, such as the share of its completions that are correct.
+        seed: of the resamples.
+        level: the probability that the interval is to cover.
+
+    Returns:
+        The lower and the upper end, in the unit of `values`.
+
+    Raises:
+        ValueError: if `values` is empty, not one-dimensional or not finite, or `level` is not between 0 and 1.
+    """
+    values = np.asarray(values, "float64")
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(
+            f"An interval needs finite values, one a puzzle, of at least one puzzle. Received: values={values}"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"The level of an interval lies between 0 and 1. Received: level={level}")
+    distinct, counts = np.unique(values, return_counts=True)
+    rng = np.random.default_rng(seed)
+    chunk = max(1, min(_RESAMPLES, _CELLS_AT_ONCE // distinct.size))
+    means = np.concatenate(
+        [
+            rng.multinomial(values.size, counts / values.size, size=min(chunk, _RESAMPLES - start))
+            @ distinct
+            / values.size
+            for start in range(0, _RESAMPLES, chunk)
+        ]
+    )
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def pass_at_k(n, c, k: int):
+    """The unbiased estimate of the probability that at least one of `k` completions is correct.
+
+    `1 − C(n−c, k) / C(n, k)`, equation 1 of Chen et al. 2021, arXiv:2107.03374, as a product that does not overflow.
+
+    Args:
+        n: completions a puzzle: an integer, or an array of them.
+        c: how many of those are correct, of a shape that broadcasts with `n`.
+        k: completions allowed.
+
+    Returns:
+        A float, or float64 of the broadcast shape.
+
+    Raises:
+        ValueError: if not `0 <= c <= n` and `1 <= k <= n` everywhere.
+    """
+    n, c = np.broadcast_arrays(np.asarray(n, "int64"), np.asarray(c, "int64"))
+    if n.size and not ((0 <= c) & (c <= n) & (1 <= k) & (k <= n)).all():
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n. Received: n={n}, c={c}, k={k}")
+    drawn = np.arange(k)
+    all_wrong = np.prod(np.maximum(n[..., None] - c[..., None] - drawn, 0) / (n[..., None] - drawn), axis=-1)
+    estimate = 1.0 - all_wrong
+    return estimate if estimate.ndim else float(estimate)
+
+
+def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.DataFrame:
+    """One row a puzzle, in the order of the table, indexed by `puzzle`.
+
+    Args:
+        table: one row a completion (see the module).
+        columns: labels to keep.
+
+    Returns:
+        `columns`, `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
+        `mean_reward`, `mean_completion_length` (tokens), `mean_attempts`.
+
+    Raises:
+        ValueError: if a column is missing or a puzzle has two values of a label.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    needed = ["puzzle", "correct", "well_formed", "reward", "completion_length", "attempts", *columns]
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise ValueError(f"The table of completions lacks columns. Received: missing={missing}")
+    groups = table.groupby("puzzle", sort=False)
+    for column in columns:
+        if (groups[column].nunique(dropna=False) > 1).any():
+            raise ValueError(f"A puzzle has more than one value of a label. Received: column={column!r}")
+    return groups.agg(
+        **{column: (column, "first") for column in columns},
+        samples=("correct", "size"),
+        correct=("correct", "sum"),
+        accuracy=("correct", "mean"),
+        format_rate=("well_formed", "mean"),
+        mean_reward=("reward", "mean"),
+        mean_completion_length=("completion_length", "mean"),
+        mean_attempts=("attempts", "mean"),
+    )
+
+
+def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
+    """The numbers of one evaluation, ready for JSON.
+
+    Args:
+        table: one row a completion (see the module), the same number of completions for every puzzle.
+        seed: of the interval's resamples.
+
+    Returns:
+        `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
+        `format_rate`, `mean_completion_length` (tokens), `mean_attempts`; rates are shares between 0 and 1.
+
+    Raises:
+        ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
+    """
+    puzzles = by_puzzle(table)
+    if puzzles.empty or puzzles["samples"].nunique() != 1:
+        raise ValueError(
+            "A summary needs at least one puzzle and the same number of completions for each. "
+            f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
+        )
+    return {
+        "accuracy": float(puzzles["accuracy"].mean()),
+        "n": len(puzzles),
+        "samples": int(puzzles["samples"].iloc[0]),
+        "ci95": list(bootstrap_interval(puzzles["accuracy"], seed)),
+        "format_rate": float(puzzles["format_rate"].mean()),
+        "mean_completion_length": float(puzzles["mean_completion_length"].mean()),
+        "mean_attempts": float(puzzles["mean_attempts"].mean()),
+    }
+
+
+def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """One row for each combination of labels that occurs, sorted by them.
+
+    Args:
+        table: one row a completion (see the module), the same number of completions for every puzzle.
+        columns: one label or several, e.g. `["num_numbers", "difficulty"]`.
+        seed: of the intervals' resamples.
+
+    Returns:
+        `columns`, then what `summarize` says of those puzzles, with `ci95` as `ci95_low` and `ci95_high`.
+
+    Raises:
+        ValueError: if no column is named, or what `summarize` raises.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    if not columns:
+        raise ValueError(f"A table by label needs at least one label. Received: columns={columns}")
+    by_puzzle(table, columns)  # no puzzle may count under two labels
+    rows = []
+    for labels, part in table.groupby(columns, sort=True, dropna=False):
+        summary = summarize(part, seed)
+        low, high = summary.pop("ci95")
+        position = {"accuracy": summary.pop("accuracy"), "ci95_low": low, "ci95_high": high}
+        rows.append(dict(zip(columns, labels, strict=True)) | position | summary)
+    return pd.DataFrame(rows)

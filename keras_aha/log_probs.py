@@ -1,0 +1,46 @@
+"""Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
+
+import jax
+import jax.numpy as jnp
+
+_CHUNK_ELEMENTS = 2**24  # logits held at a time: 64 MiB in float32
+
+
+def completion_log_probs(policy, token_ids, padding_mask, completion_length: int, temperature):
+    """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
+
+    Only the positions that predict completion tokens are unembedded, chunk by chunk; the backward pass computes each
+    chunk's logits again.
+
+    Args:
+        policy: a keras-hub `CausalLM`; its variables are read at call time, so it may be inside a `StatelessScope`.
+        token_ids: `(B, T)` int32, left-padded.
+        padding_mask: `(B, T)`, 1 at tokens.
+        completion_length: C; the last C positions of `token_ids` are the completion.
+        temperature: `(B,)` float32, divides the logits.
+
+    Returns:
+        `(log_probs, entropy)`, both `(B, C)` float32, of the full softmax at that temperature. Entropy has no gradient.
+    """
+    hidden = policy.backbone({"token_ids": token_ids, "padding_mask": padding_mask})
+    hidden = hidden[:, -completion_length - 1 : -1]
+    targets = token_ids[:, -completion_length:]
+
+    def log_probs_of(_, chunk):
+        logits = policy.backbone.token_embedding(chunk[0], reverse=True).astype("float32")
+        log_softmax = jax.nn.log_softmax(logits / temperature[:, None, None])
+        log_probs = jnp.take_along_axis(log_softmax, chunk[1][..., None], axis=-1)[..., 0]
+        fixed = jax.lax.stop_gradient(log_softmax)
+        return None, (log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1))
+
+    chunks = (_split(hidden, policy.backbone.vocabulary_size), _split(targets, policy.backbone.vocabulary_size))
+    _, outputs = jax.lax.scan(jax.checkpoint(log_probs_of), None, chunks)
+    return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :completion_length] for x in outputs)
+
+
+def _split(x, vocabulary_size: int):
+    """`(B, C, …)` → `(chunks, B, C / chunks, …)`, zero-padded at the end of C."""
+    batch, length = x.shape[:2]
+    size = min(length, max(1, _CHUNK_ELEMENTS // (batch * vocabulary_size)))
+    x = jnp.pad(x, [(0, 0), (0, -length % size)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)

@@ -1,0 +1,142 @@
+"""Adapters off: the reference policy. Adapters merged: the weights of a rollout. Adapters saved.
+
+Where the adapters are all that is trained, which `Backbone.enable_lora` sees to, the reference is the policy itself
+with its adapters switched off, so that no second model exists:
+
+    with lora.adapters_off(policy):
+        ref_log_probs = ...                        # the same variables, traced into the same jit
+
+and a rollout multiplies the adapters into the kernels once, instead of at every decode step:
+
+    merged = lora.merged_kernels(policy)           # new arrays for the adapted kernels only
+    with lora.adapters_off(policy), keras.StatelessScope(state_mapping=merged):
+        ...
+"""
+
+import contextlib
+import os
+
+import h5py
+from keras import layers, ops
+
+# The layers that can carry adapters in Keras and that a transformer is made of (convolutions are left out).
+_KERNEL_LAYERS = (layers.Dense, layers.EinsumDense)
+_ADAPTABLE_LAYERS = (*_KERNEL_LAYERS, layers.Embedding)
+
+
+def has_adapters(layer):
+    """Whether `layer` or one of its sublayers carries LoRA adapters, be they switched on or off."""
+    return bool(_adapted_layers(layer))
+
+
+@contextlib.contextmanager
+def adapters_off(layer):
+    """Switches the adapters of `layer` and of all its sublayers off, and back on when the block is left, however it is.
+
+    Keras reads the switch when the layer is called, so inside `jax.jit` it acts while tracing: a function traced in the
+    block has no adapters in its program, forever. Where there are no adapters nothing happens; blocks may be nested.
+
+    Args:
+        layer: a Keras layer or model, such as a `GemmaCausalLM` or its backbone.
+
+    Yields:
+        `layer`.
+    """
+    # Those already off (by an outer block) are not ours to switch on again.
+    switched = [sublayer for sublayer in _adapted_layers(layer) if sublayer.lora_enabled]
+    for sublayer in switched:
+        sublayer.lora_enabled = False
+    try:
+        yield layer
+    finally:
+        for sublayer in switched:
+            sublayer.lora_enabled = True
+
+
+def merged_kernels(model):
+    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B, as Keras itself does at every call.
+
+    LoRA, arXiv:2106.09685, §4.1. Only adapted kernels are there, all others stay where they are. Current values are
+    read, those of an enclosing `keras.StatelessScope` included, so it works inside `jax.jit` too.
+
+    Args:
+        model: a Keras layer or model, its adapters on or off.
+
+    Returns:
+        A list of (variable, array) pairs: the base kernel's `keras.Variable`, and the merged kernel, which has the
+        variable's shape and dtype. To be used as the `state_mapping` of a `keras.StatelessScope`, with the adapters
+        off, or they would be added twice. Empty where there are no adapters.
+
+    Raises:
+        ValueError: for a quantized layer, whose kernel holds no plain numbers.
+    """
+    return [_merged_kernel(layer) for layer in _adapted_layers(model)]
+
+
+def save_adapters(backbone, path):
+    """Saves the adapters, and nothing else, by keras-hub's `save_lora_weights`.
+
+    Args:
+        backbone: a `keras_hub.models.Backbone`, after its `enable_lora`.
+        path: of the file, ending in ".lora.h5".
+
+    Raises:
+        ValueError: if there are no adapters or the path ends otherwise.
+    """
+    _check_adapters(backbone)
+    backbone.save_lora_weights(os.fspath(path))
+
+
+def load_adapters(backbone, path):
+    """Loads what `save_adapters` saved, by keras-hub's `load_lora_weights`.
+
+    Args:
+        backbone: a `keras_hub.models.Backbone` of the same architecture, after `enable_lora` with the rank and the
+            layers it had when the adapters were saved.
+        path: of the file.
+
+    Raises:
+        ValueError: if there are no adapters, or the file holds those of another rank or of other layers (keras-hub
+            by itself would load the ones it finds and be silent about the rest).
+    """
+    _check_adapters(backbone)
+    with h5py.File(path, "r") as file:
+        saved_layers = sorted(int(name) for name in file["lora"] if name.isdigit())
+    adapted_layers = sorted(backbone._lora_enabled_layers)
+    if saved_layers != adapted_layers:
+        raise ValueError(
+            "The file's adapters are not those of the backbone: call `enable_lora` with the `target_layer_names` of "
+            f"the run that saved them. Received: path={os.fspath(path)!r}, which adapts layers {saved_layers}, "
+            f"and a backbone that adapts layers {adapted_layers}"
+        )
+    backbone.load_lora_weights(os.fspath(path))
+
+
+def _adapted_layers(layer):
+    return [
+        sublayer
+        for sublayer in layer._flatten_layers()
+        if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
+    ]
+
+
+def _merged_kernel(layer):
+    if layer.quantization_mode is not None:
+        raise ValueError(
+            "Adapters can only be merged into kernels that are not quantized. "
+            f"Received: layer={layer.path}, quantized to {layer.quantization_mode}"
+        )
+    if isinstance(layer, _KERNEL_LAYERS):
+        kernel, a, b = layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b
+    else:
+        kernel, a, b = layer._embeddings, layer.lora_embeddings_a, layer.lora_embeddings_b
+    merged = ops.add(kernel, (layer.lora_alpha / layer.lora_rank) * ops.matmul(a, b))
+    return kernel, ops.cast(merged, kernel.dtype)
+
+
+def _check_adapters(backbone):
+    if not has_adapters(backbone):
+        raise ValueError(
+            "The backbone has no adapters: call `backbone.enable_lora(rank, target_layer_names=…)` first. "
+            f"Received: backbone={backbone.name}"
+        )

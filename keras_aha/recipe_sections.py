@@ -1,0 +1,282 @@
+"""The sections of a recipe: every key, its type, its default and its bounds, and the check of one section.
+
+Two kinds of key are free, and checked by whoever is built from them: the task's arguments in `[task]`, and tables such
+as `optimizer.config`, which is a Keras optimizer's own. TOML has no null: where a key may be None, it is "none" there.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, field
+
+_section = dataclasses.dataclass(frozen=True, kw_only=True)
+
+
+class RecipeError(ValueError):
+    """A recipe, or a change to one, cannot be used; its message is one sentence for the user."""
+
+
+def _rule(words: str, holds: Callable, default):
+    """A key with a condition, which both numbers of a pair must meet; None, where the type has it, always does."""
+    return field(default=default, metadata={"words": words, "holds": holds})
+
+
+def _at_least(bound: float, default=MISSING):
+    return _rule(f"at least {bound}", lambda number: number >= bound, default)
+
+
+def _above_zero(default=MISSING):
+    return _rule("above 0", lambda number: number > 0, default)
+
+
+def _share(default=MISSING):
+    return _rule("between 0 and 1", lambda number: 0 <= number <= 1, default)
+
+
+def _one_of(*choices: str):
+    """A key that takes one of a few words; the first is the default."""
+    return _rule(" or ".join(f'"{choice}"' for choice in choices), choices.__contains__, choices[0])
+
+
+@_section
+class Model:
+    """`preset`: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`."""
+
+    preset: str
+    dtype: str = "float32"
+
+
+@_section
+class Lora:
+    """`rank` 0 trains every weight; `target` names layers of the backbone, by default all of Gemma's linears."""
+
+    rank: int = _at_least(0, default=16)
+    target: tuple[str, ...] = (
+        "query",
+        "key",
+        "value",
+        "attention_output",
+        "ffw_gating",
+        "ffw_gating_2",
+        "ffw_linear",
+    )
+
+
+@_section
+class TaskSection:
+    """The task's name; every other key of `[task]` is one of its keyword arguments."""
+
+    name: str
+    arguments: dict = field(default_factory=dict)
+
+
+@_section
+class Rollouts:
+    """Keyword arguments of `RolloutCallback`; lengths in tokens."""
+
+    prompts_per_epoch: int = _at_least(1, default=32)
+    group_size: int = _at_least(2, default=16)  # a completion alone has nothing to be better than
+    max_completion_length: int = _at_least(1, default=1024)
+    max_prompt_length: int = _at_least(1, default=512)
+    temperature: float = _above_zero(default=1.0)
+    top_k: int | None = _at_least(1, default=None)
+    top_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
+    stop_tokens: tuple[str, ...] = ("<end_of_turn>",)
+    advantage_scale: str | None = _rule('"std" or "none"', "std".__eq__, default="std")
+    mask_truncated: bool = False
+    updates_per_rollout: int = _at_least(1, default=1)
+
+
+@_section
+class Loss:
+    """Keyword arguments of `GRPOLoss`."""
+
+    clip_range: float | tuple[float, float] = _above_zero(default=0.2)
+    kl_coef: float = _at_least(0, default=0.0)
+    kl_estimator: str = _one_of("k3", "k1", "k2")
+    ratio: str = _one_of("token", "sequence")
+    aggregation: str = _one_of("token_mean", "sequence_mean", "fixed_length")
+
+
+@_section
+class Optimizer:
+    """A Keras optimizer's class and what its `from_config` takes."""
+
+    class_name: str = "AdamW"
+    config: dict = field(default_factory=dict)
+
+
+@_section
+class Training:
+    """`micro_batch_size` in completions; None takes a step's completions all at once."""
+
+    epochs: int = _at_least(1, default=100)
+    seed: int = _at_least(0, default=0)
+    micro_batch_size: int | None = _at_least(1, default=None)
+
+
+@_section
+class Evaluation:
+    """Held-out `puzzles`, completions a puzzle, and epochs from one evaluation to the next."""
+
+    puzzles: int = _at_least(1, default=256)
+    samples: int = _at_least(1, default=4)
+    every: int = _at_least(1, default=10)
+
+
+@_section
+class Distribution:
+    """Devices along each axis of the mesh; `batch` None takes all that `model` leaves."""
+
+    batch: int | None = _at_least(1, default=None)
+    model: int = _at_least(1, default=1)
+
+
+@_section
+class Priming:
+    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
+
+    The first `clean_share` of the steps sees faultless solutions, without `habits`.
+    """
+
+    steps: int = _at_least(1, default=2000)
+    batch_size: int = _at_least(1, default=64)
+    learning_rate: float = _above_zero(default=3e-3)
+    seed: int = _at_least(0, default=0)
+    clean_share: float = _share(default=0.6)
+    habits: dict = field(default_factory=dict)
+
+
+def read_section(name: str, kind: type, sections: dict):
+    """The section `name` of the recipe `sections` as a `kind`.
+
+    Raises:
+        RecipeError: an unknown key (the message names the nearest), a key that is missing and has no default, or a
+            value of the wrong type or out of bounds.
+    """
+    table = sections.get(name, {})
+    keys = {key.name: key for key in dataclasses.fields(kind)}
+    if kind is TaskSection:
+        arguments = free_value(name, {key: value for key, value in table.items() if key != "name"})
+        table = {key: value for key, value in table.items() if key == "name"} | {"arguments": arguments}
+    for key, value in table.items():
+        if key not in keys:
+            path = f"{name}.{key}"
+            likely = same_key(path, sections) or f"{name}.{nearest(key, keys)}"
+            raise RecipeError(f"Unknown key {path}; the nearest is {likely}. Received: {path}={value!r}")
+    for key, declared in keys.items():
+        if key not in table and declared.default is declared.default_factory is MISSING:
+            raise RecipeError(f"The recipe lacks {name}.{key}, which has no default.")
+    return kind(**{key: _read_value(f"{name}.{key}", value, keys[key]) for key, value in table.items()})
+
+
+def _read_value(path: str, value, declared: dataclasses.Field):
+    if declared.type is dict and isinstance(value, dict):
+        return free_value(path, value)
+    try:
+        result = _convert(value, declared.type)
+    except (TypeError, OverflowError):
+        raise RecipeError(f"{path} must be {_in_words(declared.type)}. Received: {path}={value!r}") from None
+    if result is not None and "holds" in declared.metadata:
+        if not all(map(declared.metadata["holds"], result if isinstance(result, tuple) else (result,))):
+            raise RecipeError(f"{path} must be {declared.metadata['words']}. Received: {path}={value!r}")
+    return result
+
+
+def _convert(value, hint):
+    """`value` as a key of type `hint` holds it; raises TypeError or OverflowError where it cannot be one."""
+    if isinstance(hint, types.UnionType):
+        for option in sorted(hint.__args__, key=lambda option: option is not types.NoneType):  # "none" is no string
+            try:
+                return _convert(value, option)
+            except TypeError:
+                continue
+    elif hint is types.NoneType and (value is None or value == "none"):
+        return None
+    elif hint is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        kinds = typing.get_args(hint)
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+        if len(kinds) == len(value):
+            return tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
+    elif (hint in (int, bool) and type(value) is hint) or (hint is str and _is_text(value)):  # True is no number
+        return value
+    raise TypeError
+
+
+def free_value(path: str, value):
+    """A copy of what stands in a free table, lists as tuples; RecipeError where TOML could not hold it."""
+    if isinstance(value, dict) and all(map(_is_text, value)):
+        return {key: free_value(f"{path}.{key}", item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(free_value(path, item) for item in value)
+    if type(value) in (bool, int) or _is_text(value) or (type(value) is float and math.isfinite(value)):
+        return value
+    raise RecipeError(
+        f"{path} must be a string, a finite number, a boolean, a list or a table. Received: {path}={value!r}"
+    )
+
+
+def _is_text(value) -> bool:
+    # A command line that is no Unicode arrives with surrogates, which no TOML file can hold.
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _in_words(hint) -> str:
+    words = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "a string",
+        dict: "a table",
+        types.NoneType: '"none"',
+    }
+    words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings"}
+    return " or ".join(words[option] for option in (hint.__args__ if isinstance(hint, types.UnionType) else (hint,)))
+
+
+# === Near misses ===
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that looks most like `word`."""
+    return max(known, key=lambda other: difflib.SequenceMatcher(None, word, other).ratio(), default="")
+
+
+def same_key(path: str, sections: dict) -> str | None:
+    """Where else the last name in `path` is a key: in a declared section or in what `sections` holds; or None."""
+    declared = [
+        f"{name}.{key.name}"
+        for name, kind in SECTIONS.items()
+        if kind is not TaskSection
+        for key in dataclasses.fields(kind)
+    ]
+    name = path.split(".")[-1]
+    return next(
+        (other for other in [*_paths(sections), *declared] if other != path and other.endswith(f".{name}")), None
+    )
+
+
+def _paths(table: dict, prefix: str = ""):
+    for key, value in table.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+SECTIONS: dict[str, type] = {
+    "model": Model,
+    "lora": Lora,
+    "task": TaskSection,
+    "rollouts": Rollouts,
+    "loss": Loss,
+    "optimizer": Optimizer,
+    "training": Training,
+    "evaluation": Evaluation,
+    "distribution": Distribution,
+    "priming": Priming,
+}

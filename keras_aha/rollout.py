@@ -1,0 +1,58 @@
+"""The `Rollout` record, and the glossary of shapes.
+
+B rows in an optimizer step (B = P·G), P prompts, G completions of one prompt (a group, in adjacent rows), L prompt
+length, C completion length, T = L + C, V vocabulary, N query heads, K key-value heads, H head dim, D hidden.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """Prompts, completions, log-probs and rewards of one policy snapshot.
+
+    Attributes:
+        token_ids: `(B, T)` int32, left-padded prompts followed by completions exactly as they were sampled.
+        padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
+        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included.
+        old_log_probs: `(B, C)` float32, of the policy that sampled, at the sampling temperature.
+        advantages: `(B,)` float32.
+        temperature: `(B,)` float32, what logits are divided by.
+        rewards: `(B,)` float32.
+        truncated: `(B,)` bool, completions that ran into the length limit.
+        problems, texts, scores: B puzzles, completions as text, and their graded records.
+    """
+
+    token_ids: np.ndarray
+    padding_mask: np.ndarray
+    completion_mask: np.ndarray
+    old_log_probs: np.ndarray
+    advantages: np.ndarray
+    temperature: np.ndarray
+    rewards: np.ndarray
+    truncated: np.ndarray
+    problems: tuple[Any, ...]
+    texts: tuple[str, ...]
+    scores: tuple[Any, ...]
+
+    def batch(self) -> dict[str, np.ndarray]:
+        """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
+        names = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "advantages", "temperature")
+        return {name: getattr(self, name) for name in names}
+
+
+def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
+    """Splits arrays `(B, …)` into `(B / micro_batch_size, micro_batch_size, …)`; `None` makes one micro-batch.
+
+    Raises:
+        ValueError: if the micro-batch size does not divide B.
+    """
+    rows = len(next(iter(batch.values())))
+    size = micro_batch_size or rows
+    if rows % size:
+        divisors = ", ".join(str(d) for d in range(1, rows + 1) if rows % d == 0)
+        raise ValueError(f"micro_batch_size must divide the {rows} rows of a step: {divisors}. Received: {size}")
+    return {name: array.reshape(rows // size, size, *array.shape[1:]) for name, array in batch.items()}

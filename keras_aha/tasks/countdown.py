@@ -1,0 +1,258 @@
+"""Countdown: make the target from the numbers, each used exactly once, with `+ - * /` and brackets."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from os import PathLike
+
+from keras_aha.tasks.expression import ExpressionError, parse_expression
+from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.puzzle_file import read_puzzles
+from keras_aha.tasks.search_trace import search_trace
+from keras_aha.tasks.solver import MAX_NUMBERS, difficulty, shortest_solution
+from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.template import render_template, resolve_template
+
+WRONG_REWARD = 0.1  # a readable expression that does not solve the problem
+FORM_DEDUCTION = 0.1  # for text after the answer, and again for a second answer tag
+_HELD_OUT_SHARE = 4  # one canonical puzzle in this many is never trained on
+_FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
+
+
+@dataclass(frozen=True)
+class CountdownProblem:
+    """Numbers and the target to be made from them.
+
+    Args:
+        numbers: one or more integers from 0, in the order in which the prompt shows them.
+        target: any integer.
+
+    Raises:
+        ValueError: if the numbers or the target are not such integers.
+    """
+
+    numbers: tuple[int, ...]
+    target: int
+
+    def __post_init__(self):
+        try:
+            numbers = tuple(operator.index(number) for number in self.numbers)
+            target = operator.index(self.target)
+        except TypeError:
+            numbers, target = (), 0
+        if not numbers or min(numbers) < 0:
+            raise ValueError(
+                "A Countdown problem has one or more integer numbers, none negative, and an integer target. "
+                f"Received: numbers={self.numbers!r}, target={self.target!r}"
+            )
+        object.__setattr__(self, "numbers", numbers)
+        object.__setattr__(self, "target", target)
+
+    def __str__(self) -> str:
+        return f"{' '.join(map(str, self.numbers))} -> {self.target}"
+
+    @property
+    def canonical(self) -> tuple[tuple[int, ...], int]:
+        """Sorted numbers and the target: what makes two problems the same puzzle."""
+        return tuple(sorted(self.numbers)), self.target
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
+        # A quarter and not less: with three numbers up to 20 that is 4,000 puzzles, with an eighth only 2,000.
+        return _stable_hash("held-out", *self.canonical) % _HELD_OUT_SHARE == 0
+
+    @cached_property
+    def solution(self) -> str | None:
+        """The shortest solution (see `solver.shortest_solution`); `None` if there is none."""
+        return shortest_solution(self.numbers, self.target)
+
+    @cached_property
+    def difficulty(self) -> int:
+        """About how many bits of luck a blind guess needs (see `solver.difficulty`); small is easy."""
+        return difficulty(self.numbers, self.target)
+
+
+class Countdown(Task):
+    """Countdown puzzles, always solvable, a pure function of `(seed, index)`.
+
+    A puzzle is made by drawing numbers and combining all of them at random, two at a time, so that every value on
+    the way is a positive integer: the rule of the television game.
+
+    Args:
+        num_numbers: how many numbers a problem has, or the counts to choose from (2 to 6).
+        max_number: numbers are drawn from 1 to this.
+        max_target: targets lie between 1 and this.
+        seed: any integer; it changes the order of the problems, never which puzzles are held out.
+        template: how a prompt is written (see `template.resolve_template`).
+        puzzles: a CSV or Parquet file with the columns `nums` and `target`, to be used instead of drawn puzzles
+            (see `puzzle_file.read_puzzles`). The three arguments that say how to draw are not used then.
+
+    Raises:
+        ValueError: if an argument is out of range, the template unknown, the file not readable, or no puzzle left
+            to train on.
+    """
+
+    def __init__(
+        self,
+        num_numbers: int | Sequence[int] = (3, 4),
+        max_number: int = 99,
+        max_target: int = 100,
+        seed: int = 0,
+        template: str = "plain",
+        puzzles: str | PathLike | None = None,
+    ):
+        counts = tuple(num_numbers) if isinstance(num_numbers, Sequence) else (num_numbers,)
+        if not counts or not all(isinstance(count, int) and 2 <= count <= MAX_NUMBERS for count in counts):
+            raise ValueError(f"num_numbers is 2 to {MAX_NUMBERS}, or several. Received: num_numbers={num_numbers!r}")
+        for name, value, least in (("max_number", max_number, 1), ("max_target", max_target, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an integer from {least}. Received: {name}={value!r}")
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        self.num_numbers = counts
+        self.max_number = max_number
+        self.max_target = max_target
+        self.seed = seed
+        self.template = template
+        self._format_string = resolve_template(template)
+        self._train_rows: list[CountdownProblem] | None = None
+        self._held_out_rows: list[CountdownProblem] | None = None
+        if puzzles is not None:
+            self._read(puzzles)
+        self.problem(0)  # raises now, not in the middle of a run, where nothing can be drawn
+
+    def problem(self, index: int) -> CountdownProblem:
+        """Returns training problem `index`, never a held-out puzzle.
+
+        Problems of a puzzle file come in a shuffled order, again and again.
+
+        Raises:
+            IndexError: if `index` is negative.
+        """
+        if operator.index(index) < 0:
+            raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
+        if self._train_rows is not None:
+            return self._train_rows[index % len(self._train_rows)]
+        rng = random.Random(_stable_hash("problem", self.seed, operator.index(index)))
+        for _ in range(_FRUITLESS_DRAWS):
+            problem = self._draw(rng)
+            if problem is not None and not problem.is_held_out:
+                return problem
+        raise ValueError(
+            "No puzzle to train on can be drawn. Received: "
+            f"num_numbers={self.num_numbers}, max_number={self.max_number}, max_target={self.max_target}"
+        )
+
+    def prompt(self, problem: CountdownProblem) -> str:
+        """Returns the template with the problem's numbers, joined by single spaces, and target."""
+        return render_template(self._format_string, problem.numbers, problem.target)
+
+    def score(self, problem: CountdownProblem, completion: str) -> Score:
+        """Scores the last complete `<answer>…</answer>` of `completion`.
+
+        The reward is 1.0 if correct, less 0.1 for text after the answer and 0.1 for more than one answer tag (so
+        0.8 at least); 0.1 if an expression can be read that does not solve the problem; else 0.0. Verdicts, the
+        first that applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`,
+        `false_equation` (a trailing `= 23` that is not so), `wrong_value`, `correct`.
+        """
+        answer, rest = _last_answer(completion)
+        if answer is None:
+            return Score(0.0, False, "no_answer")
+        try:
+            expression = parse_expression(answer)
+        except ExpressionError as error:
+            return Score(0.0, False, error.verdict)
+        if sorted(expression.numbers) != sorted(problem.numbers):
+            return Score(WRONG_REWARD, False, "wrong_numbers")
+        if expression.value is None:
+            return Score(WRONG_REWARD, False, "division_by_zero")
+        if expression.stated is not None and expression.stated != expression.value:
+            return Score(WRONG_REWARD, False, "false_equation")
+        if expression.value != problem.target:
+            return Score(WRONG_REWARD, False, "wrong_value")
+        several = max(completion.count("<answer>"), completion.count("</answer>")) > 1
+        return Score(1.0 - FORM_DEDUCTION * (bool(rest.strip()) + several), True, "correct")
+
+    def held_out(self, n: int) -> HeldOut:
+        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
+
+        Raises:
+            ValueError: if `n` is not positive or there are not so many.
+        """
+        if operator.index(n) < 1:
+            raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
+        rows = self._draw_held_out(n) if self._held_out_rows is None else self._held_out_rows
+        if len(rows) < n:
+            raise ValueError(f"Only {len(rows)} distinct held-out puzzles were found. Received: n={n!r}")
+        return HeldOut(self, rows[:n])
+
+    def labels(self, problem: CountdownProblem) -> dict[str, int]:
+        """Returns `num_numbers` and `difficulty`."""
+        return {"num_numbers": len(problem.numbers), "difficulty": problem.difficulty}
+
+    def worked_solution(self, problem: CountdownProblem, rng: random.Random, **habits) -> str:
+        """Returns a search trace with its answer (see `search_trace.search_trace`, which lists the habits)."""
+        return search_trace(problem.numbers, problem.target, rng, **habits)
+
+    def _draw(self, rng: random.Random) -> CountdownProblem | None:
+        count = rng.choice(self.num_numbers)
+        numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
+        target = _combine_all(list(numbers), rng)
+        return CountdownProblem(numbers, target) if target <= self.max_target else None
+
+    def _draw_held_out(self, n: int) -> list[CountdownProblem]:
+        rng = random.Random(_stable_hash("held-out problems", self.seed))
+        found: dict[tuple, CountdownProblem] = {}
+        fruitless = 0
+        while len(found) < n and fruitless < _FRUITLESS_DRAWS:
+            problem = self._draw(rng)
+            fruitless += 1
+            if problem is not None and problem.is_held_out and problem.canonical not in found:
+                found[problem.canonical] = problem
+                fruitless = 0
+        return list(found.values())
+
+    def _read(self, path: str | PathLike) -> None:
+        rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(path)]
+        random.Random(_stable_hash("rows", self.seed)).shuffle(rows)
+        self._train_rows = [row for row in rows if not row.is_held_out]
+        self._held_out_rows = list({row.canonical: row for row in rows if row.is_held_out}.values())
+        if not self._train_rows:
+            raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(path)!r}")
+
+
+def _stable_hash(*parts) -> int:
+    # Python's own hash() of text changes from process to process.
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
+
+
+def _combine_all(values: list[int], rng: random.Random) -> int:
+    while len(values) > 1:
+        low, high = sorted(values.pop(rng.randrange(len(values))) for _ in range(2))
+        ways = [low + high, low * high]
+        if high > low:
+            ways.append(high - low)
+        if high % low == 0:
+            ways.append(high // low)
+        values.append(rng.choice(ways))
+    return values[0]
+
+
+def _last_answer(completion: str) -> tuple[str | None, str]:
+    """Returns what stands in the last tag that closes, and what follows it.
+
+    An inner `<answer>` begins the answer anew, so the one before it never closes. Only `find` and `rfind`: linear
+    in the length of the text, whatever is in it.
+    """
+    start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
+    if start < 0:
+        return None, ""
+    start += len("<answer>")
+    end = completion.index("</answer>", start)
+    return completion[start:end], completion[end + len("</answer>") :]

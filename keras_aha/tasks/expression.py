@@ -1,0 +1,157 @@
+"""An exact reader of arithmetic: integers, `+ - * / ( )`, unary minus, and a trailing `= 24`.
+
+Nothing is ever handed to Python's own parser, every value is a `fractions.Fraction`, and the bounds below hold
+before any arithmetic is done, so that no text, however hostile, costs more than a little time.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+MAX_LENGTH = 1000  # characters, spaces included
+MAX_DEPTH = 50  # open brackets at one time
+MAX_OPERATIONS = 200  # operators, unary minuses included
+MAX_DIGITS = 20  # digits of one integer
+
+# What a policy writes for an operator without meaning another one: ×, ÷ and U+2212.
+_FORGIVEN = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-"})
+# Everything but ASCII blanks is a token, so that what is not understood is met, not skipped.
+_TOKEN = re.compile(r"[0-9]+|[^0-9 \t\r\n\f\v]")
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negate": 3}
+
+
+class ExpressionError(ValueError):
+    """Text that is no expression (`verdict="not_an_expression"`) or beyond a bound (`verdict="too_long"`)."""
+
+    def __init__(self, verdict: str, reason: str):
+        super().__init__(reason)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What an expression says.
+
+    Attributes:
+        value: its exact value; `None` if it divides by zero.
+        numbers: the integers in it from left to right, without signs (`-3` uses the 3).
+        stated: the integer after a trailing `=`; `None` if there is none.
+    """
+
+    value: Fraction | None
+    numbers: tuple[int, ...]
+    stated: int | None
+
+
+def parse_expression(text: str) -> Expression:
+    """Reads `text` as one expression, after which `= INTEGER` may stand.
+
+    Blanks and newlines between tokens mean nothing, and ×, ÷ and − count as `*`, `/` and `-`. Numbers are ASCII
+    digits without leading zeros. A minus may stand wherever Python allows one, in any number; a unary plus may not.
+
+    Raises:
+        ExpressionError: with `verdict` `"too_long"` beyond `MAX_LENGTH`, `MAX_DEPTH`, `MAX_OPERATIONS` or
+            `MAX_DIGITS`, and `"not_an_expression"` for all else that cannot be read.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError("too_long", f"An expression has at most {MAX_LENGTH} characters.")
+    tokens = _TOKEN.findall(text.translate(_FORGIVEN))
+    stated = None
+    if "=" in tokens:
+        equals = tokens.index("=")
+        stated = _stated_integer(tokens[equals + 1 :])
+        tokens = tokens[:equals]
+    _check_bounds(tokens)
+    value, numbers = _evaluate(tokens)
+    return Expression(value, numbers, stated)
+
+
+def _check_bounds(tokens: list[str]) -> None:
+    depth = operations = 0
+    for token in tokens:
+        depth += (token == "(") - (token == ")")
+        operations += token in _PRECEDENCE
+        if depth > MAX_DEPTH or operations > MAX_OPERATIONS or len(token) > MAX_DIGITS:
+            raise ExpressionError(
+                "too_long",
+                f"An expression has at most {MAX_DEPTH} nested brackets, {MAX_OPERATIONS} operators "
+                f"and {MAX_DIGITS} digits a number.",
+            )
+
+
+def _integer(token: str) -> int:
+    # "²" is a digit to Python too, but not to int().
+    if not (token.isascii() and token.isdigit()) or (token[0] == "0" and len(token) > 1):
+        raise _not_an_expression(token)
+    return int(token)
+
+
+def _stated_integer(tokens: list[str]) -> int:
+    _check_bounds(tokens)
+    minuses = len(tokens) - 1
+    if not tokens or any(token != "-" for token in tokens[:-1]):
+        raise _not_an_expression("=")
+    return _integer(tokens[-1]) * (-1) ** minuses
+
+
+def _not_an_expression(token: str) -> ExpressionError:
+    return ExpressionError("not_an_expression", f"{token!r} cannot stand where it does.")
+
+
+def _evaluate(tokens: list[str]) -> tuple[Fraction | None, tuple[int, ...]]:
+    """Dijkstra's two stacks: no recursion, so that depth costs no Python stack."""
+    values: list[Fraction | None] = []
+    operators: list[str] = []
+    numbers: list[int] = []
+    operand_next = True
+    for token in tokens:
+        if operand_next:
+            if token == "(":
+                operators.append(token)
+            elif token == "-":
+                operators.append("negate")
+            else:
+                numbers.append(_integer(token))
+                values.append(Fraction(numbers[-1]))
+                operand_next = False
+        elif token == ")":
+            _reduce(values, operators, 1)
+            if not operators:
+                raise _not_an_expression(token)
+            operators.pop()
+        elif token in _PRECEDENCE:
+            _reduce(values, operators, _PRECEDENCE[token])
+            operators.append(token)
+            operand_next = True
+        else:
+            raise _not_an_expression(token)
+    if not operand_next:
+        _reduce(values, operators, 1)
+    if operand_next or operators:
+        raise ExpressionError("not_an_expression", "The expression is not complete.")
+    return values[0], tuple(numbers)
+
+
+def _reduce(values: list[Fraction | None], operators: list[str], precedence: int) -> None:
+    """Applies the operators on top of the stack that bind at least as tightly, down to an open bracket."""
+    while operators and _PRECEDENCE.get(operators[-1], 0) >= precedence:
+        operator = operators.pop()
+        right = values.pop()
+        if operator == "negate":
+            values.append(None if right is None else -right)
+        else:
+            values.append(_apply(operator, values.pop(), right))
+
+
+def _apply(operator: str, left: Fraction | None, right: Fraction | None) -> Fraction | None:
+    if left is None or right is None:
+        return None
+    if operator == "+":
+        return left + right
+    if operator == "-":
+        return left - right
+    if operator == "*":
+        return left * right
+    return left / right if right else None

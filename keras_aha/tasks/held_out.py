@@ -1,0 +1,58 @@
+"""The held-out side of a task: a fixed list of problems."""
+
+from __future__ import annotations
+
+import operator
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from keras_aha.tasks.task import Score, Task
+
+
+class HeldOut(Task):
+    """A list of problems of another task, which still writes the prompts and keeps the score.
+
+    Args:
+        task: the task that the problems belong to.
+        problems: its held-out problems, all distinct.
+    """
+
+    def __init__(self, task: Task, problems: Sequence[Any]):
+        self.task = task
+        self.problems = tuple(problems)
+
+    def __len__(self) -> int:
+        return len(self.problems)
+
+    def problem(self, index: int) -> Any:
+        """Returns problem `index`.
+
+        Raises:
+            IndexError: unless `0 <= index < len(self)`.
+        """
+        if not 0 <= operator.index(index) < len(self):
+            raise IndexError(f"This held-out task has problems 0 to {len(self) - 1}. Received: index={index!r}")
+        return self.problems[index]
+
+    def prompt(self, problem: Any) -> str:
+        return self.task.prompt(problem)
+
+    def score(self, problem: Any, completion: str) -> Score:
+        return self.task.score(problem, completion)
+
+    def held_out(self, n: int) -> HeldOut:
+        """Returns the first `n` of these problems.
+
+        Raises:
+            ValueError: unless `1 <= n <= len(self)`.
+        """
+        if not 1 <= operator.index(n) <= len(self):
+            raise ValueError(f"This held-out task has {len(self)} problems to choose from. Received: n={n!r}")
+        return HeldOut(self.task, self.problems[:n])
+
+    def labels(self, problem: Any) -> dict[str, int]:
+        return self.task.labels(problem)
+
+    def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
+        return self.task.worked_solution(problem, rng, **habits)

@@ -1,0 +1,111 @@
+"""Worked search traces: what a patient, imperfect person writes while looking for a Countdown solution.
+
+Priming imitates these traces, so they decide which habits the primed policy has and which it leaves for GRPO to learn.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """One equation `text`, e.g. `9-1=8`."""
+
+    text: str
+    value: int
+
+
+class Attempt(NamedTuple):
+    """A complete way of combining all numbers: its equations, the expression they build, and its value."""
+
+    steps: tuple[Step, ...]
+    expression: str
+    value: int
+
+
+def search_trace(
+    numbers: Sequence[int],
+    target: int,
+    rng: Random,
+    *,
+    max_attempts: int = 24,
+    max_value: int = 100,
+    guess_rate: float = 0.0,
+    give_up_rate: float = 0.0,
+    slip_rate: float = 0.0,
+    misjudge_rate: float = 0.0,
+) -> str:
+    """A search for `target` as text: attempts, each judged, then an answer.
+
+    Attempts are taken in a fixed order from a random start, so that a trace teaches where a search goes next and
+    different traces of one puzzle differ. Each line is one attempt, e.g. `9-1=8,8/4=2 no`. With every rate at 0 the
+    searcher is perfect: it goes on until an attempt hits the target or `max_attempts` are spent.
+
+    Args:
+        numbers: the puzzle's numbers.
+        target: the value to reach.
+        rng: the source of every random choice.
+        max_attempts: attempts after which the searcher answers with the last one.
+        max_value: attempts with a larger intermediate value are not considered.
+        guess_rate: probability of answering at once, without any search.
+        give_up_rate: probability, after each failed attempt, of answering with it all the same.
+        slip_rate: probability, an attempt, that its last equation has a wrong result.
+        misjudge_rate: probability, an attempt, that its yes or no is the wrong one.
+
+    Returns:
+        The completion after an opened `<think>` line, up to and including `</answer>`.
+    """
+    attempts = list(_attempts(tuple((str(number), number) for number in numbers), max_value))
+    if not attempts:  # no two numbers combine within max_value
+        return f"</think>\n<answer>{'+'.join(map(str, numbers))}</answer>"
+    start = rng.randrange(len(attempts))
+    attempt = attempts[start]
+    lines = []
+    if rng.random() >= guess_rate:
+        for attempt in itertools.islice(attempts[start:] + attempts[:start], max_attempts):
+            line, judged_right = _write(attempt, target, rng, slip_rate, misjudge_rate, max_value)
+            lines.append(line)
+            if judged_right or rng.random() < give_up_rate:
+                break
+    return "".join(lines) + f"</think>\n<answer>{attempt.expression}</answer>"
+
+
+def _write(
+    attempt: Attempt, target: int, rng: Random, slip_rate: float, misjudge_rate: float, max_value: int
+) -> tuple[str, bool]:
+    """The attempt's line, and whether the searcher believes that it hits the target."""
+    steps, value = [step.text for step in attempt.steps], attempt.value
+    if rng.random() < slip_rate:
+        value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
+        steps[-1] = steps[-1].split("=")[0] + f"={value}"
+    judged_right = (value == target) != (rng.random() < misjudge_rate)
+    return ",".join(steps) + (" yes\n" if judged_right else " no\n"), judged_right
+
+
+def _attempts(terms: tuple[tuple[str, int], ...], max_value: int, steps: tuple[Step, ...] = ()) -> Iterator[Attempt]:
+    """Every way of combining `terms` (expression, value) in which each value is an integer in 1..max_value."""
+    if len(terms) == 1:
+        yield Attempt(steps, *terms[0])
+        return
+    for i, j in itertools.combinations(range(len(terms)), 2):
+        rest = tuple(term for k, term in enumerate(terms) if k not in (i, j))
+        for left, operator, right, value in _combinations(terms[i], terms[j]):
+            if 1 <= value <= max_value:
+                step = Step(f"{left[1]}{operator}{right[1]}={value}", value)
+                expression = f"{_wrapped(left[0])}{operator}{_wrapped(right[0])}"
+                yield from _attempts(((expression, value), *rest), max_value, (*steps, step))
+
+
+def _combinations(a: tuple[str, int], b: tuple[str, int]) -> Iterator[tuple]:
+    """The four operations on two terms, the larger one first where the order matters; only whole results."""
+    large, small = (a, b) if a[1] >= b[1] else (b, a)
+    yield a, "+", b, a[1] + b[1]
+    yield large, "-", small, large[1] - small[1]
+    yield a, "*", b, a[1] * b[1]
+    if small[1] and large[1] % small[1] == 0:
+        yield large, "/", small, large[1] // small[1]
+
+
+def _wrapped(expression: str) -> str:
+    return expression if expression.isdigit() else f"({expression})"

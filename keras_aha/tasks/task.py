@@ -1,0 +1,62 @@
+"""What a task is: it makes problem *i*, writes its prompt, and scores a completion."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "too_long"})
+
+
+@dataclass(frozen=True)
+class Score:
+    """The graded record of one completion.
+
+    Attributes:
+        reward: what the policy is trained on, a float in [0, 1].
+        correct: whether the problem is solved, whatever was deducted for form.
+        verdict: the reason in one word, e.g. `"correct"` or `"wrong_value"`.
+    """
+
+    reward: float
+    correct: bool
+    verdict: str
+
+    @property
+    def well_formed(self) -> bool:
+        """Whether there was an answer that could be read at all, right or wrong."""
+        return self.verdict not in _NOT_WELL_FORMED
+
+
+class Task(ABC):
+    """A source of problems that can score their completions exactly."""
+
+    @abstractmethod
+    def problem(self, index: int) -> Any:
+        """Returns training problem `index` (any integer from 0), the same one at every call."""
+
+    @abstractmethod
+    def prompt(self, problem: Any) -> str:
+        """Returns the text that a policy completes."""
+
+    @abstractmethod
+    def score(self, problem: Any, completion: str) -> Score:
+        """Returns the `Score` of `completion`, the text that followed the prompt."""
+
+    @abstractmethod
+    def held_out(self, n: int) -> Task:
+        """Returns a task of `len()` `n` whose problems are distinct and never among the training problems."""
+
+    def labels(self, problem: Any) -> dict[str, int]:
+        """Returns the columns by which results on this problem may be grouped."""
+        return {}
+
+    def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
+        """Returns a completion to imitate, drawn with `rng`; `habits` are the task's own.
+
+        Raises:
+            NotImplementedError: if the task has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no worked solutions, so it cannot be used for priming.")

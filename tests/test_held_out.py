@@ -1,0 +1,47 @@
+import itertools
+import random
+
+from keras_aha.tasks import Countdown, CountdownProblem
+
+import numpy as np
+import pytest
+
+TASK = Countdown(num_numbers=3, max_number=20, template="compact")
+
+
+def test_no_puzzle_is_on_both_sides():
+    held_out = {problem.canonical for problem in TASK.held_out(500).problems}
+    assert len(held_out) == 500
+    for seed in (0, 1):
+        task = Countdown(num_numbers=3, max_number=20, seed=seed)
+        assert held_out.isdisjoint(task.problem(index).canonical for index in range(3000))
+
+
+def test_split_knows_neither_seed_nor_order():
+    for problem in TASK.held_out(20).problems:
+        assert all(
+            CountdownProblem(order, problem.target).is_held_out for order in itertools.permutations(problem.numbers)
+        )
+    share = np.mean([CountdownProblem((1, 2, 3), target).is_held_out for target in range(4000)])
+    assert 0.22 < share < 0.28
+
+
+def test_held_out_is_a_task():
+    held_out = TASK.held_out(10)
+    assert len(held_out) == 10
+    assert held_out.problem(9) == TASK.held_out(30).problem(9)  # fewer are the first of more
+    assert held_out.held_out(4).problems == held_out.problems[:4]
+    problem = held_out.problem(0)
+    assert held_out.prompt(problem) == TASK.prompt(problem)
+    assert held_out.score(problem, f"<answer>{problem.solution}</answer>").correct
+    assert held_out.labels(problem) == TASK.labels(problem)
+    assert held_out.worked_solution(problem, random.Random(1)) == TASK.worked_solution(problem, random.Random(1))
+    for index in (10, -1):
+        with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):
+            held_out.problem(index)
+    with pytest.raises(ValueError, match="has 10 problems to choose from. Received: n=11"):
+        held_out.held_out(11)
+
+
+def test_a_few_thousand_held_out_puzzles():
+    assert len({problem.canonical for problem in TASK.held_out(3000).problems}) == 3000

@@ -1,0 +1,38 @@
+import random
+
+from keras_aha.tasks import Score, Task
+
+import pytest
+
+
+class Echo(Task):
+    def problem(self, index):
+        return index
+
+    def prompt(self, problem):
+        return str(problem)
+
+    def score(self, problem, completion):
+        return Score(float(completion == str(problem)), completion == str(problem), "correct")
+
+    def held_out(self, n):
+        return self
+
+
+def test_what_a_task_need_not_define():
+    assert Echo().labels(3) == {}
+    with pytest.raises(NotImplementedError, match="Echo has no worked solutions"):
+        Echo().worked_solution(3, random.Random(0))
+
+
+def test_a_task_must_define_the_rest():
+    with pytest.raises(TypeError, match="abstract"):
+        Task()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "well_formed"),
+    [("correct", True), ("wrong_value", True), ("no_answer", False), ("not_an_expression", False), ("too_long", False)],
+)
+def test_well_formed(verdict, well_formed):
+    assert Score(0.0, False, verdict).well_formed == well_formed

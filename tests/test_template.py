@@ -1,0 +1,52 @@
+from keras_aha.tasks import Countdown, CountdownProblem
+from keras_aha.tasks.template import TEMPLATES, render_template, resolve_template
+
+import pytest
+
+PROBLEM = CountdownProblem(numbers=(44, 19, 35), target=98)
+
+
+def test_compact():
+    prompt = Countdown(template="compact").prompt(PROBLEM)
+    assert prompt == "Use 44 19 35 each once to make 98.\n<think>\n"
+
+
+def test_gemma_turns():
+    prompt = Countdown(template="gemma").prompt(PROBLEM)
+    assert prompt.startswith("<start_of_turn>user\n")
+    assert prompt.endswith("<end_of_turn>\n<start_of_turn>model\n<think>\n")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_named(name):
+    prompt = Countdown(template=name).prompt(PROBLEM)
+    assert prompt.endswith("<think>\n")
+    assert "44 19 35" in prompt
+    assert "98" in prompt
+    assert "{" not in prompt
+
+
+@pytest.mark.parametrize("name", ["plain", "gemma"])
+def test_says_the_rule_of_the_scorer(name):
+    prompt = Countdown(template=name).prompt(PROBLEM)
+    assert "Use each number exactly once." in prompt
+    assert "Only +, -, *, / and parentheses are allowed." in prompt
+    # The example is what the scorer reads as an answer: appended to a completion it counts as one.
+    example = prompt[prompt.index("<answer>(") : prompt.rindex("</answer>") + len("</answer>")]
+    assert Countdown().score(CountdownProblem((1, 2, 3), 9), example).correct
+
+
+def test_custom():
+    task = Countdown(template="{target} from {numbers}: {{think}}")
+    assert task.prompt(PROBLEM) == "98 from 44 19 35: {think}"
+    assert render_template(resolve_template("{numbers}={target}"), (1,), 1) == "1=1"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["nope", "", "{numbers}", "{target}", "{numbers} {target} {x}", "{numbers} {target", "{} {numbers} {target}",
+     "{numbers.real} {target}", "{numbers:d} {target}", "{numbers[0]} {target}", None, 3],
+)  # fmt: skip
+def test_neither_name_nor_format(template):
+    with pytest.raises(ValueError, match="'plain', 'gemma', 'compact', or a format string.* Received: template="):
+        Countdown(template=template)
