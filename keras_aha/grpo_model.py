@@ -1,15 +1,15 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
+from keras_aha import decoding, lora
+from keras_aha.log_probs import completion_log_probs
+from keras_aha.losses import GRPOLoss, aggregation_weights
+from keras_aha.rollout import micro_batches
+
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
 from keras import ops
-
-from keras_aha import decoding, lora
-from keras_aha.log_probs import completion_log_probs
-from keras_aha.losses import GRPOLoss, aggregation_weights
-from keras_aha.rollout import micro_batches
 
 _METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm")
 
@@ -35,11 +35,13 @@ class GRPOModel(keras.Model):
         self.micro_batch_size = micro_batch_size
         self.rollout = None
         # Where a layer is not built, `fit` draws a batch before the first rollout exists.
-        policy.preprocessor.build(None)
+        if not policy.preprocessor.built:
+            policy.preprocessor.build(None)
         for layer in self._flatten_layers():
             layer.built = True
 
     def call(self, inputs):
+        """Logits `(B, T, V)` of the policy, for `{"token_ids", "padding_mask"}`, each `(B, T)`."""
         return self.policy(inputs)
 
     def compile(self, optimizer="adamw", loss: GRPOLoss | None = None, **kwargs):
@@ -64,6 +66,7 @@ class GRPOModel(keras.Model):
 
     @property
     def metrics(self):
+        """Running means of an epoch, which Keras resets."""
         return self.trackers
 
     # === Training ===
@@ -198,6 +201,7 @@ class GRPOModel(keras.Model):
 
     @property
     def tokenizer(self):
+        """The policy's SentencePiece tokenizer."""
         return self.policy.preprocessor.tokenizer
 
     def tokenize(self, prompts: list[str], length: int | None = None):
@@ -225,7 +229,9 @@ class GRPOModel(keras.Model):
     def detokenize(self, completions: decoding.Completions) -> list[str]:
         """The text of each completion, without its stop token."""
         ends = completions.lengths - completions.stopped
-        return self.tokenizer.detokenize([row[:end].tolist() for row, end in zip(completions.token_ids, ends)])
+        return self.tokenizer.detokenize(
+            [row[:end].tolist() for row, end in zip(completions.token_ids, ends, strict=True)]
+        )
 
     def stop_token_ids(self, stop_tokens: tuple[str, ...]) -> tuple[int, ...]:
         """Ids of the tokenizer's end token and of those `stop_tokens` that are pieces of the vocabulary."""

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Iterator
 
+from keras_aha.tasks.task import Task
+
 import keras
 import keras_hub
 import numpy as np
 import tensorflow as tf
-
-from keras_aha.tasks.task import Task
 
 _LENGTH_STEP = 64  # batches are padded to multiples of this, so that few programs are compiled
 _POOL = 16  # batches drawn together and sorted by length, so that little padding is trained on

@@ -32,10 +32,6 @@ def _above_zero(default=MISSING):
     return _rule("above 0", lambda number: number > 0, default)
 
 
-def _share(default=MISSING):
-    return _rule("between 0 and 1", lambda number: 0 <= number <= 1, default)
-
-
 def _one_of(*choices: str):
     """A key that takes one of a few words; the first is the default."""
     return _rule(" or ".join(f'"{choice}"' for choice in choices), choices.__contains__, choices[0])
@@ -137,16 +133,13 @@ class Distribution:
 
 @_section
 class Priming:
-    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
-
-    The first `clean_share` of the steps sees faultless solutions, without `habits`.
-    """
+    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`."""
 
     steps: int = _at_least(1, default=2000)
     batch_size: int = _at_least(1, default=64)
     learning_rate: float = _above_zero(default=3e-3)
+    stop_token: str = "<end_of_turn>"
     seed: int = _at_least(0, default=0)
-    clean_share: float = _share(default=0.6)
     habits: dict = field(default_factory=dict)
 
 

@@ -2,12 +2,12 @@
 
 import time
 
-import keras
-import numpy as np
-
 from keras_aha.losses import group_advantages
 from keras_aha.rollout import Rollout
 from keras_aha.tasks.task import Task
+
+import keras
+import numpy as np
 
 _PROMPT_STEP = 16  # prompt lengths are padded to multiples of this, so that few programs are compiled
 

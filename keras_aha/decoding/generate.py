@@ -4,14 +4,14 @@ import contextlib
 import functools
 from typing import NamedTuple
 
+from keras_aha.decoding.gemma_decoder import GemmaDecoder
+from keras_aha.decoding.sampling import sample
+from keras_aha.lora import adapters_off
+
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-
-from keras_aha.decoding.gemma_decoder import GemmaDecoder
-from keras_aha.decoding.sampling import sample
-from keras_aha.lora import adapters_off
 
 SEGMENT = 64  # tokens decoded in one jit; the cache grows by as much between two
 

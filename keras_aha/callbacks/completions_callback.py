@@ -1,0 +1,75 @@
+"""`CompletionsCallback`: what the policy writes, as a file and in TensorBoard."""
+
+import html
+import json
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+
+class CompletionsCallback(keras.callbacks.Callback):
+    """Writes some completions of the epoch's rollout to `completions.jsonl` and, as text, to TensorBoard.
+
+    A line of the file is one completion: `epoch` (counted from 1), `problem`, `text`, `reward`, `correct`, `verdict`,
+    `length` (tokens). They are spread evenly over the rollout, so they are of different problems as far as there are
+    that many. In TensorBoard they stand under the run `completions`.
+
+    Args:
+        logdir: the folder of both; it is made where it is missing. A `completions.jsonl` that is there is added to.
+        every: epochs from one writing to the next; the first and the last epoch are always written.
+        count: completions written.
+    """
+
+    def __init__(self, logdir: str | os.PathLike, every: int = 10, count: int = 8):
+        super().__init__()
+        if every < 1 or count < 1:
+            raise ValueError(f"every and count must be 1 or more. Received: every={every}, count={count}")
+        self.logdir = Path(logdir)
+        self.every = every
+        self.count = count
+
+    def on_train_begin(self, logs=None):
+        self.logdir.mkdir(parents=True, exist_ok=True)
+        self._writer = tf.summary.create_file_writer(str(self.logdir / "completions"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch and (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+            return
+        chosen = _records(self.model.rollout, epoch + 1, self.count)
+        with open(self.logdir / "completions.jsonl", "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in chosen)
+        with self._writer.as_default():
+            tf.summary.text("completions", [_as_markup(record) for record in chosen], step=epoch)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        self._writer.close()
+
+
+def _records(rollout, epoch: int, count: int) -> list[dict]:
+    rows = len(rollout.texts)
+    prompt_length = rollout.token_ids.shape[1] - rollout.old_log_probs.shape[1]
+    lengths = rollout.padding_mask[:, prompt_length:].sum(axis=1)
+    chosen = [i * rows // min(count, rows) for i in range(min(count, rows))]
+    return [
+        {
+            "epoch": epoch,
+            "problem": str(rollout.problems[i]),
+            "text": rollout.texts[i],
+            "reward": rollout.scores[i].reward,
+            "correct": rollout.scores[i].correct,
+            "verdict": rollout.scores[i].verdict,
+            "length": int(lengths[i]),
+        }
+        for i in chosen
+    ]
+
+
+def _as_markup(record: dict) -> str:
+    """The completion between `<pre>` tags; TensorBoard reads text as Markdown, and none of it may take effect."""
+    text = f"{record['problem']}  {record['verdict']}\n{record['text']}"
+    text = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    # Markdown looks for fenced code before it looks for HTML.
+    return "<pre>" + html.escape(text).replace("`", "&#96;").replace("~", "&#126;") + "</pre>"

@@ -1,0 +1,146 @@
+"""`EvaluateCallback`: completions of held-out problems, scored, every few epochs."""
+
+import time
+
+from keras_aha.behaviours import count_behaviours
+from keras_aha.evaluation import summarize
+from keras_aha.tasks.task import Task
+
+import keras
+import numpy as np
+import pandas as pd
+
+_PROMPT_STEP = 16  # prompts are padded to a multiple, as in training, so that its compiled programs fit
+_ITERATION = 2**31 - 1  # of the sampling keys: one that training never reaches, so no key is ever used twice
+
+
+class EvaluateCallback(keras.callbacks.Callback):
+    """Samples completions of held-out problems and adds what `evaluation.summarize` says of them to the logs.
+
+        rollouts = RolloutCallback(task)
+        model.fit(rollouts.dataset, callbacks=[rollouts, EvaluateCallback(task.held_out(256), every=10), …])
+
+    Logs of every `every`-th epoch and of the last: `val_accuracy`, `val_format_rate`, `val_completion_length` (tokens),
+    `val_attempts`, `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`. Put it before callbacks that read them.
+
+    Each evaluation draws from the same random keys, so what differs between two is the policy. Where `batch_rows` and
+    the lengths are those of the rollouts, nothing new is compiled but the reading of the prompts.
+
+    Args:
+        task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
+        every: epochs from one evaluation to the next.
+        samples: completions of each problem at `temperature`.
+        greedy: whether to decode each problem greedily too.
+        max_completion_length: in tokens.
+        temperature: of the samples, > 0.
+        stop_tokens: see `GRPOModel.generate`.
+        batch_rows: completions in one call of `GRPOModel.generate`.
+        seed: of the sampling keys.
+
+    Attributes:
+        latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
+            `None` if not asked for), or `None` before the first evaluation.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        every: int = 10,
+        samples: int = 4,
+        greedy: bool = True,
+        max_completion_length: int = 1024,
+        temperature: float = 1.0,
+        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        batch_rows: int = 256,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for name, value in {"every": every, "samples": samples, "batch_rows": batch_rows}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more. Received: {name}={value}")
+        if temperature <= 0:
+            raise ValueError(f"Samples are drawn at a temperature above 0. Received: temperature={temperature}")
+        self.task = task
+        self.every = every
+        self.samples = samples
+        self.greedy = greedy
+        self.temperature = temperature
+        self.batch_rows = batch_rows
+        self.sampling = dict(
+            max_completion_length=max_completion_length,
+            stop_tokens=tuple(stop_tokens),
+            seed=seed,
+            iteration=_ITERATION,
+        )
+        self.latest = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+            return
+        start = time.perf_counter()
+        sampled = self.evaluate(self.model)
+        greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
+        self.latest = (epoch, sampled, greedy)
+        summary = summarize(sampled)
+        logs["val_accuracy"] = summary["accuracy"]
+        if self.greedy:
+            logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
+        logs["val_format_rate"] = summary["format_rate"]
+        logs["val_completion_length"] = summary["mean_completion_length"]
+        logs["val_attempts"] = summary["mean_attempts"]
+        logs["evaluation_seconds"] = time.perf_counter() - start
+
+    def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
+        """Completes every problem and scores the completions.
+
+        Args:
+            model: a `GRPOModel`.
+            greedy: take the best token always, one completion a problem, instead of `samples` drawn ones.
+
+        Returns:
+            One row a completion, with the columns of `evaluation`: `puzzle` (its index in the task), `problem` (as
+            text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
+            `completion_length` (tokens), `stopped`, `attempts`.
+        """
+        samples, temperature = (1, 0.0) if greedy else (self.samples, self.temperature)
+        problems = [self.task.problem(i) for i in range(len(self.task))]
+        prompts = [self.task.prompt(problem) for problem in problems]
+        longest = model.tokenize(prompts)[0].shape[1]
+        token_ids, padding_mask = model.tokenize(prompts, -(-longest // _PROMPT_STEP) * _PROMPT_STEP)
+        rows = []
+        chunk = max(1, self.batch_rows // samples)
+        for first in range(0, len(problems), chunk):
+            # The last call is filled up with problems seen before: one shape, one program.
+            indices = np.arange(first, first + chunk) % len(problems)
+            completions = model.generate(
+                token_ids[indices],
+                padding_mask[indices],
+                group_size=samples,
+                temperature=temperature,
+                first_row=first * samples,
+                **self.sampling,
+            )
+            texts = model.detokenize(completions)
+            for row in range(min(chunk, len(problems) - first) * samples):
+                puzzle, sample = first + row // samples, row % samples
+                rows.append(
+                    self._graded(puzzle, problems[puzzle], sample, texts[row])
+                    | {"completion_length": int(completions.lengths[row]), "stopped": bool(completions.stopped[row])}
+                )
+        return pd.DataFrame(rows)
+
+    def _graded(self, puzzle, problem, sample, text):
+        score = self.task.score(problem, text)
+        return {
+            "puzzle": puzzle,
+            "problem": str(problem),
+            **self.task.labels(problem),
+            "sample": sample,
+            "text": text,
+            "reward": score.reward,
+            "correct": score.correct,
+            "verdict": score.verdict,
+            "well_formed": score.well_formed,
+            "attempts": count_behaviours(text).attempts,
+        }

@@ -1,0 +1,195 @@
+"""A recipe → live objects. Every script goes through here."""
+
+import dataclasses
+import inspect
+import json
+import os
+from pathlib import Path
+
+from keras_aha import lora
+from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.history_callback import HistoryCallback
+from keras_aha.callbacks.progress_callback import ProgressCallback
+from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.distribution import distribute
+from keras_aha.evaluation import summarize
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.losses import GRPOLoss
+from keras_aha.optimizer_config import build_optimizer
+from keras_aha.policy import build_policy, is_download, load_tokenizer, with_absolute_preset
+from keras_aha.recipe import Recipe
+from keras_aha.recipe_sections import RecipeError, nearest
+from keras_aha.rollout import micro_batches
+from keras_aha.tasks import Countdown, Task
+
+import keras
+import keras_hub
+import numpy as np
+import pandas as pd
+
+ADAPTERS = "adapters.lora.h5"
+PRESET = "preset"
+RECIPE = "recipe.toml"
+_TASKS = {"countdown": Countdown}
+_PROMPTS_CHECKED = 2000
+
+
+class Experiment:
+    """Everything that a recipe describes, built and checked; nothing is written before `fit`.
+
+    Args:
+        recipe: a `Recipe`.
+
+    Attributes:
+        recipe: what was passed, with absolute paths.
+        task: the training problems, ordered by the training seed unless `[task]` has a seed of its own.
+        model: a compiled `GRPOModel`.
+        rollouts, evaluation: its `RolloutCallback`, and the `EvaluateCallback` on the held-out problems, which are the
+            same ones for every training seed.
+
+    Raises:
+        RecipeError, ValueError: one sentence about what cannot be used; what is cheap to check is checked before
+            weights are loaded.
+    """
+
+    def __init__(self, recipe: Recipe):
+        training, rollouts = recipe.training, recipe.rollouts
+        keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
+        self.task = build_task(recipe, training.seed)
+        self.evaluation = build_evaluation(recipe)
+        optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)
+        loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
+        self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+        micro_batches({"rows": np.empty(_rows(recipe))}, training.micro_batch_size)
+        self.recipe = _with_absolute_paths(recipe)
+        _check_prompts(self.recipe, [self.task, self.evaluation.task])
+        distribute(**dataclasses.asdict(recipe.distribution))
+        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size)
+        self.model.compile(optimizer, loss)
+
+    def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Completes the held-out problems with the current weights: tables of sampled and of greedy completions."""
+        return self.evaluation.evaluate(self.model), self.evaluation.evaluate(self.model, greedy=True)
+
+    def fit(self, logdir: str | os.PathLike) -> keras.callbacks.History:
+        """Trains and writes `recipe.toml`, `history.csv`, `completions.jsonl`, TensorBoard's events and the policy.
+
+        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained.
+
+        Args:
+            logdir: the run's folder, made where it is missing.
+
+        Returns:
+            The `History` of `fit`; `evaluation.latest` holds the tables of the trained policy.
+        """
+        logdir = Path(logdir)
+        logdir.mkdir(parents=True, exist_ok=True)
+        self.recipe.dump(logdir / RECIPE)
+        callbacks = [
+            self.rollouts,
+            self.evaluation,
+            CompletionsCallback(logdir, every=self.recipe.evaluation.every),
+            keras.callbacks.TensorBoard(str(logdir), write_graph=False),
+            HistoryCallback(logdir / "history.csv"),
+            ProgressCallback(),
+        ]
+        epochs = self.recipe.training.epochs
+        history = self.model.fit(self.rollouts.dataset, epochs=epochs, callbacks=callbacks, verbose=0)
+        if self.recipe.lora.rank:
+            lora.save_adapters(self.model.policy.backbone, logdir / ADAPTERS)
+        else:
+            self.model.policy.save_to_preset(str(logdir / PRESET))
+        return history
+
+
+def build_task(recipe: Recipe, seed: int = 0) -> Task:
+    """The task of `[task]`; `seed` is its seed unless the section has one.
+
+    Raises:
+        RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
+    """
+    name, arguments = recipe.task.name, recipe.task.arguments
+    if name not in _TASKS:
+        raise RecipeError(f"No task is called {name!r}; there is {', '.join(_TASKS)}. Received: task.name={name!r}")
+    known = inspect.signature(_TASKS[name]).parameters
+    for key, value in arguments.items():
+        if key not in known:
+            raise RecipeError(
+                f"Unknown key task.{key}; the nearest is task.{nearest(key, known)}. Received: task.{key}={value!r}"
+            )
+    try:
+        return _TASKS[name](**{"seed": seed} | arguments)
+    except TypeError as error:
+        raise RecipeError(f"[task] holds a value of the wrong type: {error}. Received: {arguments}") from error
+
+
+def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
+
+    Raises:
+        RecipeError, ValueError: what `build_task` raises, or if there are not so many held-out problems.
+    """
+    return EvaluateCallback(
+        build_task(recipe).held_out(recipe.evaluation.puzzles),
+        every=recipe.evaluation.every,
+        samples=recipe.evaluation.samples,
+        max_completion_length=recipe.rollouts.max_completion_length,
+        stop_tokens=recipe.rollouts.stop_tokens,
+        batch_rows=_rows(recipe),
+        seed=seed,
+    )
+
+
+def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.GemmaCausalLM:
+    """The policy that a run has trained.
+
+    Args:
+        recipe: the run's own.
+        folder: the run's, which `Experiment.fit` wrote.
+
+    Raises:
+        RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
+    """
+    trained = Path(folder) / (ADAPTERS if recipe.lora.rank else PRESET)
+    if not trained.exists():
+        raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(folder)!r}")
+    if not recipe.lora.rank:
+        return build_policy(recipe.override(f"model.preset={json.dumps(str(trained))}"))
+    policy = build_policy(recipe)
+    lora.load_adapters(policy.backbone, trained)
+    return policy
+
+
+def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
+    """`evaluation.summarize` of the sampled completions, and `greedy_accuracy`."""
+    summary = summarize(sampled)
+    return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
+
+
+def _rows(recipe: Recipe) -> int:
+    return recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """So that the recipe in a run's folder means the same from anywhere."""
+    if "puzzles" in recipe.task.arguments:
+        puzzles = str(Path(recipe.task.arguments["puzzles"]).resolve())
+        recipe = recipe.override(f"task.puzzles={json.dumps(puzzles)}")
+    return with_absolute_preset(recipe)
+
+
+def _check_prompts(recipe: Recipe, tasks: list[Task]) -> None:
+    """Raises RecipeError where prompts of the first problems are too long; reads the vocabulary and no weights."""
+    limit = recipe.rollouts.max_prompt_length
+    tokenizer = load_tokenizer(recipe)
+    training, held_out = tasks
+    problems = min(_PROMPTS_CHECKED, recipe.training.epochs * recipe.rollouts.prompts_per_epoch)
+    prompts = [training.prompt(training.problem(i)) for i in range(problems)]
+    prompts += [held_out.prompt(held_out.problem(i)) for i in range(len(held_out))]
+    longest = max(len(row) for row in tokenizer(prompts)) + 1  # and the begin-token
+    if longest > limit:
+        raise RecipeError(
+            f"A prompt has {longest} tokens, more than the limit: raise rollouts.max_prompt_length or choose another "
+            f"task.template. Received: rollouts.max_prompt_length={limit}"
+        )

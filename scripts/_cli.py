@@ -1,0 +1,151 @@
+"""What the scripts share: the process's surroundings, and errors as one sentence."""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def start(main) -> None:
+    """Runs `main` as a script, in a process whose environment is set up for it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _keep_compiled_programs()
+    # glibc reads this when a process starts. Huge pages for JAX's buffers save a quarter to a half of a step on a CPU,
+    # most of which would go to page faults.
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def errors_in_a_sentence():
+    """Ends the process with exit code 2 and one line on stderr where a recipe, a flag or a file cannot be used."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        sentence = " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError) and error.name == "keras_aha":
+            sentence = "keras-aha is not installed: run `pip install -e .` in its folder first."
+        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
+@contextlib.contextmanager
+def quiet(unless: bool = False):
+    """Holds back what is written to stderr, and lets it out only where the block raises something unforeseen.
+
+    TensorFlow's libraries log to it as they are loaded, before any setting of theirs is read.
+
+    Args:
+        unless: do nothing, so that the progress of a download is seen.
+    """
+    if unless:
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except (ValueError, ImportError):
+            raise  # one sentence follows
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+# === Flags ===
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with `--set`, which every script has, as all of them read a recipe."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a value of the recipe, e.g. --set rollouts.group_size=8; may be given several times",
+    )
+    return parser
+
+
+def at_least(bound: int):
+    """An argparse type: an integer from `bound`."""
+
+    def integer(text: str) -> int:
+        if not text.isdecimal() or int(text) < bound:
+            raise argparse.ArgumentTypeError(f"needs an integer from {bound}. Received: {text!r}")
+        return int(text)
+
+    return integer
+
+
+def load_recipe(name: str, assignments: list[str], **values):
+    """The recipe `name` with the changes of `--set`, then those of flags: `training__seed=3`, `None` where not given."""
+    from keras_aha.recipe import Recipe
+
+    flags = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
+    return Recipe.load(name).override([*assignments, *flags])
+
+
+def check_new_folder(path: Path, flag: str) -> None:
+    """Raises ValueError unless `path` can be made, or is an empty folder; nothing is made here."""
+    if path.exists() or path.is_symlink():
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        raise ValueError(f"{path} is there already, and is kept: choose another {flag}. Received: {flag} {path}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"{path} cannot be made, as {parent} is no folder to write to. Received: {flag} {path}")
+
+
+def check_new_file(path: Path | None, flag: str) -> None:
+    """Raises ValueError unless a file can be written at `path`, be it in place of another."""
+    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+        raise ValueError(f"{path} cannot be written. Received: {flag} {path}")
+
+
+# === Output ===
+
+
+def print_accuracy(when: str, summary: dict) -> None:
+    """One line of what `experiment.summarize_held_out` says."""
+    low, high = summary["ci95"]
+    print(
+        f"held-out accuracy{when and ' '}{when}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), "
+        f"{summary['greedy_accuracy']:.1%} greedy; {summary['mean_attempts']:.1f} tries and "
+        f"{summary['mean_completion_length']:.0f} tokens a completion",
+        flush=True,
+    )
+
+
+def printable(text: str) -> str:
+    """`text` without what a terminal would obey; line breaks stay."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
+def _keep_compiled_programs() -> None:
+    """Lets JAX keep its compiled programs in the user's cache, where there is one that can be written to."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keras-aha" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)

@@ -1,0 +1,78 @@
+"""Primes a Gemma on a task's worked solutions, by plain supervised training of every weight, and saves it as a preset."""
+
+import dataclasses
+import os
+import tempfile
+from pathlib import Path
+
+import _cli
+
+
+def parse(argv):
+    parser = _cli.new_parser(__doc__)
+    parser.add_argument(
+        "--preset",
+        default="countdown_tiny",
+        help="a recipe in presets/, or the path of a TOML file (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new preset's folder")
+    parser.add_argument("--new", action="store_true", help="begin with a tiny Gemma of random weights, not the preset")
+    parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    with _cli.errors_in_a_sentence():
+        recipe = _cli.load_recipe(args.preset, args.set, priming__seed=args.seed)
+        _cli.check_new_folder(args.out, "--out")
+        with _cli.quiet():
+            import keras
+            from keras_aha import experiment
+            from keras_aha.priming import prime
+            from keras_aha.tiny_gemma import tiny_gemma
+        priming = recipe.priming
+        task = experiment.build_task(recipe, priming.seed)
+        check_habits(task, priming)
+        held_out = experiment.build_evaluation(recipe)
+        with _cli.quiet(unless=experiment.is_download(recipe)):
+            keras.utils.set_random_seed(priming.seed)
+            policy = (
+                tiny_gemma(dtype=recipe.model.dtype) if args.new else experiment.build_policy(recipe, adapters=False)
+            )
+
+    print(f"{policy.backbone.count_params():,} parameters, {priming.steps} steps of {priming.batch_size} solutions")
+    history = prime(policy, task, **dataclasses.asdict(priming))
+    save(policy, history, args.out)
+    model = experiment.GRPOModel(policy)
+    summary = experiment.summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
+    _cli.print_accuracy("primed", summary)
+    print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}")
+    return 0
+
+
+def check_habits(task, priming) -> None:
+    """Raises ValueError where the task has no worked solutions, or not with these habits."""
+    import random
+
+    try:
+        task.worked_solution(task.problem(0), random.Random(0), **priming.habits)
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(f"{error}. Received: priming.habits={priming.habits}") from error
+
+
+def save(policy, history, folder: Path) -> None:
+    """Writes all at once: what stands at `folder` is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+        made = Path(beside, folder.name)
+        policy.save_to_preset(str(made))
+        columns = list(history.history)
+        rows = zip(history.epoch, *history.history.values(), strict=True)
+        lines = [",".join(["epoch", *columns]), *(",".join(map(str, (row[0] + 1, *row[1:]))) for row in rows)]
+        (made / "priming.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        os.rename(made, folder)
+
+
+if __name__ == "__main__":
+    _cli.start(main)

@@ -1,0 +1,94 @@
+"""Tiny real models that tests share. Nothing heavy is imported here, so that tests of tasks stay quick."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
+
+import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
+
+import numpy as np
+import pytest
+
+GEMMA = dict(num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8)
+# Caps and window so small that they bite: a forward that left them out would be far off.
+GEMMA_2 = dict(
+    num_layers=2,
+    num_query_heads=4,
+    num_key_value_heads=2,
+    hidden_dim=16,
+    intermediate_dim=32,
+    head_dim=8,
+    use_post_attention_norm=True,
+    use_post_ffw_norm=True,
+    attention_logit_soft_cap=0.5,
+    final_logit_soft_cap=2.0,
+    use_sliding_window_attention=True,
+    sliding_window_size=4,
+)
+ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+
+
+@pytest.fixture(scope="session")
+def make_policy():
+    """A function that builds a tiny random policy; the weights depend on `seed` alone."""
+
+    def make(shape="gemma", seed=0, lora_rank=0, fresh_adapters=False, **architecture):
+        from keras_aha.tiny_gemma import tiny_gemma
+
+        policy = tiny_gemma(**{**{"gemma": GEMMA, "gemma_2": GEMMA_2}[shape], **architecture})
+        randomize(policy.backbone.variables, seed)
+        if lora_rank:
+            policy.backbone.enable_lora(lora_rank, target_layer_names=ALL_LINEAR)
+            if not fresh_adapters:
+                randomize(policy.trainable_variables, seed + 1)
+        return policy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gemma(make_policy):
+    """A Gemma with random adapters, for reading only: programs compiled for it are shared by all tests."""
+    return make_policy("gemma", lora_rank=2)
+
+
+@pytest.fixture(scope="session")
+def gemma_2(make_policy):
+    """The same of the shape of Gemma 2."""
+    return make_policy("gemma_2", lora_rank=2)
+
+
+def randomize(variables, seed):
+    """Weights far from an initialiser's: norm scales that are not 0, logits of about unit variance."""
+    rng = np.random.default_rng(seed)
+    for variable in variables:
+        variable.assign(rng.normal(0.0, 0.3, variable.shape))
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Compact Countdown prompts of 8, 10 and 12 tokens, begin-token included."""
+    return [
+        "Use 3 4 each once to make 7.\n<think>\n",
+        "Use 3 9 12 each once to make 24.\n<think>\n",
+        "Use 1 5 6 10 each once to make 80.\n<think>\n",
+    ]
+
+
+@pytest.fixture(scope="session")
+def one_batch():
+    """A function that makes a `PyDataset` of one batch for `fit`."""
+    import keras
+
+    class OneBatch(keras.utils.PyDataset):
+        def __init__(self, batch):
+            super().__init__()
+            self.batch = batch
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return self.batch
+
+    return OneBatch
