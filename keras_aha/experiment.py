@@ -17,7 +17,7 @@ from keras_aha.evaluation import summarize
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
-from keras_aha.policy import build_policy, is_download, load_tokenizer, with_absolute_preset
+from keras_aha.policy import build_policy, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
 from keras_aha.rollout import micro_batches

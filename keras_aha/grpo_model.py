@@ -105,12 +105,18 @@ class GRPOModel(keras.Model):
         """Loss of a micro-batch, and its metrics as sums over tokens."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         mask = batch["completion_mask"] > 0
-        with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
-            log_probs, entropy = self._log_probs(batch)
-            ref_log_probs = None
-            if self.grpo_loss.kl_coef:
-                with lora.adapters_off(self.policy):
-                    ref_log_probs = jax.lax.stop_gradient(self._log_probs(batch)[0])
+
+        def log_probs_of(trainable):
+            with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
+                return self._log_probs(batch)
+
+        ref_log_probs = None
+        if self.grpo_loss.kl_coef:
+            with lora.adapters_off(self.policy):
+                ref_log_probs = jax.lax.stop_gradient(log_probs_of(trainable)[0])
+            # Keeping activations for the backward pass makes XLA round otherwise; this way equal weights have KL 0.
+            log_probs_of = jax.checkpoint(log_probs_of)
+        log_probs, entropy = log_probs_of(trainable)
         loss, metrics = self.grpo_loss(
             log_probs, batch["old_log_probs"], batch["advantages"], mask, batch["weights"], ref_log_probs
         )

@@ -57,4 +57,4 @@ def _build(path: str, module, base: type, class_name: str, config: dict, steps: 
         return classes[class_name](**config)
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise RecipeError(f"Keras cannot make this {class_name}: {reason} Received: {path}.config={config}") from error
+        raise RecipeError(f"Keras cannot make {path}, {class_name}: {reason}") from error

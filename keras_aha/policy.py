@@ -10,6 +10,12 @@ from keras_aha.recipe_sections import RecipeError, nearest
 import keras
 import keras_hub
 
+_KAGGLE = (
+    "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
+    "at https://www.kaggle.com/models/keras/gemma2"
+)
+_HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
+
 
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.GemmaCausalLM:
     """Loads the policy of `[model]` and enables the adapters of `[lora]`.
@@ -84,18 +90,11 @@ def _load(kind, preset: str, **kwargs):
     except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
         reason = " ".join(str(error).split())[:200]
         received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
-        if Path(found).is_absolute():
-            raise RecipeError(f"That folder is no Gemma preset that keras-hub can load. {received}") from error
-        raise RecipeError(
-            f"The preset could not be downloaded: {_HELP[preset.startswith('hf:')]}. {received}"
-        ) from error
-
-
-_HELP = {
-    False: "it needs a network, and KAGGLE_USERNAME and KAGGLE_KEY (https://www.kaggle.com/settings) of an account "
-    "that has accepted Gemma's terms (https://www.kaggle.com/models/keras/gemma2)",
-    True: "it needs a network, and HF_TOKEN of an account that has accepted Gemma's terms (https://huggingface.co/keras)",
-}
+        sentence = "The folder is no Gemma preset that keras-hub can load"
+        if not Path(found).is_absolute():
+            needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
+            sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
+        raise RecipeError(f"{sentence}. {received}") from error
 
 
 def _enable_lora(backbone, section) -> None:

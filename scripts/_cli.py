@@ -95,7 +95,7 @@ def at_least(bound: int):
 
 
 def load_recipe(name: str, assignments: list[str], **values):
-    """The recipe `name` with the changes of `--set`, then those of flags: `training__seed=3`, `None` where not given."""
+    """The recipe `name` with the changes of `--set`, then those of flags: `training__seed=3`, `None` if not given."""
     from keras_aha.recipe import Recipe
 
     flags = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
@@ -124,11 +124,11 @@ def check_new_file(path: Path | None, flag: str) -> None:
 # === Output ===
 
 
-def print_accuracy(when: str, summary: dict) -> None:
+def print_accuracy(what: str, summary: dict) -> None:
     """One line of what `experiment.summarize_held_out` says."""
     low, high = summary["ci95"]
     print(
-        f"held-out accuracy{when and ' '}{when}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), "
+        f"{what}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), "
         f"{summary['greedy_accuracy']:.1%} greedy; {summary['mean_attempts']:.1f} tries and "
         f"{summary['mean_completion_length']:.0f} tokens a completion",
         flush=True,

@@ -26,24 +26,24 @@ def main(argv=None) -> int:
         _cli.check_new_file(args.csv, "--csv")
         recipe = find_recipe(args, is_run)
         with _cli.quiet():
-            from keras_aha import evaluation, experiment
+            from keras_aha import evaluation, experiment, policy
+            from keras_aha.grpo_model import GRPOModel
         held_out = experiment.build_evaluation(recipe, args.seed)
-        with _cli.quiet(unless=experiment.is_download(recipe)):
-            policy = experiment.load_trained(recipe, args.target) if is_run else experiment.build_policy(recipe)
+        with _cli.quiet(unless=policy.is_download(recipe)):
+            trained = experiment.load_trained(recipe, args.target) if is_run else policy.build_policy(recipe)
 
-    model = experiment.GRPOModel(policy)
+    model = GRPOModel(trained)
     sampled, greedy = held_out.evaluate(model), held_out.evaluate(model, greedy=True)
     summary = experiment.summarize_held_out(sampled, greedy)
     labels = list(held_out.task.labels(held_out.task.problem(0)))
     puzzles = evaluation.by_puzzle(sampled, ["problem", *labels])
-    pass_at_k = {
-        k: float(evaluation.pass_at_k(puzzles["samples"], puzzles["correct"], k).mean()) for k in powers(summary)
-    }
+    samples, correct = puzzles["samples"], puzzles["correct"]
+    pass_at_k = {k: float(evaluation.pass_at_k(samples, correct, k).mean()) for k in powers(summary["samples"])}
     if labels:
-        table = evaluation.by_label(sampled, labels)
-        print(table.drop(columns="samples").to_string(index=False, float_format="{:.3f}".format), end="\n\n")
-    print(f"{args.target}: {summary['n']} puzzles, {summary['samples']} samples each")
-    _cli.print_accuracy("", summary)
+        table = evaluation.by_label(sampled, labels).drop(columns="samples")
+        print(table.to_string(index=False, float_format="{:.3f}".format), end="\n\n")
+    print(f"{args.target}: {summary['n']} held-out puzzles, {summary['samples']} samples each")
+    _cli.print_accuracy("accuracy", summary)
     print("  ".join(f"pass@{k} {value:.1%}" for k, value in pass_at_k.items()))
     if args.csv:
         puzzles.to_csv(args.csv)
@@ -67,9 +67,9 @@ def find_recipe(args, is_run: bool):
     return _cli.load_recipe(name, args.set, model__preset=json.dumps(args.target), lora__rank=0, **changes)
 
 
-def powers(summary: dict) -> list[int]:
-    """1, 2, 4, … up to the number of samples, which is the last."""
-    return sorted({2**i for i in range(summary["samples"].bit_length())} | {summary["samples"]})
+def powers(samples: int) -> list[int]:
+    """1, 2, 4, … up to `samples`, which is the last."""
+    return sorted({2**i for i in range(samples.bit_length())} | {samples})
 
 
 if __name__ == "__main__":

@@ -29,14 +29,15 @@ def main(argv=None) -> int:
         logdir = args.logdir or Path("runs", f"{name}-seed{recipe.training.seed}")
         _cli.check_new_folder(logdir, "--logdir")
         with _cli.quiet():
-            from keras_aha.experiment import Experiment, is_download, summarize_held_out
+            from keras_aha.experiment import Experiment, summarize_held_out
+            from keras_aha.policy import is_download
         with _cli.quiet(unless=is_download(recipe)):
             experiment = Experiment(recipe)
 
     print_plan(name, experiment, logdir)
     sampled, greedy = experiment.evaluate()
     before = summarize_held_out(sampled, greedy)
-    _cli.print_accuracy("before", before)
+    _cli.print_accuracy("held-out accuracy before", before)
     history = experiment.fit(logdir)
     _, sampled_after, greedy_after = experiment.evaluation.latest
     after = summarize_held_out(sampled_after, greedy_after)
@@ -51,8 +52,8 @@ def main(argv=None) -> int:
     }
     (logdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_examples(sampled, sampled_after)
-    _cli.print_accuracy("before", before)
-    _cli.print_accuracy("after", after)
+    _cli.print_accuracy("held-out accuracy before", before)
+    _cli.print_accuracy("held-out accuracy after ", after)
     print(f"{summary['wall_seconds']:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
     return 0
 
@@ -63,14 +64,15 @@ def print_plan(name, experiment, logdir):
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
     trained = sum(variable.value.size for variable in policy.trainable_variables)
     base = policy.backbone.count_params() - (trained if recipe.lora.rank else 0)
-    adapters = f"LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.target)}" if recipe.lora.rank else "all"
+    which = f"LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.target)}" if recipe.lora.rank else "all"
+    rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
     print(
         f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters",
-        f"  trained    {trained:,} parameters ({adapters})",
+        f"  trained    {trained:,} parameters ({which})",
         f"  task       {recipe.task.name}({arguments})",
-        f"  epochs     {training.epochs}, each {rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions "
-        f"of at most {rollouts.max_completion_length} tokens; seed {training.seed}",
-        f"  held out   {evaluation.puzzles} puzzles, {evaluation.samples} samples each, every {evaluation.every} epochs",
+        f"  epochs     {training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
+        f"  seed       {training.seed}",
+        f"  held out   {evaluation.puzzles} puzzles × {evaluation.samples} samples, every {evaluation.every} epochs",
         f"  files      {logdir}",
         f"  curves     tensorboard --logdir {logdir.parent}",
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",

@@ -1,7 +1,8 @@
-"""Primes a Gemma on a task's worked solutions, by plain supervised training of every weight, and saves it as a preset."""
+"""Primes a Gemma on a task's worked solutions: supervised training of every weight, saved as a new preset."""
 
 import dataclasses
 import os
+import random
 import tempfile
 from pathlib import Path
 
@@ -27,50 +28,49 @@ def main(argv=None) -> int:
         recipe = _cli.load_recipe(args.preset, args.set, priming__seed=args.seed)
         _cli.check_new_folder(args.out, "--out")
         with _cli.quiet():
-            import keras
             from keras_aha import experiment
+            from keras_aha.grpo_model import GRPOModel
+            from keras_aha.policy import build_policy, is_download
             from keras_aha.priming import prime
             from keras_aha.tiny_gemma import tiny_gemma
+
+            import keras
         priming = recipe.priming
         task = experiment.build_task(recipe, priming.seed)
-        check_habits(task, priming)
+        check_habits(task, priming.habits)
         held_out = experiment.build_evaluation(recipe)
-        with _cli.quiet(unless=experiment.is_download(recipe)):
-            keras.utils.set_random_seed(priming.seed)
-            policy = (
-                tiny_gemma(dtype=recipe.model.dtype) if args.new else experiment.build_policy(recipe, adapters=False)
-            )
+        with _cli.quiet(unless=not args.new and is_download(recipe)):
+            keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
+            policy = tiny_gemma() if args.new else build_policy(recipe, adapters=False)
 
     print(f"{policy.backbone.count_params():,} parameters, {priming.steps} steps of {priming.batch_size} solutions")
     history = prime(policy, task, **dataclasses.asdict(priming))
     save(policy, history, args.out)
-    model = experiment.GRPOModel(policy)
+    model = GRPOModel(policy)
     summary = experiment.summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
-    _cli.print_accuracy("primed", summary)
+    _cli.print_accuracy("held-out accuracy primed", summary)
     print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}")
     return 0
 
 
-def check_habits(task, priming) -> None:
+def check_habits(task, habits: dict) -> None:
     """Raises ValueError where the task has no worked solutions, or not with these habits."""
-    import random
-
     try:
-        task.worked_solution(task.problem(0), random.Random(0), **priming.habits)
+        task.worked_solution(task.problem(0), random.Random(0), **habits)
     except (NotImplementedError, TypeError) as error:
-        raise ValueError(f"{error}. Received: priming.habits={priming.habits}") from error
+        raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
 
 
 def save(policy, history, folder: Path) -> None:
     """Writes all at once: what stands at `folder` is complete."""
+    import pandas
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         made = Path(beside, folder.name)
         policy.save_to_preset(str(made))
-        columns = list(history.history)
-        rows = zip(history.epoch, *history.history.values(), strict=True)
-        lines = [",".join(["epoch", *columns]), *(",".join(map(str, (row[0] + 1, *row[1:]))) for row in rows)]
-        (made / "priming.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        epochs = pandas.RangeIndex(1, len(history.epoch) + 1, name="epoch")
+        pandas.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
         os.rename(made, folder)
 
 

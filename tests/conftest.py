@@ -39,8 +39,8 @@ def make_policy():
         randomize(policy.backbone.variables, seed)
         if lora_rank:
             policy.backbone.enable_lora(lora_rank, target_layer_names=ALL_LINEAR)
-            if not fresh_adapters:
-                randomize(policy.trainable_variables, seed + 1)
+            adapters = policy.trainable_variables
+            randomize([v for v in adapters if not (fresh_adapters and v.name.endswith("kernel_b"))], seed + 1)
         return policy
 
     return make

@@ -1,8 +1,8 @@
 """The sampler alone, against the exact distribution."""
 
-from keras_aha.decoding.sampling import row_keys, sample
-
 import functools
+
+from keras_aha.decoding.sampling import row_keys, sample
 
 import jax
 import jax.numpy as jnp

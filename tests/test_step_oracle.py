@@ -106,7 +106,9 @@ class Oracle:
     def log_probs(self, batch, adapters=True):
         """`(log_probs, entropy)` of the completions, `(B, C)`, 0 outside them."""
         log_probs, entropy = np.zeros((2, *batch["completion_mask"].shape))
-        for i, (tokens, mask, length) in enumerate(zip(batch["token_ids"], batch["padding_mask"], LENGTHS)):
+        for i, (tokens, mask, length) in enumerate(
+            zip(batch["token_ids"], batch["padding_mask"], LENGTHS, strict=True)
+        ):
             tokens = tokens[mask > 0]
             p = softmax(self.logits(tokens, adapters)[-length - 1 : -1] / batch["temperature"][i])
             log_probs[i, :length] = np.log(p[np.arange(length), tokens[-length:]])

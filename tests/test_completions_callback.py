@@ -1,0 +1,97 @@
+import html
+import json
+import re
+
+from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.rollout import Rollout
+from keras_aha.tasks import CountdownProblem, Score
+
+import numpy as np
+import pytest
+from tensorboard import plugin_util
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+HOSTILE = [
+    "9-1=8 no\n</think>\n<answer>9</answer>",
+    "</pre><script>alert(1)</script><pre>",
+    '\n\n```\n</code></pre><img src=x onerror="alert(1)">\n```\n~~~\n# no heading\n',
+    "[click](javascript:alert(1)) <a href='javascript:alert(1)'>x</a> | a |\n|---|\n&lt;b&gt; \x02wzxhzdk:0\x03",
+]
+
+
+@pytest.fixture
+def model(make_policy):
+    model = GRPOModel(make_policy())
+    rows, prompt, length = len(HOSTILE), 3, 5
+    lengths = np.array([5, 1, 2, 3])
+    mask = np.arange(length) < lengths[:, None]
+    model.rollout = Rollout(
+        token_ids=np.zeros((rows, prompt + length), "int32"),
+        padding_mask=np.hstack([np.ones((rows, prompt)), mask]).astype("int32"),
+        completion_mask=np.zeros(
+            (rows, length), "float32"
+        ),  # all truncated and masked: their length counts all the same
+        old_log_probs=np.zeros((rows, length), "float32"),
+        advantages=np.zeros(rows, "float32"),
+        temperature=np.ones(rows, "float32"),
+        rewards=np.zeros(rows, "float32"),
+        truncated=np.zeros(rows, bool),
+        problems=(CountdownProblem((9, 1), 8),) * rows,
+        texts=tuple(HOSTILE),
+        scores=(Score(0.1, False, "wrong_numbers"),) * rows,
+    )
+    return model
+
+
+def write(model, callback, epochs):
+    callback.set_model(model)
+    callback.set_params({"epochs": epochs})
+    callback.on_train_begin()
+    for epoch in range(epochs):
+        callback.on_epoch_end(epoch)
+    callback.on_train_end()
+    return [json.loads(line) for line in (callback.logdir / "completions.jsonl").read_text().splitlines()]
+
+
+def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
+    records = write(model, CompletionsCallback(tmp_path / "new" / "run", every=2, count=9), epochs=5)
+    assert [record["epoch"] for record in records] == [epoch for epoch in (1, 2, 4, 5) for _ in HOSTILE]
+    assert [record["text"] for record in records[:4]] == HOSTILE
+    assert records[0] == {
+        "epoch": 1,
+        "problem": "9 1 -> 8",
+        "text": HOSTILE[0],
+        "reward": 0.1,
+        "correct": False,
+        "verdict": "wrong_numbers",
+        "length": 5,
+    }
+    assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
+
+
+def test_few_are_spread_over_the_rollout(model, tmp_path):
+    records = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
+    assert [record["text"] for record in records] == [HOSTILE[0], HOSTILE[2]]
+
+
+def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
+    write(model, CompletionsCallback(tmp_path, count=9), epochs=1)
+    events = EventAccumulator(str(tmp_path / "completions"))
+    events.Reload()
+    (event,) = events.Tensors("completions")
+    shown = tensor_util.make_ndarray(event.tensor_proto)
+    assert len(shown) == len(HOSTILE)
+    for markup, text in zip(shown, HOSTILE, strict=True):
+        page = plugin_util.markdown_to_safe_html(markup)  # what TensorBoard itself makes of it
+        assert re.findall("<[^>]*>", page) == ["<pre>", "</pre>"]
+        seen = html.unescape(page.removeprefix("<pre>").removesuffix("</pre>"))
+        visible = text.replace("\x02", "\ufffd").replace("\x03", "\ufffd")
+        assert seen.split("\n", 1) == ["9 1 -> 8  wrong_numbers", visible]
+
+
+@pytest.mark.parametrize("argument", [{"every": 0}, {"count": 0}])
+def test_arguments_are_checked(tmp_path, argument):
+    with pytest.raises(ValueError, match="must be 1 or more. Received"):
+        CompletionsCallback(tmp_path, **argument)

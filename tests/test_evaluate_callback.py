@@ -1,0 +1,96 @@
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.tasks import Countdown
+
+import pandas as pd
+import pytest
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def model(make_policy):
+    return GRPOModel(make_policy())
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return Countdown(num_numbers=3, max_number=10, template="compact").held_out(5)
+
+
+def callback_of(held_out, **changes):
+    return EvaluateCallback(held_out, **{"samples": 2, "max_completion_length": LENGTH, "batch_rows": 4} | changes)
+
+
+@pytest.fixture(scope="module")
+def sampled(model, held_out):
+    return callback_of(held_out).evaluate(model)
+
+
+def test_one_row_a_completion(model, held_out, sampled):
+    assert sampled["puzzle"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert sampled["sample"].tolist() == [0, 1] * 5
+    assert sampled["completion_length"].between(1, LENGTH).all()
+    assert (sampled["stopped"] | (sampled["completion_length"] == LENGTH)).all()
+    for row in sampled.itertuples():
+        problem = held_out.problem(row.puzzle)
+        score = held_out.score(problem, row.text)
+        assert (row.reward, row.correct, row.verdict) == (score.reward, score.correct, score.verdict)
+        assert (row.problem, row.difficulty) == (str(problem), problem.difficulty)
+
+
+def test_completions_do_not_depend_on_how_they_are_cut_into_calls(model, held_out, sampled):
+    for batch_rows in (2, 8, 10):
+        pd.testing.assert_frame_equal(callback_of(held_out, batch_rows=batch_rows).evaluate(model), sampled)
+
+
+def test_two_evaluations_of_one_policy_are_equal(model, held_out, sampled):
+    pd.testing.assert_frame_equal(callback_of(held_out).evaluate(model), sampled)
+    assert callback_of(held_out, seed=1).evaluate(model)["text"].tolist() != sampled["text"].tolist()
+
+
+def test_samples_are_all_drawn_with_keys_of_their_own(sampled):
+    # A random policy hardly writes the same eight tokens twice.
+    assert sampled["text"].nunique() == len(sampled)
+
+
+def test_training_draws_other_samples(model, held_out, sampled):
+    token_ids, mask = model.tokenize([held_out.prompt(held_out.problem(0))], 16)
+    for iteration in range(2):
+        training = model.generate(token_ids, mask, group_size=4, max_completion_length=LENGTH, iteration=iteration)
+        assert not set(model.detokenize(training)) & set(sampled["text"])
+
+
+def test_greedy_takes_one_completion_a_problem(model, held_out):
+    greedy = callback_of(held_out).evaluate(model, greedy=True)
+    assert greedy["sample"].tolist() == [0] * 5
+    pd.testing.assert_frame_equal(callback_of(held_out, seed=7).evaluate(model, greedy=True), greedy)
+
+
+def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
+    callback = callback_of(held_out, every=2)
+    callback.set_model(model)
+    callback.set_params({"epochs": 5})
+    logs = [{} for _ in range(5)]
+    for epoch in range(5):
+        callback.on_epoch_end(epoch, logs[epoch])
+    assert [bool(entry) for entry in logs] == [False, True, False, True, True]
+    assert logs[4]["val_accuracy"] == sampled["correct"].mean()
+    assert logs[4]["val_completion_length"] == sampled["completion_length"].mean()
+    assert set(logs[4]) == {
+        "val_accuracy",
+        "val_greedy_accuracy",
+        "val_format_rate",
+        "val_completion_length",
+        "val_attempts",
+        "evaluation_seconds",
+    }
+    epoch, latest, greedy = callback.latest
+    assert epoch == 4 and len(greedy) == 5
+    pd.testing.assert_frame_equal(latest, sampled)
+
+
+@pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"batch_rows": 0}, {"temperature": 0.0}])
+def test_arguments_are_checked(held_out, argument):
+    with pytest.raises(ValueError, match=f"Received: {next(iter(argument))}=0"):
+        EvaluateCallback(held_out, **argument)

@@ -1,0 +1,202 @@
+import json
+import re
+
+from keras_aha import lora
+from keras_aha.experiment import Experiment, build_evaluation, build_task, load_trained, summarize_held_out
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.policy import build_policy, is_download, with_absolute_preset
+from keras_aha.recipe import Recipe
+from keras_aha.recipe_sections import RecipeError
+
+import numpy as np
+import pandas as pd
+import pytest
+
+
+@pytest.fixture(scope="module")
+def preset(make_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    make_policy().save_to_preset(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(preset):
+    return Recipe.from_dict(
+        {
+            "model": {"preset": str(preset)},
+            "lora": {"rank": 2},
+            "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
+            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 8},
+            "training": {"epochs": 2},
+            "evaluation": {"puzzles": 3, "samples": 2},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def full_run(recipe, tmp_path_factory):
+    """`(experiment, its folder)` after two epochs on every weight."""
+    experiment = Experiment(recipe.override("lora.rank=0"))
+    folder = tmp_path_factory.mktemp("runs") / "full"
+    experiment.fit(folder)
+    return experiment, folder
+
+
+# === What is built ===
+
+
+def test_a_recipe_becomes_live_objects(recipe):
+    experiment = Experiment(recipe)
+    assert experiment.model.policy.backbone.num_layers == 2
+    assert len(experiment.model.trainable_variables) == 2 * 2 * 7  # A and B of seven linears in two layers
+    assert experiment.rollouts.sampling["group_size"] == 2
+    assert len(experiment.evaluation.task) == 3
+    assert experiment.evaluation.batch_rows == 4  # the rows of a rollout, whose programs it can use
+
+
+def test_the_seed_decides_adapters_and_problems_but_not_what_is_held_out(recipe):
+    first, again, other = (Experiment(recipe.override(f"training.seed={seed}")) for seed in (0, 0, 1))
+    values = [experiment.model.trainable_variables[0].numpy() for experiment in (first, again, other)]
+    assert np.array_equal(values[0], values[1]) and not np.array_equal(values[0], values[2])
+    problems = [[experiment.task.problem(i) for i in range(5)] for experiment in (first, again, other)]
+    assert problems[0] == problems[1] != problems[2]
+    assert first.evaluation.task.problems == other.evaluation.task.problems
+
+
+def test_a_seed_of_the_tasks_own_counts(recipe):
+    assert build_task(recipe, seed=3).seed == 3
+    assert build_task(recipe.override("task.seed=8"), seed=3).seed == 8
+
+
+def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
+    monkeypatch.chdir(preset.parent)
+    here = recipe.override("model.preset=tiny")
+    assert with_absolute_preset(here).model.preset == str(preset)
+    assert with_absolute_preset(recipe.override("model.preset=gemma2_2b_en")).model.preset == "gemma2_2b_en"
+
+
+@pytest.mark.parametrize("name", ["gemma2_2b_en", "kaggle://keras/gemma2/keras/gemma2_2b_en", "hf://keras/gemma_2b_en"])
+def test_names_and_handles_are_downloads(recipe, name):
+    assert is_download(recipe.override(f"model.preset={json.dumps(name)}"))
+    assert not is_download(recipe)
+
+
+def test_a_held_out_summary_has_the_greedy_accuracy_too():
+    table = pd.DataFrame(
+        {
+            "puzzle": [0, 0, 1, 1],
+            "correct": [True, False, False, False],
+            "well_formed": [True, True, True, False],
+            "reward": 0.0,
+            "completion_length": [1, 2, 3, 4],
+            "attempts": [1, 1, 2, 2],
+        }
+    )
+    summary = summarize_held_out(table, table[:3:2])
+    assert list(summary) == [
+        "accuracy",
+        "greedy_accuracy",
+        "n",
+        "samples",
+        "ci95",
+        "format_rate",
+        "mean_completion_length",
+        "mean_attempts",
+    ]
+    assert (summary["accuracy"], summary["greedy_accuracy"]) == (0.25, 0.5)
+
+
+# === Training every weight ===
+
+
+def test_full_fine_tuning_writes_a_preset(recipe, full_run):
+    experiment, folder = full_run
+    assert (folder / "preset" / "model.weights.h5").is_file() and not (folder / "adapters.lora.h5").exists()
+    written = Recipe.load(folder / "recipe.toml")
+    assert written == experiment.recipe
+    untrained, loaded = build_policy(recipe, adapters=False), load_trained(written, folder)
+    trained = experiment.model.policy
+    changed = 0
+    for variable, other, first in zip(trained.weights, loaded.weights, untrained.weights, strict=True):
+        assert np.array_equal(variable.numpy(), other.numpy())
+        changed += not np.array_equal(variable.numpy(), first.numpy())
+    assert changed
+
+
+def test_history_has_a_row_an_epoch_and_no_machines_columns_but_seconds(full_run):
+    history = pd.read_csv(full_run[1] / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert history.columns[0] == "epoch" and "tokens_per_second" not in history.columns
+    assert history["val_accuracy"].isna().tolist() == [True, False]
+    every_epoch = [name for name in history if not name.startswith(("val_", "evaluation_"))]
+    assert history[every_epoch].notna().all(axis=None)
+    assert (history["epoch_seconds"] > history["rollout_seconds"]).all()
+    assert (history["generated_tokens"] == history["completion_length"] * 4).all()
+
+
+def test_a_loaded_policy_is_the_trained_one(full_run):
+    experiment, folder = full_run
+    again = build_evaluation(experiment.recipe).evaluate(GRPOModel(load_trained(experiment.recipe, folder)))
+    pd.testing.assert_frame_equal(again, experiment.evaluation.latest[1])
+
+
+# === Errors ===
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ("task.num_numbres=3", "Unknown key task.num_numbres; the nearest is task.num_numbers. Received: "),
+        ("task.name=chess", "No task is called 'chess'; there is countdown. Received: task.name='chess'"),
+        ("task.num_numbers=9", "num_numbers is 2 to 6"),
+        ("task.puzzles=5", "[task] holds a value of the wrong type"),
+        ("task.puzzles=nowhere.csv", "The puzzle file cannot be read"),
+        ("evaluation.puzzles=100000", "distinct held-out puzzles were found. Received: n=100000"),
+        ("optimizer.config.lerning_rate=1", "the nearest is optimizer.config.learning_rate."),
+        ("training.micro_batch_size=3", "micro_batch_size must divide the 4 rows of a step: 1, 2, 4. Received: 3"),
+        ("rollouts.max_prompt_length=9", "tokens, more than the limit: raise rollouts.max_prompt_length"),
+        ("model.preset=gema2_2b_en", "No Gemma preset has that name; the nearest is 'gemma2_2b_en'"),
+        ("model.dtype=float", "Keras knows no such dtype"),
+        ('lora.target=["querry"]', "The policy has no layer 'querry' to adapt; the nearest is 'query'."),
+        ("lora.target=[]", "No layer was adapted: name some, or set lora.rank=0."),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_sentence(recipe, changes, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+        Experiment(recipe.override(changes))
+    assert "\n" not in str(error.value)
+
+
+def test_kl_needs_adapters(recipe):
+    with pytest.raises(ValueError, match="A KL to the reference needs adapters"):
+        Experiment(recipe.override(["lora.rank=0", "loss.kl_coef=0.1"]))
+
+
+def test_a_folder_that_is_no_preset(recipe, tmp_path):
+    with pytest.raises(RecipeError, match="The folder is no Gemma preset that keras-hub can load. Received: "):
+        build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
+
+
+def test_a_failed_download_says_what_to_do(recipe, monkeypatch):
+    def refuse(*args):
+        raise ConnectionError("a long story\nof many lines")
+
+    monkeypatch.setattr("kagglehub.model_download", refuse)
+    with pytest.raises(RecipeError, match="KAGGLE_USERNAME and KAGGLE_KEY .*='gemma2_2b_en', ConnectionError: a long"):
+        build_policy(recipe.override("model.preset=gemma2_2b_en"))
+
+
+@pytest.mark.parametrize("rank, missing", [(2, "adapters.lora.h5"), (0, "preset")])
+def test_an_unfinished_run_is_not_loaded(recipe, tmp_path, rank, missing):
+    with pytest.raises(ValueError, match=f"The run has not finished, as it has no {missing}. Received: "):
+        load_trained(recipe.override(f"lora.rank={rank}"), tmp_path)
+
+
+def test_adapters_come_back_from_a_runs_folder(recipe, tmp_path):
+    policy = build_policy(recipe)
+    for variable in policy.trainable_variables:
+        variable.assign(np.full(variable.shape, 0.5))
+    lora.save_adapters(policy.backbone, tmp_path / "adapters.lora.h5")
+    loaded = load_trained(recipe, tmp_path)
+    assert all((variable.numpy() == 0.5).all() for variable in loaded.trainable_variables)

@@ -1,0 +1,149 @@
+"""`GRPOModel`: text in and out, what `compile` refuses, LoRA off, full fine-tuning."""
+
+from keras_aha import lora
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.log_probs import completion_log_probs
+from keras_aha.losses import GRPOLoss
+
+import jax
+import keras
+import numpy as np
+import pytest
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def model(gemma):
+    return GRPOModel(gemma)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """`(token_ids, padding_mask)`, prompts of 6 and 4 tokens, completions of 8 and 5."""
+    token_ids = np.random.default_rng(0).integers(1, 200, (2, 6 + LENGTH)).astype("int32")
+    columns = np.arange(6 + LENGTH)
+    padding_mask = ((columns >= [[0], [2]]) & (columns < [[14], [11]])).astype("int32")
+    return token_ids * padding_mask, padding_mask
+
+
+def log_probs_of(policy, rows):
+    """A program of its own: adapters are switched while tracing."""
+    return jax.jit(lambda *rows: completion_log_probs(policy, *rows, LENGTH, np.ones(2, "float32"))[0])(*rows)
+
+
+# === Text ===
+
+
+def test_tokenize_pads_on_the_left_after_the_begin_token(model, prompts):
+    token_ids, padding_mask = model.tokenize(prompts)
+    assert token_ids.shape == padding_mask.shape == (3, 13)
+    assert token_ids.dtype == padding_mask.dtype == "int32"
+    for ids, mask, prompt in zip(token_ids, padding_mask, prompts, strict=True):
+        length = mask.sum()
+        assert list(mask) == [0] * (13 - length) + [1] * length
+        assert not ids[mask == 0].any()
+        assert ids[13 - length] == model.tokenizer.start_token_id
+        assert model.tokenizer.detokenize(ids[14 - length :].tolist()) == prompt
+    longer, longer_mask = model.tokenize(prompts, length=16)
+    np.testing.assert_array_equal(longer[:, 3:], token_ids)
+    assert not longer[:, :3].any() and not longer_mask[:, :3].any()
+
+
+def test_a_prompt_over_the_limit_is_an_error(model, prompts):
+    with pytest.raises(ValueError, match="Received: 13 tokens, limit 12"):
+        model.tokenize(prompts, length=12)
+
+
+def test_detokenize_leaves_the_stop_token_out(model, prompts):
+    completions = model.generate(
+        *model.tokenize(prompts), group_size=2, max_completion_length=12, stop_tokens=tuple("abcdefghijklmnop"), seed=1
+    )
+    texts = model.detokenize(completions)
+    assert len(texts) == 6
+    for text, ids, length, stopped in zip(
+        texts, completions.token_ids, completions.lengths, completions.stopped, strict=True
+    ):
+        assert text == model.tokenizer.detokenize(ids[: length - 1 if stopped else length].tolist())
+    assert 0 < completions.stopped.sum() < 6
+
+
+def test_stop_tokens_are_pieces_and_the_end_token(model):
+    tokenizer = model.tokenizer
+    assert model.stop_token_ids(()) == (tokenizer.end_token_id,)
+    turn = tokenizer.token_to_id("<end_of_turn>")
+    assert model.stop_token_ids(("<end_of_turn>", "no such piece")) == (tokenizer.end_token_id, turn)
+
+
+# === Configuration ===
+
+
+def test_a_policy_may_be_wrapped_again(gemma):
+    """As in a notebook, where a cell is run twice, or after the policy's own `generate`."""
+    assert GRPOModel(gemma).policy is GRPOModel(gemma).policy
+
+
+def test_only_a_grpo_loss(model):
+    with pytest.raises(ValueError, match="GRPOLoss. Received: loss='mse'"):
+        model.compile("sgd", loss="mse")
+
+
+def test_a_kl_needs_adapters(make_policy):
+    with pytest.raises(ValueError, match="enable_lora.*Received: kl_coef=0.1"):
+        GRPOModel(make_policy("gemma")).compile("sgd", loss=GRPOLoss(kl_coef=0.1))
+
+
+def test_metrics(model):
+    model.compile("sgd")
+    names = ["loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm"]
+    assert [metric.name for metric in model.metrics] == names
+    model.compile("sgd", loss=GRPOLoss(kl_coef=0.1))
+    assert [metric.name for metric in model.metrics] == [*names, "kl"]
+
+
+# === Log-probs and adapters ===
+
+
+def test_lora_off_is_the_base_model_bit_for_bit(make_policy, rows):
+    base = log_probs_of(make_policy("gemma", seed=3), rows)
+    policy = make_policy("gemma", seed=3, lora_rank=2)
+    assert np.abs(log_probs_of(policy, rows) - base).max() > 1e-2
+    with lora.adapters_off(policy):
+        np.testing.assert_array_equal(log_probs_of(policy, rows), base)
+
+
+def test_fresh_adapters_are_the_base_model_bit_for_bit(make_policy, rows):
+    base = log_probs_of(make_policy("gemma", seed=3), rows)
+    fresh = log_probs_of(make_policy("gemma", seed=3, lora_rank=2, fresh_adapters=True), rows)
+    np.testing.assert_array_equal(fresh, base)
+
+
+def test_log_probs(model, rows):
+    expected = log_probs_of(model.policy, rows)
+    np.testing.assert_allclose(model.log_probs(*rows, LENGTH), expected, atol=1e-5)
+
+
+# === Full fine-tuning ===
+
+
+def test_without_adapters_every_weight_learns(make_policy, rows, one_batch):
+    policy = make_policy("gemma", num_layers=1)
+    model = GRPOModel(policy)
+    model.compile(keras.optimizers.SGD(0.1), loss=GRPOLoss())
+    weights = [np.asarray(variable) for variable in policy.backbone.variables]
+    old_log_probs = np.asarray(log_probs_of(policy, rows))
+    mask = rows[1][:, -LENGTH:].astype("float32")
+    batch = {
+        "token_ids": rows[0],
+        "padding_mask": rows[1],
+        "completion_mask": mask,
+        "old_log_probs": old_log_probs,
+        "advantages": np.array([1.0, -1.0], "float32"),
+        "temperature": np.ones(2, "float32"),
+    }
+    logs = model.fit(one_batch(batch), verbose=0).history
+    assert logs["ratio"][0] == pytest.approx(1.0, abs=1e-5)
+    for variable, value in zip(policy.backbone.variables, weights, strict=True):
+        assert np.any(value != np.asarray(variable)), variable.path
+    change = np.sum((np.asarray(log_probs_of(policy, rows)) - old_log_probs) * mask, axis=1)
+    assert change[0] > 0 > change[1]  # the better row has become likelier, the worse one less

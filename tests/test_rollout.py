@@ -1,0 +1,53 @@
+"""The `Rollout` record and its micro-batches."""
+
+from keras_aha.rollout import Rollout, micro_batches
+
+import numpy as np
+import pytest
+
+
+def rollout(rows=6, prompt=3, completion=5):
+    rng = np.random.default_rng(0)
+    return Rollout(
+        token_ids=rng.integers(0, 9, (rows, prompt + completion)),
+        padding_mask=np.ones((rows, prompt + completion), "int32"),
+        completion_mask=np.ones((rows, completion), "float32"),
+        old_log_probs=rng.normal(size=(rows, completion)),
+        advantages=rng.normal(size=rows),
+        temperature=np.ones(rows, "float32"),
+        rewards=rng.normal(size=rows),
+        truncated=np.zeros(rows, bool),
+        problems=tuple(range(rows)),
+        texts=("",) * rows,
+        scores=(None,) * rows,
+    )
+
+
+def test_batch_holds_the_arrays_of_a_train_step_and_nothing_else():
+    made = rollout()
+    batch = made.batch()
+    assert set(batch) == {
+        "token_ids",
+        "padding_mask",
+        "completion_mask",
+        "old_log_probs",
+        "advantages",
+        "temperature",
+    }
+    for name, array in batch.items():
+        assert array is getattr(made, name)
+        assert len(array) == 6
+
+
+@pytest.mark.parametrize("size, shape", [(None, (1, 6)), (6, (1, 6)), (2, (3, 2)), (1, (6, 1))])
+def test_micro_batches_keep_the_order_of_rows(size, shape):
+    batch = rollout().batch()
+    for name, array in micro_batches(batch, size).items():
+        assert array.shape == (*shape, *batch[name].shape[1:])
+        np.testing.assert_array_equal(array.reshape(batch[name].shape), batch[name])
+
+
+@pytest.mark.parametrize("size", (4, 5, 7, 12))
+def test_a_size_that_does_not_divide_is_an_error_that_lists_those_that_do(size):
+    with pytest.raises(ValueError, match=f"must divide the 6 rows of a step: 1, 2, 3, 6. Received: {size}"):
+        micro_batches(rollout().batch(), size)

@@ -1,0 +1,249 @@
+"""`RolloutCallback` in a real `fit` of a tiny random model."""
+
+from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.grpo_model import GRPOModel
+from keras_aha.losses import GRPOLoss
+from keras_aha.tasks.countdown import Countdown
+from keras_aha.tasks.task import Score
+
+import jax
+import keras
+import numpy as np
+import pytest
+
+STOPS = tuple("abcdefghijklmnop")
+SETTINGS = dict(prompts_per_epoch=2, group_size=4, max_completion_length=8, temperature=0.9, stop_tokens=STOPS, seed=5)
+EPOCHS = 4
+
+
+class DigitHunt(Countdown):
+    """Countdown's puzzles and prompts, with a reward that a random model earns now and then: digits written."""
+
+    def score(self, problem, completion):
+        digits = sum(character.isdigit() for character in completion)
+        return Score(min(1.0, digits / 10), digits > 5, "correct" if digits > 5 else "wrong_value")
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps each epoch's rollout, and how many programs XLA has compiled at its end."""
+
+    def __init__(self, compiled):
+        super().__init__()
+        self.compiled, self.rollouts, self.counts = compiled, [], []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rollouts.append(self.model.rollout)
+        self.counts.append(len(self.compiled))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return DigitHunt(num_numbers=3, max_number=10, template="compact")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """A list that grows by an element for each program that XLA compiles."""
+    programs = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            programs.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return programs
+
+
+@pytest.fixture(scope="module")
+def model(make_policy):
+    """With fresh adapters, compiled; whoever trains it brings it back with `fit`."""
+    model = GRPOModel(make_policy("gemma", lora_rank=2, fresh_adapters=True), micro_batch_size=4)
+    model.compile(keras.optimizers.Adam(1e-2), loss=GRPOLoss(kl_coef=0.1))
+    return model
+
+
+@pytest.fixture(scope="module")
+def fit(model, task, compiled):
+    """A function: trains from the same weights each time and returns `(model, callback, recorder, history)`."""
+    variables = [*model.policy.variables, *model.optimizer.variables]
+    start = [np.asarray(variable) for variable in variables]
+
+    def run(epochs, **settings):
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
+        rollouts, recorder = RolloutCallback(task, **SETTINGS, **settings), Recorder(compiled)
+        history = model.fit(rollouts.dataset, epochs=epochs, callbacks=[rollouts, recorder], verbose=0)
+        return model, rollouts, recorder, history.history
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(fit):
+    return fit(EPOCHS)
+
+
+def begin(model, task, epoch=0, **settings):
+    """A rollout as `fit` would make it at this moment, without training on it."""
+    callback = RolloutCallback(task, **{**SETTINGS, **settings})
+    callback.set_model(model)
+    callback.on_epoch_begin(epoch)
+    return model.rollout
+
+
+# === The rollout ===
+
+
+def test_fields_of_the_rollout(trained, task):
+    model, _, recorder, _ = trained
+    stops = model.stop_token_ids(STOPS)
+    for rollout in recorder.rollouts:
+        prompt_length = rollout.token_ids.shape[1] - 8
+        assert prompt_length % 16 == 0
+        assert rollout.token_ids.shape == rollout.padding_mask.shape == (8, prompt_length + 8)
+        assert rollout.completion_mask.shape == rollout.old_log_probs.shape == (8, 8)
+        assert rollout.token_ids.dtype == rollout.padding_mask.dtype == "int32"
+        assert rollout.completion_mask.dtype == rollout.old_log_probs.dtype == rollout.advantages.dtype == "float32"
+        np.testing.assert_array_equal(rollout.temperature, np.full(8, 0.9, "float32"))
+        for row in range(8):
+            prompt, mask = rollout.token_ids[row, :prompt_length], rollout.padding_mask[row, :prompt_length]
+            assert (np.diff(mask) >= 0).all() and not prompt[mask == 0].any()
+            assert prompt[mask > 0][0] == model.tokenizer.start_token_id
+            text = model.tokenizer.detokenize(prompt[mask > 0][1:].tolist())
+            assert text == task.prompt(rollout.problems[row])
+            ids, trained_on = rollout.token_ids[row, prompt_length:], rollout.completion_mask[row] > 0
+            hits = np.flatnonzero(np.isin(ids, stops))
+            length = hits[0] + 1 if len(hits) else 8  # the stop token is trained on, what follows is not
+            np.testing.assert_array_equal(trained_on, np.arange(8) < length)
+            np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], trained_on)
+            assert (rollout.old_log_probs[row, :length] < 0).all() and not rollout.old_log_probs[row, length:].any()
+            assert rollout.truncated[row] == (len(hits) == 0)
+            assert rollout.texts[row] == model.tokenizer.detokenize(ids[: length - (len(hits) > 0)].tolist())
+            assert rollout.scores[row] == task.score(rollout.problems[row], rollout.texts[row])
+            assert rollout.rewards[row] == np.float32(rollout.scores[row].reward)
+        groups = rollout.advantages.reshape(2, 4)
+        np.testing.assert_allclose(groups.sum(axis=1), 0.0, atol=1e-5)
+        order = np.argsort(rollout.rewards.reshape(2, 4), axis=1, kind="stable")
+        assert (np.diff(np.take_along_axis(groups, order, axis=1), axis=1) >= 0).all()
+    assert any(rollout.truncated.any() for rollout in recorder.rollouts)
+    assert not all(rollout.truncated.all() for rollout in recorder.rollouts)
+
+
+def test_each_epoch_has_the_next_problems(trained, task):
+    for epoch, rollout in enumerate(trained[2].rollouts):
+        problems = [task.problem(2 * epoch + i) for i in range(2)]
+        assert list(rollout.problems) == [problem for problem in problems for _ in range(4)]
+    texts = [text for rollout in trained[2].rollouts for text in rollout.texts]
+    assert len(set(texts)) > 0.8 * len(texts)
+
+
+def test_dataset_length_is_constant(task, trained):
+    assert len(RolloutCallback(task, **SETTINGS).dataset) == len(trained[1].dataset) == 1
+    assert len(RolloutCallback(task, updates_per_rollout=3).dataset) == 3
+
+
+def test_truncated_completions_can_be_left_out_of_the_loss(trained, task):
+    plain = begin(trained[0], task)
+    masked = begin(trained[0], task, mask_truncated=True)
+    assert plain.truncated.any() and not plain.truncated.all()
+    np.testing.assert_array_equal(masked.token_ids, plain.token_ids)
+    np.testing.assert_array_equal(masked.padding_mask, plain.padding_mask)
+    np.testing.assert_array_equal(
+        masked.completion_mask, np.where(plain.truncated[:, None], 0.0, plain.completion_mask)
+    )
+
+
+def test_advantages_without_scale(trained, task):
+    rollout = begin(trained[0], task, advantage_scale=None)
+    groups = rollout.rewards.reshape(2, 4)
+    np.testing.assert_allclose(rollout.advantages, (groups - groups.mean(1, keepdims=True)).ravel(), atol=1e-6)
+
+
+# === Logs ===
+
+
+def test_logs_describe_the_rollout(trained):
+    _, _, recorder, history = trained
+    for epoch, rollout in enumerate(recorder.rollouts):
+        lengths = rollout.completion_mask.sum(axis=1)
+        groups = rollout.rewards.reshape(2, 4)
+        assert history["reward"][epoch] == pytest.approx(rollout.rewards.mean())
+        assert history["accuracy"][epoch] == np.mean([score.correct for score in rollout.scores])
+        assert history["format_rate"][epoch] == np.mean([score.well_formed for score in rollout.scores])
+        assert history["completion_length"][epoch] == lengths.mean()
+        assert history["truncated"][epoch] == rollout.truncated.mean()
+        assert history["zero_std_groups"][epoch] == np.mean([len(set(group)) == 1 for group in groups])
+        assert history["generated_tokens"][epoch] == lengths.sum()
+        assert history["tokens_per_second"][epoch] > 0
+        assert history["rollout_seconds"][epoch] > 0
+
+
+def test_one_update_a_rollout_has_ratio_1(trained):
+    """Sampler and trainer are two programs, merged adapters and not: they agree to float32 rounding."""
+    history = trained[3]
+    np.testing.assert_allclose(history["ratio"], 1.0, atol=1e-5)
+    np.testing.assert_allclose(history["sampler_gap"], 0.0, atol=1e-5)
+    assert history["clip_fraction"] == [0.0] * EPOCHS
+
+
+def test_kl_is_exactly_0_while_the_adapters_are(trained):
+    kl = trained[3]["kl"]
+    assert kl[0] == 0.0
+    assert all(value > 0.0 for value in kl[1:])
+
+
+def test_same_seed_same_logs(trained, fit):
+    _, _, recorder, again = fit(2)
+    for name, values in trained[3].items():
+        if "second" not in name:
+            assert again[name] == values[:2], name
+    assert recorder.rollouts[1].texts == trained[2].rollouts[1].texts
+
+
+def test_nothing_is_compiled_again(trained):
+    counts = trained[2].counts
+    assert counts[0] > 0
+    assert counts[1:] == [counts[1]] * (EPOCHS - 1)
+
+
+def test_several_updates_on_one_rollout(fit, task):
+    """The iteration counts rollouts, not updates: as many problems ahead as epochs, whatever the updates."""
+    model, _, recorder, history = fit(2, updates_per_rollout=2)
+    assert model.optimizer.iterations == 4
+    for epoch, rollout in enumerate(recorder.rollouts):
+        assert rollout.problems[0] == task.problem(2 * epoch)
+    assert all(gap > 1e-5 for gap in history["sampler_gap"])  # the second update has left the old policy
+
+
+def test_a_resumed_run_goes_on_with_the_next_problems(trained, task):
+    model = trained[0]
+    iterations = int(model.optimizer.iterations)
+    model.optimizer.iterations.assign(7)
+    assert begin(model, task, epoch=0).problems[0] == task.problem(14)
+    model.optimizer.iterations.assign(iterations)
+
+
+# === Errors ===
+
+
+def test_a_group_of_one_is_an_error(task):
+    with pytest.raises(ValueError, match="group_size must be 2 or more.*Received: group_size=1"):
+        RolloutCallback(task, group_size=1)
+
+
+@pytest.mark.parametrize("temperature", (0.0, -1.0))
+def test_greedy_training_is_an_error(task, temperature):
+    with pytest.raises(ValueError, match=f"Received: temperature={temperature}"):
+        RolloutCallback(task, temperature=temperature)
+
+
+def test_a_long_prompt_is_an_error(trained, task):
+    with pytest.raises(ValueError, match=r"max_prompt_length=5 tokens. Received: 1\d tokens"):
+        begin(trained[0], task, max_prompt_length=5)
+
+
+def test_a_micro_batch_size_that_does_not_divide_is_an_error(gemma, trained, one_batch):
+    model = GRPOModel(gemma, micro_batch_size=3)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="must divide the 8 rows of a step: 1, 2, 4, 8. Received: 3"):
+        model.fit(one_batch(trained[2].rollouts[0].batch()), verbose=0)

@@ -1,0 +1,268 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from keras_aha.recipe import Recipe
+
+import numpy as np
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import _cli  # noqa: E402
+import evaluate  # noqa: E402
+import fit  # noqa: E402
+import prime  # noqa: E402
+
+SMALL = [
+    *("rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "rollouts.max_completion_length=8"),
+    *("task.max_number=10", "evaluation.puzzles=3", "evaluation.samples=2", "lora.rank=2"),
+    *("training.micro_batch_size=none", "priming.steps=2", "priming.batch_size=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def small(make_policy, tmp_path_factory):
+    """The flags that make any script quick, a tiny preset among them."""
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    make_policy().save_to_preset(str(folder))
+    return [part for change in [*SMALL, f"model.preset={json.dumps(str(folder))}"] for part in ("--set", change)]
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """The folder of two runs of one seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("first", "second"):
+        assert fit.main(["--logdir", str(folder / name), "--epochs", "2", "--seed", "5", *small]) == 0
+    return folder
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        input="in",
+    )
+
+
+def refused(main, argv, capfd) -> str:
+    """What `main` says on stderr as it ends with exit code 2: one line."""
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    assert exit.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+# === Help, surroundings ===
+
+
+@pytest.mark.parametrize("script", ["fit", "evaluate", "prime"])
+def test_help_answers_at_once(script):
+    start = time.perf_counter()
+    done = run(SCRIPTS / f"{script}.py", "--help")
+    assert done.returncode == 0 and "--set SECTION.KEY=VALUE" in done.stdout
+    assert time.perf_counter() - start < 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_a_script_starts_itself_anew_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, sys; sys.path.insert(0, {str(SCRIPTS)!r}); import _cli\n"
+        "print('loaded')\n"
+        "def main():\n"
+        "    print(sys.argv[1:], sys.stdin.read(), sys.flags.utf8_mode, os.environ['GLIBC_TUNABLES'])\n"
+        "    return 7\n"
+        "_cli.start(main)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-u", "-X", "utf8", str(script), "--a b", "ü"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, input="in")
+    assert done.returncode == 7 and done.stderr == ""
+    assert done.stdout == "loaded\nloaded\n['--a b', 'ü'] in 1 glibc.malloc.hugetlb=1\n"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {"GLIBC_TUNABLES": ""}, input="in")
+    assert done.stdout == "loaded\n['--a b', 'ü'] in 1 \n"
+
+
+def test_no_home_to_write_to_means_no_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    _cli._keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "given")
+    _cli._keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "given"
+
+
+def test_what_a_terminal_would_obey_is_not_printed():
+    assert _cli.printable("a\x1b[2Jb\r\nc\u202e") == "a\ufffd[2Jb\ufffd\nc\ufffd"
+
+
+# === fit ===
+
+
+def test_a_runs_folder_holds_what_came_out(runs):
+    folder = runs / "first"
+    assert {path.name for path in folder.iterdir()} == {
+        "adapters.lora.h5",
+        "completions",
+        "completions.jsonl",
+        "history.csv",
+        "recipe.toml",
+        "summary.json",
+        "train",
+        "validation",
+    }
+    recipe = Recipe.load(folder / "recipe.toml")
+    assert (recipe.training.epochs, recipe.training.seed, recipe.lora.rank) == (2, 5, 2)
+    summary = json.loads((folder / "summary.json").read_text())
+    keys = ["preset", "seed", "epochs", "wall_seconds", "generated_tokens", "heldout_before", "heldout_after"]
+    assert list(summary) == keys
+    held_out = "accuracy greedy_accuracy n samples ci95 format_rate mean_completion_length mean_attempts".split()
+    assert list(summary["heldout_before"]) == list(summary["heldout_after"]) == held_out
+    assert (summary["preset"], summary["seed"], summary["epochs"]) == ("countdown_tiny", 5, 2)
+    assert summary["generated_tokens"] == pd.read_csv(folder / "history.csv")["generated_tokens"].sum()
+
+
+def test_two_runs_of_one_seed_are_equal(runs):
+    first, second = (pd.read_csv(runs / name / "history.csv") for name in ("first", "second"))
+    same = [name for name in first if "seconds" not in name]
+    pd.testing.assert_frame_equal(first[same], second[same], check_exact=True)
+    assert (runs / "first" / "completions.jsonl").read_text() == (runs / "second" / "completions.jsonl").read_text()
+    summaries = [json.loads((runs / name / "summary.json").read_text()) for name in ("first", "second")]
+    assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
+
+
+def test_tensorboard_finds_the_curves(runs):
+    def tags(name):
+        events = EventAccumulator(str(runs / "first" / name))
+        events.Reload()
+        return set(events.Tags()["tensors"])
+
+    assert {"epoch_reward", "epoch_accuracy", "epoch_completion_length"} <= tags("train")
+    assert {"epoch_accuracy", "epoch_greedy_accuracy"} <= tags("validation")
+    assert tags("completions") == {"completions"}
+
+
+def test_a_folder_in_use_is_kept(runs, small, capfd):
+    before = sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*"))
+    assert "choose another --logdir" in refused(fit.main, ["--logdir", str(runs / "first"), *small], capfd)
+    assert sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["--preset", "countdwon_tiny"], "No recipe is called 'countdwon_tiny'; the nearest is 'countdown_tiny'"),
+        (["--preset", "nowhere.toml"], "cannot be read: No such file or directory"),
+        (["--set", "rollouts.group_sise=4"], "Unknown key rollouts.group_sise; the nearest is rollouts.group_size"),
+        (["--set", "rollouts.group_size=1"], "rollouts.group_size must be at least 2"),
+        (["--set", "task.puzzles=nowhere.csv"], "The puzzle file cannot be read"),
+        (["--set", "model.preset=countdwon_tiny"], "No Gemma preset has that name"),
+        (["--set", "rollouts.max_prompt_length=9"], "tokens, more than the limit"),
+        (["--logdir", "file/run"], "is no folder to write to"),
+    ],
+)
+def test_errors_come_before_any_work_and_leave_nothing(argv, sentence, small, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert sentence in refused(fit.main, [*small, *argv], capfd)
+    assert os.listdir() == ["file"]
+
+
+def test_another_backend_is_refused(tmp_path):
+    environment = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(SCRIPTS.parent)}
+    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", **environment)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("fit.py: keras-aha needs Keras on JAX") and done.stderr.count("\n") == 1
+
+
+# === evaluate ===
+
+
+def test_a_run_evaluates_to_what_its_summary_says(runs, tmp_path, capsys):
+    files = ["--json", str(tmp_path / "out.json"), "--csv", str(tmp_path / "out.csv")]
+    assert evaluate.main([str(runs / "first"), *files]) == 0
+    numbers = json.loads((tmp_path / "out.json").read_text())
+    after = json.loads((runs / "first" / "summary.json").read_text())["heldout_after"]
+    assert {key: numbers[key] for key in after} == after
+    assert list(numbers["pass_at_k"]) == ["1", "2"] and numbers["pass_at_k"]["1"] == pytest.approx(after["accuracy"])
+    puzzles = pd.read_csv(tmp_path / "out.csv")
+    assert len(puzzles) == 3 and {"problem", "num_numbers", "difficulty", "accuracy"} <= set(puzzles)
+    out = capsys.readouterr().out
+    assert "num_numbers  difficulty  accuracy  ci95_low" in out and "pass@2" in out
+
+
+def test_a_preset_is_evaluated_on_a_recipes_puzzles(runs, small, tmp_path, capsys):
+    preset = json.loads(small[-1].partition("=")[2])
+    out = tmp_path / "out.json"
+    flags = [*small[:-2], "--puzzles", "3", "--samples", "2"]
+    assert evaluate.main([preset, "--recipe", "countdown_tiny", "--json", str(out), *flags]) == 0
+    before = json.loads((runs / "first" / "summary.json").read_text())["heldout_before"]
+    numbers = json.loads(out.read_text())
+    assert {key: numbers[key] for key in before} == before
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["nothing"], "No Gemma preset has that name"),
+        (["."], "The folder is no Gemma preset"),
+        (["x", "--recipe", "nothing"], "No recipe is called 'nothing'"),
+        (["x", "--json", "no/such/folder.json"], "cannot be written"),
+        (["x", "--csv", "."], "cannot be written"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(argv, sentence, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in refused(evaluate.main, argv, capfd)
+    assert os.listdir() == []
+
+
+def test_an_unfinished_run_is_not_evaluated(runs, tmp_path, capfd):
+    (tmp_path / "recipe.toml").write_bytes((runs / "first" / "recipe.toml").read_bytes())
+    assert "has not finished" in refused(evaluate.main, [str(tmp_path)], capfd)
+
+
+@pytest.mark.parametrize("samples, ks", [(1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])])
+def test_pass_at_k_takes_powers_of_two_and_all(samples, ks):
+    assert evaluate.powers(samples) == ks
+
+
+# === prime ===
+
+
+def test_priming_saves_a_preset_with_its_curve(small, tmp_path, capsys):
+    out = tmp_path / "deep" / "primed"
+    assert prime.main(["--out", str(out), *small]) == 0
+    assert {"config.json", "model.weights.h5", "priming.csv", "tokenizer.json"} <= set(os.listdir(out))
+    assert os.listdir(out.parent) == ["primed"]
+    curve = pd.read_csv(out / "priming.csv")
+    assert curve["epoch"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
+    assert "held-out accuracy primed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["--out", "file"], "choose another --out"),
+        (["--out", "new", "--set", "priming.habits={patience = 3}"], "unexpected keyword argument 'patience'"),
+        (["--out", "new", "--set", "model.preset=nothing"], "No Gemma preset has that name"),
+    ],
+)
+def test_prime_says_what_is_wrong(argv, sentence, small, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert sentence in refused(prime.main, [*small, *argv], capfd)
+    assert os.listdir() == ["file"]
