@@ -196,8 +196,9 @@ class GRPOLoss:
 
     loss = Σᵢₜ wᵢₜ (−min(ρᵢₜ Âᵢ, clip(ρᵢₜ) Âᵢ) + kl_coef · KLᵢₜ)
 
-    With one update a rollout the ratio is 1 and the advantages of a group sum to 0, so the loss itself hovers around 0
-    while its gradient does not: watch reward and accuracy instead.
+    With one update a rollout the ratio is 1 and the advantages of a group sum to 0, so the loss itself is 0 under
+    "sequence_mean" and shows only the lengths of good and bad completions under the others, while its gradient teaches:
+    watch reward and accuracy instead.
 
     Args:
         clip_range: positive float, or (low, high): the ratio is clipped to [1 − low, 1 + high].

@@ -1,10 +1,14 @@
+import dataclasses
+import inspect
 import json
 import re
 
-from keras_aha import lora
+from keras_aha import lora, recipe_sections
+from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.experiment import Experiment, build_evaluation, build_task, load_trained, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.policy import build_policy, is_download, with_absolute_preset
+from keras_aha.priming import prime
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
 
@@ -200,3 +204,18 @@ def test_adapters_come_back_from_a_runs_folder(recipe, tmp_path):
     lora.save_adapters(policy.backbone, tmp_path / "adapters.lora.h5")
     loaded = load_trained(recipe, tmp_path)
     assert all((variable.numpy() == 0.5).all() for variable in loaded.trainable_variables)
+
+
+# === Sections are keyword arguments ===
+
+
+@pytest.mark.parametrize(
+    "section, built, others",
+    [
+        (recipe_sections.Priming, prime, {"policy", "task", "callbacks"}),
+        (recipe_sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed"}),
+    ],
+)
+def test_a_section_has_every_key_of_what_it_builds(section, built, others):
+    keys = {key.name for key in dataclasses.fields(section)}
+    assert keys == inspect.signature(built).parameters.keys() - others
