@@ -1,4 +1,4 @@
-"""Draws accuracy and completion length of finished runs: `python benchmarks/plot_runs.py RUN [RUN ...] --out FILE.png`."""
+"""Draws accuracy and completion length of finished runs, one colour a run."""
 
 import argparse
 import json

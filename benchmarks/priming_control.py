@@ -11,12 +11,11 @@ import json
 import time
 from pathlib import Path
 
-from keras_aha.experiment import build_evaluation, summarize_held_out
+from keras_aha.experiment import build_evaluation, build_task, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.policy import build_policy
 from keras_aha.priming import prime
 from keras_aha.recipe import Recipe
-from keras_aha.tasks import Countdown
 
 import keras
 import pandas as pd
@@ -40,15 +39,15 @@ class StopAfter(keras.callbacks.Callback):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished run of scripts/fit.py")
-    parser.add_argument("--steps", type=int, default=2000, help="of the priming schedule; the run's time ends it earlier")
+    parser.add_argument("--steps", type=int, default=2000, help="of the schedule; the run's time ends it")
     args = parser.parse_args()
 
     summary = json.loads((args.run / "summary.json").read_text())
     history = pd.read_csv(args.run / "history.csv")
     seconds = float(history["epoch_seconds"].sum() - history["evaluation_seconds"].sum())  # of rollouts and updates
     recipe = Recipe.load(args.run / "recipe.toml")
-    task = Countdown(**({"seed": summary["seed"]} | recipe.task.arguments))
-    policy = build_policy(recipe.override("lora.rank=0"))  # priming trains every weight
+    task = build_task(recipe, summary["seed"])
+    policy = build_policy(recipe, adapters=False)  # priming trains every weight
     settings = dataclasses.asdict(recipe.priming) | {"steps": args.steps, "seed": 1000 + summary["seed"]}
     prime(policy, task, **settings, callbacks=[StopAfter(seconds)])
 

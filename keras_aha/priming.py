@@ -33,7 +33,7 @@ def prime(
     Args:
         policy: a `CausalLM` with a preprocessor; its trainable variables are changed in place.
         task: a task with worked solutions; its training problems are used in order from the first.
-        steps: optimizer steps, of `batch_size` solutions each.
+        steps: optimizer steps, of `batch_size` solutions each; rounded down to whole epochs.
         batch_size: solutions a step.
         learning_rate: the peak of the schedule.
         stop_token: what the policy writes after a completion.
@@ -65,7 +65,12 @@ def prime(
     )
     steps_per_epoch = max(1, steps // 50)
     return trainee.fit(
-        batches, epochs=steps // steps_per_epoch, steps_per_epoch=steps_per_epoch, callbacks=callbacks, verbose=2
+        batches,
+        epochs=steps // steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        shuffle=False,  # the batches are shuffled already
+        callbacks=callbacks,
+        verbose=2,
     )
 
 

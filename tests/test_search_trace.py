@@ -14,7 +14,7 @@ import pytest
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 TASK = Countdown(num_numbers=(3, 4), max_number=20)
 PROBLEMS = [TASK.problem(i) for i in range(150)]
-MANY = 1500
+MANY = 600
 
 
 def traces(count=MANY, **habits):

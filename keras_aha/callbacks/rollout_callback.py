@@ -3,7 +3,7 @@
 import time
 
 from keras_aha.losses import group_advantages
-from keras_aha.rollout import Rollout
+from keras_aha.rollout import Rollout, micro_batches
 from keras_aha.tasks.task import Task
 
 import keras
@@ -21,7 +21,7 @@ class RolloutCallback(keras.callbacks.Callback):
         model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts])
 
     It adds to an epoch's logs: `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`,
-    `zero_std_groups` (means over the rollout), `tokens_per_second` and `rollout_seconds`.
+    `zero_std_groups` (means over the rollout), `generated_tokens`, `tokens_per_second` and `rollout_seconds`.
 
     Args:
         task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before.
@@ -81,6 +81,10 @@ class RolloutCallback(keras.callbacks.Callback):
         self.dataset = _RolloutDataset(updates_per_rollout)
         self._prompt_length = 0
         self._logs = {}
+
+    def on_train_begin(self, logs=None):
+        # The train step would say so too, but only after the first rollout.
+        micro_batches({"rows": np.empty(self.prompts_per_epoch * self.group_size)}, self.model.micro_batch_size)
 
     def on_epoch_begin(self, epoch, logs=None):
         start = time.perf_counter()

@@ -26,7 +26,7 @@ class GemmaDecoder:
             padding_mask: `(P, L)`, 1 at tokens.
 
         Returns:
-            `(hidden, cache)`: final hidden states at the last position `(P, D)`, and K and V of each layer `(P, K, L, H)`.
+            `(hidden, cache)`: final hidden states at the last position `(P, D)`; each layer's K and V `(P, K, L, H)`.
         """
         positions = jnp.arange(token_ids.shape[1])
         visible = (positions[:, None] >= positions) & (padding_mask[:, None, :] > 0)

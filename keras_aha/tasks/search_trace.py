@@ -50,7 +50,7 @@ def search_trace(
         max_value: attempts with a larger intermediate value are not considered.
         guess_rate: probability of answering at once, without any search.
         give_up_rate: probability, after each failed attempt, of answering with it all the same.
-        slip_rate: probability, an attempt, that its last equation has a wrong result.
+        slip_rate: probability, an attempt, that its last equation is written with a result at random nearby.
         misjudge_rate: probability, an attempt, that its yes or no is the wrong one.
 
     Returns:
