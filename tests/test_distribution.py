@@ -35,6 +35,7 @@ def in_meshes():
     alone = build()
     weights, expected = alone.get_weights(), alone.predict(inputs, verbose=0)
 
+    trained = grpo_epoch()
     report = {}
     for name, sizes in {"4x1": {}, "2x2": {"batch": 2, "model": 2}}.items():
         distribution = aha.distribute(**sizes)
@@ -53,6 +54,11 @@ def in_meshes():
         backbone.enable_lora(2)
         adapter = query.lora_kernel_a
         report[name]["adapter"] = [adapter.shape, adapter.value.addressable_shards[0].data.shape]
+        on_mesh = grpo_epoch()
+        report[name]["same_completions"] = bool(np.array_equal(on_mesh["token_ids"], trained["token_ids"]))
+        errors = [float(np.abs(a - b).max()) for a, b in zip(on_mesh["update"], trained["update"], strict=True)]
+        report[name]["update_error"] = max(errors)
+        report[name]["update"] = max(float(np.abs(update).max()) for update in trained["update"])
 
     report["errors"] = {}
     for sizes in ((3, 1), (8, None), (None, 3), (2, 4), (1, 1)):
@@ -61,6 +67,43 @@ def in_meshes():
         except ValueError as error:
             report["errors"][str(sizes)] = str(error)
     json.dump(report, sys.stdout)
+
+
+def grpo_epoch():
+    """One rollout and one update of a tiny policy with adapters: the token ids, and by how much each adapter moved."""
+    from keras_aha.tasks import Score, Task
+    from keras_aha.tiny_gemma import tiny_gemma
+
+    import keras
+
+    class ShortWords(Task):
+        """Any completion has some reward, so that a policy of random weights has gradients."""
+
+        def problem(self, index):
+            return index
+
+        def prompt(self, problem):
+            return f"Use {problem} {problem + 1} each once to make 7.\n"
+
+        def score(self, problem, completion):
+            return Score(1 / (1 + len(completion)), False, "length")
+
+        def held_out(self, n):
+            raise NotImplementedError
+
+    keras.utils.set_random_seed(0)
+    policy = tiny_gemma(
+        num_layers=2, num_query_heads=2, num_key_value_heads=2, hidden_dim=16, head_dim=8, intermediate_dim=32
+    )
+    policy.backbone.enable_lora(4)
+    model = aha.GRPOModel(policy, micro_batch_size=8)
+    model.compile(keras.optimizers.SGD(1.0))
+    before = [variable.numpy() for variable in model.trainable_variables]
+    rollouts = aha.RolloutCallback(ShortWords(), prompts_per_epoch=4, group_size=4, max_completion_length=8)
+    model.fit(rollouts.dataset, callbacks=[rollouts], verbose=0)
+    after = [variable.numpy() for variable in model.trainable_variables]
+    update = [new - old for new, old in zip(after, before, strict=True)]
+    return {"token_ids": model.rollout.token_ids, "update": update}
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +139,13 @@ def test_kernels_are_sharded(report, name, mesh, shard):
 def test_adapters_are_replicated(report, name):
     whole, shard = report[name]["adapter"]
     assert whole == shard == [4, 16, 2]
+
+
+@pytest.mark.parametrize("name", ("4x1", "2x2"))
+def test_same_rollout_and_update_as_one_device(report, name):
+    assert report[name]["same_completions"]
+    assert report[name]["update"] > 1e-2  # the adapters did move
+    assert report[name]["update_error"] < 1e-5 * report[name]["update"] + 1e-6
 
 
 def test_sizes_that_do_not_multiply_to_the_devices(report):
