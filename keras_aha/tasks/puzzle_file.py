@@ -50,8 +50,8 @@ def _read_table(path: Path):
     try:
         return reader()
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"The puzzle file cannot be read: {reason} Received: puzzles={str(path)!r}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(f"The puzzle file cannot be read: {reason}. Received: puzzles={str(path)!r}") from error
 
 
 def _read_row(row: int, nums, target) -> tuple[tuple[int, ...], int]:
