@@ -210,19 +210,20 @@ class GRPOModel(keras.Model):
         """The policy's SentencePiece tokenizer."""
         return self.policy.preprocessor.tokenizer
 
-    def tokenize(self, prompts: list[str], length: int | None = None):
+    def tokenize(self, prompts: list[str], length: int | None = None, multiple: int = 1):
         """Texts → `(token_ids, padding_mask)`, `(P, L)` int32, begin-token first, left-padded to `length`.
 
         Args:
             prompts: P texts.
-            length: L; `None` takes the longest prompt's.
+            length: L; `None` takes the longest prompt's, rounded up to a multiple of `multiple`.
+            multiple: in tokens.
 
         Raises:
             ValueError: if a prompt is longer than `length`.
         """
         rows = [[self.tokenizer.start_token_id, *row] for row in self.tokenizer(list(prompts))]
         longest = max(map(len, rows))
-        length = length or longest
+        length = length or -(-longest // multiple) * multiple
         if longest > length:
             raise ValueError(f"A prompt has more tokens than the limit. Received: {longest} tokens, limit {length}")
         token_ids = np.zeros((len(rows), length), "int32")

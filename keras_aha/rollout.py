@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
+
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:

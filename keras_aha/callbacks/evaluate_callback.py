@@ -4,13 +4,13 @@ import time
 
 from keras_aha.behaviours import count_behaviours
 from keras_aha.evaluation import summarize
+from keras_aha.rollout import PROMPT_MULTIPLE
 from keras_aha.tasks.task import Task
 
 import keras
 import numpy as np
 import pandas as pd
 
-_PROMPT_STEP = 16  # prompts are padded to a multiple, as in training, so that its compiled programs fit
 _ITERATION = 2**31 - 1  # of the sampling keys: one that training never reaches, so no key is ever used twice
 
 
@@ -106,8 +106,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         samples, temperature = (1, 0.0) if greedy else (self.samples, self.temperature)
         problems = [self.task.problem(i) for i in range(len(self.task))]
         prompts = [self.task.prompt(problem) for problem in problems]
-        longest = model.tokenize(prompts)[0].shape[1]
-        token_ids, padding_mask = model.tokenize(prompts, -(-longest // _PROMPT_STEP) * _PROMPT_STEP)
+        # Padded as in training, so that its compiled programs fit.
+        token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
         rows = []
         chunk = max(1, self.batch_rows // samples)
         for first in range(0, len(problems), chunk):

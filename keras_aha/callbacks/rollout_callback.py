@@ -3,13 +3,11 @@
 import time
 
 from keras_aha.losses import group_advantages
-from keras_aha.rollout import Rollout, micro_batches
+from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, micro_batches
 from keras_aha.tasks.task import Task
 
 import keras
 import numpy as np
-
-_PROMPT_STEP = 16  # prompt lengths are padded to multiples of this, so that few programs are compiled
 
 
 class RolloutCallback(keras.callbacks.Callback):
@@ -106,14 +104,14 @@ class RolloutCallback(keras.callbacks.Callback):
         logs.update(self._logs)
 
     def _tokenize(self, prompts):
-        token_ids, padding_mask = self.model.tokenize(prompts)
-        length = token_ids.shape[1]
-        if length > self.max_prompt_length:
+        token_ids, padding_mask = self.model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
+        longest = padding_mask.sum(axis=1).max()
+        if longest > self.max_prompt_length:
             raise ValueError(
-                f"A prompt is longer than max_prompt_length={self.max_prompt_length} tokens. Received: {length} tokens"
+                f"A prompt is longer than max_prompt_length={self.max_prompt_length} tokens. Received: {longest} tokens"
             )
-        self._prompt_length = max(self._prompt_length, -(-length // _PROMPT_STEP) * _PROMPT_STEP)
-        pad = [(0, 0), (self._prompt_length - length, 0)]
+        self._prompt_length = max(self._prompt_length, token_ids.shape[1])
+        pad = [(0, 0), (self._prompt_length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
 
     def _rollout(self, prompt_ids, prompt_mask, completions, problems, texts, scores) -> Rollout:
