@@ -136,7 +136,8 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
         samples=recipe.evaluation.samples,
         max_completion_length=recipe.rollouts.max_completion_length,
         stop_tokens=recipe.rollouts.stop_tokens,
-        batch_rows=_rows(recipe),
+        stop_strings=recipe.rollouts.stop_strings,
+        max_rows=recipe.rollouts.max_rows or _rows(recipe),
         seed=seed,
     )
 

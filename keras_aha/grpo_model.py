@@ -1,9 +1,12 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
-from keras_aha import decoding, lora
+from keras_aha import lora
+from keras_aha.decoding import Completions
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
+from keras_aha.policy_sampler import PolicySampler
 from keras_aha.rollout import micro_batches
+from keras_aha.stop_table import stop_token_ids
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +37,7 @@ class GRPOModel(keras.Model):
         self.policy = policy
         self.micro_batch_size = micro_batch_size
         self.rollout = None
+        self._sampler = PolicySampler(policy)
         # Where a layer is not built, `fit` draws a batch before the first rollout exists.
         if not policy.preprocessor.built:
             policy.preprocessor.build(None)
@@ -140,53 +144,15 @@ class GRPOModel(keras.Model):
 
     # === Sampling ===
 
-    def generate(
-        self,
-        token_ids,
-        padding_mask=None,
-        *,
-        group_size: int = 1,
-        max_completion_length: int = 256,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
-        seed: int = 0,
-        iteration: int = 0,
-        first_row: int = 0,
-    ) -> decoding.Completions:
-        """Samples completions with the current weights, adapters merged once.
-
-        What is drawn depends on `(seed, iteration, row, position)`, the prompt and the weights alone.
+    def generate(self, token_ids, padding_mask=None, **settings) -> Completions:
+        """Samples completions with the current weights.
 
         Args:
             token_ids: `(P, L)` int32, left-padded prompts, as `tokenize` returns them.
             padding_mask: `(P, L)`, 1 at tokens; `None` if there is no padding.
-            group_size: G, completions of each prompt, in adjacent rows.
-            max_completion_length: C, at which a completion is cut.
-            temperature: 0 is greedy.
-            top_k, top_p: see `decoding.sampling.sample`.
-            stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token.
-            seed, iteration, first_row: of the random keys; row 0 of this call counts as `first_row`.
-
-        Returns:
-            `decoding.Completions`, B = P·G rows.
+            **settings: keyword arguments of `PolicySampler.generate`: group size, length, temperature, stops, seed, …
         """
-        token_ids = np.asarray(token_ids, "int32")
-        padding_mask = np.ones_like(token_ids) if padding_mask is None else np.asarray(padding_mask)
-        rows = first_row + np.arange(len(token_ids) * group_size)
-        merged = {id(variable): value for variable, value in lora.merged_kernels(self.policy.backbone)}
-        return decoding.generate(
-            self.policy.backbone,
-            [merged.get(id(variable), variable.value) for variable in self.policy.backbone.variables],
-            token_ids,
-            padding_mask,
-            group_size=group_size,
-            max_completion_length=max_completion_length,
-            temperature=temperature,
-            sampling=decoding.Sampling(self.stop_token_ids(stop_tokens), top_k, top_p),
-            keys=decoding.row_keys(seed, iteration, rows),
-        )
+        return self._sampler.generate(token_ids, padding_mask, **settings)
 
     def log_probs(self, token_ids, padding_mask, completion_length: int, temperature: float = 1.0):
         """Log-probs of given completions, teacher-forced.
@@ -233,15 +199,15 @@ class GRPOModel(keras.Model):
             padding_mask[i, length - len(row) :] = 1
         return token_ids, padding_mask
 
-    def detokenize(self, completions: decoding.Completions) -> list[str]:
-        """The text of each completion, without its stop token."""
-        ends = completions.lengths - completions.stopped
-        return self.tokenizer.detokenize(
-            [row[:end].tolist() for row, end in zip(completions.token_ids, ends, strict=True)]
-        )
+    def detokenize(self, completions: Completions, stop_tokens: tuple[str, ...] = ("<end_of_turn>",)) -> list[str]:
+        """The text of each completion, without the stop token that ended it; a stop string stays.
 
-    def stop_token_ids(self, stop_tokens: tuple[str, ...]) -> tuple[int, ...]:
-        """Ids of the tokenizer's end token and of those `stop_tokens` that are pieces of the vocabulary."""
-        ids = {token: self.tokenizer.token_to_id(token) for token in stop_tokens}
-        known = [index for token, index in ids.items() if self.tokenizer.id_to_token(index) == token]
-        return (self.tokenizer.end_token_id, *known)
+        Args:
+            completions: B of them.
+            stop_tokens: those that `generate` was given.
+        """
+        last = completions.token_ids[np.arange(len(completions.lengths)), completions.lengths - 1]
+        ends = completions.lengths - np.isin(last, stop_token_ids(self.tokenizer, stop_tokens))
+        known = self.tokenizer.vocabulary_size()  # a model's may be larger, and then some ids are no text
+        rows = [row[:end] for row, end in zip(completions.token_ids, ends, strict=True)]
+        return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])

@@ -1,183 +1,361 @@
-"""The segment loop: stops, lengths, segments, keys."""
+"""The segment loop: whatever way a batch takes through its shapes, each row's tokens are those of its own keys."""
 
-import sys
-
-from keras_aha.decoding.generate import SEGMENT, Sampling, _prefill, _segment
-from keras_aha.decoding.sampling import row_keys
-from keras_aha.grpo_model import GRPOModel
+from keras_aha.decoding import batch as batches
+from keras_aha.decoding import buckets, decoder_for, generate, programs, row_keys
+from keras_aha.decoding.batch import Batch
+from keras_aha.decoding.sampling import Sampling
 from keras_aha.log_probs import completion_log_probs
+from keras_aha.policy_sampler import PolicySampler
+
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-LENGTH = 12
-STOPS = tuple("abcdefghijklmnop")  # so many that some rows stop and some do not
+PROMPTS, GROUP, ROWS = 21, 3, 63
+LENGTH = 32
+COLUMNS = 13  # of prompts, more than the window of layer 0
+WINDOW = 10
+NEAR_TIE = 1e-4
+
+
+class Case(NamedTuple):
+    """A policy, its decoder (programs are compiled for it), and what `generate` takes."""
+
+    policy: object
+    decoder: object
+    weights: list
+    token_ids: np.ndarray
+    padding_mask: np.ndarray
+    table: np.ndarray
+
+    def run(self, prompts=slice(None), **settings):
+        settings = dict(group_size=GROUP, max_completion_length=LENGTH, stop_table=self.table) | settings
+        settings = dict(sampling=Sampling(entropy=True), first_row=0) | settings
+        token_ids = settings.pop("token_ids", self.token_ids)[prompts]
+        padding_mask = settings.pop("padding_mask", self.padding_mask)[prompts]
+        rows = settings.pop("first_row") + np.arange(len(token_ids) * settings["group_size"])
+        return generate(self.decoder, self.weights, token_ids, padding_mask, row_keys(0, 0, rows), **settings)
 
 
 @pytest.fixture(scope="module")
-def model(gemma):
-    return GRPOModel(gemma)
+def case(make_policy):
+    """Prompts of 3 to 13 tokens for a policy with a windowed layer and one without.
+
+    The second token of a fifth of the vocabulary ends a row, so that a row has a state of the table to take with it.
+    """
+    policy = make_policy("gemma_2", lora_rank=2, sliding_window_size=WINDOW)
+    vocabulary_size = policy.backbone.vocabulary_size
+    rng = np.random.default_rng(0)
+    padding_mask = (np.arange(COLUMNS) >= COLUMNS - rng.integers(3, COLUMNS + 1, (PROMPTS, 1))).astype("int32")
+    padding_mask[0] = 1
+    token_ids = rng.integers(4, vocabulary_size, padding_mask.shape).astype("int32") * padding_mask
+    stops = rng.random(vocabulary_size) < 0.2
+    table = np.array([stops, 1 + stops, np.full(vocabulary_size, 2)], "int8")
+    weights = PolicySampler(policy).merged_values()
+    return Case(policy, decoder_for(policy.backbone), weights, token_ids, padding_mask, table)
 
 
 @pytest.fixture(scope="module")
-def prompt(model, prompts):
-    """`(token_ids, padding_mask)`, prompts of mixed lengths."""
-    return model.tokenize(prompts)
+def expected(case):
+    """All rows in one bucket from beginning to end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "_FEWEST_ROWS", 1000)
+        return case.run()
+
+
+@pytest.fixture
+def one_bucket(monkeypatch):
+    monkeypatch.setattr(buckets, "_FEWEST_ROWS", 1000)
+
+
+@pytest.fixture
+def moves(monkeypatch):
+    """The buckets that a batch moves to, and whether its rows then share their prompts."""
+    moves, move_to = [], Batch.move_to
+
+    def spy(self, bucket, alive):
+        move_to(self, bucket, alive)
+        moves.append((tuple(bucket), self.prompt is not None))
+
+    monkeypatch.setattr(Batch, "move_to", spy)
+    return moves
+
+
+@jax.jit
+def noise_of(keys, like):
+    """What each row's key adds to the logits at each position, `(B, C, V)`."""
+    positions = jnp.arange(like.shape[1])
+    return jax.vmap(
+        lambda key: jax.vmap(lambda p: jax.random.gumbel(jax.random.fold_in(key, p), like.shape[2:]))(positions)
+    )(keys)
+
+
+def _forward(policy, token_ids, padding_mask, length, temperatures):
+    log_probs, entropy = completion_log_probs(policy, token_ids, padding_mask, length, temperatures)
+    logits = policy({"token_ids": token_ids, "padding_mask": padding_mask})[:, -length - 1 : -1].astype("float32")
+    return log_probs, entropy, logits
+
+
+_forward = jax.jit(_forward, static_argnums=(0, 3))
+
+
+def teacher_forced(case, completions, temperature=1.0):
+    """By keras-hub's forward without a cache: log-probs and entropy `(B, C)`, 0 after the end; logits `(B, C, V)`."""
+    live = np.arange(LENGTH) < completions.lengths[:, None]
+    token_ids = np.hstack([np.repeat(case.token_ids, GROUP, axis=0), completions.token_ids])
+    padding_mask = np.hstack([np.repeat(case.padding_mask, GROUP, axis=0), live]).astype("int32")
+    temperatures = np.full(ROWS, temperature or 1.0, "float32")
+    log_probs, entropy, logits = _forward(case.policy, token_ids, padding_mask, LENGTH, temperatures)
+    return np.where(live, log_probs, 0.0), np.where(live, entropy, 0.0), np.asarray(logits)
+
+
+def perturbed(logits, temperature=1.0):
+    """Log-probs with the noise of the rows' keys, whose best token is drawn."""
+    log_probs = np.asarray(jax.nn.log_softmax(logits / (temperature or 1.0)))
+    return log_probs, log_probs + np.asarray(noise_of(row_keys(0, 0, np.arange(ROWS)), logits)) * (temperature > 0)
 
 
 @pytest.fixture(scope="module")
-def sample(model, prompt):
-    """A function: two completions of each prompt; keyword arguments replace the settings."""
-
-    def run(token_ids=prompt[0], padding_mask=prompt[1], **settings):
-        settings = dict(group_size=2, max_completion_length=LENGTH, stop_tokens=STOPS, seed=1) | settings
-        return model.generate(token_ids, padding_mask, **settings)
-
-    return run
+def gaps(case, expected):
+    """How far the two best perturbed log-probs lie apart, `(B, C)`."""
+    candidates = np.sort(perturbed(teacher_forced(case, expected)[2])[1], axis=-1)
+    return candidates[..., -1] - candidates[..., -2]
 
 
-def teacher_forced(model, prompt, completions, temperature=1.0):
-    """Log-probs by the uncached forward, and the logits' best tokens, `(B, C)` each."""
-    rows, length = completions.token_ids.shape
-    repeats = rows // len(prompt[0])
-    live = (np.arange(length) < completions.lengths[:, None]).astype("int32")
-    token_ids = np.hstack([np.repeat(prompt[0], repeats, axis=0), completions.token_ids])
-    padding_mask = np.hstack([np.repeat(prompt[1], repeats, axis=0), live])
-
-    @jax.jit
-    def forward(token_ids, padding_mask):
-        temperatures = np.full(rows, temperature, "float32")
-        log_probs, _ = completion_log_probs(model.policy, token_ids, padding_mask, length, temperatures)
-        logits = model.policy({"token_ids": token_ids, "padding_mask": padding_mask})
-        return log_probs, logits[:, -length - 1 : -1].argmax(axis=-1)
-
-    log_probs, best = forward(token_ids, padding_mask)
-    return np.asarray(log_probs) * live, np.asarray(best) * live
+def assert_same(completions, expected, gaps):
+    """No token differs, but for those after a near tie, which one row may have."""
+    differ = completions.token_ids != expected.token_ids
+    rows = np.flatnonzero(differ.any(axis=1))
+    assert len(rows) <= 1
+    for row in rows:
+        assert gaps[row, differ[row].argmax()] < NEAR_TIE
+    for array, other in zip(completions, expected, strict=True):
+        array, other = np.delete(array, rows, axis=0), np.delete(other, rows, axis=0)
+        if array.dtype == "float32":
+            np.testing.assert_allclose(array, other, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(array, other)
 
 
-# === Stops and lengths ===
+def assert_whole(completions, table):
+    """Each row ends where the table stops it or the limit does, and is empty after that."""
+    token_ids, log_probs, lengths, stopped, entropy = completions
+    assert [array.dtype for array in completions] == ["int32", "float32", "int32", "bool", "float32"]
+    for row, ids in enumerate(token_ids):
+        state, length = 0, 0
+        while state < len(table) - 1 and length < token_ids.shape[1]:
+            state = table[state, ids[length]]
+            length += 1
+        assert lengths[row] == length
+        assert stopped[row] == (state == len(table) - 1)
+        assert not ids[length:].any() and not log_probs[row, length:].any() and not entropy[row, length:].any()
+        assert (log_probs[row, :length] < 0).all() and (entropy[row, :length] > 0).all()
+    assert completions.finish_reasons.tolist() == ["stop" if end else "length" for end in stopped]
 
 
-def test_lengths_and_stops(model, sample):
-    completions = sample()
-    stops = set(model.stop_token_ids(STOPS))
-    for ids, log_probs, length, stopped in zip(*completions, strict=True):
-        hits = [position for position, token in enumerate(ids) if token in stops]
-        assert stopped == bool(hits)
-        assert length == (hits[0] + 1 if hits else LENGTH)
-        assert not ids[length:].any()
-        assert not log_probs[length:].any()
-        assert (log_probs[:length] < 0).all()
-    assert 0 < completions.stopped.sum() < len(completions.stopped)
-    assert [array.dtype for array in completions] == ["int32", "float32", "int32", "bool"]
+# === One bucket ===
 
 
-def test_the_loop_ends_when_every_row_has_stopped(model, prompt):
-    token_ids, padding_mask = prompt
-    backbone = model.policy.backbone
-    weights = [variable.value for variable in backbone.variables]
-    state = _prefill(backbone, 2, weights, token_ids, padding_mask)
-    stops = tuple(range(model.policy.backbone.vocabulary_size // 2))
-    state = _segment(
-        backbone,
-        SEGMENT,
-        Sampling(stops),
-        weights,
-        state,
-        np.repeat(padding_mask > 0, 2, 0),
-        row_keys(0, 0, np.arange(6)),
-        1.0,
+def test_lengths_and_stops(case, expected):
+    assert_whole(expected, case.table)
+    assert len(set(expected.lengths)) > 10
+    assert set(expected.finish_reasons) == {"stop", "length"}
+
+
+def test_each_token_is_the_best_after_the_noise_of_its_key(case, expected, gaps):
+    log_probs, candidates = perturbed(teacher_forced(case, expected)[2])
+    live = np.arange(LENGTH) < expected.lengths[:, None]
+    sure = live & (gaps > NEAR_TIE)
+    np.testing.assert_array_equal(candidates.argmax(axis=-1)[sure], expected.token_ids[sure])
+    assert np.count_nonzero(live & ~sure) <= 1
+
+
+@pytest.mark.parametrize("temperature", (1.0, 0.7, 0.0))
+def test_log_probs_and_entropy_are_at_the_sampling_temperature(case, one_bucket, temperature):
+    completions = case.run(temperature=temperature)
+    log_probs, entropy, logits = teacher_forced(case, completions, temperature)
+    np.testing.assert_allclose(completions.log_probs, log_probs, atol=1e-5)
+    np.testing.assert_allclose(completions.entropy, entropy, atol=1e-5)
+    if not temperature:
+        live = np.arange(LENGTH) < completions.lengths[:, None]
+        np.testing.assert_array_equal(completions.token_ids[live], logits.argmax(axis=-1)[live])
+
+
+@pytest.mark.parametrize(
+    "sampling, temperature",
+    [
+        (Sampling(top_k=5), 1.0),
+        (Sampling(top_p=0.7), 0.7),
+        (Sampling(min_p=0.2), 1.0),
+        (Sampling(top_k=20, top_p=0.8, min_p=0.1, entropy=True), 1.3),
+    ],
+    ids=str,
+)
+def test_whatever_may_be_drawn_log_probs_are_of_the_full_softmax(case, one_bucket, sampling, temperature):
+    completions = case.run(sampling=sampling, temperature=temperature)
+    log_probs, entropy, logits = teacher_forced(case, completions, temperature)
+    np.testing.assert_allclose(completions.log_probs, log_probs, atol=1e-5)
+    if sampling.entropy:
+        np.testing.assert_allclose(completions.entropy, entropy, atol=1e-5)
+    else:
+        assert completions.entropy is None
+    # Where no other token is allowed that the noise prefers, the one that was drawn is the best of those allowed.
+    log_softmax, candidates = perturbed(logits, temperature)
+    ordered = np.sort(log_softmax, axis=-1)[..., ::-1]
+    before = np.cumsum(np.exp(ordered), axis=-1) - np.exp(ordered)
+    least = np.max(
+        [
+            ordered[..., sampling.top_k - 1 if sampling.top_k else -1],
+            np.min(np.where(before < (sampling.top_p or 2.0), ordered, 0.0), axis=-1),
+            ordered[..., 0] + np.log(sampling.min_p or 1e-9),
+        ],
+        axis=0,
     )
-    assert not state.alive.any()
-    longest = max(int(np.argmax(np.isin(row, stops))) + 1 for row in np.asarray(state.token_ids))
-    assert state.position == longest < SEGMENT
+    best = np.where(log_softmax >= least[..., None], candidates, -np.inf).argmax(axis=-1)
+    live = np.arange(LENGTH) < completions.lengths[:, None]
+    assert np.mean((best == completions.token_ids)[live]) > 0.995  # some lie on the border to 1e-6
+    assert np.mean((candidates.argmax(axis=-1) == completions.token_ids)[live]) < 0.9  # the limits did limit
 
 
-def test_across_a_segment(model, prompt, sample):
-    length = SEGMENT + 6
-    completions = sample(max_completion_length=length, stop_tokens=())
-    assert (completions.lengths > SEGMENT).any()
-    log_probs, _ = teacher_forced(model, prompt, completions)
+# === Many ===
+
+
+@pytest.mark.parametrize(
+    "constants, visited",
+    [
+        (dict(_NEW_TOKENS=8), {(63, 16), (16, 32), (4, 32)}),
+        (dict(_NEW_TOKENS=16, _CACHE_LENGTHS=2, _SHRINK=8, _FEWEST_ROWS=1), {(8, 32), (1, 32)}),
+    ],
+    ids=str,
+)
+def test_buckets_change_nothing(case, expected, gaps, moves, monkeypatch, constants, visited):
+    for name, value in constants.items():
+        monkeypatch.setattr(buckets, name, value)
+    assert_same(case.run(), expected, gaps)
+    assert visited <= {bucket for bucket, _ in moves}
+
+
+def test_shared_prompts_change_nothing(case, expected, gaps, moves, monkeypatch):
+    """The ring of the windowed layer grows from 8 to 10 while prompts are shared, and then takes them in."""
+    monkeypatch.setattr(buckets, "_NEW_TOKENS", 8)
+    monkeypatch.setattr(batches, "SHARED_PROMPT", 1)
+    assert_same(case.run(), expected, gaps)
+    assert ((63, 16), True) in moves
+    assert [shared for (rows, _), shared in moves if rows < 63] == [False] * sum(rows < 63 for (rows, _), _ in moves)
+    assert {(16, 32), (4, 32)} <= {bucket for bucket, _ in moves}
+
+
+def waiting_prompts(monkeypatch):
+    """How many prompts wait, looked at before each segment."""
+    seen, decode = [], Batch.decode
+
+    def spy(self, *arguments):
+        seen.append(self.waiting)
+        decode(self, *arguments)
+
+    monkeypatch.setattr(Batch, "decode", spy)
+    return seen
+
+
+def test_continuous_batching_changes_nothing(case, expected, gaps, moves, monkeypatch):
+    """24 places for 63 rows: prompts are admitted two at a time, and at last one."""
+    seen = waiting_prompts(monkeypatch)
+    assert_same(case.run(max_rows=24), expected, gaps)
+    assert set(seen) == {13, 11, 9, 7, 5, 3, 1, 0}
+    assert [bucket for bucket, _ in moves] == [(6, LENGTH)]
+
+
+def test_as_many_rows_as_there_is_room_for_need_not_wait(case, expected, gaps, one_bucket, monkeypatch):
+    seen = waiting_prompts(monkeypatch)
+    assert_same(case.run(max_rows=64), expected, gaps)
+    assert set(seen) == {0}
+
+
+def test_segment_length_changes_nothing(case, expected, gaps, moves, monkeypatch):
+    def fresh(*arguments):  # its length is compiled into a segment
+        return segment(*arguments)
+
+    segment = programs.segment.__wrapped__
+    monkeypatch.setattr(programs, "SEGMENT", 7)
+    monkeypatch.setattr(programs, "segment", jax.jit(fresh, static_argnums=(0, 1), donate_argnums=3))
+    calls = []
+    completions = case.run(max_rows=24, on_segment=lambda rows, tokens: calls.append((rows, tokens)))
+    assert_same(completions, expected, gaps)
+    assert len(calls) > 60 / 7
+    assert moves
+
+
+def test_left_padding_changes_nothing(case, expected, gaps, one_bucket):
+    pad = [(0, 0), (5, 0)]
+    padded = dict(token_ids=np.pad(case.token_ids, pad), padding_mask=np.pad(case.padding_mask, pad))
+    assert_same(case.run(**padded), expected, gaps)
+
+
+def test_split_over_calls_changes_nothing(case, expected, gaps):
+    parts = [case.run(prompts=slice(first, first + 7), first_row=first * GROUP) for first in (0, 7, 14)]
+    assert_same(type(expected)(*map(np.concatenate, zip(*parts, strict=True))), expected, gaps)
+
+
+def test_a_group_is_what_its_prompt_would_be_alone(case, expected, gaps, one_bucket):
+    repeated = [np.repeat(array, GROUP, axis=0) for array in (case.token_ids, case.padding_mask)]
+    completions = case.run(token_ids=repeated[0], padding_mask=repeated[1], group_size=1)
+    assert_same(completions, expected, gaps)
+
+
+def test_one_row_alone(case, expected):
+    completions = case.run(prompts=slice(0, 1), group_size=1)
+    for array, other in zip(completions, expected, strict=True):
+        np.testing.assert_allclose(array, other[:1], atol=1e-5)
+
+
+# === Ends ===
+
+
+def test_all_rows_stop_at_once(case, expected, one_bucket):
+    completions = case.run(stop_table=np.full_like(case.table, 2))
+    assert completions.lengths.tolist() == [1] * ROWS and completions.stopped.all()
+    np.testing.assert_array_equal(completions.token_ids[:, 0], expected.token_ids[:, 0])
+    assert not completions.token_ids[:, 1:].any() and not completions.log_probs[:, 1:].any()
+
+
+def test_all_rows_stop_at_once_while_others_wait(case, expected):
+    completions = case.run(stop_table=np.full_like(case.table, 2), max_rows=24)
+    assert completions.lengths.tolist() == [1] * ROWS and completions.stopped.all()
+    np.testing.assert_array_equal(completions.token_ids[:, 0], expected.token_ids[:, 0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_rows": 24}], ids=str)
+def test_no_row_ever_stops(case, expected, one_bucket, settings):
+    completions = case.run(stop_table=np.zeros_like(case.table), **settings)
+    assert completions.lengths.tolist() == [LENGTH] * ROWS and not completions.stopped.any()
+    live = np.arange(LENGTH) < expected.lengths[:, None]
+    np.testing.assert_array_equal(completions.token_ids[live], expected.token_ids[live])
+    log_probs, entropy, _ = teacher_forced(case, completions)
     np.testing.assert_allclose(completions.log_probs, log_probs, atol=1e-5)
-    assert completions.token_ids.shape == (6, length)
+    np.testing.assert_allclose(completions.entropy, entropy, atol=1e-5)
 
 
-def test_segment_length_changes_nothing(monkeypatch, sample):
-    expected = sample()
-    monkeypatch.setattr(sys.modules["keras_aha.decoding.generate"], "SEGMENT", 7)
-    completions = sample()
-    np.testing.assert_array_equal(completions.token_ids, expected.token_ids)
-    np.testing.assert_allclose(completions.log_probs, expected.log_probs, atol=1e-5)
-    np.testing.assert_array_equal(completions.lengths, expected.lengths)
-    np.testing.assert_array_equal(completions.stopped, expected.stopped)
+def test_completions_of_one_token(case, expected, one_bucket):
+    completions = case.run(max_completion_length=1)
+    np.testing.assert_array_equal(completions.token_ids, expected.token_ids[:, :1])
+    np.testing.assert_allclose(completions.log_probs, expected.log_probs[:, :1], atol=1e-5)
+    assert completions.lengths.tolist() == [1] * ROWS
+    assert completions.stopped.tolist() == (expected.lengths == 1).tolist()
 
 
-# === Keys ===
+def test_progress_is_reported(case, one_bucket):
+    for settings in ({}, {"max_rows": 24}):
+        calls = []
+        completions = case.run(on_segment=lambda rows, tokens: calls.append((rows, tokens)), **settings)
+        assert calls == sorted(calls, key=lambda call: (-call[0], call[1]))
+        assert calls[-1] == (0, completions.lengths.sum())
 
 
-def test_split_over_calls_changes_nothing(prompt, sample):
-    expected = sample()
-    for i in range(3):
-        part = sample(prompt[0][i : i + 1], prompt[1][i : i + 1], first_row=2 * i)
-        np.testing.assert_array_equal(part.token_ids, expected.token_ids[2 * i : 2 * i + 2])
-        np.testing.assert_allclose(part.log_probs, expected.log_probs[2 * i : 2 * i + 2], atol=1e-5)
-
-
-def test_a_group_split_over_calls_is_the_same_group(prompt, sample):
-    whole = sample(*(np.repeat(array[:1], 3, axis=0) for array in prompt))  # six completions of one prompt
-    parts = [sample(prompt[0][:1], prompt[1][:1], first_row=row) for row in (0, 2, 4)]
-    np.testing.assert_array_equal(whole.token_ids, np.vstack([part.token_ids for part in parts]))
-
-
-def test_no_silent_duplicates(prompt, sample):
-    """Rows, iterations and seeds draw differently, of the same prompt too; the same ones draw the same."""
-    same_prompt = [np.repeat(array[:1], 3, axis=0) for array in prompt]
-    drawn = {}
-    for seed, iteration in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        completions = sample(*same_prompt, seed=seed, iteration=iteration)
-        drawn |= {(seed, iteration, row): tuple(ids) for row, ids in enumerate(completions.token_ids)}
-    assert len(set(drawn.values())) == len(drawn) == 24
-    assert len({ids[0] for ids in drawn.values()}) > 12  # nor do they begin alike
-    again = sample(*same_prompt, seed=1, iteration=1)
-    assert [tuple(ids) for ids in again.token_ids] == [drawn[1, 1, row] for row in range(6)]
-
-
-# === Temperature ===
-
-
-def test_greedy(model, prompt, sample):
-    completions = sample(temperature=0.0)
-    log_probs, best = teacher_forced(model, prompt, completions)
-    np.testing.assert_array_equal(completions.token_ids, best)
-    np.testing.assert_allclose(completions.log_probs, log_probs, atol=1e-5)
-    for other in (sample(temperature=0.0, seed=7, iteration=3), sample(top_k=1, seed=9)):
-        np.testing.assert_array_equal(other.token_ids, completions.token_ids)
-
-
-def test_log_probs_are_at_the_sampling_temperature(model, prompt, sample):
-    completions = sample(temperature=0.7)
-    log_probs, _ = teacher_forced(model, prompt, completions, temperature=0.7)
-    np.testing.assert_allclose(completions.log_probs, log_probs, atol=1e-5)
-
-
-def test_current_weights_are_used(model, prompt, sample):
-    """Programs are compiled once; the weights, adapters included, are read at each call."""
-    before = sample()
-    adapter = next(v for v in model.trainable_variables if v.name.endswith("kernel_b"))
-    value = np.asarray(adapter)
-    compiled = _segment._cache_size()
-    adapter.assign(value + 1.0)
-    try:
-        after = sample()
-        log_probs, _ = teacher_forced(model, prompt, after)
-    finally:
-        adapter.assign(value)
-    assert _segment._cache_size() == compiled
-    assert np.abs(after.log_probs - before.log_probs).max() > 1e-2
-    np.testing.assert_allclose(after.log_probs, log_probs, atol=1e-5)
-
-
-def test_no_adapter_is_left_off(model, sample):
-    sample()
-    assert all(block.attention.query_dense.lora_enabled for block in model.policy.backbone.transformer_layers)
+@pytest.mark.parametrize("mask", [[1, 1, 0], [1, 0, 1], [0, 0, 0]])
+def test_prompts_must_be_left_padded(case, mask):
+    with pytest.raises(ValueError, match="left-padded, with one token at least. Received: padding_mask=") as error:
+        case.run(token_ids=np.ones((2, 3), "int32"), padding_mask=np.array([[0, 1, 1], mask]))
+    assert str(mask).replace(",", "") in str(error.value)

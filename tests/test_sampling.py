@@ -1,8 +1,6 @@
 """The sampler alone, against the exact distribution."""
 
-import functools
-
-from keras_aha.decoding.sampling import row_keys, sample
+from keras_aha.decoding.sampling import Sampling, row_keys, sample
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +8,25 @@ import numpy as np
 import pytest
 
 LOGITS = np.array([2.0, -1.0, 0.5, 0.3, 1.2, -3.0, 0.0, 1.9], "float32")
-CHI_SQUARE_7_999 = 24.3  # the quantile of 99.9 % for 7 degrees of freedom
-CHI_SQUARE_3_999 = 16.3
+CHI_SQUARE_999 = (0.0, 10.8, 13.8, 16.3, 18.5, 20.5, 22.5, 24.3)  # the quantile of 99.9 % by degrees of freedom
+OPTIONS = [
+    dict(temperature=1.0),
+    dict(temperature=0.7),
+    dict(top_k=4),
+    dict(top_k=8),
+    dict(top_p=0.75),
+    dict(top_p=0.75, temperature=0.5),
+    dict(top_p=0.97),
+    dict(top_p=1.0),
+    dict(min_p=0.1),
+    dict(min_p=0.1, temperature=2.0),
+    dict(min_p=0.01),
+    dict(top_k=3, top_p=0.97),  # what is left is decided by top_k,
+    dict(top_k=6, top_p=0.75),  # by top_p,
+    dict(top_k=4, min_p=0.3),  # by min_p
+    dict(top_p=0.9, min_p=0.2, temperature=1.5),
+    dict(top_k=7, top_p=0.97, min_p=0.05, temperature=1.3),
+]
 
 
 def softmax(logits, temperature=1.0):
@@ -19,84 +34,106 @@ def softmax(logits, temperature=1.0):
     return p / p.sum()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _draw(rows, positions, top_k, keys, temperature, top_p):
-    logits = jnp.tile(LOGITS, (rows, 1))
-    return jax.vmap(lambda position: sample(logits, keys, position, temperature, top_k, top_p))(jnp.arange(positions))
+def exact(temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """The distribution that is drawn from: probabilities of the tokens that all limits allow, which add up to 1."""
+    p = softmax(LOGITS, temperature)
+    best_first = np.argsort(-p)
+    allowed = [set(best_first[:top_k]), {token for token in best_first if p[token] >= (min_p or 0.0) * p.max()}]
+    total, fewest = 0.0, set()
+    for token in best_first:
+        if total < (top_p or 2.0):
+            fewest.add(token)
+        total += p[token]
+    allowed = set.intersection(*allowed, fewest)
+    p = np.where([token in allowed for token in range(len(p))], p, 0.0)
+    return p / p.sum()
 
 
-def draw(rows=2000, positions=10, temperature=1.0, top_k=None, top_p=None):
-    """`(token_ids, log_probs)`, `(positions, rows)`."""
-    keys = row_keys(0, 0, np.arange(rows))
-    return [np.asarray(array) for array in _draw(rows, positions, top_k, keys, temperature, top_p)]
+@jax.jit
+def _keys():
+    return row_keys(0, 0, jnp.arange(2000))
+
+
+def _draw(top_k, keys, temperature, top_p, min_p):
+    logits = jnp.tile(LOGITS, (len(keys), 1))
+    sampling = Sampling(top_k, top_p, min_p, entropy=True)  # numbers that are traced, so that few programs do
+    return jax.vmap(lambda p: sample(logits, keys, jnp.full(len(keys), p), temperature, sampling))(jnp.arange(10))
+
+
+_draw = jax.jit(_draw, static_argnums=0)
+
+
+def draw(temperature=1.0, top_k=None, top_p=None, min_p=None):
+    """`(token_ids, log_probs, entropy)`, each `(10 positions, 2000 rows)`."""
+    return [np.asarray(array) for array in _draw(top_k, _keys(), temperature, top_p, min_p)]
 
 
 def chi_square(token_ids, p):
     counts = np.bincount(token_ids.ravel(), minlength=len(p))
     assert not counts[p == 0].any()
     expected = token_ids.size * p[p > 0]
-    return np.sum((counts[p > 0] - expected) ** 2 / expected)
+    return np.sum((counts[p > 0] - expected) ** 2 / expected), CHI_SQUARE_999[np.count_nonzero(p) - 1]
 
 
-@pytest.mark.parametrize("temperature", (0.7, 1.0))
-def test_draws_follow_the_softmax(temperature):
-    token_ids, log_probs = draw(temperature=temperature)
-    p = softmax(LOGITS, temperature)
-    assert chi_square(token_ids, p) < CHI_SQUARE_7_999
-    np.testing.assert_allclose(log_probs, np.log(p)[token_ids], atol=1e-6)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_draws_follow_the_exact_distribution(options):
+    token_ids, log_probs, entropy = draw(**options)
+    p = exact(**options)
+    assert len(np.unique(token_ids)) == np.count_nonzero(p) > 1
+    statistic, critical = chi_square(token_ids, p)
+    assert statistic < critical
+    # It would be noticed if the likeliest token came a tenth less often than it should.
+    wrong = np.where(p == p.max(), 0.9 * p, p)
+    statistic, critical = chi_square(token_ids, wrong / wrong.sum())
+    assert statistic > critical
+    whole = softmax(LOGITS, options.get("temperature", 1.0))  # whatever may be drawn
+    np.testing.assert_allclose(log_probs, np.log(whole)[token_ids], atol=1e-6)
+    np.testing.assert_allclose(entropy, -np.sum(whole * np.log(whole)), atol=1e-6)
 
 
 def test_a_wrong_temperature_would_be_noticed():
-    token_ids, _ = draw(temperature=0.7)
-    assert chi_square(token_ids, softmax(LOGITS, 0.75)) > CHI_SQUARE_7_999
+    token_ids, _, _ = draw(temperature=0.7)
+    statistic, critical = chi_square(token_ids, softmax(LOGITS, 0.75))
+    assert statistic > critical
 
 
 def test_neighbours_are_independent():
     """Rows and positions next to each other agree as often as chance has it, and no more."""
-    token_ids, _ = draw()
+    token_ids, _, _ = draw()
     chance = np.sum(softmax(LOGITS) ** 2)
     for agree in (token_ids[1:] == token_ids[:-1], token_ids[:, 1:] == token_ids[:, :-1]):
         assert abs(agree.mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / agree.size)
 
 
-@pytest.mark.parametrize("top_k", (1, 4, 8))
-def test_top_k(top_k):
-    token_ids, log_probs = draw(top_k=top_k)
-    p = softmax(LOGITS)
-    p = np.where(p >= np.sort(p)[-top_k], p, 0.0)
-    assert set(np.unique(token_ids)) == set(np.flatnonzero(p))
-    if top_k == 4:
-        assert chi_square(token_ids, p / p.sum()) < CHI_SQUARE_3_999
-    np.testing.assert_allclose(log_probs, np.log(softmax(LOGITS))[token_ids], atol=1e-6)
+@pytest.mark.parametrize("options", [dict(top_k=1), dict(top_p=1e-6), dict(top_p=0.3), dict(min_p=1.0), dict(min_p=0.95)])
+def test_the_best_token_is_always_allowed(options):
+    assert np.unique(draw(**options)[0]).tolist() == [0]
 
 
-@pytest.mark.parametrize(
-    "top_p, temperature", [(1e-6, 1.0), (0.35, 1.0), (0.75, 1.0), (0.75, 0.5), (0.97, 1.0), (1.0, 1.0)]
-)
-def test_top_p(top_p, temperature):
-    token_ids, log_probs = draw(top_p=top_p, temperature=temperature)
-    p = softmax(LOGITS, temperature)
-    support, total = set(), 0.0
-    for token in np.argsort(-p):  # the fewest best tokens whose probabilities add up to top_p
-        if total >= top_p:
-            break
-        support.add(token)
-        total += p[token]
-    assert set(np.unique(token_ids)) == support
-    np.testing.assert_allclose(log_probs, np.log(p)[token_ids], atol=1e-6)
-
-
-def test_top_k_and_top_p_both_hold():
-    token_ids, _ = draw(top_k=3, top_p=0.97)
-    assert set(np.unique(token_ids)) == set(np.argsort(-LOGITS)[:3])
-    token_ids, _ = draw(top_k=3, top_p=0.35)
-    assert set(np.unique(token_ids)) == {0, 7}
+def test_the_limits_at_their_borders():
+    """Worked out by hand: probabilities over the best's are 1, 0.90, 0.45, 0.22, 0.18, 0.14, 0.05, 0.007."""
+    assert set(np.unique(draw(min_p=0.2)[0])) == {0, 7, 4, 2}
+    assert set(np.unique(draw(top_k=3, min_p=0.2)[0])) == {0, 7, 4}
+    assert set(np.unique(draw(top_p=0.6)[0])) == {0, 7}  # 0.34 and 0.31 of 1
+    assert set(np.unique(draw(top_p=0.7)[0])) == {0, 7, 4}
 
 
 def test_temperature_0_takes_the_best_and_reports_it_at_temperature_1():
-    token_ids, log_probs = draw(temperature=0.0)
-    assert (token_ids == np.argmax(LOGITS)).all()
-    np.testing.assert_allclose(log_probs, np.log(softmax(LOGITS).max()), atol=1e-6)
+    for options in ({}, dict(top_k=4), dict(top_p=0.75, min_p=0.1)):
+        token_ids, log_probs, entropy = draw(temperature=0.0, **options)
+        assert (token_ids == np.argmax(LOGITS)).all()
+        p = softmax(LOGITS)
+        np.testing.assert_allclose(log_probs, np.log(p.max()), atol=1e-6)
+        np.testing.assert_allclose(entropy, -np.sum(p * np.log(p)), atol=1e-6)
+
+
+def test_entropy_is_left_out_where_it_is_not_asked_for():
+    keys = _keys()[:3]
+    token_ids, log_probs, entropy = sample(jnp.tile(LOGITS, (3, 1)), keys, jnp.arange(3), 1.0)
+    assert not entropy.any()
+    assert (token_ids.dtype, log_probs.dtype, entropy.dtype) == ("int32", "float32", "float32")
+    # Each row is at a position of its own: what it draws there is what it would draw with all others.
+    np.testing.assert_array_equal(token_ids, draw()[0][np.arange(3), np.arange(3)])
 
 
 def test_row_keys_depend_on_seed_iteration_and_row():

@@ -5,10 +5,10 @@ import time
 from keras_aha.behaviours import count_behaviours
 from keras_aha.evaluation import summarize
 from keras_aha.rollout import PROMPT_MULTIPLE
+from keras_aha.rollout_bar import rollout_bar
 from keras_aha.tasks.task import Task
 
 import keras
-import numpy as np
 import pandas as pd
 
 _ITERATION = 2**31 - 1  # of the sampling keys: one that training never reaches, so no key is ever used twice
@@ -23,8 +23,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     Logs of every `every`-th epoch and of the last: `val_accuracy`, `val_format_rate`, `val_completion_length` (tokens),
     `val_attempts`, `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`. Put it before callbacks that read them.
 
-    Each evaluation draws from the same random keys, so what differs between two is the policy. Where `batch_rows` and
-    the lengths are those of the rollouts, nothing new is compiled but the reading of the prompts.
+    Each evaluation draws from the same random keys, so what differs between two is the policy. Where `max_rows` is the
+    number of rows in a rollout, and lengths are the same, they share most of their compiled programs.
 
     Args:
         task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
@@ -33,8 +33,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy: whether to decode each problem greedily too.
         max_completion_length: in tokens.
         temperature: of the samples, > 0.
-        stop_tokens: see `GRPOModel.generate`.
-        batch_rows: completions in one call of `GRPOModel.generate`.
+        stop_tokens, stop_strings, max_rows: see `PolicySampler.generate`.
         seed: of the sampling keys.
 
     Attributes:
@@ -52,11 +51,12 @@ class EvaluateCallback(keras.callbacks.Callback):
         max_completion_length: int = 1024,
         temperature: float = 1.0,
         stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
-        batch_rows: int = 256,
+        stop_strings: tuple[str, ...] = (),
+        max_rows: int | None = 256,
         seed: int = 0,
     ):
         super().__init__()
-        for name, value in {"every": every, "samples": samples, "batch_rows": batch_rows}.items():
+        for name, value in {"every": every, "samples": samples}.items():
             if value < 1:
                 raise ValueError(f"{name} must be 1 or more. Received: {name}={value}")
         if temperature <= 0:
@@ -66,14 +66,16 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.samples = samples
         self.greedy = greedy
         self.temperature = temperature
-        self.batch_rows = batch_rows
         self.sampling = dict(
             max_completion_length=max_completion_length,
             stop_tokens=tuple(stop_tokens),
+            stop_strings=tuple(stop_strings),
+            max_rows=max_rows,
             seed=seed,
             iteration=_ITERATION,
         )
         self.latest = None
+        self._warm = set()
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
@@ -108,26 +110,23 @@ class EvaluateCallback(keras.callbacks.Callback):
         prompts = [self.task.prompt(problem) for problem in problems]
         # Padded as in training, so that its compiled programs fit.
         token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
-        rows = []
-        chunk = max(1, self.batch_rows // samples)
-        for first in range(0, len(problems), chunk):
-            # The last call is filled up with problems seen before: one shape, one program.
-            indices = np.arange(first, first + chunk) % len(problems)
+        with rollout_bar("greedy evaluation" if greedy else "evaluation", samples * len(problems)) as on_segment:
             completions = model.generate(
-                token_ids[indices],
-                padding_mask[indices],
+                token_ids,
+                padding_mask,
                 group_size=samples,
                 temperature=temperature,
-                first_row=first * samples,
+                on_segment=on_segment,
+                warm_up=greedy not in self._warm,
                 **self.sampling,
             )
-            texts = model.detokenize(completions)
-            for row in range(min(chunk, len(problems) - first) * samples):
-                puzzle, sample = first + row // samples, row % samples
-                rows.append(
-                    self._graded(puzzle, problems[puzzle], sample, texts[row])
-                    | {"completion_length": int(completions.lengths[row]), "stopped": bool(completions.stopped[row])}
-                )
+        self._warm.add(greedy)
+        texts = model.detokenize(completions, self.sampling["stop_tokens"])
+        rows = [
+            self._graded(row // samples, problems[row // samples], row % samples, text)
+            | {"completion_length": int(completions.lengths[row]), "stopped": bool(completions.stopped[row])}
+            for row, text in enumerate(texts)
+        ]
         return pd.DataFrame(rows)
 
     def _graded(self, puzzle, problem, sample, text):

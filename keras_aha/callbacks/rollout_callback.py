@@ -2,12 +2,16 @@
 
 import time
 
+from keras_aha.compile_counter import CompileCounter
 from keras_aha.losses import group_advantages
 from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, micro_batches
+from keras_aha.rollout_bar import rollout_bar
 from keras_aha.tasks.task import Task
 
 import keras
 import numpy as np
+
+_PROMPTS_AHEAD = 2000  # prompts whose lengths are looked at before training
 
 
 class RolloutCallback(keras.callbacks.Callback):
@@ -19,7 +23,8 @@ class RolloutCallback(keras.callbacks.Callback):
         model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts])
 
     It adds to an epoch's logs: `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`,
-    `zero_std_groups` (means over the rollout), `generated_tokens`, `tokens_per_second` and `rollout_seconds`.
+    `zero_std_groups` (means over the rollout), `generated_tokens`, `tokens_per_second`, `rollout_seconds` and
+    `compiles`, the programs compiled since the epoch before ended: after the first epoch there should be none.
 
     Args:
         task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before.
@@ -28,8 +33,7 @@ class RolloutCallback(keras.callbacks.Callback):
         max_completion_length: C, in tokens.
         max_prompt_length: in tokens; a longer prompt is an error.
         temperature: of sampler and trainer alike, > 0.
-        top_k, top_p: see `GRPOModel.generate`.
-        stop_tokens: see `GRPOModel.generate`.
+        top_k, top_p, min_p, stop_tokens, stop_strings, max_rows, quantization: see `PolicySampler.generate`.
         advantage_scale: `"std"` or `None`, see `losses.group_advantages`.
         mask_truncated: leave truncated completions out of the loss (DAPO's overlong filtering, arXiv:2503.14476).
         updates_per_rollout: optimizer steps on each rollout.
@@ -47,7 +51,11 @@ class RolloutCallback(keras.callbacks.Callback):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        stop_strings: tuple[str, ...] = (),
+        max_rows: int | None = None,
+        quantization: str | None = None,
         advantage_scale: str | None = "std",
         mask_truncated: bool = False,
         updates_per_rollout: int = 1,
@@ -73,35 +81,56 @@ class RolloutCallback(keras.callbacks.Callback):
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            min_p=min_p,
             stop_tokens=tuple(stop_tokens),
+            stop_strings=tuple(stop_strings),
+            max_rows=max_rows,
+            quantization=quantization,
             seed=seed,
         )
         self.dataset = _RolloutDataset(updates_per_rollout)
         self._prompt_length = 0
+        self._warm = False
+        self._compiles = CompileCounter()
         self._logs = {}
 
     def on_train_begin(self, logs=None):
         # The train step would say so too, but only after the first rollout.
-        micro_batches({"rows": np.empty(self.prompts_per_epoch * self.group_size)}, self.model.micro_batch_size)
+        micro_batches({"rows": np.empty(self._rows)}, self.model.micro_batch_size)
+        # All epochs have prompts of one length, so that no later one needs other programs.
+        count = min(_PROMPTS_AHEAD, self.params["epochs"] * self.prompts_per_epoch)
+        self._tokenize([self.task.prompt(problem) for problem in self._problems(0, count)])
+        self._warm = False
 
     def on_epoch_begin(self, epoch, logs=None):
         start = time.perf_counter()
         # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
         iteration = int(self.model.optimizer.iterations) // len(self.dataset)
-        first = iteration * self.prompts_per_epoch
-        problems = [self.task.problem(first + i) for i in range(self.prompts_per_epoch)]
-        prompt_ids, prompt_mask = self._tokenize([self.task.prompt(problem) for problem in problems])
-        completions = self.model.generate(prompt_ids, prompt_mask, iteration=iteration, **self.sampling)
-        texts = self.model.detokenize(completions)
+        problems = self._problems(iteration * self.prompts_per_epoch, self.prompts_per_epoch)
+        prompts = self._tokenize([self.task.prompt(problem) for problem in problems])
+        with rollout_bar("rollout", self._rows) as on_segment:
+            completions = self.model.generate(
+                *prompts, iteration=iteration, on_segment=on_segment, warm_up=not self._warm, **self.sampling
+            )
+        self._warm = True
+        texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
         problems = [problem for problem in problems for _ in range(self.group_size)]
         scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
-        rollout = self._rollout(prompt_ids, prompt_mask, completions, problems, texts, scores)
+        rollout = self._rollout(*prompts, completions, problems, texts, scores)
         self.model.rollout = rollout
         self.dataset.batch = rollout.batch()
         self._logs = self._describe(rollout, completions, time.perf_counter() - start)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update(self._logs)
+        logs.update(self._logs | {"compiles": self._compiles.count})
+        self._compiles.count = 0
+
+    @property
+    def _rows(self):
+        return self.prompts_per_epoch * self.group_size
+
+    def _problems(self, first, count):
+        return [self.task.problem(first + i) for i in range(count)]
 
     def _tokenize(self, prompts):
         token_ids, padding_mask = self.model.tokenize(prompts, multiple=PROMPT_MULTIPLE)

@@ -1,6 +1,22 @@
 """Decoding: token ids in, token ids and log-probs out."""
 
-from keras_aha.decoding.generate import Completions, Sampling, generate
-from keras_aha.decoding.sampling import row_keys
+from keras_aha.decoding.causal_lm import generate_with_cache
+from keras_aha.decoding.completions import Completions
+from keras_aha.decoding.decoder import Decoder
+from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
+from keras_aha.decoding.gemma_decoder import GemmaDecoder
+from keras_aha.decoding.generate import generate
+from keras_aha.decoding.sampling import Sampling, row_keys
 
-__all__ = ["Completions", "Sampling", "generate", "row_keys"]
+import keras_hub
+
+__all__ = ["Completions", "Decoder", "Sampling", "decoder_for", "generate", "generate_with_cache", "row_keys"]
+
+
+def decoder_for(backbone) -> Decoder | None:
+    """The decoder of a backbone's architecture; `None` if there is none, and `generate_with_cache` has to do."""
+    if isinstance(backbone, keras_hub.models.GemmaBackbone):
+        return GemmaDecoder(backbone)
+    if isinstance(backbone, keras_hub.models.Gemma3Backbone):
+        return Gemma3Decoder(backbone)
+    return None

@@ -1,0 +1,58 @@
+"""Grouped-query attention over a cache."""
+
+import jax.numpy as jnp
+
+
+def attend(attention, query, parts):
+    """What each query reads from keys and values that may lie in several arrays.
+
+    Args:
+        attention: keras-hub's attention layer, whose scale, soft cap and softmax are used.
+        query: `(B, t, N, H)`.
+        parts: `(keys, values, visible)` triples: `(X, K, S, H)` twice, and `(B, t, S)` bool. X divides B: row b reads
+            from array row b // (B / X), which is how the rows of a group share their prompt.
+
+    Returns:
+        `(B, t, N, H)`.
+    """
+    batch, length, heads, head_dim = query.shape
+    kv_heads = parts[0][0].shape[1]
+    normalize = head_dim if attention.query_head_dim_normalize else attention.hidden_dim // heads
+    query = query * jnp.asarray(normalize**-0.5, query.dtype)
+    query = query.reshape(batch, length, kv_heads, -1, head_dim)
+    logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
+    if attention.logit_soft_cap is not None:
+        logits = jnp.tanh(logits / attention.logit_soft_cap) * attention.logit_soft_cap
+    visible = jnp.concatenate([visible for _, _, visible in parts], axis=-1)
+    weights = attention.softmax(logits, mask=visible[:, None, None]).astype(logits.dtype)
+
+    output, first = 0.0, 0
+    for _, values, _ in parts:
+        last = first + values.shape[2]
+        output += _output(weights[..., first:last], values.astype(query.dtype))
+        first = last
+    return output.reshape(batch, length, heads, head_dim)
+
+
+# How the products are written matters: written otherwise, XLA on CPU transposes the cache at every step.
+
+
+def _logits(query, keys):
+    """`(B, t, K, g, H)` and `(X, K, S, H)` → `(B, K, g, t, S)`; the rows of a group make one product."""
+    batch, length, kv_heads, shared, head_dim = query.shape
+    query = query.reshape(len(keys), -1, kv_heads, shared, head_dim)
+    logits = jnp.einsum("xqkgh,xksh->xkgqs", query, keys)
+    if len(keys) == batch:
+        return logits
+    logits = logits.reshape(len(keys), kv_heads, shared, -1, length, keys.shape[2])
+    return jnp.moveaxis(logits, 3, 1).reshape(batch, kv_heads, shared, length, -1)
+
+
+def _output(weights, values):
+    """`(B, K, g, t, S)` and `(X, K, S, H)` → `(B, t, K, g, H)`."""
+    batch, kv_heads, shared, length, slots = weights.shape
+    groups = len(values)
+    weights = jnp.moveaxis(weights.reshape(groups, -1, *weights.shape[1:]), 1, 3)  # (X, K, g, B / X, t, S)
+    output = jnp.matmul(weights.reshape(groups, kv_heads, -1, slots), values)
+    output = output.reshape(groups, kv_heads, shared, -1, length, values.shape[3])
+    return jnp.transpose(output, (0, 3, 4, 1, 2, 5)).reshape(batch, length, kv_heads, shared, -1)

@@ -1,0 +1,138 @@
+"""`Decoder`: what the segment loop asks of a model."""
+
+import abc
+import contextlib
+from typing import NamedTuple
+
+from keras_aha.decoding.attention import attend
+from keras_aha.decoding.cache import held_positions, write
+from keras_aha.lora import adapters_off
+
+import jax.numpy as jnp
+import keras
+
+
+class Prompt(NamedTuple):
+    """Prompts that have been read and are shared by their groups: P prompts, G rows each.
+
+    Attributes:
+        cache: each layer's K and V, rings `(P, K, up to L, H)` that hold positions 0 to L − 1.
+        length: L, int32 scalar.
+    """
+
+    cache: tuple
+    length: int
+
+
+class Decoder(abc.ABC):
+    """Drives the layers of a keras-hub backbone with a cache; a subclass writes down the model in `forward`.
+
+    Tokens stand at one index for all rows, prompts being left-padded. RoPE is relative, so this is exact as long as
+    padding is masked.
+
+    Args:
+        backbone: a built backbone; its variables are read at call time, so that a `StatelessScope` can replace them.
+    """
+
+    def __init__(self, backbone):
+        self.backbone = backbone
+
+    @property
+    @abc.abstractmethod
+    def windows(self) -> tuple[int | None, ...]:
+        """Each layer's sliding window, in tokens; `None` where it sees everything."""
+
+    def ring_sizes(self, slots: int) -> tuple[int, ...]:
+        """How many of `slots` positions each layer keeps: no more than its window."""
+        return tuple(slots if window is None else min(slots, window) for window in self.windows)
+
+    @abc.abstractmethod
+    def forward(self, token_ids, position, attend):
+        """The backbone's forward, its attention left to the caller.
+
+        Args:
+            token_ids: `(B, t)` int32.
+            position: int32 scalar, of the first of them.
+            attend: called once a layer, in order, as `attend(attention, query, key, value)`: keras-hub's attention
+                layer, `(B, t, N, H)` and twice `(B, t, K, H)`, rotated; returns `(B, t, N, H)`.
+
+        Returns:
+            Final hidden states `(B, t, D)`.
+        """
+
+    def logits(self, hidden):
+        """`(B, D)` → `(B, V)` float32, soft-capped as the model says."""
+        return self.backbone.token_embedding(hidden, reverse=True).astype("float32")
+
+    def prefill(self, token_ids, starts, position):
+        """Reads prompts.
+
+        Args:
+            token_ids: `(P, L)` int32, left-padded.
+            starts: `(P,)` int32, the position of each prompt's first token.
+            position: int32 scalar, of the first column.
+
+        Returns:
+            `(hidden, cache)`: final hidden states at the last position `(P, D)`; each layer's K and V `(P, K, L, H)`.
+        """
+        positions = position + jnp.arange(token_ids.shape[1])
+        age = positions[:, None] - positions
+        cache = []
+
+        def attend_to_prompt(attention, query, key, value):
+            window = self.windows[len(cache)]
+            visible = (age >= 0) & (positions >= starts[:, None, None])
+            if window is not None:
+                visible &= age < window
+            keys, values = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
+            cache.append((keys, values))
+            return attend(attention, query, [(keys, values, visible)])
+
+        return self.forward(token_ids, position, attend_to_prompt)[:, -1], tuple(cache)
+
+    def step(self, token_ids, index, starts, cache, prompt: Prompt | None = None):
+        """Reads one token a row.
+
+        Args:
+            token_ids: `(B,)` int32.
+            index: int32 scalar, the position of these tokens.
+            starts: `(B,)` int32, the position of each row's first token.
+            cache: rings of K and V of each layer, written below `index`.
+            prompt: where the prompts are, if `cache` has completions only.
+
+        Returns:
+            `(hidden, cache)`: final hidden states `(B, D)`, and the cache with these tokens' K and V.
+        """
+        new_cache = []
+
+        def attend_to_cache(attention, query, key, value):
+            layer = len(new_cache)
+            keys, values = cache[layer]
+            keys = write(keys, jnp.swapaxes(key, 1, 2), index)
+            values = write(values, jnp.swapaxes(value, 1, 2), index)
+            new_cache.append((keys, values))
+            oldest = starts if prompt is None else jnp.maximum(starts, prompt.length)
+            # A ring of a layer with a window is no longer than the window: what it holds is in sight.
+            parts = [(keys, values, _at_least(held_positions(keys.shape[2], index), oldest))]
+            if prompt is not None:
+                parts.insert(0, self._prompt_part(prompt, layer, index, starts))
+            return attend(attention, query, parts)
+
+        return self.forward(token_ids[:, None], index, attend_to_cache)[:, 0], tuple(new_cache)
+
+    def _prompt_part(self, prompt, layer, index, starts):
+        keys, values = prompt.cache[layer]
+        oldest = starts if self.windows[layer] is None else jnp.maximum(starts, index - self.windows[layer] + 1)
+        return keys, values, _at_least(held_positions(keys.shape[2], prompt.length - 1), oldest)
+
+    @contextlib.contextmanager
+    def using(self, weights):
+        """Runs the backbone on `weights`, into which its adapters are merged already."""
+        values = list(zip(self.backbone.variables, weights, strict=True))
+        with adapters_off(self.backbone), keras.StatelessScope(values):
+            yield
+
+
+def _at_least(positions, oldest):
+    """Which of `positions` `(S,)` each row sees, `(B, 1, S)`, whose oldest visible one is `oldest` `(B,)`."""
+    return positions >= oldest[:, None, None]

@@ -1,0 +1,123 @@
+"""What runs on the accelerator: prefill, a segment of decode steps, and moving rows between shapes."""
+
+import functools
+from typing import NamedTuple
+
+from keras_aha.decoding import cache as rings
+from keras_aha.decoding.sampling import sample
+
+import jax
+import jax.numpy as jnp
+
+SEGMENT = 64  # decode steps, after which the host looks at what is left, at the latest
+
+
+class State(NamedTuple):
+    """What changes from token to token, for R rows."""
+
+    index: jax.Array  # () int32, the position of the token that `hidden` predicts
+    hidden: jax.Array  # (R, D)
+    cache: tuple  # a layer: K and V, rings (R, K, slots, H)
+    alive: jax.Array  # (R,) bool
+    automaton: jax.Array  # (R,) int32, state of the stop table
+
+
+class Rows(NamedTuple):
+    """What does not change, for R rows."""
+
+    keys: jax.Array  # (R,)
+    starts: jax.Array  # (R,) int32, position of the prompt's first token
+    firsts: jax.Array  # (R,) int32, position of the completion's first token
+
+
+class Settings(NamedTuple):
+    """Numbers that a segment takes; none of them is compiled in."""
+
+    stop_table: jax.Array  # (S, V) integers
+    temperature: float
+    max_completion_length: int
+    until: int  # a segment ends before this position
+    floor: int  # or when no more rows than this are alive
+
+
+class Sampled(NamedTuple):
+    """The tokens of one segment, each `(R, SEGMENT)`; those of dead rows are -1."""
+
+    token_ids: jax.Array
+    log_probs: jax.Array
+    entropy: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "group_size", "slots", "dtype"))
+def prefill(decoder, weights, token_ids, starts, position, *, group_size, slots, dtype):
+    """Reads each prompt once, from `position` on, and repeats its state for its group: `(hidden, cache)`."""
+    with decoder.using(weights):
+        hidden, cache = decoder.prefill(token_ids, starts, position)
+    cache = tuple(
+        tuple(rings.from_columns(columns.astype(dtype), position, size) for columns in layer)
+        for layer, size in zip(cache, decoder.ring_sizes(slots), strict=True)
+    )
+    return jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), (hidden, cache))
+
+
+@functools.partial(jax.jit, static_argnames=("decoder", "sampling"), donate_argnames=("state",))
+def segment(decoder, sampling, weights, state, rows, prompt, settings):
+    """Up to `SEGMENT` more tokens a row: `(state, sampled)`."""
+    first = state.index
+    last_state = settings.stop_table.shape[0] - 1
+
+    def unfinished(carry):
+        state, _ = carry
+        in_reach = (state.index < first + SEGMENT) & (state.index < settings.until)
+        return in_reach & (jnp.sum(state.alive) > settings.floor)
+
+    def next_token(carry):
+        state, sampled = carry
+        position = state.index - rows.firsts
+        with decoder.using(weights):
+            logits = decoder.logits(state.hidden)
+            drawn = sample(logits, rows.keys, position, settings.temperature, sampling)
+            token_ids = jnp.where(state.alive, drawn[0], 0)
+            hidden, cache = decoder.step(token_ids, state.index, rows.starts, state.cache, prompt)
+        automaton = settings.stop_table[state.automaton, token_ids].astype("int32")
+        column = state.index - first
+        sampled = Sampled(
+            sampled.token_ids.at[:, column].set(jnp.where(state.alive, token_ids, -1)),
+            sampled.log_probs.at[:, column].set(drawn[1]),
+            sampled.entropy.at[:, column].set(drawn[2]),
+        )
+        automaton = jnp.where(state.alive, automaton, state.automaton)
+        alive = state.alive & (automaton != last_state) & (position + 1 < settings.max_completion_length)
+        return State(state.index + 1, hidden, cache, alive, automaton), sampled
+
+    shape = (len(state.alive), SEGMENT)
+    sampled = Sampled(jnp.full(shape, -1, "int32"), jnp.zeros(shape), jnp.zeros(shape))
+    return jax.lax.while_loop(unfinished, next_token, (state, sampled))
+
+
+# === Moving rows: one array at a time, so that no second cache exists ===
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def move(ring, kept, index, *, size):
+    """The rows `kept` of a ring, in `size` slots."""
+    return rings.resize(jnp.take(ring, kept, axis=0), size, index)
+
+
+@functools.partial(jax.jit, static_argnames=("size",))
+def join(prompt, ring, kept, prompts, prompt_length, index, *, size):
+    """The same, each row behind a copy of its prompt (row r's is `prompts[r]`), which its group shared until now."""
+    prompt = jnp.take(prompt, prompts, axis=0)
+    return rings.join(prompt, jnp.take(ring, kept, axis=0), prompt_length, size, index)
+
+
+@jax.jit
+def take_rows(arrays, kept):
+    """The rows `kept` of each array."""
+    return jax.tree.map(lambda x: jnp.take(x, kept, axis=0), arrays)
+
+
+@functools.partial(jax.jit, donate_argnames=("old",))
+def admit(old, new, places):
+    """Puts rows into the `places` of others, in every array of `old`."""
+    return jax.tree.map(lambda x, y: x.at[places].set(y), old, new)

@@ -1,0 +1,49 @@
+"""Compiles everything that a rollout may need, by running it with no row alive."""
+
+from keras_aha.decoding.buckets import Bucket, smallest
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def warm_up(new_batch, settings, sampling) -> None:
+    """Runs each program that such a batch may come to, whatever the lengths of its completions, and samples nothing.
+
+    Args:
+        new_batch: makes a `Batch` of the shapes to come.
+        settings, sampling: as those of `Batch.decode`.
+    """
+    batch = new_batch()
+    if batch.waiting:
+        batch.alive[:] = False
+        batch.admit()
+    for bucket in batch.buckets:
+        batch = _dead_batch(new_batch, bucket)
+        batch.decode(settings, sampling)
+        batch.decode(settings, sampling)  # on a mesh, what a program has made may lie otherwise than what began it
+    for before, after in _moves(batch.buckets, batch.max_completion_length):
+        _dead_batch(new_batch, before).move_to(after, np.zeros(1, int))
+
+
+def _dead_batch(new_batch, bucket):
+    """A batch in `bucket` with no row alive, nor any waiting."""
+    batch = new_batch()
+    batch.read = len(batch.prompt_ids)
+    if bucket != batch.bucket:
+        batch.move_to(bucket, np.zeros(1, int))
+    batch.alive[:] = False
+    batch.state = batch.state._replace(alive=jnp.asarray(batch.alive))
+    return batch
+
+
+def _moves(buckets: list[Bucket], longest: int) -> list[tuple[Bucket, Bucket]]:
+    """From which bucket to which other one a batch may move, as rows die and the others grow longer."""
+    rows = {bucket.rows for bucket in buckets}
+    moves = {
+        (smallest(buckets, before, length), smallest(buckets, after, length + 1))
+        for length in range(1, longest)
+        for before in rows
+        for after in rows
+        if after <= before
+    }
+    return sorted((before, after) for before, after in moves if before != after)

@@ -1,0 +1,85 @@
+"""Attention over one or two arrays of keys and values, against plain NumPy in float64."""
+
+from keras_aha.decoding.attention import attend
+
+import jax
+import numpy as np
+import pytest
+
+ROWS, LENGTH, HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 6, 2, 16, 4, 2, 8
+
+
+@pytest.fixture(scope="module", params=[(True, None), (True, 0.5), (False, None), (False, 0.5)], ids=str)
+def layer(request, make_policy):
+    """keras-hub's attention layer, which scales queries by the head dim or by the hidden one, and may have a cap."""
+    normalize, cap = request.param
+    shape = dict(num_layers=1, query_head_dim_normalize=normalize, attention_logit_soft_cap=cap)
+    return make_policy("gemma_2", **shape).backbone.transformer_layers[0].attention
+
+
+def make_parts(*shapes):
+    """Random parts, `(X, S)` each; every query sees something."""
+    rng = np.random.default_rng(0)
+    parts = []
+    for arrays, slots in shapes:
+        keys, values = (rng.normal(size=(arrays, KV_HEADS, slots, HEAD_DIM)).astype("float32") for _ in range(2))
+        visible = rng.random((ROWS, LENGTH, slots)) < 0.7
+        visible[..., 0] = True
+        parts.append((keys, values, visible))
+    return rng.normal(size=(ROWS, LENGTH, HEADS, HEAD_DIM)).astype("float32"), parts
+
+
+def exact(layer, query, parts):
+    """One query head of one row at a time, from the definition."""
+    scale = 1 / np.sqrt(HEAD_DIM if layer.query_head_dim_normalize else HIDDEN // HEADS)
+    output = np.zeros(query.shape)
+    for row, t, head in np.ndindex(query.shape[:3]):
+        keys, values = [], []
+        for part_keys, part_values, visible in parts:
+            source, seen = row * len(part_keys) // ROWS, visible[row, t]
+            kv_head = head * KV_HEADS // HEADS
+            keys.append(part_keys[source, kv_head][seen])
+            values.append(part_values[source, kv_head][seen])
+        logits = np.concatenate(keys).astype("float64") @ query[row, t, head] * scale
+        if layer.logit_soft_cap is not None:
+            logits = np.tanh(logits / layer.logit_soft_cap) * layer.logit_soft_cap
+        weights = np.exp(logits - logits.max())
+        output[row, t, head] = weights / weights.sum() @ np.concatenate(values).astype("float64")
+    return output
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        pytest.param([(6, 5)], id="a cache of each row's own"),
+        pytest.param([(2, 5)], id="three rows read one cache"),
+        pytest.param([(1, 5)], id="all rows read one cache"),
+        pytest.param([(2, 5), (6, 3)], id="three rows share a prompt"),
+        pytest.param([(6, 5), (6, 1)], id="groups of one"),
+        pytest.param([(1, 1), (6, 4)], id="a prompt of one token"),
+    ],
+)
+def test_equals_the_definition(layer, shapes):
+    query, parts = make_parts(*shapes)
+    output = jax.jit(lambda *arrays: attend(layer, *arrays))(query, parts)
+    assert output.dtype == "float32"
+    np.testing.assert_allclose(output, exact(layer, query, parts), atol=2e-6)
+
+
+def test_what_is_not_visible_does_not_matter(layer):
+    query, parts = make_parts((2, 5), (6, 3))
+    expected = attend(layer, query, parts)
+    for keys, values, visible in parts:
+        visible[..., -1] = False
+        keys[:, :, -1], values[:, :, -1] = 1e4, 1e4
+    changed = attend(layer, query, parts)
+    np.testing.assert_allclose(changed, exact(layer, query, parts), atol=2e-6)
+    assert np.abs(changed - expected).max() > 0.1  # until now it did
+
+
+def test_a_cache_of_another_dtype(layer):
+    query, parts = make_parts((2, 5), (6, 3))
+    rounded = [(keys.astype("bfloat16"), values.astype("bfloat16"), visible) for keys, values, visible in parts]
+    output = attend(layer, query, rounded)
+    assert output.dtype == "float32"
+    np.testing.assert_allclose(output, exact(layer, query, rounded), atol=2e-6)

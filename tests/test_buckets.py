@@ -1,0 +1,64 @@
+import math
+
+from keras_aha.decoding.buckets import Bucket, all_buckets, next_rows, smallest
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+many = st.integers(1, 5000)
+long = st.integers(1, 20000)
+
+
+def test_the_buckets_of_64_rows():
+    """Four lengths for all rows, two for a quarter of them, one for the rest."""
+    lengths = {64: (64, 128, 192, 256), 16: (128, 256), 4: (256,)}
+    assert all_buckets(64, 256) == [Bucket(rows, tokens) for rows in lengths for tokens in lengths[rows]]
+
+
+def test_short_completions_have_one_length():
+    assert all_buckets(64, 100) == [Bucket(64, 100), Bucket(16, 100), Bucket(4, 100)]
+    assert all_buckets(1, 1) == [Bucket(1, 1)]
+
+
+def test_the_smallest_bucket_has_the_fewest_rows_and_then_the_fewest_tokens():
+    buckets = all_buckets(64, 256)
+    assert smallest(buckets, 17, 64) == Bucket(64, 64)
+    assert smallest(buckets, 17, 65) == Bucket(64, 128)
+    assert smallest(buckets, 16, 1) == Bucket(16, 128)
+    assert smallest(buckets, 1, 1) == Bucket(4, 256)
+
+
+@given(rows=many, longest=long)
+def test_there_are_few_and_none_is_larger_than_what_was_asked_for(rows, longest):
+    buckets = all_buckets(rows, longest)
+    assert len(set(buckets)) == len(buckets) <= 7 + math.log(rows, 4)
+    assert max(buckets) == Bucket(rows, longest)
+    assert all(1 <= bucket.rows and 1 <= bucket.new_tokens <= longest for bucket in buckets)
+
+
+@given(rows=many, longest=long, data=st.data())
+def test_any_number_of_rows_of_any_length_is_held_without_much_to_spare(rows, longest, data):
+    buckets = all_buckets(rows, longest)
+    alive, tokens = data.draw(st.integers(1, rows)), data.draw(st.integers(1, longest))
+    bucket = smallest(buckets, alive, tokens)
+    assert bucket.rows >= alive and bucket.new_tokens >= tokens
+    assert next_rows(bucket.rows) < alive  # a quarter of the rows would not do
+
+
+@given(rows=many, longest=long, data=st.data())
+def test_smallest_is_monotone(rows, longest, data):
+    """As rows die and the others grow, none is ever added, and without deaths no cache becomes shorter."""
+    buckets = all_buckets(rows, longest)
+    before, after = sorted(data.draw(st.tuples(st.integers(1, rows), st.integers(1, rows))), reverse=True)
+    early, late = sorted(data.draw(st.tuples(st.integers(1, longest), st.integers(1, longest))))
+    assert smallest(buckets, after, late).rows <= smallest(buckets, before, early).rows
+    assert smallest(buckets, before, early).new_tokens <= smallest(buckets, before, late).new_tokens
+
+
+@given(rows=many)
+def test_rows_shrink_until_there_is_nothing_to_gain(rows):
+    seen = [rows]
+    while seen[-1]:
+        seen.append(next_rows(seen[-1]))
+    assert seen == sorted(set(seen), reverse=True)
+    assert all(4 * fewer >= more > fewer for more, fewer in zip(seen[:-2], seen[1:-1], strict=True))
