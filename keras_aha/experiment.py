@@ -142,7 +142,7 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     )
 
 
-def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.GemmaCausalLM:
+def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.CausalLM:
     """The policy that a run has trained.
 
     Args:

@@ -23,7 +23,8 @@ class GRPOModel(keras.Model):
     GRPO: arXiv:2402.03300. The reference policy is the policy with its adapters off, so it needs no second model.
 
     Args:
-        policy: a `keras_hub.models.GemmaCausalLM` with a preprocessor, adapters enabled on its backbone or not.
+        policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, with a preprocessor, adapters enabled on its
+            backbone or not.
         micro_batch_size: rows whose activations are held at a time; it must divide the rows of a step. `None` holds
             them all. The update is the same to rounding.
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import keras_hub
 
 _CHUNK_ELEMENTS = 2**24  # logits held at a time: 64 MiB in float32
 
@@ -21,7 +22,15 @@ def completion_log_probs(policy, token_ids, padding_mask, completion_length: int
 
     Returns:
         `(log_probs, entropy)`, both `(B, C)` float32, of the full softmax at that temperature. Entropy has no gradient.
+
+    Raises:
+        ValueError: if the policy has embeddings of absolute positions, which padding on the left would shift.
     """
+    if any(isinstance(layer, keras_hub.layers.PositionEmbedding) for layer in policy.backbone._flatten_layers()):
+        raise ValueError(
+            "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
+            f"Received: policy={type(policy).__name__}"
+        )
     hidden = policy.backbone({"token_ids": token_ids, "padding_mask": padding_mask})
     hidden = hidden[:, -completion_length - 1 : -1]
     targets = token_ids[:, -completion_length:]

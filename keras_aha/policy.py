@@ -1,4 +1,4 @@
-"""A recipe's policy: a Gemma preset found, loaded, and given adapters."""
+"""A recipe's policy: a preset found, loaded, and given adapters."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ _KAGGLE = (
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
-def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.GemmaCausalLM:
+def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
     """Loads the policy of `[model]` and enables the adapters of `[lora]`.
 
     Args:
@@ -33,19 +33,19 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Gemm
         raise RecipeError(
             f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
         ) from None
-    policy = _load(keras_hub.models.GemmaCausalLM, recipe.model.preset, dtype=recipe.model.dtype)
+    policy = _load(keras_hub.models.CausalLM, recipe.model.preset, dtype=recipe.model.dtype)
     if adapters and recipe.lora.rank:
         _enable_lora(policy.backbone, recipe.lora)
     return policy
 
 
-def load_tokenizer(recipe: Recipe) -> keras_hub.tokenizers.GemmaTokenizer:
+def load_tokenizer(recipe: Recipe) -> keras_hub.tokenizers.Tokenizer:
     """The tokenizer of `[model]`, without the weights.
 
     Raises:
         RecipeError: an unknown preset, or one that cannot be loaded.
     """
-    return _load(keras_hub.tokenizers.GemmaTokenizer, recipe.model.preset)
+    return _load(keras_hub.tokenizers.Tokenizer, recipe.model.preset)
 
 
 def is_download(recipe: Recipe) -> bool:
@@ -70,7 +70,7 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
 
 def _find(preset: str) -> str:
     """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle."""
-    built_in = keras_hub.models.GemmaCausalLM.presets
+    built_in = keras_hub.models.CausalLM.presets
     if "://" in preset or preset in built_in:
         return preset
     for folder in (presets_folder() / preset, Path(preset)):
@@ -78,7 +78,7 @@ def _find(preset: str) -> str:
             return str(folder.resolve())
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
     raise RecipeError(
-        f"No Gemma preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
+        f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
         f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
     )
 
@@ -90,7 +90,7 @@ def _load(kind, preset: str, **kwargs):
     except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
         reason = " ".join(str(error).split())[:200]
         received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
-        sentence = "The folder is no Gemma preset that keras-hub can load"
+        sentence = "The folder is no preset that keras-hub can load"
         if not Path(found).is_absolute():
             needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
             sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"

@@ -96,12 +96,12 @@ class PolicySampler:
         )
         values = self.merged_values()
         if self._decoder is None:
-            if quantization is not None or max_rows is not None:
+            if quantization is not None:
                 raise ValueError(
-                    "quantization and max_rows need one of Gemma's architectures. Received: "
-                    f"quantization={quantization!r}, max_rows={max_rows}, policy={type(self.policy).__name__}"
+                    "Quantized rollouts need one of Gemma's architectures. "
+                    f"Received: quantization={quantization!r}, policy={type(self.policy).__name__}"
                 )
-            return decoding.generate_with_cache(self.policy, values, *prompts, **settings)
+            return decoding.generate_with_cache(self.policy, values, *prompts, max_rows=max_rows, **settings)
         decoder = self._decoder
         if quantization is not None:
             decoder, values = self._quantize(quantization, values)

@@ -211,6 +211,11 @@ def test_batch_split_changes_nothing(llama):
         np.testing.assert_array_equal(part.token_ids, whole.token_ids[rows])
         np.testing.assert_allclose(part.log_probs, whole.log_probs[rows], atol=1e-5)
         np.testing.assert_array_equal(part.stopped, whole.stopped[rows])
+    calls = []
+    batches = sample(llama, max_rows=2 * GROUP, on_segment=lambda *numbers: calls.append(numbers))
+    for array, expected in zip(batches, whole, strict=True):
+        np.testing.assert_allclose(array, expected, atol=1e-5)
+    assert calls[0][0] > GROUP and calls[-1] == (0, whole.lengths.sum())
 
 
 def test_on_segment(llama):

@@ -160,7 +160,7 @@ def test_a_loaded_policy_is_the_trained_one(full_run):
         ("optimizer.config.lerning_rate=1", "the nearest is optimizer.config.learning_rate."),
         ("training.micro_batch_size=3", "micro_batch_size must divide the 4 rows of a step: 1, 2, 4. Received: 3"),
         ("rollouts.max_prompt_length=9", "tokens, more than the limit: raise rollouts.max_prompt_length"),
-        ("model.preset=gema2_2b_en", "No Gemma preset has that name; the nearest is 'gemma2_2b_en'"),
+        ("model.preset=gema2_2b_en", "No preset has that name; the nearest is 'gemma2_2b_en'"),
         ("model.dtype=float", "Keras knows no such dtype"),
         ('lora.target=["querry"]', "The policy has no layer 'querry' to adapt; the nearest is 'query'."),
         ("lora.target=[]", "No layer was adapted: name some, or set lora.rank=0."),
@@ -178,7 +178,7 @@ def test_kl_needs_adapters(recipe):
 
 
 def test_a_folder_that_is_no_preset(recipe, tmp_path):
-    with pytest.raises(RecipeError, match="The folder is no Gemma preset that keras-hub can load. Received: "):
+    with pytest.raises(RecipeError, match="The folder is no preset that keras-hub can load. Received: "):
         build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
 
 

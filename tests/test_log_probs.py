@@ -5,6 +5,7 @@ from keras_aha.log_probs import completion_log_probs
 
 import jax
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
@@ -91,3 +92,11 @@ def test_logits_never_exist_all_at_once(monkeypatch, policy, rows):
     assert f"[3,4,{vocabulary}]" in chunked
     for positions in (LENGTH, 12, LENGTH + 6):
         assert f"[3,{positions},{vocabulary}]" not in chunked
+
+
+def test_absolute_positions_are_refused(rows):
+    shape = dict(vocabulary_size=202, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16)
+    backbone = keras_hub.models.GPT2Backbone(**shape, max_sequence_length=32)
+    policy = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    with pytest.raises(ValueError, match="embeddings of absolute positions.*Received: policy=GPT2CausalLM"):
+        completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)

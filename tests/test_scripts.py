@@ -170,7 +170,7 @@ def test_a_folder_in_use_is_kept(runs, small, capfd):
         (["--set", "rollouts.group_sise=4"], "Unknown key rollouts.group_sise; the nearest is rollouts.group_size"),
         (["--set", "rollouts.group_size=1"], "rollouts.group_size must be at least 2"),
         (["--set", "task.puzzles=nowhere.csv"], "The puzzle file cannot be read"),
-        (["--set", "model.preset=countdwon_tiny"], "No Gemma preset has that name"),
+        (["--set", "model.preset=countdwon_tiny"], "No preset has that name"),
         (["--set", "rollouts.max_prompt_length=9"], "tokens, more than the limit"),
         (["--logdir", "file/run"], "is no folder to write to"),
     ],
@@ -218,8 +218,8 @@ def test_a_preset_is_evaluated_on_a_recipes_puzzles(runs, small, tmp_path, capsy
 @pytest.mark.parametrize(
     "argv, sentence",
     [
-        (["nothing"], "No Gemma preset has that name"),
-        (["."], "The folder is no Gemma preset"),
+        (["nothing"], "No preset has that name"),
+        (["."], "The folder is no preset"),
         (["x", "--recipe", "nothing"], "No recipe is called 'nothing'"),
         (["x", "--json", "no/such/folder.json"], "cannot be written"),
         (["x", "--csv", "."], "cannot be written"),
@@ -259,7 +259,7 @@ def test_priming_saves_a_preset_with_its_curve(small, tmp_path, capsys):
     [
         (["--out", "file"], "choose another --out"),
         (["--out", "new", "--set", "priming.habits={patience = 3}"], "unexpected keyword argument 'patience'"),
-        (["--out", "new", "--set", "model.preset=nothing"], "No Gemma preset has that name"),
+        (["--out", "new", "--set", "model.preset=nothing"], "No preset has that name"),
     ],
 )
 def test_prime_says_what_is_wrong(argv, sentence, small, tmp_path, monkeypatch, capfd):

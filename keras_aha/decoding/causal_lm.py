@@ -13,7 +13,7 @@ from typing import NamedTuple
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.generate import _starts
 from keras_aha.decoding.programs import SEGMENT
-from keras_aha.decoding.sampling import Sampling, sample
+from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
 from keras_aha.lora import adapters_off
 
 import jax
@@ -46,21 +46,57 @@ def generate_with_cache(
     keys,
     *,
     group_size: int,
-    max_completion_length: int,
-    stop_table,
-    temperature: float = 1.0,
-    sampling: Sampling = Sampling(),
+    max_rows: int | None = None,
     on_segment=None,
+    **settings,
 ) -> Completions:
-    """Does what `generate` does, with the same arguments but for these, and with all rows at a time.
+    """Does what `generate` does, with the same arguments but for these, and with no places taken by waiting prompts.
 
     Args:
         policy: a `keras_hub.models.CausalLM`.
         weights: the values of `policy.backbone.variables`, in that order, adapters merged.
+        max_rows: rows decoded at a time, in one batch after the other.
 
     Raises:
         ValueError: if a prompt is empty or not left-padded, or if the model cannot be decoded like this, or not so far.
     """
+    prompts = max(1, max_rows // group_size) if max_rows else len(token_ids)
+    parts, tokens = [], 0
+    for first in range(0, len(token_ids), prompts):
+        waiting = max(0, len(token_ids) - first - prompts) * group_size
+        batch = slice(first, first + prompts)
+        parts.append(
+            _generate(
+                policy,
+                weights,
+                token_ids[batch],
+                padding_mask[batch],
+                keys[first * group_size : (first + prompts) * group_size],
+                group_size=group_size,
+                on_segment=on_segment and (lambda alive, new, w=waiting, t=tokens: on_segment(alive + w, t + new)),
+                **settings,
+            )
+        )
+        tokens += int(parts[-1].lengths.sum())
+    columns = zip(*parts, strict=True)
+    return Completions(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+
+def _generate(
+    policy,
+    weights,
+    token_ids,
+    padding_mask,
+    keys,
+    *,
+    group_size,
+    max_completion_length,
+    stop_table,
+    temperature=1.0,
+    sampling: Sampling = FULL_SOFTMAX,
+    on_segment=None,
+) -> Completions:
+    """All rows at a time."""
     prompt_length = np.shape(token_ids)[1]
     slots = prompt_length + max_completion_length - 1
     _check_policy(policy, slots)
