@@ -19,7 +19,7 @@ def held_out():
 
 
 def callback_of(held_out, **changes):
-    return EvaluateCallback(held_out, **{"samples": 2, "max_completion_length": LENGTH, "batch_rows": 4} | changes)
+    return EvaluateCallback(held_out, **{"samples": 2, "max_completion_length": LENGTH, "max_rows": 4} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,34 @@ def test_one_row_a_completion(model, held_out, sampled):
         assert (row.problem, row.difficulty) == (str(problem), problem.difficulty)
 
 
-def test_completions_do_not_depend_on_how_they_are_cut_into_calls(model, held_out, sampled):
-    for batch_rows in (2, 8, 10):
-        pd.testing.assert_frame_equal(callback_of(held_out, batch_rows=batch_rows).evaluate(model), sampled)
+@pytest.mark.parametrize("max_rows", (2, None))
+def test_completions_do_not_depend_on_how_many_are_decoded_at_a_time(model, held_out, sampled, max_rows):
+    pd.testing.assert_frame_equal(callback_of(held_out, max_rows=max_rows).evaluate(model), sampled)
+
+
+def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
+    """Which compiles its programs when it is the first of its kind."""
+    calls, generate = [], model.generate
+
+    def spy(token_ids, padding_mask, **settings):
+        calls.append((len(token_ids), settings["group_size"], settings["max_rows"], settings["warm_up"]))
+        return generate(token_ids, padding_mask, **settings | {"warm_up": False})
+
+    monkeypatch.setattr(model, "generate", spy)
+    callback = callback_of(held_out)
+    for greedy in (False, False, True, True):
+        callback.evaluate(model, greedy=greedy)
+    assert calls == [(5, 2, 4, True), (5, 2, 4, False), (5, 1, 4, True), (5, 1, 4, False)]
+
+
+def test_stops_reach_the_sampler(model, held_out, sampled):
+    callback = callback_of(held_out, stop_tokens=tuple("abcd"), stop_strings=("e",))
+    table = callback.evaluate(model)
+    assert table["completion_length"].sum() < sampled["completion_length"].sum()
+    for text, longer, stopped in zip(table["text"], sampled["text"], table["stopped"], strict=True):
+        assert longer.startswith(text) and not set("abcd") & set(text)
+        assert "e" not in text[:-1] or stopped
+    assert table["text"].str.contains("e").any() and not table["text"].str.contains("e").all()
 
 
 def test_two_evaluations_of_one_policy_are_equal(model, held_out, sampled):
@@ -90,7 +115,7 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
     pd.testing.assert_frame_equal(latest, sampled)
 
 
-@pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"batch_rows": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}])
 def test_arguments_are_checked(held_out, argument):
     with pytest.raises(ValueError, match=f"Received: {next(iter(argument))}=0"):
         EvaluateCallback(held_out, **argument)

@@ -56,7 +56,18 @@ def test_a_recipe_becomes_live_objects(recipe):
     assert len(experiment.model.trainable_variables) == 2 * 2 * 7  # A and B of seven linears in two layers
     assert experiment.rollouts.sampling["group_size"] == 2
     assert len(experiment.evaluation.task) == 3
-    assert experiment.evaluation.batch_rows == 4  # the rows of a rollout, whose programs it can use
+    assert experiment.evaluation.sampling["max_rows"] == 4  # the rows of a rollout, whose programs it can use
+
+
+def test_sampling_settings_reach_rollouts_and_evaluation(recipe):
+    settings = dict(min_p=0.1, top_k=7, stop_strings=["</answer>"], stop_tokens=["a"], max_rows=2, quantization="int8")
+    recipe = recipe.override([f"rollouts.{name}={json.dumps(value)}" for name, value in settings.items()])
+    experiment = Experiment(recipe)
+    expected = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    assert {name: experiment.rollouts.sampling[name] for name in expected} == expected
+    # Held-out problems are for the policy as it is: its full softmax, its own weights.
+    evaluation = experiment.evaluation.sampling
+    assert {name: evaluation.get(name) for name in expected} == expected | dict.fromkeys(["min_p", "top_k", "quantization"])
 
 
 def test_the_seed_decides_adapters_and_problems_but_not_what_is_held_out(recipe):

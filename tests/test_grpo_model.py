@@ -1,6 +1,7 @@
 """`GRPOModel`: text in and out, what `compile` refuses, LoRA off, full fine-tuning."""
 
 from keras_aha import lora
+from keras_aha.decoding import Completions
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss
@@ -68,11 +69,57 @@ def test_detokenize_leaves_the_stop_token_out(model, prompts):
     assert 0 < completions.stopped.sum() < 6
 
 
-def test_stop_tokens_are_pieces_and_the_end_token(model):
-    tokenizer = model.tokenizer
-    assert model.stop_token_ids(()) == (tokenizer.end_token_id,)
-    turn = tokenizer.token_to_id("<end_of_turn>")
-    assert model.stop_token_ids(("<end_of_turn>", "no such piece")) == (tokenizer.end_token_id, turn)
+def completions_of(model, *rows):
+    """Completions of given pieces."""
+    ids = [[model.tokenizer.token_to_id(piece) for piece in row] for row in rows]
+    token_ids = np.zeros((len(ids), LENGTH), "int32")
+    for row, pieces in zip(token_ids, ids, strict=True):
+        row[: len(pieces)] = pieces
+    lengths = np.array([len(row) for row in ids], "int32")
+    return Completions(token_ids, np.zeros(token_ids.shape, "float32"), lengths, np.full(len(ids), True))
+
+
+def test_detokenize_keeps_a_stop_string_and_drops_a_stop_token(model):
+    completions = completions_of(
+        model,
+        ["a", "</answer>"],
+        ["a", "</answer>", "<end_of_turn>"],
+        ["a", "<eos>"],  # the tokenizer's end token always stops
+        ["<end_of_turn>", "a"],
+        ["a", "b"],
+    )
+    assert model.detokenize(completions) == ["a</answer>", "a</answer>", "a", "<end_of_turn>a", "ab"]
+    whole = ["a</answer>", "a</answer><end_of_turn>", "a", "<end_of_turn>a", "a"]
+    assert model.detokenize(completions, stop_tokens=("b", "no such piece")) == whole
+
+
+def test_detokenize_of_a_stop_token_alone_is_empty(model):
+    assert model.detokenize(completions_of(model, ["<eos>"], ["<end_of_turn>"])) == ["", ""]
+    assert model.detokenize(completions_of(model, ["<eos>"])) == [""]
+
+
+def test_ids_beyond_the_vocabulary_of_the_tokenizer_are_no_text(model):
+    """Gemma's embedding has more rows than its tokenizer has pieces."""
+    completions = completions_of(model, ["a", "b", "a"], ["a"])
+    completions.token_ids[0, 1] = model.tokenizer.vocabulary_size()
+    completions.token_ids[1, 0] = model.tokenizer.vocabulary_size() + 7
+    assert model.detokenize(completions) == ["aa", ""]
+
+
+def test_a_model_may_have_more_tokens_than_its_tokenizer(make_policy, prompts):
+    size = make_policy().backbone.vocabulary_size
+    model = GRPOModel(make_policy(vocabulary_size=size + 100, num_layers=1))
+    completions = model.generate(*model.tokenize(prompts[:1]), group_size=8, max_completion_length=4)
+    assert (completions.token_ids >= size).any()
+    assert len(model.detokenize(completions)) == 8
+
+
+def test_generate_takes_what_the_sampler_takes(model, monkeypatch):
+    seen = []
+    monkeypatch.setattr(model._sampler, "generate", lambda *arguments, **settings: seen.append((arguments, settings)))
+    model.generate("ids", "mask", min_p=0.1, stop_strings=("x",), max_rows=3)
+    model.generate("ids")
+    assert seen == [(("ids", "mask"), {"min_p": 0.1, "stop_strings": ("x",), "max_rows": 3}), (("ids", None), {})]
 
 
 # === Configuration ===

@@ -47,6 +47,25 @@ def test_values_get_the_types_that_are_declared():
     assert recipe.task.arguments == {"num_numbers": (3, 4)}
 
 
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("min_p", 1, 1.0),
+        ("min_p", "none", None),
+        ("stop_strings", ["</answer>", "\n\n"], ("</answer>", "\n\n")),
+        ("stop_strings", [], ()),
+        ("max_rows", 1, 1),
+        ("max_rows", "none", None),
+        ("quantization", "int8", "int8"),
+        ("quantization", "none", None),
+    ],
+)
+def test_settings_of_the_sampler(key, value, expected):
+    recipe = recipe_of(rollouts={key: value})
+    assert getattr(recipe.rollouts, key) == expected
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
 def test_a_recipe_is_frozen_and_shares_nothing():
     config = {"learning_rate": {"class_name": "PolynomialDecay"}}
     recipe = recipe_of(optimizer={"config": config})
@@ -120,6 +139,17 @@ def test_sections_are_the_keyword_arguments_of_what_they_build(section, built):
         ({"rollouts": {"temperature": float("nan")}}, "must be a number. Received: rollouts.temperature=nan"),
         ({"rollouts": {"temperature": 10**400}}, "must be a number. Received: rollouts.temperature=1"),
         ({"rollouts": {"top_p": 1.5}}, "must be above 0 and at most 1. Received: rollouts.top_p=1.5"),
+        ({"rollouts": {"min_p": 0}}, "must be above 0 and at most 1. Received: rollouts.min_p=0"),
+        ({"rollouts": {"min_p": 1.01}}, "must be above 0 and at most 1. Received: rollouts.min_p=1.01"),
+        ({"rollouts": {"max_rows": 0}}, "must be at least 1. Received: rollouts.max_rows=0"),
+        ({"rollouts": {"max_rows": 2.5}}, 'must be an integer or "none". Received: rollouts.max_rows=2.5'),
+        (
+            {"rollouts": {"stop_strings": ["</answer>", ""]}},
+            "rollouts.stop_strings must be texts, none of them empty. Received: rollouts.stop_strings=['</answer>', '']",
+        ),
+        ({"rollouts": {"stop_strings": "</answer>"}}, "must be a list of strings. Received: rollouts.stop_strings='</a"),
+        ({"rollouts": {"stop_strings": [3]}}, "must be a list of strings. Received: rollouts.stop_strings=[3]"),
+        ({"rollouts": {"quantization": "int4"}}, "must be \"int8\" or \"none\". Received: rollouts.quantization='int4'"),
         ({"rollouts": {"top_k": "all"}}, "must be an integer or \"none\". Received: rollouts.top_k='all'"),
         ({"rollouts": {"advantage_scale": "mean"}}, 'must be "std" or "none". Received'),
         ({"loss": {"clip_range": [0.2, -0.1]}}, "must be above 0. Received: loss.clip_range=[0.2, -0.1]"),
@@ -235,6 +265,7 @@ recipes = st.builds(
             "group_size": st.integers(2, 10**30),
             "mask_truncated": st.booleans(),
             "top_p": st.just("none") | st.floats(1e-9, 1),
+            "stop_strings": st.lists(text.filter(bool), max_size=3),
             "advantage_scale": st.sampled_from(["std", "none"]),
         },
     ),

@@ -1,8 +1,10 @@
 """`RolloutCallback` in a real `fit` of a tiny random model."""
 
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
+from keras_aha.stop_table import stop_token_ids
 from keras_aha.tasks.countdown import Countdown
 from keras_aha.tasks.task import Score
 
@@ -96,7 +98,7 @@ def begin(model, task, epoch=0, **settings):
 
 def test_fields_of_the_rollout(trained, task):
     model, _, recorder, _ = trained
-    stops = model.stop_token_ids(STOPS)
+    stops = stop_token_ids(model.tokenizer, STOPS)
     for rollout in recorder.rollouts:
         prompt_length = rollout.token_ids.shape[1] - 8
         assert prompt_length % 16 == 0
@@ -153,6 +155,42 @@ def test_truncated_completions_can_be_left_out_of_the_loss(trained, task):
     )
 
 
+def test_settings_reach_the_sampler(trained, task, monkeypatch):
+    model, seen, generate = trained[0], {}, trained[0].generate
+
+    def spy(token_ids, padding_mask, **settings):
+        seen.update(settings)
+        return generate(token_ids, padding_mask, **{**settings, "warm_up": False})
+
+    monkeypatch.setattr(model, "generate", spy)
+    sampling = dict(top_k=50, top_p=0.9, min_p=0.01, stop_strings=("e",), max_rows=4, quantization="int8")
+    rollout = begin(model, task, **sampling)
+    expected = sampling | SETTINGS
+    del expected["prompts_per_epoch"]
+    assert {name: seen[name] for name in expected} == expected
+    assert any("e" in text for text in rollout.texts)
+    for text, truncated in zip(rollout.texts, rollout.truncated, strict=True):
+        assert "e" not in text or not truncated
+
+
+def test_prompts_of_all_epochs_have_one_length(model, monkeypatch):
+    """That of the longest to come, in the last epoch."""
+
+    class Growing(DigitHunt):
+        def problem(self, index):
+            return index
+
+        def prompt(self, problem):
+            return "x" * (5 * problem)
+
+    seen = []
+    monkeypatch.setattr(model, "generate", lambda token_ids, padding_mask, **_: seen.append(token_ids.shape) or 1 / 0)
+    rollouts = RolloutCallback(Growing(num_numbers=3), **SETTINGS)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(rollouts.dataset, epochs=5, callbacks=[rollouts], verbose=0)
+    assert seen == [(2, 48)]  # 45 letters of problem 9 and the begin-token
+
+
 def test_advantages_without_scale(trained, task):
     rollout = begin(trained[0], task, advantage_scale=None)
     groups = rollout.rewards.reshape(2, 4)
@@ -195,15 +233,27 @@ def test_kl_is_exactly_0_while_the_adapters_are(trained):
 def test_same_seed_same_logs(trained, fit):
     _, _, recorder, again = fit(2)
     for name, values in trained[3].items():
-        if "second" not in name:
+        if "second" not in name and name != "compiles":
             assert again[name] == values[:2], name
     assert recorder.rollouts[1].texts == trained[2].rollouts[1].texts
 
 
 def test_nothing_is_compiled_again(trained):
-    counts = trained[2].counts
-    assert counts[0] > 0
-    assert counts[1:] == [counts[1]] * (EPOCHS - 1)
+    """Whatever the lengths of completions, which the epochs' mean lengths say are not the same."""
+    counts, history = trained[2].counts, trained[3]
+    assert history["compiles"] == [counts[0], 0, 0, 0] and counts[0] > 0
+    assert counts == [counts[0]] * EPOCHS
+    assert len(set(history["completion_length"])) > 1
+
+
+def test_evaluations_share_in_that(model, task):
+    """Where each kind has happened once."""
+    rollouts = RolloutCallback(task, **SETTINGS)
+    settings = dict(samples=2, max_completion_length=8, stop_tokens=STOPS, max_rows=4)
+    evaluation = EvaluateCallback(task.held_out(5), every=1, **settings)
+    history = model.fit(rollouts.dataset, epochs=EPOCHS, callbacks=[evaluation, rollouts], verbose=0).history
+    assert history["compiles"][0] > 0 and history["compiles"][1:] == [0] * (EPOCHS - 1)
+    assert len(history["val_greedy_accuracy"]) == EPOCHS
 
 
 def test_several_updates_on_one_rollout(fit, task):

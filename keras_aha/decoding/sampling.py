@@ -46,23 +46,27 @@ def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTM
         log-prob is of the full softmax at `temperature` (at 1 where it is 0), whatever may be drawn.
     """
     logits = logits / jnp.where(temperature > 0, temperature, 1.0)
-    log_probs = jax.nn.log_softmax(logits)
     noise = jax.vmap(lambda key, p: jax.random.gumbel(jax.random.fold_in(key, p), logits.shape[1:]))(keys, positions)
-    candidates = jnp.where(_allowed(log_probs, sampling), log_probs, -jnp.inf)
-    token_ids = jnp.argmax(candidates + jnp.where(temperature > 0, noise, 0.0), axis=-1).astype("int32")
-    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1) if sampling.entropy else jnp.zeros(len(logits))
-    return token_ids, jnp.take_along_axis(log_probs, token_ids[:, None], axis=-1)[:, 0], entropy
+    token_ids = jnp.argmax(_restricted(logits, sampling) + jnp.where(temperature > 0, noise, 0.0), axis=-1)
+    # Not by log_softmax: in `(B, V)` nothing is kept but the logits, which at Gemma's V are large.
+    total = jax.nn.logsumexp(logits, axis=-1)
+    log_probs = jnp.take_along_axis(logits, token_ids[:, None], axis=-1)[:, 0] - total
+    entropy = total - jnp.sum(jax.nn.softmax(logits) * logits, axis=-1) if sampling.entropy else jnp.zeros(len(logits))
+    return token_ids.astype("int32"), log_probs, entropy
 
 
-def _allowed(log_probs, sampling: Sampling):
-    """Which tokens may be drawn, `(B, V)` bool: each limit sees the full softmax, and all of them must hold."""
-    allowed = jnp.ones(log_probs.shape, bool)
+def _restricted(logits, sampling: Sampling):
+    """`logits`, -inf at tokens that may not be drawn: each limit sees the full softmax, and all of them must hold."""
+    allowed = logits
     if sampling.top_k is not None:
-        allowed &= log_probs >= jax.lax.top_k(log_probs, sampling.top_k)[0][:, -1:]
+        allowed = jnp.where(logits >= jax.lax.top_k(logits, sampling.top_k)[0][:, -1:], allowed, -jnp.inf)
     if sampling.top_p is not None:
-        ordered = jnp.sort(log_probs, axis=-1, descending=True)
-        before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
-        allowed &= log_probs >= jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        probabilities = jax.nn.softmax(ordered)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        least = jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
+        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
     if sampling.min_p is not None:
-        allowed &= log_probs >= jnp.max(log_probs, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
+        least = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
+        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
     return allowed
