@@ -30,9 +30,8 @@ import jax
 import jax.numpy as jnp
 import keras
 import keras_hub
-from jax.experimental import topologies
-
 from hlo_traffic import hbm_traffic
+from jax.experimental import topologies
 
 VOCABULARY = 256_000
 

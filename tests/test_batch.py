@@ -1,11 +1,11 @@
 """Who is where in a batch, while rows die, move, grow and wait."""
 
+from types import SimpleNamespace
+
 from keras_aha.decoding import batch as batches
 from keras_aha.decoding import buckets, decoder_for, generate, programs, row_keys
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.buckets import Bucket
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest

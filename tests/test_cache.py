@@ -68,7 +68,7 @@ def test_write_keeps_the_dtype():
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("length", (1, 4, 6))
 def test_from_columns(length, size):
-    """Of a prompt that begins at any position, the ring holds the last `size` tokens, in the slots of their positions."""
+    """Of a prompt that begins anywhere, the ring holds the last `size` tokens in the slots of their positions."""
     firsts = jnp.arange(10)
     columns = jnp.stack([jnp.asarray(ring_of(range(first, first + length))) for first in range(10)])
     rings = np.asarray(jax.vmap(lambda columns, first: cache.from_columns(columns, first, size))(columns, firsts))

@@ -67,7 +67,8 @@ def test_sampling_settings_reach_rollouts_and_evaluation(recipe):
     assert {name: experiment.rollouts.sampling[name] for name in expected} == expected
     # Held-out problems are for the policy as it is: its full softmax, its own weights.
     evaluation = experiment.evaluation.sampling
-    assert {name: evaluation.get(name) for name in expected} == expected | dict.fromkeys(["min_p", "top_k", "quantization"])
+    absent = dict.fromkeys(["min_p", "top_k", "quantization"])
+    assert {name: evaluation.get(name) for name in expected} == expected | absent
 
 
 def test_the_seed_decides_adapters_and_problems_but_not_what_is_held_out(recipe):

@@ -84,7 +84,7 @@ def scaled(backbone):
 
 @pytest.fixture(scope="module")
 def rows():
-    """`(token_ids, starts)`: two groups of two, whose prompts of 9 and 6 tokens are left-padded, with 12 tokens more."""
+    """`(token_ids, starts)`: two groups of two, prompts of 9 and 6 tokens, left-padded, with 12 tokens more."""
     starts = np.array([0, 0, 3, 3], "int32")
     token_ids = np.random.default_rng(0).integers(1, 200, (4, PROMPT + LENGTH)).astype("int32")
     token_ids[1::2, :PROMPT] = token_ids[::2, :PROMPT]

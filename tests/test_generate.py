@@ -1,13 +1,13 @@
 """The segment loop: whatever way a batch takes through its shapes, each row's tokens are those of its own keys."""
 
+from typing import NamedTuple
+
 from keras_aha.decoding import batch as batches
 from keras_aha.decoding import buckets, decoder_for, generate, programs, row_keys
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.sampling import Sampling
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.policy_sampler import PolicySampler
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -345,7 +345,7 @@ def test_completions_of_one_token(case, expected, one_bucket):
 def test_progress_is_reported(case, one_bucket):
     for settings in ({}, {"max_rows": 24}):
         calls = []
-        completions = case.run(on_segment=lambda rows, tokens: calls.append((rows, tokens)), **settings)
+        completions = case.run(on_segment=lambda *numbers, calls=calls: calls.append(numbers), **settings)
         assert calls == sorted(calls, key=lambda call: (-call[0], call[1]))
         assert calls[-1] == (0, completions.lengths.sum())
 

@@ -57,10 +57,11 @@ def test_a_prompt_over_the_limit_is_an_error(model, prompts):
 
 
 def test_detokenize_leaves_the_stop_token_out(model, prompts):
+    stops = tuple("abcdefghijklmnop")
     completions = model.generate(
-        *model.tokenize(prompts), group_size=2, max_completion_length=12, stop_tokens=tuple("abcdefghijklmnop"), seed=1
+        *model.tokenize(prompts), group_size=2, max_completion_length=12, stop_tokens=stops, seed=1
     )
-    texts = model.detokenize(completions)
+    texts = model.detokenize(completions, stops)
     assert len(texts) == 6
     for text, ids, length, stopped in zip(
         texts, completions.token_ids, completions.lengths, completions.stopped, strict=True

@@ -68,9 +68,7 @@ def test_stop_strings_and_stop_tokens(model, completions):
     tokenizer = model.tokenizer
     stop_ids = stop_token_ids(tokenizer, STOP_TOKENS)
     ends = []
-    for ids, length, reason in zip(
-        completions.token_ids, completions.lengths, completions.finish_reasons, strict=True
-    ):
+    for ids, length, reason in zip(completions.token_ids, completions.lengths, completions.finish_reasons, strict=True):
         before, whole = tokenizer.detokenize([ids[: length - 1].tolist(), ids[:length].tolist()])
         assert not any(string in before for string in STOP_STRINGS)
         assert not np.isin(ids[: length - 1], stop_ids).any()
@@ -84,7 +82,8 @@ def test_stop_strings_and_stop_tokens(model, completions):
 
 def test_a_stop_string_may_be_spread_over_tokens(model, completions):
     tokenizer = model.tokenizer
-    last_two = [ids[length - 2 : length] for ids, length in zip(completions.token_ids, completions.lengths, strict=True)]
+    pairs = zip(completions.token_ids, completions.lengths, strict=True)
+    last_two = [ids[length - 2 : length] for ids, length in pairs]
     texts = [tokenizer.detokenize([ids[:1].tolist(), ids[1:].tolist()]) for ids in last_two if len(ids) == 2]
     across = [f"{first[-1:]}{second[:1]}" in STOP_STRINGS for first, second in texts]
     within = [any(string in second for string in STOP_STRINGS) for _, second in texts]

@@ -105,7 +105,7 @@ def test_neighbours_are_independent():
         assert abs(agree.mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / agree.size)
 
 
-@pytest.mark.parametrize("options", [dict(top_k=1), dict(top_p=1e-6), dict(top_p=0.3), dict(min_p=1.0), dict(min_p=0.95)])
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"top_p": 1e-6}, {"top_p": 0.3}, {"min_p": 1.0}, {"min_p": 0.95}])
 def test_the_best_token_is_always_allowed(options):
     assert np.unique(draw(**options)[0]).tolist() == [0]
 

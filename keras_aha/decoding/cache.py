@@ -20,7 +20,7 @@ def write(ring, new, index):
 
 
 def from_columns(columns, position, size: int):
-    """A ring of `size` slots with what it can hold of `columns`, `(R, K, L, H)`, of the positions from `position` on."""
+    """A ring of `size` slots with what it holds of `columns`, `(R, K, L, H)`, of the positions from `position` on."""
     length = columns.shape[2]
     return jnp.take(columns, (held_positions(size, position + length - 1) - position) % length, axis=2)
 
