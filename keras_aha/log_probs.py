@@ -31,7 +31,10 @@ def completion_log_probs(policy, token_ids, padding_mask, completion_length: int
             "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
             f"Received: policy={type(policy).__name__}"
         )
-    hidden = policy.backbone({"token_ids": token_ids, "padding_mask": padding_mask})
+    inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
+    if "position_ids" in policy.backbone.input:  # Gemma 4, whose RoPE is relative too
+        inputs["position_ids"] = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
+    hidden = policy.backbone(inputs)
     hidden = hidden[:, -completion_length - 1 : -1]
     targets = token_ids[:, -completion_length:]
 

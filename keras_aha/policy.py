@@ -14,6 +14,11 @@ _KAGGLE = (
     "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
     "at https://www.kaggle.com/models/keras/gemma2"
 )
+# Models that see or hear as well. A policy is loaded without those encoders, which cost memory and want inputs.
+_ENCODERS = {
+    keras_hub.models.Gemma3CausalLM: ("vision_encoder",),
+    keras_hub.models.Gemma4CausalLM: ("vision_encoder", "audio_encoder"),
+}
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
@@ -33,7 +38,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         raise RecipeError(
             f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
         ) from None
-    policy = _load(keras_hub.models.CausalLM, recipe.model.preset, dtype=recipe.model.dtype)
+    policy = _load_text_model(recipe)
     if adapters and recipe.lora.rank:
         _enable_lora(policy.backbone, recipe.lora)
     return policy
@@ -81,6 +86,16 @@ def _find(preset: str) -> str:
         f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
         f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
     )
+
+
+def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
+    model = recipe.model
+    tokenizer = load_tokenizer(recipe)
+    for kind, encoders in _ENCODERS.items():
+        if tokenizer.backbone_cls is kind.backbone_cls:
+            backbone = _load(kind.backbone_cls, model.preset, dtype=model.dtype, **dict.fromkeys(encoders))
+            return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
+    return _load(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
 
 
 def _load(kind, preset: str, **kwargs):

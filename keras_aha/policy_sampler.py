@@ -43,7 +43,7 @@ class PolicySampler:
         top_p: float | None = None,
         min_p: float | None = None,
         entropy: bool = False,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
         quantization: str | None = None,

@@ -81,7 +81,7 @@ class Rollouts:
     top_k: int | None = _at_least(1, default=None)
     top_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
     min_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
-    stop_tokens: tuple[str, ...] = ("<end_of_turn>",)
+    stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>")
     stop_strings: tuple[str, ...] = _rule("texts, none of them empty", bool, default=())
     max_rows: int | None = _at_least(1, default=None)  # decoded at a time
     quantization: str | None = _rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample

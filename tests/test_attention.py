@@ -1,6 +1,6 @@
 """Attention over one or two arrays of keys and values, against plain NumPy in float64."""
 
-from keras_aha.decoding.attention import attend
+from keras_aha.decoding.attention import attend, scaled
 
 import jax
 import numpy as np
@@ -62,18 +62,18 @@ def exact(layer, query, parts):
 )
 def test_equals_the_definition(layer, shapes):
     query, parts = make_parts(*shapes)
-    output = jax.jit(lambda *arrays: attend(layer, *arrays))(query, parts)
+    output = jax.jit(lambda query, parts: attend(layer, scaled(layer, query), parts))(query, parts)
     assert output.dtype == "float32"
     np.testing.assert_allclose(output, exact(layer, query, parts), atol=2e-6)
 
 
 def test_what_is_not_visible_does_not_matter(layer):
     query, parts = make_parts((2, 5), (6, 3))
-    expected = attend(layer, query, parts)
+    expected = attend(layer, scaled(layer, query), parts)
     for keys, values, visible in parts:
         visible[..., -1] = False
         keys[:, :, -1], values[:, :, -1] = 1e4, 1e4
-    changed = attend(layer, query, parts)
+    changed = attend(layer, scaled(layer, query), parts)
     np.testing.assert_allclose(changed, exact(layer, query, parts), atol=2e-6)
     assert np.abs(changed - expected).max() > 0.1  # until now it did
 
@@ -81,6 +81,6 @@ def test_what_is_not_visible_does_not_matter(layer):
 def test_a_cache_of_another_dtype(layer):
     query, parts = make_parts((2, 5), (6, 3))
     rounded = [(keys.astype("bfloat16"), values.astype("bfloat16"), visible) for keys, values, visible in parts]
-    output = attend(layer, query, rounded)
+    output = attend(layer, scaled(layer, query), rounded)
     assert output.dtype == "float32"
     np.testing.assert_allclose(output, exact(layer, query, rounded), atol=2e-6)

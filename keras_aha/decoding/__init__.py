@@ -4,6 +4,7 @@ from keras_aha.decoding.causal_lm import generate_with_cache
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
+from keras_aha.decoding.gemma4_decoder import Gemma4Decoder
 from keras_aha.decoding.gemma_decoder import GemmaDecoder
 from keras_aha.decoding.generate import generate
 from keras_aha.decoding.sampling import Sampling, row_keys
@@ -19,4 +20,6 @@ def decoder_for(backbone) -> Decoder | None:
         return GemmaDecoder(backbone)
     if isinstance(backbone, keras_hub.models.Gemma3Backbone):
         return Gemma3Decoder(backbone)
+    if isinstance(backbone, keras_hub.models.Gemma4Backbone):
+        return Gemma4Decoder(backbone)
     return None

@@ -3,12 +3,19 @@
 import jax.numpy as jnp
 
 
+def scaled(attention, query):
+    """Queries `(B, t, N, H)` times the scale of `attention`, as Gemma, Gemma 2 and Gemma 3 have one."""
+    heads, head_dim = query.shape[2:]
+    normalize = head_dim if attention.query_head_dim_normalize else attention.hidden_dim // heads
+    return query * jnp.asarray(normalize**-0.5, query.dtype)
+
+
 def attend(attention, query, parts):
     """What each query reads from keys and values that may lie in several arrays.
 
     Args:
-        attention: keras-hub's attention layer, whose scale, soft cap and softmax are used.
-        query: `(B, t, N, H)`.
+        attention: keras-hub's attention layer, whose soft cap and softmax are used.
+        query: `(B, t, N, H)`, scaled.
         parts: `(keys, values, visible)` triples: `(X, K, S, H)` twice, and `(B, t, S)` bool. X divides B: row b reads
             from array row b // (B / X), which is how the rows of a group share their prompt.
 
@@ -17,8 +24,6 @@ def attend(attention, query, parts):
     """
     batch, length, heads, head_dim = query.shape
     kv_heads = parts[0][0].shape[1]
-    normalize = head_dim if attention.query_head_dim_normalize else attention.hidden_dim // heads
-    query = query * jnp.asarray(normalize**-0.5, query.dtype)
     query = query.reshape(batch, length, kv_heads, -1, head_dim)
     logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
     if attention.logit_soft_cap is not None:

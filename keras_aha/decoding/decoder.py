@@ -38,12 +38,18 @@ class Decoder(abc.ABC):
         self.backbone = backbone
 
     @property
-    @abc.abstractmethod
+    def cached_layers(self) -> list:
+        """The layers that have keys and values."""
+        return self.backbone.transformer_layers
+
+    @property
     def windows(self) -> tuple[int | None, ...]:
-        """Each layer's sliding window, in tokens; `None` where it sees everything."""
+        """The sliding window of each cached layer, in tokens; `None` where it sees everything."""
+        attentions = [layer.attention for layer in self.cached_layers]
+        return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
 
     def ring_sizes(self, slots: int) -> tuple[int, ...]:
-        """How many of `slots` positions each layer keeps: no more than its window."""
+        """How many of `slots` positions each cached layer keeps: no more than its window."""
         return tuple(slots if window is None else min(slots, window) for window in self.windows)
 
     @abc.abstractmethod
@@ -54,7 +60,8 @@ class Decoder(abc.ABC):
             token_ids: `(B, t)` int32.
             position: int32 scalar, of the first of them.
             attend: called once a layer, in order, as `attend(attention, query, key, value)`: keras-hub's attention
-                layer, `(B, t, N, H)` and twice `(B, t, K, H)`, rotated; returns `(B, t, N, H)`.
+                layer, `(B, t, N, H)` and twice `(B, t, K, H)`, rotated, the query scaled; returns `(B, t, N, H)`. A
+                layer that is not cached reads the keys and values of cached layer i: `attend(attention, query, layer=i)`.
 
         Returns:
             Final hidden states `(B, t, D)`.
@@ -79,14 +86,15 @@ class Decoder(abc.ABC):
         age = positions[:, None] - positions
         cache = []
 
-        def attend_to_prompt(attention, query, key, value):
-            window = self.windows[len(cache)]
+        def attend_to_prompt(attention, query, key=None, value=None, layer=None):
+            if layer is None:
+                layer = len(cache)
+                cache.append((jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)))
+            window = self.windows[layer]
             visible = (age >= 0) & (positions >= starts[:, None, None])
             if window is not None:
                 visible &= age < window
-            keys, values = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-            cache.append((keys, values))
-            return attend(attention, query, [(keys, values, visible)])
+            return attend(attention, query, [(*cache[layer], visible)])
 
         return self.forward(token_ids, position, attend_to_prompt)[:, -1], tuple(cache)
 
@@ -105,12 +113,12 @@ class Decoder(abc.ABC):
         """
         new_cache = []
 
-        def attend_to_cache(attention, query, key, value):
-            layer = len(new_cache)
-            keys, values = cache[layer]
-            keys = write(keys, jnp.swapaxes(key, 1, 2), index)
-            values = write(values, jnp.swapaxes(value, 1, 2), index)
-            new_cache.append((keys, values))
+        def attend_to_cache(attention, query, key=None, value=None, layer=None):
+            if layer is None:
+                layer = len(new_cache)
+                new = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
+                new_cache.append(tuple(write(*pair, index) for pair in zip(cache[layer], new, strict=True)))
+            keys, values = new_cache[layer]
             oldest = starts if prompt is None else jnp.maximum(starts, prompt.length)
             # A ring of a layer with a window is no longer than the window: what it holds is in sight.
             parts = [(keys, values, _at_least(held_positions(keys.shape[2], index), oldest))]

@@ -1,5 +1,6 @@
 """Gemma 3."""
 
+from keras_aha.decoding.attention import scaled
 from keras_aha.decoding.decoder import Decoder
 
 import jax.numpy as jnp
@@ -27,11 +28,6 @@ class Gemma3Decoder(Decoder):
             )
         super().__init__(backbone)
 
-    @property
-    def windows(self):
-        attentions = [layer.attention for layer in self.backbone.transformer_layers]
-        return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
-
     def forward(self, token_ids, position, attend):
         x = self.backbone.token_embedding(token_ids)
         x = x * jnp.sqrt(self.backbone.hidden_dim).astype(x.dtype)
@@ -42,7 +38,7 @@ class Gemma3Decoder(Decoder):
             if attention.use_query_key_norm:
                 query, key = attention.query_norm(query), attention.key_norm(key)
             query, key = attention._apply_rope(query, position), attention._apply_rope(key, position)
-            y = attention.output_dense(attend(attention, query, key, attention.value_dense(y)))
+            y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
             x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
             y = layer.pre_ffw_norm(x)
             y = layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(y), approximate=True) * layer.gating_ffw_2(y))

@@ -1,5 +1,6 @@
 """Gemma, CodeGemma and Gemma 2."""
 
+from keras_aha.decoding.attention import scaled
 from keras_aha.decoding.decoder import Decoder
 
 import jax.numpy as jnp
@@ -9,11 +10,6 @@ import keras
 class GemmaDecoder(Decoder):
     """Drives a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds post-norms, soft caps, windows."""
 
-    @property
-    def windows(self):
-        attentions = [layer.attention for layer in self.backbone.transformer_layers]
-        return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
-
     def forward(self, token_ids, position, attend):
         x = self.backbone.token_embedding(token_ids)
         x = x * jnp.sqrt(self.backbone.hidden_dim).astype(x.dtype)
@@ -22,7 +18,7 @@ class GemmaDecoder(Decoder):
             y = layer.pre_attention_norm(x)
             query = attention._apply_rope(attention.query_dense(y), position)
             key = attention._apply_rope(attention.key_dense(y), position)
-            y = attention.output_dense(attend(attention, query, key, attention.value_dense(y)))
+            y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
             x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
             y = layer.pre_ffw_norm(x)
             y = layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(y), approximate=True) * layer.gating_ffw_2(y))

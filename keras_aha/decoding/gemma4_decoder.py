@@ -1,0 +1,79 @@
+"""Gemma 4."""
+
+from keras_aha.decoding.decoder import Decoder
+
+import jax.numpy as jnp
+import keras
+
+
+class Gemma4Decoder(Decoder):
+    """Decodes text with a `keras_hub.models.Gemma4Backbone` (keras-hub 0.32); its encoders of images and audio are left alone.
+
+    Beside Gemma 3, values are normalised too and queries are not scaled; heads and RoPE of layers with and without a
+    window differ; the last layers may read the keys and values of earlier ones; each layer may have an embedding of its
+    own, and experts.
+
+    Args:
+        backbone: see `Decoder`.
+
+    Raises:
+        ValueError: if the backbone's attention is bidirectional, or if it is an assistant, whose layers have no keys.
+    """
+
+    def __init__(self, backbone):
+        if backbone.use_bidirectional_attention or backbone.num_kv_shared_layers == backbone.num_layers:
+            raise ValueError(
+                "A backbone with bidirectional attention, or an assistant's, cannot generate by itself. "
+                f"Received: backbone={backbone.name}, with "
+                f"use_bidirectional_attention={backbone.use_bidirectional_attention} and "
+                f"num_kv_shared_layers={backbone.num_kv_shared_layers} of {backbone.num_layers}"
+            )
+        super().__init__(backbone)
+
+    @property
+    def cached_layers(self):
+        return [layer for layer in self.backbone.transformer_layers if not layer.is_kv_shared_layer]
+
+    def forward(self, token_ids, position, attend):
+        x = self.backbone.token_embedding(token_ids)
+        x = x * jnp.sqrt(self.backbone.hidden_dim).astype(x.dtype)
+        layers = self.backbone.transformer_layers
+        for layer, embedding in zip(layers, self._embeddings(token_ids, x), strict=True):
+            x = x + layer.post_attention_norm(_attention(layer, layer.pre_attention_norm(x), position, attend))
+            x = x + layer.post_ffw_norm(_feed_forward(layer, x))
+            if embedding is not None:
+                y = keras.activations.gelu(layer.per_layer_input_gate(x), approximate=True) * embedding
+                x = x + layer.post_per_layer_input_norm(layer.per_layer_up_proj(y))
+            x = x * keras.ops.cast(layer.layer_scalar, x.dtype)
+        return self.backbone.layer_norm(x)
+
+    def _embeddings(self, token_ids, x):
+        """What each layer is told about the tokens, `(B, t, E)`; `None` where the model has no such thing."""
+        backbone, size = self.backbone, self.backbone.hidden_size_per_layer_input
+        if not size:
+            return [None] * backbone.num_layers
+        embeddings = jnp.split(backbone.per_layer_token_embedding(token_ids) * size**0.5, backbone.num_layers, axis=-1)
+        projected = backbone.per_layer_model_projection(x) * backbone.hidden_dim**-0.5
+        projected = jnp.split(projected, backbone.num_layers, axis=-1)
+        pairs = zip(projected, embeddings, strict=True)
+        return [(backbone.per_layer_projection_norm(p) + embedding) * 2**-0.5 for p, embedding in pairs]
+
+
+def _attention(layer, x, position, attend):
+    attention = layer.attention
+    query = attention._apply_rope(attention.query_norm(attention.query_dense(x)), position)
+    if layer.is_kv_shared_layer:
+        return attention.output_dense(attend(attention, query, layer=layer.kv_shared_layer_index))
+    key = attention.key_dense(x)
+    value = attention.value_norm(key if attention.attention_k_eq_v else attention.value_dense(x))
+    key = attention._apply_rope(attention.key_norm(key), position)
+    return attention.output_dense(attend(attention, query, key, value))
+
+
+def _feed_forward(layer, x):
+    y = layer.pre_ffw_norm(x)
+    y = layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(y), approximate=True) * layer.gating_ffw_2(y))
+    if not layer.enable_moe_block:
+        return y
+    experts = layer.moe_expert_bank(layer.pre_ffw_norm_moe(x).reshape(-1, x.shape[-1]), layer.moe_router(x))
+    return layer.post_ffw_norm_dense(y) + layer.post_ffw_norm_moe_path(experts.reshape(x.shape))
