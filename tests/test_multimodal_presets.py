@@ -6,8 +6,6 @@ from keras_aha.recipe import Recipe
 from keras_aha.tiny_gemma import vocabulary
 
 import keras_hub
-from keras_hub.src.models.gemma3.gemma3_vision_encoder import Gemma3VisionEncoder
-from keras_hub.src.models.gemma4.gemma4_vision_encoder import Gemma4VisionEncoder
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,7 +33,7 @@ def proto(*tokens):
 
 def gemma_3():
     serialized, size = proto("<img>", "<start_of_image>", "<end_of_image>")
-    encoder = Gemma3VisionEncoder(
+    encoder = keras_hub.models.Gemma3VisionEncoder(
         image_size=16,
         patch_size=4,
         num_heads=2,
@@ -53,7 +51,7 @@ def gemma_3():
 
 def gemma_4():
     serialized, size = proto("<|image>", "<|image|>", "<image|>", "<|video|>")
-    encoder = Gemma4VisionEncoder(
+    encoder = keras_hub.models.Gemma4VisionEncoder(
         image_size=16,
         patch_size=4,
         pool_size=2,

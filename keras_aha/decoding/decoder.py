@@ -61,7 +61,7 @@ class Decoder(abc.ABC):
             position: int32 scalar, of the first of them.
             attend: called once a layer, in order, as `attend(attention, query, key, value)`: keras-hub's attention
                 layer, `(B, t, N, H)` and twice `(B, t, K, H)`, rotated, the query scaled; returns `(B, t, N, H)`. A
-                layer that is not cached reads the keys and values of cached layer i: `attend(attention, query, layer=i)`.
+                layer that is not cached reads what cached layer i has, `attend(attention, query, layer=i)`.
 
         Returns:
             Final hidden states `(B, t, D)`.

@@ -7,7 +7,7 @@ import keras
 
 
 class Gemma4Decoder(Decoder):
-    """Decodes text with a `keras_hub.models.Gemma4Backbone` (keras-hub 0.32); its encoders of images and audio are left alone.
+    """Decodes text with a `keras_hub.models.Gemma4Backbone`; its encoders of images and audio are left alone.
 
     Beside Gemma 3, values are normalised too and queries are not scaled; heads and RoPE of layers with and without a
     window differ; the last layers may read the keys and values of earlier ones; each layer may have an embedding of its
