@@ -50,7 +50,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy: bool = True,
         max_completion_length: int = 1024,
         temperature: float = 1.0,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = 256,
         seed: int = 0,

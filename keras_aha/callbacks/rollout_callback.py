@@ -24,7 +24,7 @@ class RolloutCallback(keras.callbacks.Callback):
 
     It adds to an epoch's logs: `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`,
     `zero_std_groups` (means over the rollout), `generated_tokens`, `tokens_per_second`, `rollout_seconds` and
-    `compiles`, the programs compiled since the epoch before ended: after the first epoch there should be none.
+    `compiles`, the programs compiled since that log was last written: after the first epoch there should be none.
 
     Args:
         task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before.
@@ -52,7 +52,7 @@ class RolloutCallback(keras.callbacks.Callback):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>",),
+        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
         quantization: str | None = None,
@@ -90,7 +90,7 @@ class RolloutCallback(keras.callbacks.Callback):
         )
         self.dataset = _RolloutDataset(updates_per_rollout)
         self._prompt_length = 0
-        self._warm = False
+        self._epochs = 0  # begun in this `fit`
         self._compiles = CompileCounter()
         self._logs = {}
 
@@ -100,19 +100,21 @@ class RolloutCallback(keras.callbacks.Callback):
         # All epochs have prompts of one length, so that no later one needs other programs.
         count = min(_PROMPTS_AHEAD, self.params["epochs"] * self.prompts_per_epoch)
         self._tokenize([self.task.prompt(problem) for problem in self._problems(0, count)])
-        self._warm = False
+        self._epochs = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         start = time.perf_counter()
+        if self._epochs == 1:
+            self._compiles.count = 0  # what other callbacks compiled at the first epoch's end belongs to it
         # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
         iteration = int(self.model.optimizer.iterations) // len(self.dataset)
         problems = self._problems(iteration * self.prompts_per_epoch, self.prompts_per_epoch)
         prompts = self._tokenize([self.task.prompt(problem) for problem in problems])
         with rollout_bar("rollout", self._rows) as on_segment:
             completions = self.model.generate(
-                *prompts, iteration=iteration, on_segment=on_segment, warm_up=not self._warm, **self.sampling
+                *prompts, iteration=iteration, on_segment=on_segment, warm_up=not self._epochs, **self.sampling
             )
-        self._warm = True
+        self._epochs += 1
         texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
         problems = [problem for problem in problems for _ in range(self.group_size)]
         scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
