@@ -200,7 +200,9 @@ class GRPOModel(keras.Model):
             padding_mask[i, length - len(row) :] = 1
         return token_ids, padding_mask
 
-    def detokenize(self, completions: Completions, stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>")) -> list[str]:
+    def detokenize(
+        self, completions: Completions, stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>")
+    ) -> list[str]:
         """The text of each completion, without the stop token that ended it; a stop string stays.
 
         Args:
