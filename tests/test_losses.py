@@ -223,7 +223,7 @@ def test_group_advantages_errors():
         group_advantages([1.0, 0.0], group_size=1)
     with pytest.raises(ValueError, match=r"Received: rewards\.shape=\(5,\), group_size=2"):
         group_advantages(np.zeros(5), group_size=2)
-    with pytest.raises(ValueError, match=r"`scale` must be one of 'std', None\. Received: scale='mad'"):
+    with pytest.raises(ValueError, match=r"`scale` must be one of 'std', 'batch', None\. Received: scale='mad'"):
         group_advantages([1.0, 0.0], group_size=2, scale="mad")
 
 
@@ -346,5 +346,5 @@ def test_functions_name_their_choices():
 
 def test_config_round_trip():
     config = {"clip_range": (0.2, 0.28), "kl_coef": 0.1, "kl_estimator": "k2", "ratio": "sequence"}
-    config["aggregation"] = "fixed_length"
+    config |= {"aggregation": "fixed_length", "delta": 3.0, "entropy_coef": 0.01, "importance_cap": 2.0}
     assert GRPOLoss(**GRPOLoss(**config).get_config()).get_config() == config
