@@ -315,7 +315,7 @@ def test_kl_gradients_are_those_documented():
         ({"clip_range": None}, r"Received: clip_range=None"),
         ({"kl_coef": -0.1}, r"`kl_coef` must be .* Received: kl_coef=-0\.1"),
         ({"kl_coef": "0"}, r"Received: kl_coef='0'"),
-        ({"kl_estimator": "k4"}, r"one of 'k1', 'k2', 'k3'\. Received: kl_estimator='k4'"),
+        ({"kl_estimator": "k4"}, r"one of 'k1', 'k2', 'k3', 'k1\+', 'k3\+'\. Received: kl_estimator='k4'"),
         ({"ratio": "word"}, r"one of 'token', 'sequence'\. Received: ratio='word'"),
         (
             {"aggregation": "mean"},

@@ -48,7 +48,7 @@ class GRPOLoss:
                 raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={coef!r}")
         if importance_cap is not None and not (is_number(importance_cap) and 1.0 <= importance_cap < math.inf):
             raise ValueError(
-                f"`importance_cap` must be None or a finite number, 1 or more. Received: importance_cap={importance_cap!r}"
+                f"`importance_cap` must be a finite number, 1 or more. Received: importance_cap={importance_cap!r}"
             )
         check_choice("kl_estimator", kl_estimator, token_terms.KL_ESTIMATORS)
         check_choice("ratio", ratio, token_terms.RATIOS)
