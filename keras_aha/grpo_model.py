@@ -1,5 +1,7 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
+import functools
+
 from keras_aha import lora
 from keras_aha.decoding import Completions
 from keras_aha.log_probs import completion_log_probs
@@ -7,20 +9,21 @@ from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.policy_sampler import PolicySampler
 from keras_aha.rollout import micro_batches
 from keras_aha.stop_table import stop_token_ids
+from keras_aha.trimming import trimmed
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-from keras import ops
 
-_METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm")
+_METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates")
 
 
 class GRPOModel(keras.Model):
     """Wraps a policy so that `compile` takes a `GRPOLoss` and `fit` takes rollouts.
 
     GRPO: arXiv:2402.03300. The reference policy is the policy with its adapters off, so it needs no second model.
+    Only where every weight is trained, and with a KL, a copy is kept.
 
     Args:
         policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, with a preprocessor, adapters enabled on its
@@ -38,6 +41,7 @@ class GRPOModel(keras.Model):
         self.policy = policy
         self.micro_batch_size = micro_batch_size
         self.rollout = None
+        self.reference = None
         self._sampler = PolicySampler(policy)
         # Where a layer is not built, `fit` draws a batch before the first rollout exists.
         if not policy.preprocessor.built:
@@ -52,20 +56,22 @@ class GRPOModel(keras.Model):
     def compile(self, optimizer="adamw", loss: GRPOLoss | None = None, **kwargs):
         """Configures training: `optimizer` as in Keras, `loss` a `GRPOLoss` (the default one where `None`).
 
+        Where the loss has a KL and there are no adapters to turn off, the policy as it is now is copied: that copy is
+        the reference.
+
         Raises:
-            ValueError: if the loss is something else, or needs a reference where there are no adapters to turn off.
+            ValueError: if the loss is something else.
         """
         loss = loss or GRPOLoss()
         if not isinstance(loss, GRPOLoss):
             raise ValueError(f"GRPOModel trains with a GRPOLoss. Received: loss={loss!r}")
-        if loss.kl_coef and not lora.has_adapters(self.policy):
-            raise ValueError(
-                "A KL to the reference needs adapters, whose absence is the reference: call "
-                f"policy.backbone.enable_lora(rank) first, or set kl_coef=0. Received: kl_coef={loss.kl_coef}"
-            )
         super().compile(optimizer=optimizer, loss=None, **kwargs)
         self.grpo_loss = loss
-        names = (*_METRICS, "kl") if loss.kl_coef else _METRICS
+        if loss.kl_coef and not lora.has_adapters(self.policy):
+            self.reference = _frozen_copy(self.policy)
+        names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
+        if loss.importance_cap:
+            names.append("importance_weight")
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.optimizer.build(self.trainable_variables)
 
@@ -79,6 +85,9 @@ class GRPOModel(keras.Model):
     def train_step(self, state, rollout):
         """One optimizer update from one rollout, its gradient accumulated over micro-batches.
 
+        An update whose loss or gradient is not finite is skipped: weights and moments stay as they are, and only the
+        optimizer's count of iterations goes on, so that the next rollout is another one.
+
         Args:
             state: trainable, non-trainable, optimizer and metric variables, as Keras's JAX trainer passes them.
             rollout: the arrays of `Rollout.batch()`, `(B, …)`.
@@ -89,58 +98,76 @@ class GRPOModel(keras.Model):
         trainable, non_trainable, optimizer_variables, metric_variables = state
         mask = rollout["completion_mask"]
         rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
-        gradient = jax.grad(self._loss, has_aux=True)
+
+        def gradient(micro_batch):
+            return jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
 
         def accumulate(total, micro_batch):
-            return jax.tree.map(jnp.add, total, gradient(trainable, non_trainable, micro_batch)), None
+            return jax.tree.map(jnp.add, total, trimmed(gradient, micro_batch)), None
 
         parts = micro_batches(rollout, self.micro_batch_size)
-        shapes = jax.eval_shape(gradient, trainable, non_trainable, jax.tree.map(lambda x: x[0], parts))
+        shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
         (gradients, sums), _ = jax.lax.scan(accumulate, zeros, parts)
 
-        trainable, optimizer_variables = self.optimizer.stateless_apply(optimizer_variables, gradients, trainable)
         tokens = jnp.maximum(jnp.sum(mask), 1.0)
         values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
         values["grad_norm"] = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
-        metric_variables = self._track(metric_variables, values)
+        finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["grad_norm"])
+        trainable, optimizer_variables = self._update(finite, gradients, trainable, optimizer_variables)
+        values["skipped_updates"] = 1.0 - finite
+        metric_variables = self._track(metric_variables, values, finite)
         return values, (trainable, non_trainable, optimizer_variables, metric_variables)
 
     def _loss(self, trainable, non_trainable, batch):
         """Loss of a micro-batch, and its metrics as sums over tokens."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         mask = batch["completion_mask"] > 0
-
-        def log_probs_of(trainable):
-            with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
-                return self._log_probs(batch)
-
-        ref_log_probs = None
-        if self.grpo_loss.kl_coef:
-            with lora.adapters_off(self.policy):
-                ref_log_probs = jax.lax.stop_gradient(log_probs_of(trainable)[0])
-            # Keeping activations for the backward pass makes XLA round otherwise; this way equal weights have KL 0.
-            log_probs_of = jax.checkpoint(log_probs_of)
-        log_probs, entropy = log_probs_of(trainable)
+        ref_log_probs, reference = None, self.policy if self.reference is None else self.reference
+        with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
+            if self.grpo_loss.kl_coef:
+                with lora.adapters_off(self.policy):
+                    ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
+            log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0)
         loss, metrics = self.grpo_loss(
-            log_probs, batch["old_log_probs"], batch["advantages"], mask, batch["weights"], ref_log_probs
+            log_probs,
+            batch["old_log_probs"],
+            batch["advantages"],
+            mask,
+            batch["weights"],
+            ref_log_probs,
+            entropy,
+            batch["sampler_log_probs"],
         )
-        gap = jnp.where(mask, jnp.abs(log_probs - batch["old_log_probs"]), 0.0)
+        gap = jnp.where(mask, jnp.abs(log_probs - batch["sampler_log_probs"]), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
         return loss, jax.lax.stop_gradient(metrics)
 
-    def _log_probs(self, batch):
+    def _log_probs(self, policy, batch, **settings):
         completion_length = batch["completion_mask"].shape[1]
         return completion_log_probs(
-            self.policy, batch["token_ids"], batch["padding_mask"], completion_length, batch["temperature"]
+            policy, batch["token_ids"], batch["padding_mask"], completion_length, batch["temperature"], **settings
         )
 
-    def _track(self, metric_variables, values):
-        """Updates the running means; `metric_variables` are those of `self.metrics`, two a metric."""
+    def _update(self, finite, gradients, trainable, optimizer_variables):
+        """The optimizer's step; where it is not `finite`, the clock goes on and nothing else changes."""
+        weights, moments = self.optimizer.stateless_apply(optimizer_variables, gradients, trainable)
+        clock = [variable is self.optimizer.iterations for variable in self.optimizer.variables]
+        weights = [jnp.where(finite, new, old) for new, old in zip(weights, trainable, strict=True)]
+        moments = [
+            new if moves else jnp.where(finite, new, old)
+            for new, old, moves in zip(moments, optimizer_variables, clock, strict=True)
+        ]
+        return weights, moments
+
+    def _track(self, metric_variables, values, finite):
+        """Updates the running means, of finite updates; `metric_variables` are those of `self.metrics`, two each."""
         updated, rest = [], list(metric_variables)
         for tracker in self.trackers:
             own, rest = rest[: len(tracker.variables)], rest[len(tracker.variables) :]
-            updated += tracker.stateless_update_state(own, values[tracker.name])
+            counts = True if tracker.name == "skipped_updates" else finite
+            value = jnp.where(counts, values[tracker.name], 0.0)
+            updated += tracker.stateless_update_state(own, value, sample_weight=counts)
         return updated
 
     # === Sampling ===
@@ -164,11 +191,30 @@ class GRPOModel(keras.Model):
             temperature: divides the logits.
 
         Returns:
-            `(B, C)` float32.
+            `(B, C)` float32, 0 where there is padding.
         """
-        temperatures = jnp.full(len(token_ids), temperature, "float32")
-        log_probs, _ = completion_log_probs(self.policy, token_ids, padding_mask, completion_length, temperatures)
-        return ops.convert_to_numpy(log_probs)
+        token_ids, padding_mask = np.asarray(token_ids, "int32"), np.asarray(padding_mask, "int32")
+        batch = {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "completion_mask": padding_mask[:, -completion_length:].astype("float32"),
+            "temperature": np.full(len(token_ids), temperature, "float32"),
+        }
+        size = self.micro_batch_size if len(token_ids) % (self.micro_batch_size or 1) == 0 else None
+        values = [variable.value for variable in self.policy.variables]
+        log_probs = self._teacher_forced(values, micro_batches(batch, size))
+        return np.asarray(log_probs).swapaxes(0, 1).reshape(len(token_ids), completion_length)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _teacher_forced(self, values, parts):
+        length = parts["completion_mask"].shape[2]
+
+        def padded(batch):
+            log_probs = jnp.where(batch["completion_mask"] > 0, self._log_probs(self.policy, batch)[0], 0.0)
+            return jnp.pad(log_probs, [(0, 0), (0, length - log_probs.shape[1])])
+
+        with keras.StatelessScope(list(zip(self.policy.variables, values, strict=True))):
+            return jax.lax.map(lambda batch: trimmed(padded, batch), parts)
 
     # === Text ===
 
@@ -214,3 +260,12 @@ class GRPOModel(keras.Model):
         known = self.tokenizer.vocabulary_size()  # a model's may be larger, and then some ids are no text
         rows = [row[:end] for row, end in zip(completions.token_ids, ends, strict=True)]
         return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])
+
+
+def _frozen_copy(policy):
+    """The policy as it is, in variables of its own that are not trained."""
+    backbone = type(policy.backbone).from_config(policy.backbone.get_config())
+    for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
+        variable.assign(jnp.array(source.value))  # a copy, or both would be donated
+    backbone.trainable = False
+    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor)

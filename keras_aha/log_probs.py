@@ -7,7 +7,9 @@ import keras_hub
 _CHUNK_ELEMENTS = 2**24  # logits held at a time: 64 MiB in float32
 
 
-def completion_log_probs(policy, token_ids, padding_mask, completion_length: int, temperature):
+def completion_log_probs(
+    policy, token_ids, padding_mask, completion_length: int, temperature, entropy_gradient: bool = False
+):
     """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
 
     Only the positions that predict completion tokens are unembedded, chunk by chunk; the backward pass computes each
@@ -19,9 +21,10 @@ def completion_log_probs(policy, token_ids, padding_mask, completion_length: int
         padding_mask: `(B, T)`, 1 at tokens.
         completion_length: C; the last C positions of `token_ids` are the completion.
         temperature: `(B,)` float32, divides the logits.
+        entropy_gradient: whether the entropy has one.
 
     Returns:
-        `(log_probs, entropy)`, both `(B, C)` float32, of the full softmax at that temperature. Entropy has no gradient.
+        `(log_probs, entropy)`, both `(B, C)` float32, in nats, of the full softmax at that temperature.
 
     Raises:
         ValueError: if the policy has embeddings of absolute positions, which padding on the left would shift.
@@ -42,7 +45,7 @@ def completion_log_probs(policy, token_ids, padding_mask, completion_length: int
         logits = policy.backbone.token_embedding(chunk[0], reverse=True).astype("float32")
         log_softmax = jax.nn.log_softmax(logits / temperature[:, None, None])
         log_probs = jnp.take_along_axis(log_softmax, chunk[1][..., None], axis=-1)[..., 0]
-        fixed = jax.lax.stop_gradient(log_softmax)
+        fixed = log_softmax if entropy_gradient else jax.lax.stop_gradient(log_softmax)
         return None, (log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1))
 
     chunks = (_split(hidden, policy.backbone.vocabulary_size), _split(targets, policy.backbone.vocabulary_size))

@@ -21,6 +21,7 @@ class Rollout:
         padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
         completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included.
         old_log_probs: `(B, C)` float32, of the policy that sampled, at the sampling temperature.
+        sampler_log_probs: `(B, C)` float32, the same by the sampler itself.
         advantages: `(B,)` float32.
         temperature: `(B,)` float32, what logits are divided by.
         rewards: `(B,)` float32.
@@ -32,6 +33,7 @@ class Rollout:
     padding_mask: np.ndarray
     completion_mask: np.ndarray
     old_log_probs: np.ndarray
+    sampler_log_probs: np.ndarray
     advantages: np.ndarray
     temperature: np.ndarray
     rewards: np.ndarray
@@ -42,12 +44,15 @@ class Rollout:
 
     def batch(self) -> dict[str, np.ndarray]:
         """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
-        names = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "advantages", "temperature")
+        names = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "sampler_log_probs")
+        names += ("advantages", "temperature")
         return {name: getattr(self, name) for name in names}
 
 
 def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
-    """Splits arrays `(B, …)` into `(B / micro_batch_size, micro_batch_size, …)`; `None` makes one micro-batch.
+    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one micro-batch.
+
+    Row i goes to micro-batch i mod M, so that where devices hold adjacent rows each of them has its share of each.
 
     Raises:
         ValueError: if the micro-batch size does not divide B.
@@ -57,4 +62,19 @@ def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
     if rows % size:
         divisors = ", ".join(str(d) for d in range(1, rows + 1) if rows % d == 0)
         raise ValueError(f"micro_batch_size must divide the {rows} rows of a step: {divisors}. Received: {size}")
-    return {name: array.reshape(rows // size, size, *array.shape[1:]) for name, array in batch.items()}
+    return {name: x.reshape(size, rows // size, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
+
+
+def by_length(batch: dict, micro_batch_size: int | None) -> dict:
+    """Reorders rows so that those of a micro-batch have completions of about one length; which costs least to train on.
+
+    Args:
+        batch: as `Rollout.batch` returns it, NumPy.
+        micro_batch_size: as for `micro_batches`.
+    """
+    mask = batch["completion_mask"] > 0
+    lengths = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)  # up to the last token that is trained on
+    order = np.argsort(np.where(mask.any(axis=1), lengths, 0), kind="stable")
+    size = micro_batch_size or len(order)
+    order = order.reshape(-1, size).T.ravel()  # adjacent ones into one micro-batch
+    return {name: x[order] for name, x in batch.items()}

@@ -136,17 +136,14 @@ def test_only_a_grpo_loss(model):
         model.compile("sgd", loss="mse")
 
 
-def test_a_kl_needs_adapters(make_policy):
-    with pytest.raises(ValueError, match="enable_lora.*Received: kl_coef=0.1"):
-        GRPOModel(make_policy("gemma")).compile("sgd", loss=GRPOLoss(kl_coef=0.1))
-
-
 def test_metrics(model):
     model.compile("sgd")
-    names = ["loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm"]
+    names = ["loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates"]
     assert [metric.name for metric in model.metrics] == names
     model.compile("sgd", loss=GRPOLoss(kl_coef=0.1))
     assert [metric.name for metric in model.metrics] == [*names, "kl"]
+    model.compile("sgd", loss=GRPOLoss(importance_cap=2.0))
+    assert [metric.name for metric in model.metrics] == [*names, "importance_weight"]
 
 
 # === Log-probs and adapters ===
@@ -167,31 +164,79 @@ def test_fresh_adapters_are_the_base_model_bit_for_bit(make_policy, rows):
 
 
 def test_log_probs(model, rows):
-    expected = log_probs_of(model.policy, rows)
+    expected = np.where(rows[1][:, -LENGTH:], log_probs_of(model.policy, rows), 0.0)
     np.testing.assert_allclose(model.log_probs(*rows, LENGTH), expected, atol=1e-5)
 
 
 # === Full fine-tuning ===
 
 
-def test_without_adapters_every_weight_learns(make_policy, rows, one_batch):
+@pytest.fixture
+def batch_of(rows):
+    """A function that makes a batch of two completions, one good and one bad, on which a policy is on-policy."""
+
+    def make(policy, **changes):
+        old_log_probs = np.asarray(log_probs_of(policy, rows))
+        batch = {
+            "token_ids": rows[0],
+            "padding_mask": rows[1],
+            "completion_mask": rows[1][:, -LENGTH:].astype("float32"),
+            "old_log_probs": old_log_probs,
+            "sampler_log_probs": old_log_probs,
+            "advantages": np.array([1.0, -1.0], "float32"),
+            "temperature": np.ones(2, "float32"),
+        }
+        return batch | changes
+
+    return make
+
+
+def test_without_adapters_every_weight_learns(make_policy, rows, one_batch, batch_of):
     policy = make_policy("gemma", num_layers=1)
     model = GRPOModel(policy)
-    model.compile(keras.optimizers.SGD(0.1), loss=GRPOLoss())
+    model.compile(keras.optimizers.SGD(0.1), loss=GRPOLoss(kl_coef=0.1))
     weights = [np.asarray(variable) for variable in policy.backbone.variables]
-    old_log_probs = np.asarray(log_probs_of(policy, rows))
-    mask = rows[1][:, -LENGTH:].astype("float32")
-    batch = {
-        "token_ids": rows[0],
-        "padding_mask": rows[1],
-        "completion_mask": mask,
-        "old_log_probs": old_log_probs,
-        "advantages": np.array([1.0, -1.0], "float32"),
-        "temperature": np.ones(2, "float32"),
-    }
-    logs = model.fit(one_batch(batch), verbose=0).history
+    batch = batch_of(policy)
+    logs = model.fit(one_batch(batch), epochs=2, verbose=0).history
     assert logs["ratio"][0] == pytest.approx(1.0, abs=1e-5)
     for variable, value in zip(policy.backbone.variables, weights, strict=True):
         assert np.any(value != np.asarray(variable)), variable.path
-    change = np.sum((np.asarray(log_probs_of(policy, rows)) - old_log_probs) * mask, axis=1)
+    change = np.asarray(log_probs_of(policy, rows)) - batch["old_log_probs"]
+    change = np.sum(change * batch["completion_mask"], axis=1)
     assert change[0] > 0 > change[1]  # the better row has become likelier, the worse one less
+    # The reference is a copy of what was there, made because of the KL.
+    assert logs["kl"][0] == pytest.approx(0.0, abs=1e-6) and logs["kl"][1] > 1e-4
+    for variable, value in zip(model.reference.backbone.variables, weights, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_no_reference_where_none_is_needed(make_policy, gemma):
+    for policy, kl_coef in ((make_policy("gemma"), 0.0), (gemma, 0.1)):
+        model = GRPOModel(policy)
+        model.compile("sgd", loss=GRPOLoss(kl_coef=kl_coef))
+        assert model.reference is None
+
+
+# === What is not finite ===
+
+
+@pytest.mark.parametrize(
+    "changes",
+    ({"old_log_probs": np.full((2, LENGTH), -1e6, "float32")}, {"advantages": np.array([np.inf, -1.0], "float32")}),
+)
+def test_an_update_that_is_not_finite_is_skipped(make_policy, one_batch, batch_of, changes):
+    policy = make_policy("gemma", num_layers=1, lora_rank=2)
+    model = GRPOModel(policy)
+    model.compile(keras.optimizers.Adam(0.1), loss=GRPOLoss())
+    good = batch_of(policy)
+    model.fit(one_batch(good), verbose=0)
+    variables = [*model.trainable_variables, *model.optimizer.variables]
+    values = [np.asarray(variable) for variable in variables]
+    history = model.fit(one_batch(batch_of(policy, **changes)), epochs=2, verbose=0).history
+    assert history["skipped_updates"] == [1.0, 1.0] and np.isfinite(history["loss"]).all()
+    assert model.optimizer.iterations == 3  # the clock goes on, or the same rollout would come again
+    for variable, value in zip(variables, values, strict=True):
+        if variable is not model.optimizer.iterations:
+            np.testing.assert_array_equal(variable, value)
+    assert model.fit(one_batch(good), verbose=0).history["skipped_updates"] == [0.0]
+    assert np.any(np.asarray(variables[0]) != values[0])

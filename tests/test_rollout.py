@@ -1,6 +1,6 @@
 """The `Rollout` record and its micro-batches."""
 
-from keras_aha.rollout import Rollout, micro_batches
+from keras_aha.rollout import Rollout, by_length, micro_batches
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ def rollout(rows=6, prompt=3, completion=5):
         padding_mask=np.ones((rows, prompt + completion), "int32"),
         completion_mask=np.ones((rows, completion), "float32"),
         old_log_probs=rng.normal(size=(rows, completion)),
+        sampler_log_probs=rng.normal(size=(rows, completion)),
         advantages=rng.normal(size=rows),
         temperature=np.ones(rows, "float32"),
         rewards=rng.normal(size=rows),
@@ -31,6 +32,7 @@ def test_batch_holds_the_arrays_of_a_train_step_and_nothing_else():
         "padding_mask",
         "completion_mask",
         "old_log_probs",
+        "sampler_log_probs",
         "advantages",
         "temperature",
     }
@@ -40,11 +42,24 @@ def test_batch_holds_the_arrays_of_a_train_step_and_nothing_else():
 
 
 @pytest.mark.parametrize("size, shape", [(None, (1, 6)), (6, (1, 6)), (2, (3, 2)), (1, (6, 1))])
-def test_micro_batches_keep_the_order_of_rows(size, shape):
+def test_micro_batches_take_rows_in_turn(size, shape):
     batch = rollout().batch()
     for name, array in micro_batches(batch, size).items():
         assert array.shape == (*shape, *batch[name].shape[1:])
-        np.testing.assert_array_equal(array.reshape(batch[name].shape), batch[name])
+        for row in range(6):
+            np.testing.assert_array_equal(array[row % shape[0], row // shape[0]], batch[name][row])
+
+
+@pytest.mark.parametrize("size", (None, 6, 3, 2, 1))
+def test_by_length(size):
+    """Micro-batches are of rows of about one length, the untrained first; what belongs to a row stays together."""
+    mask = np.zeros((6, 5))
+    for row, columns in enumerate([[0, 1, 2], [0, 4], [], [0], [0, 1, 2, 3], [0, 1]]):
+        mask[row, columns] = 1
+    batch = {"completion_mask": mask, "advantages": np.arange(6)}
+    parts = micro_batches(by_length(batch, size), size)
+    assert parts["advantages"].ravel().tolist() == [2, 3, 5, 0, 4, 1]
+    np.testing.assert_array_equal(parts["completion_mask"].reshape(6, 5), mask[parts["advantages"].ravel()])
 
 
 @pytest.mark.parametrize("size", (4, 5, 7, 12))

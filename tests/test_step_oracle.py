@@ -198,7 +198,7 @@ def with_old_log_probs(batch, log_probs, variant):
     noise = np.random.default_rng(2).uniform(-width, width, log_probs.shape)
     advantages = group_advantages(REWARDS, GROUP, variant["scale"])
     old = (log_probs + noise).astype("float32")
-    return {**batch, "old_log_probs": old, "advantages": np.asarray(advantages, "float32")}
+    return {**batch, "old_log_probs": old, "sampler_log_probs": old, "advantages": np.asarray(advantages, "float32")}
 
 
 def grpo_loss(variant):

@@ -4,7 +4,7 @@ import time
 
 from keras_aha.compile_counter import CompileCounter
 from keras_aha.losses import group_advantages
-from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, micro_batches
+from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length, micro_batches
 from keras_aha.rollout_bar import rollout_bar
 from keras_aha.tasks.task import Task
 
@@ -120,7 +120,7 @@ class RolloutCallback(keras.callbacks.Callback):
         scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
         rollout = self._rollout(*prompts, completions, problems, texts, scores)
         self.model.rollout = rollout
-        self.dataset.batch = rollout.batch()
+        self.dataset.batch = by_length(rollout.batch(), self.model.micro_batch_size)
         self._logs = self._describe(rollout, completions, time.perf_counter() - start)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -155,6 +155,7 @@ class RolloutCallback(keras.callbacks.Callback):
             padding_mask=np.hstack([np.repeat(prompt_mask, self.group_size, axis=0), token_mask]).astype("int32"),
             completion_mask=trained.astype("float32"),
             old_log_probs=completions.log_probs,
+            sampler_log_probs=completions.log_probs,
             advantages=np.asarray(advantages),
             temperature=np.full(len(texts), self.sampling["temperature"], "float32"),
             rewards=rewards,
