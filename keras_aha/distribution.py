@@ -4,13 +4,14 @@ import keras
 from keras_hub.models import GemmaBackbone
 
 
-def distribute(batch=None, model=1):
+def distribute(batch=None, model=1, devices=None):
     """Spreads the models that are built from now on over all devices.
 
-    The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch"; the kernels are split along
-    both axes by keras-hub's `GemmaBackbone.get_layout_map` (vocabulary, heads and feed-forward features along "model",
-    hidden features along "batch"); everything else, LoRA adapters included, is replicated. So `batch` must divide the
-    batch size and the hidden size, and `model` the vocabulary and the numbers of query heads and of key-value heads.
+    The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch". Kernels are split along
+    "model" by keras-hub's `GemmaBackbone.get_layout_map`: vocabulary, heads and feed-forward features. Hidden features,
+    which it would split along "batch", stay whole, because every layer of every step would have to gather them first;
+    LoRA adapters and norms are replicated. So `batch` must divide the batch size, and `model` the vocabulary and the
+    numbers of query heads and of key-value heads; and with `model=1` every device holds all weights.
 
     Call it before the model is built: variables that exist stay where they are. On one device nothing is done, so the
     same script runs on a laptop.
@@ -18,6 +19,7 @@ def distribute(batch=None, model=1):
     Args:
         batch: int, the number of parts of a batch; None for all devices that `model` leaves.
         model: int, the number of parts of a kernel.
+        devices: what `keras.distribution.list_devices` gives, or JAX devices; None for all there are.
 
     Returns:
         The `keras.distribution.ModelParallel` that was set, or None on one device.
@@ -28,19 +30,33 @@ def distribute(batch=None, model=1):
     _check_positive_int("model", model)
     if batch is not None:
         _check_positive_int("batch", batch)
-    devices = keras.distribution.list_devices()
+    devices = keras.distribution.list_devices() if devices is None else devices
     if len(devices) == 1:
         return None
 
     _check_mesh(batch, model, len(devices))
     mesh = keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), devices)
     distribution = keras.distribution.ModelParallel(
-        layout_map=GemmaBackbone.get_layout_map(mesh),
+        layout_map=_along_model(GemmaBackbone.get_layout_map(mesh)),
         batch_dim_name="batch",
         auto_shard_dataset=False,  # Keras can only shard a `tf.data.Dataset`
     )
     keras.distribution.set_distribution(distribution)
     return distribution
+
+
+def batch_parts():
+    """The number of parts into which a batch is split at present."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.shape[0]
+
+
+def _along_model(layout_map):
+    """The same layouts, without what is split along "batch"."""
+    result = keras.distribution.LayoutMap(layout_map.device_mesh)
+    for path, layout in layout_map.items():
+        result[path] = tuple(axis if axis == "model" else None for axis in layout.axes)
+    return result
 
 
 def _check_positive_int(name, value):

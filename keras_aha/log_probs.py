@@ -1,10 +1,12 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
+from keras_aha.distribution import batch_parts
+
 import jax
 import jax.numpy as jnp
 import keras_hub
 
-_CHUNK_ELEMENTS = 2**24  # logits held at a time: 64 MiB in float32
+_CHUNK_ELEMENTS = 2**26  # logits held at a time on each device: 256 MiB in float32
 
 
 def completion_log_probs(
@@ -12,8 +14,8 @@ def completion_log_probs(
 ):
     """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
 
-    Only the positions that predict completion tokens are unembedded, chunk by chunk; the backward pass computes each
-    chunk's logits again.
+    Only the positions that predict completion tokens are unembedded, chunk by chunk. Where the embedding is trained,
+    the backward pass computes the logits of each chunk again.
 
     Args:
         policy: a keras-hub `CausalLM`; its variables are read at call time, so it may be inside a `StatelessScope`.
@@ -40,22 +42,47 @@ def completion_log_probs(
     hidden = policy.backbone(inputs)
     hidden = hidden[:, -completion_length - 1 : -1]
     targets = token_ids[:, -completion_length:]
+    unembedding = policy.backbone.token_embedding
+    vocabulary_size = policy.backbone.vocabulary_size
 
-    def log_probs_of(_, chunk):
-        logits = policy.backbone.token_embedding(chunk[0], reverse=True).astype("float32")
+    def log_probs_of(hidden, targets):
+        logits = unembedding(hidden, reverse=True).astype("float32")
         log_softmax = jax.nn.log_softmax(logits / temperature[:, None, None])
-        log_probs = jnp.take_along_axis(log_softmax, chunk[1][..., None], axis=-1)[..., 0]
+        log_probs = jnp.take_along_axis(log_softmax, targets[..., None], axis=-1)[..., 0]
         fixed = log_softmax if entropy_gradient else jax.lax.stop_gradient(log_softmax)
-        return None, (log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1))
+        return log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
 
-    chunks = (_split(hidden, policy.backbone.vocabulary_size), _split(targets, policy.backbone.vocabulary_size))
-    _, outputs = jax.lax.scan(jax.checkpoint(log_probs_of), None, chunks)
+    frozen = not any(variable.trainable for variable in unembedding.variables)
+    log_probs_of = _linearized(log_probs_of, entropy_gradient) if frozen else jax.checkpoint(log_probs_of)
+    chunks = _split(hidden, vocabulary_size), _split(targets, vocabulary_size)
+    _, outputs = jax.lax.scan(lambda _, chunk: (None, log_probs_of(*chunk)), None, chunks)
     return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :completion_length] for x in outputs)
+
+
+def _linearized(log_probs_of, entropy_gradient):
+    """The same function; its gradient to `hidden` is taken at once, while the logits are there.
+
+    Each position depends on its own hidden state alone, so what the backward pass needs is one vector a position, as
+    large as the hidden state, and the logits are computed once and not twice. The unembedding gets no gradient.
+    """
+
+    def forward(hidden, targets):
+        outputs, pull = jax.vjp(lambda hidden: log_probs_of(hidden, targets), hidden)
+        one, zero = jnp.ones_like(outputs[0]), jnp.zeros_like(outputs[0])
+        return outputs, [pull((one, zero))[0], pull((zero, one))[0] if entropy_gradient else None]
+
+    def backward(directions, gradients):
+        terms = [d * g[..., None].astype(d.dtype) for d, g in zip(directions, gradients, strict=True) if d is not None]
+        return sum(terms), None
+
+    function = jax.custom_vjp(log_probs_of)
+    function.defvjp(forward, backward)
+    return function
 
 
 def _split(x, vocabulary_size: int):
     """`(B, C, …)` → `(chunks, B, C / chunks, …)`, zero-padded at the end of C."""
     batch, length = x.shape[:2]
-    size = min(length, max(1, _CHUNK_ELEMENTS // (batch * vocabulary_size)))
+    size = min(length, max(1, _CHUNK_ELEMENTS * batch_parts() // (batch * vocabulary_size)))
     x = jnp.pad(x, [(0, 0), (0, -length % size)] + [(0, 0)] * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)
