@@ -91,13 +91,14 @@ def test_layers_without_adapters_are_frozen_too():
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
-def test_quantization_changes_no_count(mode):
-    backbone = keras_hub.models.GemmaBackbone(**TINY | {"num_layers": 1})
-    expected = forward_flops(backbone, LENGTHS, COMPLETIONS)
-    for layer in backbone._flatten_layers():
-        if isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)):
-            layer.quantize(mode)
-    assert forward_flops(backbone, LENGTHS, COMPLETIONS) == expected
+def test_a_quantized_base_counts_as_before(mode):
+    paths = [layer.path for layer in gemma()._flatten_layers() if isinstance(layer, keras.layers.EinsumDense)]
+    policies = dict.fromkeys(paths, keras.dtype_policies.QuantizedDTypePolicy(mode, "bfloat16"))
+    quantized = gemma(rank=3, dtype=keras.dtype_policies.DTypePolicyMap("bfloat16", policies))
+    assert quantized.transformer_layers[0].gating_ffw.quantization_mode == mode
+    plain = gemma(rank=3)
+    assert forward_flops(quantized, LENGTHS, COMPLETIONS) == forward_flops(plain, LENGTHS, COMPLETIONS)
+    assert update_flops(quantized, LENGTHS, COMPLETIONS) == update_flops(plain, LENGTHS, COMPLETIONS)
 
 
 def test_dense_layers_and_untied_embeddings():
