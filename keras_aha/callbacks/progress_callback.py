@@ -15,7 +15,9 @@ _SHOWN = {  # the log, how it is called here, its format on a plain line
     "val_accuracy": ("val_accuracy", ".3f"),
     _SKIPPED: ("skipped", ".2f"),
 }
-_WIDTH = 135  # columns that the bar takes; a terminal that is narrower cannot redraw it in place
+_WIDTH = (
+    135  # columns that the bar takes while nothing is skipped; a terminal that is narrower cannot redraw it in place
+)
 
 
 class ProgressCallback(keras.callbacks.Callback):
