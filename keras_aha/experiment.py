@@ -9,9 +9,11 @@ from pathlib import Path
 from keras_aha import lora
 from keras_aha.callbacks.completions_callback import CompletionsCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.history_callback import HistoryCallback
 from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.distribution import distribute
 from keras_aha.evaluation import summarize
 from keras_aha.grpo_model import GRPOModel
@@ -88,6 +90,8 @@ class Experiment:
         self.recipe.dump(logdir / RECIPE)
         callbacks = [
             self.rollouts,
+            UtilizationCallback(),
+            GuardCallback(),
             self.evaluation,
             CompletionsCallback(logdir, every=self.recipe.evaluation.every),
             keras.callbacks.TensorBoard(str(logdir), write_graph=False),

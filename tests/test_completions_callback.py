@@ -24,6 +24,7 @@ HOSTILE = [
 @pytest.fixture
 def model(make_policy):
     model = GRPOModel(make_policy())
+    model.stop_training = False  # as `fit` sets it
     rows, prompt, length = len(HOSTILE), 3, 5
     lengths = np.array([5, 1, 2, 3])
     mask = np.arange(length) < lengths[:, None]
@@ -54,6 +55,19 @@ def write(model, callback, epochs):
         callback.on_epoch_end(epoch)
     callback.on_train_end()
     return [json.loads(line) for line in (callback.logdir / "completions.jsonl").read_text().splitlines()]
+
+
+def test_a_stopped_run_ends_with_its_completions(model, tmp_path):
+    callback = CompletionsCallback(tmp_path, every=10)
+    assert {record["epoch"] for record in write(model, callback, epochs=3)} == {1, 3}
+    callback.set_params({"epochs": 9})
+    callback.on_train_begin()
+    callback.on_epoch_end(4)
+    model.stop_training = True
+    callback.on_epoch_end(5)
+    callback.on_train_end()
+    records = (callback.logdir / "completions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["epoch"] for line in records} == {1, 3, 6}
 
 
 def test_the_file_holds_the_completions_as_they_are(model, tmp_path):

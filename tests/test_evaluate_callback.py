@@ -10,7 +10,9 @@ LENGTH = 8
 
 @pytest.fixture(scope="module")
 def model(make_policy):
-    return GRPOModel(make_policy())
+    model = GRPOModel(make_policy())
+    model.stop_training = False  # as `fit` sets it
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,19 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
     }
     epoch, latest, greedy = callback.latest
     assert epoch == 4 and len(greedy) == 5
+    pd.testing.assert_frame_equal(latest, sampled)
+
+
+def test_a_stopped_run_ends_with_an_evaluation(model, held_out, sampled, monkeypatch):
+    callback = callback_of(held_out, every=4, greedy=False)
+    callback.set_model(model)
+    callback.set_params({"epochs": 9})
+    callback.on_epoch_end(1, {})
+    assert callback.latest is None
+    monkeypatch.setattr(model, "stop_training", True)
+    callback.on_epoch_end(2, {})
+    epoch, latest, _ = callback.latest
+    assert epoch == 2
     pd.testing.assert_frame_equal(latest, sampled)
 
 

@@ -35,3 +35,14 @@ def test_a_narrow_terminal_gets_plain_lines(capsys, monkeypatch):
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 40)))
     show()
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_skipped_updates_are_shown_from_the_first_on(capsys):
+    callback = ProgressCallback()
+    callback.set_params({"epochs": 3})
+    callback.on_train_begin()
+    for epoch, skipped in enumerate([0.0, 0.5, 0.0]):
+        callback.on_epoch_end(epoch, LOGS | {"skipped_updates": skipped})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "skipped" not in first
+    assert second.endswith("skipped 0.50") and third.endswith("skipped 0.00")

@@ -35,7 +35,8 @@ class CompletionsCallback(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(self.logdir / "completions"))
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch and (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        if epoch and (epoch + 1) % self.every and not last:
             return
         chosen = _records(self.model.rollout, epoch + 1, self.count)
         with open(self.logdir / "completions.jsonl", "a", encoding="utf-8") as file:

@@ -78,7 +78,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         self._warm = set()
 
     def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every and epoch + 1 < self.params["epochs"]:
+        last = epoch + 1 == self.params["epochs"] or self.model.stop_training
+        if (epoch + 1) % self.every and not last:
             return
         start = time.perf_counter()
         sampled = self.evaluate(self.model)

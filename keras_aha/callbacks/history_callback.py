@@ -16,7 +16,7 @@ _ROLLOUT = (
     "generated_tokens",
 )
 _HELD_OUT = ("val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length", "val_attempts")
-_SECONDS = ("rollout_seconds", "evaluation_seconds", "epoch_seconds")
+_SECONDS = ("rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds")
 
 
 class HistoryCallback(keras.callbacks.Callback):

@@ -6,18 +6,24 @@ import time
 
 import keras
 
+_SKIPPED = "skipped_updates"
 _SHOWN = {  # the log, how it is called here, its format on a plain line
     "reward": ("reward", ".3f"),
     "accuracy": ("accuracy", ".3f"),
     "completion_length": ("length", ".1f"),
     "tokens_per_second": ("tokens/s", ".0f"),
     "val_accuracy": ("val_accuracy", ".3f"),
+    _SKIPPED: ("skipped", ".2f"),
 }
-_WIDTH = 135  # columns that the bar takes; a terminal that is narrower cannot redraw it in place
+_WIDTH = (
+    135  # columns that the bar takes while nothing is skipped; a terminal that is narrower cannot redraw it in place
+)
 
 
 class ProgressCallback(keras.callbacks.Callback):
     """Shows reward, accuracy, completion length, tokens per second and `val_accuracy`, the latest value of each.
+
+    From the first skipped update on it shows the share of the epoch's updates that were skipped, too.
 
     For `fit(…, verbose=0)`. Where the output is no terminal, or one too narrow for the bar, it prints a line an epoch.
     """
@@ -32,7 +38,8 @@ class ProgressCallback(keras.callbacks.Callback):
             self._bar = keras.utils.Progbar(epochs, width=10, stateful_metrics=names, unit_name="epoch")
 
     def on_epoch_end(self, epoch, logs=None):
-        self._values |= {name: float(logs[name]) for name in _SHOWN if name in logs}
+        skips = _SKIPPED in self._values or logs.get(_SKIPPED)
+        self._values |= {name: float(logs[name]) for name in _SHOWN if name in logs and (skips or name != _SKIPPED)}
         if self._bar:
             self._bar.update(epoch + 1, [(_SHOWN[name][0], value) for name, value in self._values.items()])
         else:

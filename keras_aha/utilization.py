@@ -1,0 +1,175 @@
+"""How well a device is used: the flops that an update needs, the most a device can do, and the memory that is taken.
+
+Model flops utilisation is what the mathematics needs, divided by what the device could have done in that time (PaLM,
+arXiv:2204.02311, appendix B). Padding, and activations computed again to save memory, are no model flops.
+"""
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from keras import layers
+
+
+def _tpu(tflops: float) -> dict[str, float]:
+    # JAX multiplies float32 as bfloat16 on a TPU: https://docs.jax.dev/en/latest/jax.lax.html#jax.lax.Precision
+    return {"bfloat16": tflops, "float32": tflops}
+
+
+def _gpu(half: float, float32: float, halves: tuple[str, ...] = ("bfloat16", "float16")) -> dict[str, float]:
+    return {**dict.fromkeys(halves, half), "float32": float32}
+
+
+_VOLTA = ("float16",)  # Volta and Turing have no bfloat16
+# TFLOP/s of one JAX device, without sparsity, by its kind. On GPUs float32 is TF32 where there is that (Ampere and
+# later), as JAX multiplies it by default (see above). NVIDIA quotes Ada and Hopper with sparsity, which doubles it.
+_PEAKS = {
+    # A device is one of a chip's two cores. Table 3 of https://doi.org/10.1145/3360307: 46 a chip
+    "TPU v2": _tpu(46 / 2),
+    "TPU v3": _tpu(123 / 2),  # the same; https://docs.cloud.google.com/tpu/docs/v3: 123 a chip
+    "TPU v4": _tpu(275),  # https://docs.cloud.google.com/tpu/docs/v4
+    "TPU v5 lite": _tpu(197),  # https://docs.cloud.google.com/tpu/docs/v5e
+    "TPU v5e": _tpu(197),
+    "TPU v5": _tpu(459),  # https://docs.cloud.google.com/tpu/docs/v5p
+    "TPU v5p": _tpu(459),
+    "TPU v6 lite": _tpu(918),  # https://docs.cloud.google.com/tpu/docs/v6e
+    "TPU v6e": _tpu(918),
+    "TPU7x": _tpu(2307 / 2),  # https://docs.cloud.google.com/tpu/docs/tpu7x: 2307 a chip, which is two devices
+    # https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/tesla-t4/t4-tensor-core-datasheet-951643.pdf
+    "Tesla T4": _gpu(65, 8.1, _VOLTA),
+    # https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf
+    "Tesla V100-SXM2-16GB": _gpu(125, 15.7, _VOLTA),
+    "Tesla V100-SXM2-32GB": _gpu(125, 15.7, _VOLTA),
+    "Tesla V100-PCIE-16GB": _gpu(112, 14, _VOLTA),
+    "Tesla V100-PCIE-32GB": _gpu(112, 14, _VOLTA),
+    "NVIDIA L4": _gpu(242 / 2, 120 / 2),  # https://www.nvidia.com/en-us/data-center/l4/
+    # https://www.nvidia.com/en-us/data-center/a100/
+    "NVIDIA A100-SXM4-40GB": _gpu(312, 156),
+    "NVIDIA A100-SXM4-80GB": _gpu(312, 156),
+    "NVIDIA A100-PCIE-40GB": _gpu(312, 156),
+    "NVIDIA A100 80GB PCIe": _gpu(312, 156),
+    # https://www.nvidia.com/en-us/data-center/h100/
+    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 989 / 2),
+    "NVIDIA H100 PCIe": _gpu(1513 / 2, 756 / 2),
+    "NVIDIA H200": _gpu(1979 / 2, 989 / 2),  # https://www.nvidia.com/en-us/data-center/h200/
+}
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """The most floating-point operations a second that one device can do.
+
+    Args:
+        device_kind: `device_kind` of a `jax.Device`.
+        dtype: that products are computed in, such as "bfloat16".
+
+    Returns:
+        Dense (not sparse) operations a second, or `None` for a device or a dtype that is not in the table, such as a
+        CPU, or a part of a GPU.
+    """
+    tflops = _PEAKS.get(device_kind, {}).get(dtype)
+    return tflops and tflops * 1e12
+
+
+def forward_flops(backbone, lengths, completion_lengths) -> float:
+    """Model flops of one forward pass, two for each multiply-add.
+
+    Counted are, for each token, the kernels of `Dense` and `EinsumDense` layers and their adapters where those are on,
+    x·A and then ·B; for each token and each token up to it, scores and values of attention, so that what a causal mask
+    hides is left out, but not what a sliding window hides; and for each completion token the unembedding. Left out are
+    norms, activation functions and all else that is no matrix product, adapters of embeddings, and the experts of a
+    mixture.
+
+    Args:
+        backbone: a `keras_hub.models.Backbone` with a `token_embedding`, such as a `GemmaBackbone`.
+        lengths: `(B,)`, tokens of each row, its completion included, its padding not.
+        completion_lengths: `(B,)`, those of its completion.
+    """
+    return _flops(backbone, lengths, completion_lengths, backward=False)
+
+
+def update_flops(backbone, lengths, completion_lengths) -> float:
+    """Model flops of a forward and a backward pass, counted as `forward_flops` does.
+
+    A product with trained weights costs three times its forward, and so does attention; one with frozen weights twice,
+    as it needs no gradient of the weights. So it is three times the forward where every weight is trained.
+
+    Args:
+        backbone, lengths, completion_lengths: see `forward_flops`.
+    """
+    return _flops(backbone, lengths, completion_lengths, backward=True)
+
+
+def _flops(backbone, lengths, completion_lengths, backward: bool) -> float:
+    lengths = np.asarray(lengths, "float64")
+    tokens, pairs = lengths.sum(), (lengths * (lengths + 1) / 2).sum()
+
+    def passes(trained: bool) -> int:
+        return 2 + trained if backward else 1
+
+    total = 0.0  # multiply-adds
+    for layer in backbone._flatten_layers():
+        if not isinstance(layer, (layers.Dense, layers.EinsumDense)):
+            continue
+        shape, features = _kernel_shape(layer), _output_features(layer)
+        total += tokens * math.prod(shape) * passes(layer._kernel.trainable)
+        if layer.lora_enabled:
+            total += tokens * layer.lora_rank * (math.prod(shape[:-1]) + features) * passes(True)
+        if layer.name == "query":  # its features are all heads', which scores and values have too
+            total += 2 * pairs * features * passes(True)
+    embedding = backbone.token_embedding
+    unembedding = embedding._embeddings if embedding.tie_weights else embedding.reverse_embeddings
+    size = embedding.input_dim * embedding.output_dim
+    total += np.sum(completion_lengths) * size * passes(unembedding.trainable)
+    return float(2 * total)
+
+
+def _kernel_shape(layer) -> tuple[int, ...]:
+    """As it was before quantization, which packs two numbers of an int4 kernel into a byte."""
+    if isinstance(layer, layers.Dense):
+        return layer.input_spec.axes[-1], layer.units
+    return tuple(layer.original_kernel_shape if layer.quantization_mode == "int4" else layer._kernel.shape)
+
+
+def _output_features(layer) -> int:
+    if isinstance(layer, layers.Dense):
+        return layer.units
+    operands, output = layer.equation.split("->")
+    axes = zip(operands.split(",")[1], _kernel_shape(layer), strict=True)
+    return math.prod(size for axis, size in axes if axis in output)
+
+
+def memory_gb() -> dict[str, float]:
+    """Memory that is taken, in GB of 10⁹ bytes: on the local device that has taken most, or by the process on a CPU.
+
+    Returns:
+        `memory_gb`, now, and `peak_memory_gb`, the most since the process began. What the backend or the operating
+        system does not tell is missing.
+    """
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return {name: taken / 1e9 for name, taken in _resident_bytes().items()}
+    stats = [stats for device in devices if (stats := device.memory_stats())]
+    if not stats:
+        return {}
+    return {
+        "memory_gb": max(device["bytes_in_use"] for device in stats) / 1e9,
+        "peak_memory_gb": max(device["peak_bytes_in_use"] for device in stats) / 1e9,
+    }
+
+
+def _resident_bytes() -> dict[str, int]:
+    taken = {}
+    statm = Path("/proc/self/statm")  # Linux; proc(5)
+    if statm.exists():
+        taken["memory_gb"] = int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return taken
+    # Bytes on macOS, KiB elsewhere; getrusage(2)
+    unit = 1 if sys.platform == "darwin" else 1024
+    taken["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return taken

@@ -1,0 +1,78 @@
+"""`GuardCallback` in a real `fit`, in which a callback before it says what was skipped."""
+
+import keras_aha  # noqa: F401  chooses the JAX backend
+from keras_aha.callbacks.guard_callback import GuardCallback
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def fit():
+    """A function: trains with these shares of skipped updates, an epoch each, and returns the epochs that ran."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+
+    def run(shares, *callbacks):
+        skipped = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: logs.update(skipped_updates=shares[epoch])
+        )
+        data = np.zeros((2, 1)), np.zeros((2, 1))
+        return model.fit(*data, epochs=len(shares), callbacks=[skipped, *callbacks], verbose=0).epoch
+
+    return run
+
+
+def test_nothing_skipped_says_nothing(fit, recwarn):
+    assert fit([0.0, 0.0], GuardCallback()) == [0, 1]
+    assert not [warning for warning in recwarn if "skipped" in str(warning.message)]
+
+
+def test_a_skipped_epoch_is_a_warning_of_one_line(fit):
+    with pytest.warns(UserWarning, match=r"^Epoch 2: 100% of the updates were skipped") as warned:
+        assert fit([0.0, 1.0, 0.0], GuardCallback()) == [0, 1, 2]
+    assert len(warned) == 1 and "\n" not in str(warned[0].message)
+
+
+def test_some_skipped_updates_are_a_warning(fit):
+    with pytest.warns(UserWarning, match=r"^Epoch 1: 25% of the updates were skipped") as warned:
+        assert fit([0.25, 0.0], GuardCallback(patience=1)) == [0, 1]
+    assert len(warned) == 1
+
+
+def test_skipped_epochs_in_a_row_stop_training(fit):
+    with pytest.warns(UserWarning) as warned:
+        assert fit([0.0, 1.0, 1.0, 1.0, 0.0], GuardCallback(patience=3)) == [0, 1, 2, 3]
+    first, second, last = (str(warning.message) for warning in warned)
+    assert first.startswith("Epoch 2: ") and second.startswith("Epoch 3: ")
+    assert last.startswith("Training stops after epoch 4: every update of the last 3 epochs was skipped")
+    for advice in ("learning rate", "float32", "completions"):
+        assert advice in last
+
+
+def test_an_epoch_with_an_update_starts_the_count_again(fit):
+    with pytest.warns(UserWarning):
+        assert fit([1.0, 0.5, 1.0, 0.0, 1.0], GuardCallback(patience=2)) == [0, 1, 2, 3, 4]
+
+
+def test_every_fit_starts_the_count_again(fit):
+    guard = GuardCallback(patience=2)
+    with pytest.warns(UserWarning):
+        assert fit([1.0], guard) == [0]
+        assert fit([1.0], guard) == [0]
+        assert fit([1.0, 1.0, 0.0], guard) == [0, 1]
+
+
+def test_callbacks_after_it_know_that_it_was_the_last_epoch(fit):
+    seen = []
+    after = keras.callbacks.LambdaCallback()
+    after.on_epoch_end = lambda epoch, logs: seen.append(after.model.stop_training)
+    with pytest.warns(UserWarning):
+        fit([1.0, 1.0, 0.0], GuardCallback(patience=2), after)
+    assert seen == [False, True]
+
+
+def test_patience_is_checked():
+    with pytest.raises(ValueError, match="patience must be 1 or more. Received: patience=0"):
+        GuardCallback(patience=0)
