@@ -34,6 +34,7 @@ def model(make_policy):
             (rows, length), "float32"
         ),  # all truncated and masked: their length counts all the same
         old_log_probs=np.zeros((rows, length), "float32"),
+        sampler_log_probs=np.zeros((rows, length), "float32"),
         advantages=np.zeros(rows, "float32"),
         temperature=np.ones(rows, "float32"),
         rewards=np.zeros(rows, "float32"),

@@ -104,6 +104,7 @@ def test_fields_of_the_rollout(trained, task):
         assert prompt_length % 16 == 0
         assert rollout.token_ids.shape == rollout.padding_mask.shape == (8, prompt_length + 8)
         assert rollout.completion_mask.shape == rollout.old_log_probs.shape == (8, 8)
+        assert rollout.sampler_log_probs is rollout.old_log_probs
         assert rollout.token_ids.dtype == rollout.padding_mask.dtype == "int32"
         assert rollout.completion_mask.dtype == rollout.old_log_probs.dtype == rollout.advantages.dtype == "float32"
         np.testing.assert_array_equal(rollout.temperature, np.full(8, 0.9, "float32"))
@@ -116,8 +117,9 @@ def test_fields_of_the_rollout(trained, task):
             ids, trained_on = rollout.token_ids[row, prompt_length:], rollout.completion_mask[row] > 0
             hits = np.flatnonzero(np.isin(ids, stops))
             length = hits[0] + 1 if len(hits) else 8  # the stop token is trained on, what follows is not
-            np.testing.assert_array_equal(trained_on, np.arange(8) < length)
-            np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], trained_on)
+            group = rollout.rewards[row // 4 * 4 : row // 4 * 4 + 4]
+            np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], np.arange(8) < length)
+            np.testing.assert_array_equal(trained_on, (np.arange(8) < length) & (len(set(group)) > 1))
             assert (rollout.old_log_probs[row, :length] < 0).all() and not rollout.old_log_probs[row, length:].any()
             assert rollout.truncated[row] == (len(hits) == 0)
             assert rollout.texts[row] == model.tokenizer.detokenize(ids[: length - (len(hits) > 0)].tolist())
@@ -203,7 +205,7 @@ def test_advantages_without_scale(trained, task):
 def test_logs_describe_the_rollout(trained):
     _, _, recorder, history = trained
     for epoch, rollout in enumerate(recorder.rollouts):
-        lengths = rollout.completion_mask.sum(axis=1)
+        lengths = rollout.lengths
         groups = rollout.rewards.reshape(2, 4)
         assert history["reward"][epoch] == pytest.approx(rollout.rewards.mean())
         assert history["accuracy"][epoch] == np.mean([score.correct for score in rollout.scores])
