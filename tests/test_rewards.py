@@ -90,8 +90,8 @@ def test_one_that_raises_costs_that_completion_only(task):
     assert logs["reward_x"] == 1.0
     assert logs["reward_brevity"] == pytest.approx(-4.4 / 3)
     assert [str(warning.message) for warning in caught] == [
-        "The reward 'x' raised ZeroDivisionError('division by zero') for a completion, which is left out, as is any where "
-        "it fails. Received: problem='3 4 -> 7', completion='well'"
+        "The reward 'x' raised ZeroDivisionError('division by zero') for a completion, which is left out, as is any "
+        "where it fails. Received: problem='3 4 -> 7', completion='well'"
     ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from keras_aha.compile_counter import CompileCounter
 from keras_aha.losses import group_advantages, overlong_penalty
+from keras_aha.losses.advantages import BASELINES, SCALES
+from keras_aha.losses.checks import check_choice
 from keras_aha.refills import Refills
 from keras_aha.rewards import Grader, groups_with_signal
 from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, micro_batches
@@ -103,6 +105,8 @@ class RolloutCallback(keras.callbacks.Callback):
             )
         if temperature <= 0:
             raise ValueError(f"Training samples at a temperature above 0. Received: temperature={temperature}")
+        check_choice("advantage_scale", advantage_scale, SCALES)
+        check_choice("advantage_baseline", advantage_baseline, BASELINES)
         penalties = None
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
@@ -113,7 +117,6 @@ class RolloutCallback(keras.callbacks.Callback):
         self.group_size = group_size
         self.max_prompt_length = max_prompt_length
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
-        group_advantages(np.zeros(group_size), **self.advantages)  # raises now, not after the first rollout
         self.mask_truncated = mask_truncated
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
         self.sampling = dict(
