@@ -85,8 +85,11 @@ class Rollouts:
     stop_strings: tuple[str, ...] = _rule("texts, none of them empty", bool, default=())
     max_rows: int | None = _at_least(1, default=None)  # decoded at a time
     quantization: str | None = _rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample
-    advantage_scale: str | None = _rule('"std" or "none"', "std".__eq__, default="std")
+    advantage_scale: str | None = _rule('"std" or "batch" or "none"', ("std", "batch").__contains__, default="std")
+    advantage_baseline: str = _one_of("mean", "leave_one_out")
     mask_truncated: bool = False
+    overlong_buffer: int | None = _at_least(1, default=None)
+    refills: int = _at_least(0, default=0)
     updates_per_rollout: int = _at_least(1, default=1)
 
 
@@ -96,9 +99,12 @@ class Loss:
 
     clip_range: float | tuple[float, float] = _above_zero(default=0.2)
     kl_coef: float = _at_least(0, default=0.0)
-    kl_estimator: str = _one_of("k3", "k1", "k2")
+    kl_estimator: str = _one_of("k3", "k1", "k2", "k1+", "k3+")
     ratio: str = _one_of("token", "sequence")
     aggregation: str = _one_of("token_mean", "sequence_mean", "fixed_length")
+    delta: float | None = _above_zero(default=None)  # and outside the clip range, which `GRPOLoss` checks
+    entropy_coef: float = _at_least(0, default=0.0)
+    importance_cap: float | None = _at_least(1, default=None)
 
 
 @_section

@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
+_TRAINED_ON = (
+    "token_ids",
+    "padding_mask",
+    "completion_mask",
+    "old_log_probs",
+    "sampler_log_probs",
+    "advantages",
+    "temperature",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +28,15 @@ class Rollout:
     Attributes:
         token_ids: `(B, T)` int32, left-padded prompts followed by completions exactly as they were sampled.
         padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
-        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included.
-        old_log_probs: `(B, C)` float32, of the policy that sampled, at the sampling temperature.
-        sampler_log_probs: `(B, C)` float32, the same by the sampler itself.
+        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included; all 0
+            in rows that are not trained on.
+        old_log_probs: `(B, C)` float32, of the policy before the first update, at the sampling temperature: computed
+            by the trainer where the loss has an `importance_cap`, otherwise the sampler's.
+        sampler_log_probs: `(B, C)` float32, as sampled. With quantized weights, or a cache of another dtype, they are
+            those of another policy than the trainer's, though a close one.
         advantages: `(B,)` float32.
         temperature: `(B,)` float32, what logits are divided by.
-        rewards: `(B,)` float32.
+        rewards: `(B,)` float32, NaN where one could not be computed.
         truncated: `(B,)` bool, completions that ran into the length limit.
         problems, texts, scores: B puzzles, completions as text, and their graded records.
     """
@@ -42,11 +54,33 @@ class Rollout:
     texts: tuple[str, ...]
     scores: tuple[Any, ...]
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(B,)` int, tokens of each completion, its last one included."""
+        return self.padding_mask[:, -self.completion_mask.shape[1] :].sum(axis=1)
+
     def batch(self) -> dict[str, np.ndarray]:
         """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
-        names = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "sampler_log_probs")
-        names += ("advantages", "temperature")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _TRAINED_ON}
+
+    def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
+        """A copy whose `rows` are `other_rows` of another rollout of the same T and C.
+
+        Args:
+            rows, other_rows: `(R,)` integers.
+        """
+        changed = {}
+        for field in dataclasses.fields(self):
+            values, others = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(values, tuple):
+                replaced = dict(zip(rows, other_rows, strict=True))
+                changed[field.name] = tuple(
+                    others[replaced[i]] if i in replaced else value for i, value in enumerate(values)
+                )
+            else:
+                changed[field.name] = values.copy()
+                changed[field.name][rows] = others[other_rows]
+        return Rollout(**changed)
 
 
 def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:

@@ -7,6 +7,7 @@ from keras_aha import lora, recipe_sections
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.experiment import Experiment, build_evaluation, build_task, load_trained, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.losses import GRPOLoss
 from keras_aha.policy import build_policy, is_download, with_absolute_preset
 from keras_aha.priming import prime
 from keras_aha.recipe import Recipe
@@ -225,7 +226,8 @@ def test_adapters_come_back_from_a_runs_folder(recipe, tmp_path):
     "section, built, others",
     [
         (recipe_sections.Priming, prime, {"policy", "task", "callbacks"}),
-        (recipe_sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed"}),
+        (recipe_sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards"}),
+        (recipe_sections.Loss, GRPOLoss.__init__, {"self"}),
     ],
 )
 def test_a_section_has_every_key_of_what_it_builds(section, built, others):

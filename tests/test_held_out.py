@@ -35,6 +35,7 @@ def test_held_out_is_a_task():
     assert held_out.prompt(problem) == TASK.prompt(problem)
     assert held_out.score(problem, f"<answer>{problem.solution}</answer>").correct
     assert held_out.labels(problem) == TASK.labels(problem)
+    assert held_out.difficulty(problem) == TASK.difficulty(problem) == problem.difficulty
     assert held_out.worked_solution(problem, random.Random(1)) == TASK.worked_solution(problem, random.Random(1))
     for index in (10, -1):
         with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):

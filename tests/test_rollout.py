@@ -1,5 +1,7 @@
 """The `Rollout` record and its micro-batches."""
 
+import dataclasses
+
 from keras_aha.rollout import Rollout, by_length, micro_batches
 
 import numpy as np
@@ -39,6 +41,25 @@ def test_batch_holds_the_arrays_of_a_train_step_and_nothing_else():
     for name, array in batch.items():
         assert array is getattr(made, name)
         assert len(array) == 6
+
+
+def test_lengths_count_completion_tokens():
+    made = rollout(rows=2)
+    made.padding_mask[1, 5:] = 0
+    assert made.lengths.tolist() == [5, 2]
+
+
+def test_with_rows_takes_whole_rows_of_another():
+    first, other = rollout(), rollout(rows=3)
+    other = dataclasses.replace(other, problems=("a", "b", "c"), texts=("A", "B", "C"))
+    mixed = first.with_rows(np.array([4, 1]), other, np.array([0, 2]))
+    assert mixed.problems == (0, "c", 2, 3, "a", 5)
+    assert mixed.texts == ("", "C", "", "", "A", "")
+    for field in dataclasses.fields(Rollout):
+        values, ours, theirs = (getattr(made, field.name) for made in (mixed, first, other))
+        if isinstance(values, np.ndarray):
+            expected = np.stack([ours[0], theirs[2], ours[2], ours[3], theirs[0], ours[5]])
+            np.testing.assert_array_equal(values, expected)
 
 
 @pytest.mark.parametrize("size, shape", [(None, (1, 6)), (6, (1, 6)), (2, (3, 2)), (1, (6, 1))])

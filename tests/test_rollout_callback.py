@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 STOPS = tuple("abcdefghijklmnop")
+SAMPLING = dict(top_k=50, top_p=0.9, min_p=0.01, stop_strings=("e",), max_rows=4, quantization="int8")
 SETTINGS = dict(prompts_per_epoch=2, group_size=4, max_completion_length=8, temperature=0.9, stop_tokens=STOPS, seed=5)
 EPOCHS = 4
 
@@ -66,15 +67,21 @@ def model(make_policy):
 
 @pytest.fixture(scope="module")
 def fit(model, task, compiled):
-    """A function: trains from the same weights each time and returns `(model, callback, recorder, history)`."""
+    """A function that trains and returns `(model, callback, recorder, history)`.
+
+    From the same weights each time, unless it goes on with epoch `first`.
+    """
     variables = [*model.policy.variables, *model.optimizer.variables]
     start = [np.asarray(variable) for variable in variables]
 
-    def run(epochs, **settings):
-        for variable, value in zip(variables, start, strict=True):
-            variable.assign(value)
+    def run(epochs, task=task, first=0, **settings):
+        if not first:
+            for variable, value in zip(variables, start, strict=True):
+                variable.assign(value)
         rollouts, recorder = RolloutCallback(task, **SETTINGS, **settings), Recorder(compiled)
-        history = model.fit(rollouts.dataset, epochs=epochs, callbacks=[rollouts, recorder], verbose=0)
+        history = model.fit(
+            rollouts.dataset, initial_epoch=first, epochs=epochs, callbacks=[rollouts, recorder], verbose=0
+        )
         return model, rollouts, recorder, history.history
 
     return run
@@ -87,10 +94,15 @@ def trained(fit):
 
 def begin(model, task, epoch=0, **settings):
     """A rollout as `fit` would make it at this moment, without training on it."""
-    callback = RolloutCallback(task, **{**SETTINGS, **settings})
+    return begin_with_logs(model, task, epoch, **settings)[0]
+
+
+def begin_with_logs(model, task, epoch=0, **settings):
+    callback, logs = RolloutCallback(task, **{**SETTINGS, **settings}), {}
     callback.set_model(model)
     callback.on_epoch_begin(epoch)
-    return model.rollout
+    callback.on_epoch_end(epoch, logs)
+    return model.rollout, logs
 
 
 # === The rollout ===
@@ -104,6 +116,7 @@ def test_fields_of_the_rollout(trained, task):
         assert prompt_length % 16 == 0
         assert rollout.token_ids.shape == rollout.padding_mask.shape == (8, prompt_length + 8)
         assert rollout.completion_mask.shape == rollout.old_log_probs.shape == (8, 8)
+        assert rollout.sampler_log_probs is rollout.old_log_probs
         assert rollout.token_ids.dtype == rollout.padding_mask.dtype == "int32"
         assert rollout.completion_mask.dtype == rollout.old_log_probs.dtype == rollout.advantages.dtype == "float32"
         np.testing.assert_array_equal(rollout.temperature, np.full(8, 0.9, "float32"))
@@ -116,8 +129,9 @@ def test_fields_of_the_rollout(trained, task):
             ids, trained_on = rollout.token_ids[row, prompt_length:], rollout.completion_mask[row] > 0
             hits = np.flatnonzero(np.isin(ids, stops))
             length = hits[0] + 1 if len(hits) else 8  # the stop token is trained on, what follows is not
-            np.testing.assert_array_equal(trained_on, np.arange(8) < length)
-            np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], trained_on)
+            group = rollout.rewards[row // 4 * 4 : row // 4 * 4 + 4]
+            np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], np.arange(8) < length)
+            np.testing.assert_array_equal(trained_on, (np.arange(8) < length) & (len(set(group)) > 1))
             assert (rollout.old_log_probs[row, :length] < 0).all() and not rollout.old_log_probs[row, length:].any()
             assert rollout.truncated[row] == (len(hits) == 0)
             assert rollout.texts[row] == model.tokenizer.detokenize(ids[: length - (len(hits) > 0)].tolist())
@@ -163,9 +177,8 @@ def test_settings_reach_the_sampler(trained, task, monkeypatch):
         return generate(token_ids, padding_mask, **{**settings, "warm_up": False})
 
     monkeypatch.setattr(model, "generate", spy)
-    sampling = dict(top_k=50, top_p=0.9, min_p=0.01, stop_strings=("e",), max_rows=4, quantization="int8")
-    rollout = begin(model, task, **sampling)
-    expected = sampling | SETTINGS
+    rollout = begin(model, task, **SAMPLING)
+    expected = SAMPLING | SETTINGS
     del expected["prompts_per_epoch"]
     assert {name: seen[name] for name in expected} == expected
     assert any("e" in text for text in rollout.texts)
@@ -191,10 +204,168 @@ def test_prompts_of_all_epochs_have_one_length(model, monkeypatch):
     assert seen == [(2, 48)]  # 45 letters of problem 9 and the begin-token
 
 
-def test_advantages_without_scale(trained, task):
-    rollout = begin(trained[0], task, advantage_scale=None)
+@pytest.mark.parametrize("scale, baseline", [(None, "mean"), (None, "leave_one_out"), ("batch", "mean")])
+def test_scale_and_baseline_of_advantages(trained, task, scale, baseline):
+    rollout = begin(trained[0], task, advantage_scale=scale, advantage_baseline=baseline)
     groups = rollout.rewards.reshape(2, 4)
-    np.testing.assert_allclose(rollout.advantages, (groups - groups.mean(1, keepdims=True)).ravel(), atol=1e-6)
+    expected = groups - groups.mean(1, keepdims=True)
+    if baseline == "leave_one_out":
+        expected *= 4 / 3  # the mean of the other three is as much farther away
+    if scale == "batch":
+        expected /= rollout.rewards.std() + 1e-6
+    np.testing.assert_allclose(rollout.advantages, expected.ravel(), atol=1e-5)
+
+
+class HalfFlat(DigitHunt):
+    """All completions of every other problem earn the same."""
+
+    def problem(self, index):
+        return index
+
+    def prompt(self, problem):
+        return "Use 3 9 12 each once to make 24."
+
+    def difficulty(self, problem):
+        return 0
+
+    def score(self, problem, completion):
+        return super().score(problem, completion) if problem % 2 else Score(0.3, False, "wrong_value")
+
+
+def test_a_group_without_signal_weighs_nothing(trained):
+    rollout, logs = begin_with_logs(trained[0], HalfFlat(num_numbers=3))
+    assert logs["zero_std_groups"] == 0.5
+    assert not rollout.completion_mask[:4].any() and not rollout.advantages[:4].any()
+    np.testing.assert_array_equal(rollout.completion_mask[4:].sum(axis=1), rollout.lengths[4:])
+    assert (rollout.lengths > 0).all()  # what was sampled is still told
+
+
+def test_overlong_completions_lose_reward(trained, task):
+    plain = begin(trained[0], task)
+    rollout, logs = begin_with_logs(trained[0], task, overlong_buffer=4)
+    penalties = [{5: -0.25, 6: -0.5, 7: -0.75, 8: -1.0}.get(length, 0.0) for length in plain.lengths]
+    assert len(set(penalties)) > 1
+    np.testing.assert_allclose(rollout.rewards, plain.rewards + penalties, atol=1e-6)
+    assert logs["overlong_penalty"] == pytest.approx(np.mean(penalties))
+    assert logs["task_reward"] == pytest.approx(plain.rewards.mean())
+
+
+def test_other_rewards_and_one_that_fails(trained, task):
+    plain = begin(trained[0], task)
+    failing = plain.texts[5]
+
+    def length(problem, completion):
+        return len(completion) if completion != failing else float("nan")
+
+    with pytest.warns(UserWarning, match="The reward 'length' returned nan") as caught:
+        rollout, logs = begin_with_logs(trained[0], task, rewards={"length": (length, 0.1)})
+    assert len(caught) == 1 and repr(failing) in str(caught[0].message)
+    expected = plain.rewards + 0.1 * np.array([len(text) for text in plain.texts])
+    expected[5] = np.nan
+    np.testing.assert_allclose(rollout.rewards, expected, rtol=1e-6)
+    assert rollout.advantages[5] == 0.0 and not rollout.completion_mask[5].any()
+    group = expected[[4, 6, 7]]
+    np.testing.assert_allclose(rollout.advantages[[4, 6, 7]], (group - group.mean()) / group.std(), rtol=1e-4)
+    assert (rollout.completion_mask[[4, 6, 7]].sum(axis=1) > 0).all()
+    assert logs["failed_rewards"] == 1 / 8
+    assert logs["reward"] == pytest.approx(np.nanmean(expected))
+    assert logs["task_reward"] == pytest.approx(plain.rewards.mean())
+
+
+def test_a_cap_on_importance_weights_asks_the_trainer(trained, task, monkeypatch):
+    """For the log-probs of the full weights, where the sampler's are of 8 bits."""
+    model = trained[0]
+    plain = begin(model, task, **SAMPLING)
+    assert plain.old_log_probs is plain.sampler_log_probs
+    monkeypatch.setattr(model, "grpo_loss", GRPOLoss(importance_cap=2.0))
+    rollout, logs = begin_with_logs(model, task, **SAMPLING)
+    np.testing.assert_array_equal(rollout.sampler_log_probs, plain.sampler_log_probs)
+    trainers = model.log_probs(rollout.token_ids, rollout.padding_mask, 8, 0.9)
+    gaps = []
+    for row in range(8):
+        length = rollout.lengths[row]
+        np.testing.assert_allclose(rollout.old_log_probs[row, :length], trainers[row, :length], atol=1e-6)
+        assert not rollout.old_log_probs[row, length:].any()
+        gaps += [abs(a - b) for a, b in zip(trainers[row, :length], plain.sampler_log_probs[row], strict=False)]
+    assert logs["sampler_gap"] == pytest.approx(np.mean(gaps), rel=1e-3)
+    assert logs["sampler_gap"] > 1e-4
+
+
+# === Refills ===
+
+
+class Dull(DigitHunt):
+    """The two problems of the second epoch earn nothing, whatever is written."""
+
+    def score(self, problem, completion):
+        dull = problem in (self.problem(2), self.problem(3))
+        return Score(0.0, False, "wrong_value") if dull else super().score(problem, completion)
+
+
+@pytest.fixture(scope="module")
+def dull():
+    return Dull(num_numbers=3, max_number=10, template="compact")
+
+
+@pytest.fixture(scope="module")
+def refilled(fit, dull):
+    """The recorder and the history of three epochs, of which the second has something to refill."""
+    return fit(3, dull, refills=2)[2:]
+
+
+def test_only_groups_without_signal_are_refilled(refilled, dull):
+    recorder, history = refilled
+    assert history["zero_std_groups"] == [0.0, 1.0, 0.0]
+    assert history["refilled_groups"] == [0, 2, 0]
+    first, second, third = recorder.rollouts
+    for epoch in (0, 2):
+        assert history["refill_tokens"][epoch] == 0
+        assert history["generated_tokens"][epoch] == recorder.rollouts[epoch].lengths.sum()
+    pools = [[dull.problem(2**32 + 8 + 4 * i + j) for j in range(4)] for i in range(2)]
+    assert second.problems[0] in pools[0] and second.problems[4] in pools[1]
+    assert history["refill_tokens"][1] == second.lengths.sum()
+    assert history["generated_tokens"][1] > history["refill_tokens"][1]
+    # All eight earned nothing, and those that took their places something: the curve does not flatter.
+    assert history["reward"][1] == 0.0 and second.rewards.any()
+    assert [score.reward for score in second.scores] == pytest.approx(second.rewards.tolist())
+    assert (second.completion_mask.sum(axis=1) == second.lengths).all() and second.advantages.any()
+
+
+def test_nothing_is_compiled_again_for_refills(refilled):
+    """Though the first epoch needed none."""
+    recorder, history = refilled
+    assert history["compiles"][1:] == [0, 0]
+    assert recorder.counts[0] == recorder.counts[2]
+    shapes = [{name: array.shape for name, array in made.batch().items()} for made in recorder.rollouts]
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_run_that_goes_on_is_the_same(refilled, fit, dull):
+    """Stopped after each epoch, and gone on with by another callback."""
+    recorder, history = refilled
+    for epoch in range(3):
+        _, _, again, logs = fit(epoch + 1, dull, first=epoch, refills=2)
+        for name, values in history.items():
+            if "second" not in name and name != "compiles":
+                assert logs[name] == [values[epoch]], name
+        for name, array in again.rollouts[0].batch().items():
+            np.testing.assert_array_equal(array, recorder.rollouts[epoch].batch()[name])
+        assert again.rollouts[0].problems == recorder.rollouts[epoch].problems
+
+
+def test_refills_of_one_prompt_are_other_completions(model):
+    """Every problem has the same prompt here, and those before number 2³² earn nothing."""
+
+    class Late(HalfFlat):
+        def score(self, problem, completion):
+            return DigitHunt.score(self, problem, completion) if problem >= 2**32 else Score(0.0, False, "no_answer")
+
+    task = Late(num_numbers=3)
+    first, rollout = begin(model, task), begin(model, task, refills=2)
+    start = 2**32 + 8 * int(model.optimizer.iterations)  # four for each of the rounds before
+    assert rollout.problems == (start,) * 4 + (start + 4,) * 4
+    groups = [first.texts[:4], first.texts[4:], rollout.texts[:4], rollout.texts[4:]]
+    assert len(set(groups)) == 4
 
 
 # === Logs ===
@@ -203,7 +374,7 @@ def test_advantages_without_scale(trained, task):
 def test_logs_describe_the_rollout(trained):
     _, _, recorder, history = trained
     for epoch, rollout in enumerate(recorder.rollouts):
-        lengths = rollout.completion_mask.sum(axis=1)
+        lengths = rollout.lengths
         groups = rollout.rewards.reshape(2, 4)
         assert history["reward"][epoch] == pytest.approx(rollout.rewards.mean())
         assert history["accuracy"][epoch] == np.mean([score.correct for score in rollout.scores])
@@ -275,6 +446,21 @@ def test_a_resumed_run_goes_on_with_the_next_problems(trained, task):
 
 
 # === Errors ===
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        (dict(advantage_scale="mean"), "`advantage_scale` must be one of 'std', 'batch', None. Received"),
+        (dict(advantage_baseline=None), "`advantage_baseline` must be one of 'mean', 'leave_one_out'. Received"),
+        (dict(overlong_buffer=9), "`buffer` must be 1 to 8 tokens. Received: buffer=9"),
+        (dict(refills=-1), "Received: refills=-1"),
+        (dict(rewards={"x": len}), r"Received: rewards\['x'\]="),
+    ],
+)
+def test_settings_are_checked_at_once(task, wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        RolloutCallback(task, **SETTINGS, **wrong)
 
 
 def test_a_group_of_one_is_an_error(task):

@@ -1,9 +1,18 @@
 """`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
 
+import dataclasses
+import functools
+import itertools
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from keras_aha.compile_counter import CompileCounter
-from keras_aha.losses import group_advantages
+from keras_aha.losses import group_advantages, overlong_penalty
+from keras_aha.losses.advantages import BASELINES, SCALES
+from keras_aha.losses.checks import check_choice
+from keras_aha.refills import Refills
+from keras_aha.rewards import Grader, groups_with_signal
 from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length, micro_batches
 from keras_aha.rollout_bar import rollout_bar
 from keras_aha.tasks.task import Task
@@ -22,28 +31,52 @@ class RolloutCallback(keras.callbacks.Callback):
         rollouts = RolloutCallback(task)
         model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts])
 
-    It adds to an epoch's logs: `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`,
-    `zero_std_groups` (means over the rollout), `generated_tokens`, `tokens_per_second`, `rollout_seconds` and
-    `compiles`, the programs compiled since that log was last written: after the first epoch there should be none.
+    It adds to an epoch's logs:
+
+    - `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`, and `zero_std_groups`, the share of groups
+      whose rewards are all equal: means over the rollout as it was first sampled, as refills would flatter them.
+    - Where anything is added to the task's reward, the parts of `reward`: `task_reward`, `reward_<name>`,
+      `overlong_penalty`; and `failed_rewards`, the share of completions without one.
+    - With refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, what that cost.
+    - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
+    - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over tokens, where the loss has an `importance_cap`.
+    - `compiles`, the programs compiled since that log was last written: after the first epoch there should be none.
+
+    A group whose rewards are all equal, and a completion whose reward is missing, have 0 in `completion_mask`, so that
+    they count nowhere in the loss. What is sampled depends on the arguments, the weights and the optimizer's iterations
+    alone: a run that goes on from a checkpoint goes on as it would have.
 
     Args:
-        task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before.
+        task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before, and refills take
+            theirs from number 2³² on.
+        rewards: others beside the task's own, which has weight 1: name → `(function, weight)`, where
+            `function(problem, completion)` returns a number. One that raises or returns what is no finite number is
+            reported by a warning, once an epoch, and costs only the completion where it happens.
         prompts_per_epoch: P.
         group_size: G ≥ 2, completions of each prompt.
         max_completion_length: C, in tokens.
         max_prompt_length: in tokens; a longer prompt is an error.
         temperature: of sampler and trainer alike, > 0.
         top_k, top_p, min_p, stop_tokens, stop_strings, max_rows, quantization: see `PolicySampler.generate`.
-        advantage_scale: `"std"` or `None`, see `losses.group_advantages`.
+        advantage_scale: `"std"`, `"batch"` or `None`, see `losses.group_advantages`.
+        advantage_baseline: `"mean"` or `"leave_one_out"`, see there.
         mask_truncated: leave truncated completions out of the loss (DAPO's overlong filtering, arXiv:2503.14476).
+        overlong_buffer: in tokens, see `losses.overlong_penalty`, which is added to rewards; `None` adds nothing.
+        refills: rounds in which groups whose rewards are all equal are replaced (dynamic sampling), see `Refills`. The
+            first epoch samples such a round even where none is needed, so that no later one compiles anything; its
+            tokens are not counted.
         updates_per_rollout: optimizer steps on each rollout.
         seed: of the sampling keys.
+
+    Raises:
+        ValueError: for an argument outside of these.
     """
 
     def __init__(
         self,
         task: Task,
         *,
+        rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
         prompts_per_epoch: int = 32,
         group_size: int = 16,
         max_completion_length: int = 1024,
@@ -57,7 +90,10 @@ class RolloutCallback(keras.callbacks.Callback):
         max_rows: int | None = None,
         quantization: str | None = None,
         advantage_scale: str | None = "std",
+        advantage_baseline: str = "mean",
         mask_truncated: bool = False,
+        overlong_buffer: int | None = None,
+        refills: int = 0,
         updates_per_rollout: int = 1,
         seed: int = 0,
     ):
@@ -69,12 +105,20 @@ class RolloutCallback(keras.callbacks.Callback):
             )
         if temperature <= 0:
             raise ValueError(f"Training samples at a temperature above 0. Received: temperature={temperature}")
+        check_choice("advantage_scale", advantage_scale, SCALES)
+        check_choice("advantage_baseline", advantage_baseline, BASELINES)
+        penalties = None
+        if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
+            lengths = np.arange(max_completion_length + 1)
+            penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
         self.task = task
+        self.grader = Grader(task, rewards, penalties)
         self.prompts_per_epoch = prompts_per_epoch
         self.group_size = group_size
         self.max_prompt_length = max_prompt_length
-        self.advantage_scale = advantage_scale
+        self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
         self.mask_truncated = mask_truncated
+        self.refills = Refills(task, prompts_per_epoch, group_size, refills)
         self.sampling = dict(
             group_size=group_size,
             max_completion_length=max_completion_length,
@@ -98,8 +142,10 @@ class RolloutCallback(keras.callbacks.Callback):
         # The train step would say so too, but only after the first rollout.
         micro_batches({"rows": np.empty(self._rows)}, self.model.micro_batch_size)
         # All epochs have prompts of one length, so that no later one needs other programs.
-        count = min(_PROMPTS_AHEAD, self.params["epochs"] * self.prompts_per_epoch)
-        self._tokenize([self.task.prompt(problem) for problem in self._problems(0, count)])
+        epochs = self.params["epochs"]
+        problems = self._problems(0, min(_PROMPTS_AHEAD, epochs * self.prompts_per_epoch))
+        refills = (problem for i in range(epochs) for pool in self.refills.pools(i) for problem in pool)
+        self._tokenize([*problems, *itertools.islice(refills, _PROMPTS_AHEAD)])
         self._epochs = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -109,19 +155,26 @@ class RolloutCallback(keras.callbacks.Callback):
         # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
         iteration = int(self.model.optimizer.iterations) // len(self.dataset)
         problems = self._problems(iteration * self.prompts_per_epoch, self.prompts_per_epoch)
-        prompts = self._tokenize([self.task.prompt(problem) for problem in problems])
-        with rollout_bar("rollout", self._rows) as on_segment:
-            completions = self.model.generate(
-                *prompts, iteration=iteration, on_segment=on_segment, warm_up=not self._epochs, **self.sampling
-            )
+        pools = self.refills.pools(iteration)
+        self._tokenize(sum(pools, problems))  # finds the length that all of them need
+        sample = functools.partial(self._sample, iteration=iteration, reported=set())
+        rollout, logs = sample(problems)
+        logs["generated_tokens"] = int(rollout.lengths.sum())
+        if pools:
+            rollout, groups, tokens = self.refills.fill(rollout, pools, lambda *args: sample(*args)[0])
+            logs |= {"refilled_groups": groups, "refill_tokens": tokens}
+            logs["generated_tokens"] += tokens
+            if not tokens and not self._epochs:
+                self._generate(pools[0][: self.refills.prompts], iteration)  # compiles what later epochs need
         self._epochs += 1
-        texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
-        problems = [problem for problem in problems for _ in range(self.group_size)]
-        scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
-        rollout = self._rollout(*prompts, completions, problems, texts, scores)
+        rollout = self._with_advantages(rollout)
+        if self.model.grpo_loss.importance_cap is not None:
+            rollout = self._with_trainers_log_probs(rollout)
+            logs["sampler_gap"] = _mean_gap(rollout)
         self.model.rollout = rollout
         self.dataset.batch = by_length(rollout.batch(), self.model.micro_batch_size)
-        self._logs = self._describe(rollout, completions, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        self._logs = logs | {"tokens_per_second": logs["generated_tokens"] / seconds, "rollout_seconds": seconds}
 
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self._logs | {"compiles": self._compiles.count})
@@ -134,7 +187,8 @@ class RolloutCallback(keras.callbacks.Callback):
     def _problems(self, first, count):
         return [self.task.problem(first + i) for i in range(count)]
 
-    def _tokenize(self, prompts):
+    def _tokenize(self, problems):
+        prompts = [self.task.prompt(problem) for problem in problems]
         token_ids, padding_mask = self.model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
         longest = padding_mask.sum(axis=1).max()
         if longest > self.max_prompt_length:
@@ -145,18 +199,34 @@ class RolloutCallback(keras.callbacks.Callback):
         pad = [(0, 0), (self._prompt_length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
 
-    def _rollout(self, prompt_ids, prompt_mask, completions, problems, texts, scores) -> Rollout:
+    def _generate(self, problems, iteration, first_row=0):
+        """Prompts and completions; in the first epoch all programs are compiled that such a call may ever need."""
+        prompts = self._tokenize(problems)
+        with rollout_bar("rollout", len(problems) * self.group_size) as on_segment:
+            return *prompts, self.model.generate(
+                *prompts,
+                iteration=iteration,
+                first_row=first_row,
+                on_segment=on_segment,
+                warm_up=not self._epochs,
+                **self.sampling,
+            )
+
+    def _sample(self, problems, first_row=0, *, iteration, reported) -> tuple[Rollout, dict[str, float]]:
+        """A graded group for each problem, without advantages, and means over them."""
+        prompt_ids, prompt_mask, completions = self._generate(problems, iteration, first_row)
+        texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
+        problems = [problem for problem in problems for _ in range(self.group_size)]
+        scores, rewards, logs = self.grader.grade(problems, texts, completions.lengths, reported)
         token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
         trained = token_mask & (completions.stopped[:, None] | (not self.mask_truncated))
-        rewards = np.array([score.reward for score in scores], "float32")
-        advantages = group_advantages(rewards, self.group_size, self.advantage_scale)
-        return Rollout(
+        rollout = Rollout(
             token_ids=np.hstack([np.repeat(prompt_ids, self.group_size, axis=0), completions.token_ids]),
             padding_mask=np.hstack([np.repeat(prompt_mask, self.group_size, axis=0), token_mask]).astype("int32"),
             completion_mask=trained.astype("float32"),
             old_log_probs=completions.log_probs,
             sampler_log_probs=completions.log_probs,
-            advantages=np.asarray(advantages),
+            advantages=np.zeros(len(texts), "float32"),
             temperature=np.full(len(texts), self.sampling["temperature"], "float32"),
             rewards=rewards,
             truncated=~completions.stopped,
@@ -164,20 +234,31 @@ class RolloutCallback(keras.callbacks.Callback):
             texts=tuple(texts),
             scores=tuple(scores),
         )
+        logs["completion_length"] = float(np.mean(completions.lengths))
+        logs["truncated"] = float(np.mean(rollout.truncated))
+        logs["zero_std_groups"] = float(np.mean(~groups_with_signal(rewards, self.group_size)))
+        return rollout, logs
 
-    def _describe(self, rollout: Rollout, completions, seconds: float) -> dict[str, float]:
-        groups = rollout.rewards.reshape(-1, self.group_size)
-        return {
-            "reward": float(np.mean(rollout.rewards)),
-            "accuracy": float(np.mean([score.correct for score in rollout.scores])),
-            "format_rate": float(np.mean([score.well_formed for score in rollout.scores])),
-            "completion_length": float(np.mean(completions.lengths)),
-            "truncated": float(np.mean(rollout.truncated)),
-            "zero_std_groups": float(np.mean(groups.max(axis=1) == groups.min(axis=1))),
-            "generated_tokens": int(np.sum(completions.lengths)),
-            "tokens_per_second": float(np.sum(completions.lengths) / seconds),
-            "rollout_seconds": seconds,
-        }
+    def _with_advantages(self, rollout: Rollout) -> Rollout:
+        """With advantages, and without a mask where there are none to learn from."""
+        signal = np.repeat(groups_with_signal(rollout.rewards, self.group_size), self.group_size)
+        taught = signal & ~np.isnan(rollout.rewards)
+        return dataclasses.replace(
+            rollout,
+            advantages=np.asarray(group_advantages(rollout.rewards, **self.advantages)),
+            completion_mask=rollout.completion_mask * taught[:, None].astype("float32"),
+        )
+
+    def _with_trainers_log_probs(self, rollout: Rollout) -> Rollout:
+        length = rollout.completion_mask.shape[1]
+        log_probs = self.model.log_probs(rollout.token_ids, rollout.padding_mask, length, self.sampling["temperature"])
+        tokens = rollout.padding_mask[:, -length:] > 0
+        return dataclasses.replace(rollout, old_log_probs=np.where(tokens, log_probs, 0.0).astype("float32"))
+
+
+def _mean_gap(rollout: Rollout) -> float:
+    # Both are 0 after the end of a completion.
+    return float(np.abs(rollout.old_log_probs - rollout.sampler_log_probs).sum() / rollout.lengths.sum())
 
 
 class _RolloutDataset(keras.utils.PyDataset):

@@ -192,6 +192,10 @@ class Countdown(Task):
             raise ValueError(f"Only {len(rows)} distinct held-out puzzles were found. Received: n={n!r}")
         return HeldOut(self, rows[:n])
 
+    def difficulty(self, problem: CountdownProblem) -> int:
+        """Returns the problem's own (with six numbers it takes seconds to compute)."""
+        return problem.difficulty
+
     def labels(self, problem: CountdownProblem) -> dict[str, int]:
         """Returns `num_numbers` and `difficulty`."""
         return {"num_numbers": len(problem.numbers), "difficulty": problem.difficulty}

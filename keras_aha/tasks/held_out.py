@@ -51,6 +51,9 @@ class HeldOut(Task):
             raise ValueError(f"This held-out task has {len(self)} problems to choose from. Received: n={n!r}")
         return HeldOut(self.task, self.problems[:n])
 
+    def difficulty(self, problem: Any) -> float:
+        return self.task.difficulty(problem)
+
     def labels(self, problem: Any) -> dict[str, int]:
         return self.task.labels(problem)
 

@@ -49,6 +49,10 @@ class Task(ABC):
     def held_out(self, n: int) -> Task:
         """Returns a task of `len()` `n` whose problems are distinct and never among the training problems."""
 
+    def difficulty(self, problem: Any) -> float:
+        """Returns a number that is larger for harder problems; 0 for all where a task cannot tell."""
+        return 0
+
     def labels(self, problem: Any) -> dict[str, int]:
         """Returns the columns by which results on this problem may be grouped."""
         return {}
