@@ -7,7 +7,6 @@ import json
 import re
 import warnings
 
-from keras_aha import lora
 from keras_aha.decoding import generate_with_cache, row_keys
 from keras_aha.experiment import Experiment, build_evaluation, load_trained
 from keras_aha.grpo_model import GRPOModel
@@ -45,7 +44,7 @@ def floats(layer, shape, input_axes):
     if layer.quantization_mode == "int8":
         return stored / scale.reshape([1 if axis in input_axes else size for axis, size in enumerate(shape)])
     low, high = ((stored & 15) ^ 8) - 8, stored >> 4  # two signed numbers a byte
-    numbers = np.stack([low, high], axis=-1).reshape(len(stored), -1)
+    numbers = np.stack([low, high], axis=-1).reshape(len(stored), -1)[:, : scale.shape[1]]
     block = np.arange(len(stored)) // 128
     return ((numbers - np.float64(layer.kernel_zero.numpy())[block]) * scale[block]).reshape(shape)
 
@@ -68,7 +67,7 @@ def policy(request, make_policy):
     """A Gemma, quantized, with random adapters, for reading only."""
     policy = make_policy("gemma", **SHAPE)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)  # of layers that Keras cannot quantize
         quantize_base(policy.backbone, request.param)
     policy.backbone.enable_lora(2, target_layer_names=TARGET)
     randomize(policy.trainable_variables, 1)
@@ -85,7 +84,7 @@ def dequantized(policy, make_policy):
         elif layer.name in TARGET:
             twin._kernel.assign(floats(layer, twin._kernel.shape, INPUT_AXES[layer.name]))
     for adapters, copy in zip(policy.trainable_variables, other.trainable_variables, strict=True):
-        copy.assign(adapters)
+        copy.assign(adapters.numpy())  # its own array, as a step donates them
     return other
 
 
@@ -130,16 +129,6 @@ def test_kernels_are_integers_and_only_adapters_are_trained(policy):
         "int8",
         {"int8": 256 * 16, "int4": 256 * 8}[layer.quantization_mode],
     )
-
-
-def test_the_reference_is_the_quantized_base(policy, make_policy):
-    bare = make_policy("gemma", **SHAPE)
-    quantize_base(bare.backbone, policy.backbone.get_layer("decoder_block_0").ffw_linear.quantization_mode)
-    inputs = {"token_ids": np.arange(6)[None], "padding_mask": np.ones((1, 6), "int32")}
-    with lora.adapters_off(policy):
-        reference = np.asarray(policy.backbone(inputs))
-    np.testing.assert_array_equal(reference, bare.backbone(inputs))
-    assert np.abs(policy.backbone(inputs) - reference).max() > 0.1
 
 
 # === Gradients ===
@@ -213,19 +202,20 @@ def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, co
         texts=(),
         scores=(),
     )
-    updates = []
+    kls, updates = [], []
     for trained in (policy, dequantized):
         adapters = [variable.numpy() for variable in trained.trainable_variables]
         base = [variable.numpy() for variable in trained.non_trainable_variables]
         model = GRPOModel(trained)
         model.compile(keras.optimizers.SGD(1.0), GRPOLoss(kl_coef=0.1))
-        logs = model.fit(one_batch(rollout.batch()), verbose=0).history
-        assert logs["kl"][0] > 0.01
+        kls += model.fit(one_batch(rollout.batch()), verbose=0).history["kl"]
         for variable, before in zip(trained.non_trainable_variables, base, strict=True):
             np.testing.assert_array_equal(variable, before)
         updates.append([v.numpy() - before for v, before in zip(trained.trainable_variables, adapters, strict=True)])
         for variable, before in zip(trained.trainable_variables, adapters, strict=True):
             variable.assign(before)
+    assert kls[0] > 0.01  # to the reference, which is the quantized base
+    np.testing.assert_allclose(*kls, rtol=1e-3)
     for update, wanted in zip(*updates, strict=True):
         assert np.linalg.norm(wanted) > 1e-3
         assert np.linalg.norm(update - wanted) < 1e-3 * np.linalg.norm(wanted)
@@ -313,7 +303,7 @@ def test_priming_has_floats(recipe):
     (
         (
             "lora.rank=0",
-            "set lora.rank above 0 or model.quantization=\"none\". Received: model.",
+            'set lora.rank above 0 or model.quantization="none". Received: model.',
         ),
         (
             "rollouts.quantization=int8",
