@@ -19,7 +19,7 @@ from keras_aha.evaluation import summarize
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
-from keras_aha.policy import build_policy, load_tokenizer, with_absolute_preset
+from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
 from keras_aha.rollout import micro_batches
@@ -63,6 +63,7 @@ class Experiment:
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)
         loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+        check_base(recipe)
         micro_batches({"rows": np.empty(_rows(recipe))}, training.micro_batch_size)
         self.recipe = _with_absolute_paths(recipe)
         _check_prompts(self.recipe, [self.task, self.evaluation.task])

@@ -9,14 +9,18 @@ with its adapters switched off, so that no second model exists:
 and a rollout multiplies the adapters into the kernels once, instead of at every decode step:
 
     merged = lora.merged_kernels(policy)           # new arrays for the adapted kernels only
-    with lora.adapters_off(policy), keras.StatelessScope(state_mapping=merged):
+    with lora.using_merged(policy, merged):
         ...
+
+A quantized kernel cannot take up its adapters, which are small, without being quantized anew. There they stay beside
+the kernel in rollouts too, as in training, at the cost of two thin products a layer.
 """
 
 import contextlib
 import os
 
 import h5py
+import keras
 from keras import layers, ops
 
 # The layers that can carry adapters in Keras and that a transformer is made of (convolutions are left out).
@@ -42,35 +46,39 @@ def adapters_off(layer):
     Yields:
         `layer`.
     """
-    # Those already off (by an outer block) are not ours to switch on again.
-    switched = [sublayer for sublayer in _adapted_layers(layer) if sublayer.lora_enabled]
-    for sublayer in switched:
-        sublayer.lora_enabled = False
-    try:
+    with _switched(layer, lambda _: False):
         yield layer
-    finally:
-        for sublayer in switched:
-            sublayer.lora_enabled = True
+
+
+@contextlib.contextmanager
+def using_merged(layer, values):
+    """Runs `layer` on other values of its variables, those of `merged_kernels` among them.
+
+    Adapters that are merged are off in the block, and those of quantized layers on, whatever they were outside of it.
+
+    Args:
+        layer: a Keras layer or model.
+        values: (variable, array) pairs, as a `keras.StatelessScope` takes them.
+    """
+    with _switched(layer, _is_quantized), keras.StatelessScope(state_mapping=values):
+        yield
 
 
 def merged_kernels(model):
     """Multiplies the adapters into the kernels: W + (alpha / rank) · A B, as Keras itself does at every call.
 
-    LoRA, arXiv:2106.09685, §4.1. Only adapted kernels are there, all others stay where they are. Current values are
-    read, those of an enclosing `keras.StatelessScope` included, so it works inside `jax.jit` too.
+    LoRA, arXiv:2106.09685, §4.1. Only adapted kernels that are not quantized are there, all others stay where they are.
+    Current values are read, those of an enclosing `keras.StatelessScope` included, so it works inside `jax.jit` too.
 
     Args:
         model: a Keras layer or model, its adapters on or off.
 
     Returns:
         A list of (variable, array) pairs: the base kernel's `keras.Variable`, and the merged kernel, which has the
-        variable's shape and dtype. To be used as the `state_mapping` of a `keras.StatelessScope`, with the adapters
-        off, or they would be added twice. Empty where there are no adapters.
-
-    Raises:
-        ValueError: for a quantized layer, whose kernel holds no plain numbers.
+        variable's shape and dtype. To be used by `using_merged`, which sees to it that they are not added twice. Empty
+        where there are no adapters.
     """
-    return [_merged_kernel(layer) for layer in _adapted_layers(model)]
+    return [_merged_kernel(layer) for layer in _adapted_layers(model) if not _is_quantized(layer)]
 
 
 def save_adapters(backbone, path):
@@ -120,12 +128,24 @@ def _adapted_layers(layer):
     ]
 
 
+def _is_quantized(layer):
+    return layer.quantization_mode is not None
+
+
+@contextlib.contextmanager
+def _switched(layer, is_on):
+    """Switches the adapters of each adapted layer as `is_on(layer)` says, and afterwards back to what they were."""
+    before = [(sublayer, sublayer.lora_enabled) for sublayer in _adapted_layers(layer)]
+    for sublayer, _ in before:
+        sublayer.lora_enabled = is_on(sublayer)
+    try:
+        yield
+    finally:
+        for sublayer, was_on in before:
+            sublayer.lora_enabled = was_on
+
+
 def _merged_kernel(layer):
-    if layer.quantization_mode is not None:
-        raise ValueError(
-            "Adapters can only be merged into kernels that are not quantized. "
-            f"Received: layer={layer.path}, quantized to {layer.quantization_mode}"
-        )
     if isinstance(layer, _KERNEL_LAYERS):
         kernel, a, b = layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b
     else:

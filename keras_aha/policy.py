@@ -1,9 +1,10 @@
-"""A recipe's policy: a preset found, loaded, and given adapters."""
+"""A recipe's policy: a preset found, loaded, quantized, and given adapters."""
 
 import json
 from pathlib import Path
 
 from keras_aha import lora
+from keras_aha.quantization import quantize_base
 from keras_aha.recipe import Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
@@ -19,18 +20,23 @@ _ENCODERS = {
     keras_hub.models.Gemma3CausalLM: ("vision_encoder",),
     keras_hub.models.Gemma4CausalLM: ("vision_encoder", "audio_encoder"),
 }
+# Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
+_KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
-    """Loads the policy of `[model]` and enables the adapters of `[lora]`.
+    """Loads the policy of `[model]`, quantized if it says so, and enables the adapters of `[lora]`.
+
+    Float weights are loaded and then quantized layer by layer, so for a moment their memory is needed.
 
     Args:
         recipe: its sections `model` and `lora` are read.
-        adapters: `False` leaves `[lora]` alone: every weight is trainable.
+        adapters: `False` leaves `[lora]` and `model.quantization` alone: every weight is trainable.
 
     Raises:
-        RecipeError: an unknown preset or dtype, a preset that cannot be loaded, or no such layers to adapt.
+        RecipeError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt, or an
+            architecture that cannot be quantized.
     """
     try:
         keras.DTypePolicy(recipe.model.dtype)
@@ -38,10 +44,36 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         raise RecipeError(
             f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
         ) from None
+    quantization = recipe.model.quantization if adapters else None
+    if quantization:
+        _check_quantizable(recipe)
     policy = _load_text_model(recipe)
+    if quantization:
+        quantize_base(policy.backbone, quantization)
     if adapters and recipe.lora.rank:
         _enable_lora(policy.backbone, recipe.lora)
     return policy
+
+
+def check_base(recipe: Recipe) -> None:
+    """Checks, without loading anything, that what is to be trained can be beside `model.quantization`.
+
+    Raises:
+        RecipeError: a quantized base without adapters, or whose rollouts are to be quantized again.
+    """
+    if recipe.model.quantization is None:
+        return
+    received = f"Received: model.quantization={recipe.model.quantization!r}"
+    if not recipe.lora.rank:
+        raise RecipeError(
+            "Quantized weights cannot be trained, only adapters beside them: set lora.rank above 0 or "
+            f'model.quantization="none". {received}, lora.rank=0'
+        )
+    if recipe.rollouts.quantization is not None:
+        raise RecipeError(
+            "A quantized base is sampled as it is: leave one of model.quantization and rollouts.quantization out. "
+            f"{received}, rollouts.quantization={recipe.rollouts.quantization!r}"
+        )
 
 
 def load_tokenizer(recipe: Recipe) -> keras_hub.tokenizers.Tokenizer:
@@ -88,6 +120,16 @@ def _find(preset: str) -> str:
     )
 
 
+def _check_quantizable(recipe: Recipe) -> None:
+    backbone = load_tokenizer(recipe).backbone_cls
+    if issubclass(backbone, _KERNEL_READERS):
+        raise RecipeError(
+            f"keras-hub's {backbone.__name__} computes with its kernels past the scales of a quantized one: set "
+            f'model.quantization="none". Received: model.quantization={recipe.model.quantization!r}, '
+            f"model.preset={recipe.model.preset!r}"
+        )
+
+
 def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
     model = recipe.model
     tokenizer = load_tokenizer(recipe)
@@ -113,7 +155,7 @@ def _load(kind, preset: str, **kwargs):
 
 
 def _enable_lora(backbone, section) -> None:
-    adaptable = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding)
+    adaptable = (keras.layers.Dense, keras.layers.EinsumDense)  # keras-hub saves no others' adapters
     names = {layer.name for layer in backbone._flatten_layers() if isinstance(layer, adaptable)}
     for name in section.target:
         if name not in names:

@@ -13,7 +13,7 @@ import numpy as np
 
 
 class PolicySampler:
-    """Samples with a policy's current weights, adapters merged once a call.
+    """Samples with a policy's current weights, adapters merged once a call, or left beside a kernel that is quantized.
 
     Args:
         policy: a keras-hub `CausalLM` with a preprocessor. Gemma's are decoded by our own decoders; others by way of
@@ -80,7 +80,8 @@ class PolicySampler:
             `decoding.Completions`, B = P·G rows.
 
         Raises:
-            ValueError: if prompts are not left-padded, or the architecture cannot do what is asked for.
+            ValueError: if prompts are not left-padded, or the architecture cannot do what is asked for, or weights that
+                are quantized are to be quantized.
         """
         token_ids = np.asarray(token_ids, "int32")
         padding_mask = np.ones_like(token_ids) if padding_mask is None else np.asarray(padding_mask)
@@ -110,7 +111,7 @@ class PolicySampler:
         )
 
     def merged_values(self) -> list:
-        """The values of `policy.backbone.variables`, in that order, adapters multiplied into their kernels."""
+        """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels."""
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
         merged = _merged_kernels(backbone, values)

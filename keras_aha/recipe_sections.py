@@ -39,10 +39,14 @@ def _one_of(*choices: str):
 
 @_section
 class Model:
-    """`preset`: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`."""
+    """`preset`: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`.
+
+    `quantization` is of its weights, which are frozen then.
+    """
 
     preset: str
     dtype: str = "float32"
+    quantization: str | None = _rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
 
 
 @_section

@@ -1,3 +1,5 @@
+import contextlib
+
 from keras_aha import lora
 
 import jax
@@ -203,13 +205,23 @@ def test_nothing_to_merge():
     assert lora.merged_kernels(tiny_backbone()) == []
 
 
-def test_quantized_kernels_are_refused():
-    layer = keras.layers.Dense(8, name="quantized")
-    layer.build((None, 8))
-    layer.enable_lora(rank=2)
-    layer.quantize("int8")
-    with pytest.raises(ValueError, match=r"not quantized\. Received: layer=quantized, quantized to int8"):
-        lora.merged_kernels(layer)
+@pytest.mark.parametrize("outside", (True, False))
+def test_adapters_of_quantized_layers_stay_beside_their_kernels(outside):
+    model = keras.Sequential([keras.layers.Dense(6, name="quantized"), keras.layers.Dense(4, name="float")])
+    x = np.ones((2, 8), "float32")
+    model(x)
+    model.layers[0].quantize("int8")
+    for layer in model.layers:
+        layer.enable_lora(rank=2)
+    randomize_adapters(model)
+    on = np.asarray(model(x))
+    merged = lora.merged_kernels(model)
+    assert [variable.path for variable, _ in merged] == [model.layers[1]._kernel.path]
+    switches = contextlib.nullcontext() if outside else lora.adapters_off(model)
+    with switches:
+        with lora.using_merged(model, merged):
+            np.testing.assert_allclose(model(x), on, atol=1e-5)
+        assert [layer.lora_enabled for layer in model.layers] == [outside] * 2
 
 
 # === Adapters saved ===

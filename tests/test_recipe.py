@@ -35,6 +35,7 @@ def test_defaults_are_written_out():
         "importance_cap": None,
     }
     assert recipe.rollouts.top_k is None
+    assert recipe.model.quantization is None
     assert (recipe.task.name, recipe.task.arguments) == ("countdown", {})
 
 

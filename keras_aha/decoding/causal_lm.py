@@ -14,11 +14,10 @@ from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.generate import _starts
 from keras_aha.decoding.programs import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
-from keras_aha.lora import adapters_off
+from keras_aha.lora import using_merged
 
 import jax
 import jax.numpy as jnp
-import keras
 import keras_hub
 import numpy as np
 
@@ -188,9 +187,8 @@ def _completions(state, firsts, length, stop_state, entropy):
 
 @contextlib.contextmanager
 def _using(policy, weights):
-    """Runs the model on `weights`, into which its adapters are merged already."""
-    backbone = policy.backbone
-    with adapters_off(backbone), keras.StatelessScope(list(zip(backbone.variables, weights, strict=True))):
+    """Runs the model on `weights`, into which its adapters are merged, but for those of quantized layers."""
+    with using_merged(policy.backbone, list(zip(policy.backbone.variables, weights, strict=True))):
         yield
 
 

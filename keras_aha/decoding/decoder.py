@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
-from keras_aha.lora import adapters_off
+from keras_aha.lora import using_merged
 
 import jax.numpy as jnp
-import keras
 
 
 class Prompt(NamedTuple):
@@ -135,9 +134,8 @@ class Decoder(abc.ABC):
 
     @contextlib.contextmanager
     def using(self, weights):
-        """Runs the backbone on `weights`, into which its adapters are merged already."""
-        values = list(zip(self.backbone.variables, weights, strict=True))
-        with adapters_off(self.backbone), keras.StatelessScope(values):
+        """Runs the backbone on `weights`, into which its adapters are merged, but for those of quantized layers."""
+        with using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True))):
             yield
 
 
