@@ -3,7 +3,7 @@
     python benchmarks/iteration.py --workload W1 --iters 5            LoRA of rank 8 on query and value
     python benchmarks/iteration.py --workload W2 --iters 5 --full     every weight is trained
 
-The Gemma 2 of `rivals_gemma.py`, 4,067,584 parameters in float32; Adam at 1e-4, clip range 0.2, KL 0.04 by k3, mean over
+The Gemma 2 of `rivals_gemma.py`, 4,067,584 parameters in float32; Adam at 1e-4, clip range 0.2, KL 0.04 by k3, mean of
 completions; the reward is the share of token ids below 256. Nothing ends a completion early, so each has exactly its
 number of tokens. Prompts are token ids, new ones each iteration.
 
