@@ -7,7 +7,7 @@
 ours: `GRPOModel.train_step`, as `fit` compiles it.
 full: logits `(B, T, V)` of the policy's call, a log-softmax over them, the GRPO loss written out, `jax.value_and_grad`.
 
-A Gemma 2 in float32 with adapters of rank 8 on all linear layers, or `--full`; no KL. The two take turns in one process,
+A Gemma 2 in float32 with adapters of rank 8 on all linear layers, or `--full`; no KL. The two take turns in a process,
 and medians of their seconds are compared. Memory is counted twice: as temporary bytes by the compiler, and as the peak
 of a process that runs one of them alone (`--child`), less what it held before the step.
 """
