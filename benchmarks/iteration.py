@@ -34,7 +34,7 @@ import keras
 import keras_hub
 import numpy as np
 from process import CoreSeconds
-from rivals_gemma import VOCABULARY, endless_preprocessor, rivals_backbone, rollout_of
+from rivals_gemma import VOCABULARY, endless_preprocessor, rivals_backbone, rollout_of, variables_of
 
 
 class Workload(NamedTuple):
@@ -147,12 +147,7 @@ class Trainer:
 
     def train(self, batch: dict) -> float:
         """One update of the model's variables."""
-        variables = (
-            self.model.trainable_variables,
-            self.model.non_trainable_variables,
-            self.model.optimizer.variables,
-            self.model.metrics_variables,
-        )
+        variables = variables_of(self.model)
         logs, state = jax.block_until_ready(self.step(jax.tree.map(lambda x: x.value, variables), batch))
         for variable, value in zip(jax.tree.leaves(variables), jax.tree.leaves(state), strict=True):
             variable.assign(value)

@@ -1,4 +1,4 @@
-"""The Gemma 2 that all rivals are measured on, a tokenizer for it, and rollouts of token ids alone."""
+"""The Gemma 2 that all rivals are measured on, a tokenizer for it, and what a train step takes, on token ids alone."""
 
 from keras_aha.rollout import Rollout
 
@@ -7,6 +7,7 @@ import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 VOCABULARY = 512
+ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
 
 
 def rivals_backbone(seed: int = 0):
@@ -77,4 +78,14 @@ def rollout_of(prompt_ids, completion_ids, lengths, log_probs, rewards, advantag
         problems=(None,) * rows,
         texts=("",) * rows,
         scores=(None,) * rows,
+    )
+
+
+def variables_of(model):
+    """The state that `GRPOModel.train_step` takes the values of."""
+    return (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
     )

@@ -28,12 +28,11 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 from process import forget_peak, peak_mib, resident_mib
-from rivals_gemma import randomize, rollout_of
+from rivals_gemma import ALL_LINEAR, randomize, rollout_of, variables_of
 
 STEPS = ("ours", "full")
 CLIP = 0.2
 HEAD = 64
-ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
 
 
 def main() -> None:
@@ -134,13 +133,7 @@ def full_logits_step(model: GRPOModel):
 def compile_step(name: str, model: GRPOModel, batch: dict):
     """`(program, state)`; the program takes the state's buffers over, as in `fit`."""
     step = model.train_step if name == "ours" else full_logits_step(model)
-    variables = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    state = jax.tree.map(lambda variable: jnp.copy(variable.value), variables)
+    state = jax.tree.map(lambda variable: jnp.copy(variable.value), variables_of(model))
     return jax.jit(step, donate_argnums=0).lower(state, batch).compile(), state
 
 
