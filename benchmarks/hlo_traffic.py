@@ -41,7 +41,7 @@ def hbm_traffic(text: str) -> list[tuple[int, int, Instruction]]:
     Raises:
         ValueError: if there is more than one loop, or one within another.
     """
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
     body = computations[entry]
     loops = [x for x in body.values() if x.op in ("while", "conditional", "call")]
     if loops:
@@ -109,7 +109,7 @@ def _split(text: str) -> tuple[str, str]:
     raise ValueError(f"A bracket is not closed. Received: text={text}")
 
 
-def _parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
+def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
     """The instructions of each computation by name, and the name of the computation that is the program."""
     computations, entry, current = {}, "", {}
     for line in text.splitlines():

@@ -23,8 +23,10 @@ from keras_aha.compile_counter import CompileCounter
 import jax
 import keras_hub
 import numpy as np
+from process import forget_peak, peak_mib
+from rivals_gemma import VOCABULARY, rivals_backbone
 
-GROUP_SIZE, PROMPT_LENGTH, VOCABULARY = 8, 64, 512
+GROUP_SIZE, PROMPT_LENGTH = 8, 64
 # Longest completion, stop ids; not 0, which is in generate()'s buffer from the beginning and would stop it at once.
 WORKLOADS = {"fixed-128": (128, []), "fixed-512": (512, []), "long-tail": (512, [1, 2, 3, 4, 5])}
 
@@ -45,28 +47,8 @@ def main() -> None:
 
 
 def random_policy():
-    """The Gemma 2 that all rivals are measured on: 4,067,584 parameters, logits close to uniform."""
-    backbone = keras_hub.models.GemmaBackbone(
-        vocabulary_size=VOCABULARY,
-        num_layers=4,
-        num_query_heads=4,
-        num_key_value_heads=2,
-        hidden_dim=256,
-        intermediate_dim=2048,  # gate and up together
-        head_dim=64,
-        use_post_ffw_norm=True,
-        use_post_attention_norm=True,
-        attention_logit_soft_cap=50.0,
-        final_logit_soft_cap=30.0,
-        use_sliding_window_attention=True,
-        sliding_window_size=4096,
-        dtype="float32",
-    )
-    rng = np.random.default_rng(0)
-    for variable in backbone.variables:
-        if "scale" not in variable.path:
-            variable.assign(rng.normal(0, 0.02, variable.shape))
-    policy = keras_hub.models.GemmaCausalLM(backbone=backbone, preprocessor=None)
+    """The Gemma of the rivals, as keras-hub samples from it."""
+    policy = keras_hub.models.GemmaCausalLM(backbone=rivals_backbone(), preprocessor=None)
     policy.compile(sampler=keras_hub.samplers.RandomSampler(seed=0))
     return policy
 
@@ -136,18 +118,6 @@ def report(result: dict, file) -> None:
         file=file,
         flush=True,
     )
-
-
-def forget_peak() -> None:
-    """Lets the kernel count the process's peak memory anew."""
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-
-
-def peak_mib() -> int:
-    """The process's peak memory since then."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) // 1024
 
 
 if __name__ == "__main__":

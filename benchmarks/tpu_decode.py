@@ -28,12 +28,9 @@ from keras_aha.decoding.sampling import sample
 
 import jax
 import jax.numpy as jnp
-import keras
-import keras_hub
+from abstract_gemma import VOCABULARY, gemma2_2b
 from hlo_traffic import hbm_traffic
 from jax.experimental import topologies
-
-VOCABULARY = 256_000
 
 
 def main() -> None:
@@ -71,27 +68,6 @@ def main() -> None:
 
 def bytes_of(array) -> int:
     return array.size * array.dtype.itemsize
-
-
-def gemma2_2b(layers: int):
-    """The backbone, without values; the numbers are those of the preset `gemma2_2b_en`."""
-    with keras.StatelessScope(initialize_variables=False):
-        return keras_hub.models.GemmaBackbone(
-            vocabulary_size=VOCABULARY,
-            num_layers=layers,
-            num_query_heads=8,
-            num_key_value_heads=4,
-            hidden_dim=2304,
-            intermediate_dim=18432,  # gate and up together
-            head_dim=256,
-            use_post_ffw_norm=True,
-            use_post_attention_norm=True,
-            attention_logit_soft_cap=50.0,
-            final_logit_soft_cap=30.0,
-            use_sliding_window_attention=True,
-            sliding_window_size=4096,
-            dtype="bfloat16",
-        )
 
 
 def abstract_arguments(decoder, args):

@@ -19,7 +19,7 @@ def stop_table(tokenizer, vocabulary_size: int, stop_token_ids, stop_strings=())
     Args:
         tokenizer: a `keras_hub.tokenizers.SentencePieceTokenizer` or `BytePairTokenizer`; any, if there are no strings.
         vocabulary_size: V of the model. Ids beyond the tokenizer's vocabulary count as no text.
-        stop_token_ids: ids that end a completion.
+        stop_token_ids: ids that end a completion; those of V and more, which are never sampled, do nothing.
         stop_strings: texts that end a completion.
 
     Returns:
@@ -40,7 +40,7 @@ def stop_table(tokenizer, vocabulary_size: int, stop_token_ids, stop_strings=())
         interrupted = [state for state, prefix in enumerate(prefixes) if not _is_utf8(prefix)]
         control = [token_id for token_id, piece in enumerate(pieces) if not piece]
         table[np.ix_(interrupted, control)] = 0
-    table[:, list(stop_token_ids)] = len(table) - 1
+    table[:, [token_id for token_id in stop_token_ids if token_id < vocabulary_size]] = len(table) - 1
     return table
 
 

@@ -156,6 +156,10 @@ def test_stopped_is_absorbing(tokenizer, size, strings):
     assert np.all(table[-1] == len(table) - 1)
 
 
+def test_stop_tokens_that_the_model_does_not_have_do_nothing(tokenizer):
+    np.testing.assert_array_equal(stop_table(tokenizer, 5, [4, 5, 700]), [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
+
+
 def test_ids_beyond_the_vocabulary_are_no_text(tokenizer, size):
     a, b = ids_of(tokenizer, "a", "b")
     table = stop_table(tokenizer, size + 5, [size + 4], ["ab"])

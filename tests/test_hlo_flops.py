@@ -1,0 +1,69 @@
+"""Operations counted in a program's text, against numbers by hand."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from hlo_flops import collectives, matrix_flops  # noqa: E402
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def step(x, w):
+        outer = jnp.einsum("bij,bjk->bik", x, x)
+        return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), outer, length=7)[0]
+
+    compiled = jax.jit(step).lower(jnp.ones((3, 8, 8)), jnp.ones((8, 8))).compile()
+    once = 2 * 3 * 8 * 8 * 8
+    assert matrix_flops(compiled.as_text()) == (1 + 7) * once
+
+
+CONVOLUTION = """
+ENTRY %main (x: f32[4,10,6], w: f32[3,6,5]) -> f32[4,5,5] {
+  %x = f32[4,10,6]{2,1,0} parameter(0)
+  %w = f32[3,6,5]{2,1,0} parameter(1)
+  ROOT %y = f32[4,5,5]{2,1,0} convolution(%x, %w), window={size=3 stride=2 pad=1_0}, dim_labels=b0f_0io->b0f
+}
+"""
+
+
+def test_a_convolution_counts_what_meets_no_padding():
+    # Of 5 outputs of 3 products each, the first meets one zero of padding.
+    assert matrix_flops(CONVOLUTION) == 2 * 4 * 6 * 5 * (5 * 3 - 1)
+
+
+LOOP = """
+%body (s: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  %v = f32[8]{0} get-tuple-element(%s), index=1
+  %start = f32[8]{0} all-reduce-start(%v), to_apply=%add
+  %done = f32[8]{0} all-reduce-done(%start)
+  ROOT %t = (s32[], f32[8]{0}) tuple(%i, %done)
+}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %x = (s32[], f32[8]{0}) parameter(0)
+  ROOT %loop = (s32[], f32[8]{0}) while(%x), condition=%less, body=%bodyTRIPS
+}
+"""
+
+
+def test_collectives_in_a_loop():
+    text = LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
+    assert collectives(text)["all-reduce"] == (1, 12)
+    assert collectives(text)["all-gather"] == (0, 0)
+
+
+def test_a_loop_without_a_number_of_trips():
+    with pytest.raises(ValueError, match="how often a loop runs. Received: ROOT %loop"):
+        collectives(LOOP.replace("TRIPS", ""))
