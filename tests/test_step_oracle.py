@@ -1,152 +1,105 @@
-"""The whole training step against an oracle in NumPy float64 that shares no code with it.
+"""The whole training step against oracles in NumPy float64 that share no code with it.
 
-The oracle reads the values of the variables, strips the padding, runs each row through a Gemma written from the
-papers, and computes advantages, weights, ratios, clipping and KL row by row. Gradients are its central differences.
+What covers what: the gradient of a step is the pullback, through the policy, of the loss's derivatives by log-probs and
+entropies. `test_every_combination` checks that product, with the real loss and the real policy, for all combinations
+of the arguments below and all splits. `test_a_cover_of_train_steps` runs `train_step` itself, operation by operation
+(a compiled program takes seconds), for a set of combinations in which any two values of two arguments meet, and
+`test_compiled` runs it as `fit` does.
 """
 
+import itertools
+
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights, group_advantages
 
 import jax
 import keras
 import numpy as np
 import pytest
+from gemma_oracle import GemmaOracle
+from loss_oracle import oracle_advantages, oracle_loss
 
-VARIANTS = {
-    "grpo": dict(scale="std", ratio="token", clip_range=0.2, aggregation="sequence_mean", kl_coef=0.3),
-    "dr_grpo": dict(scale=None, ratio="token", clip_range=0.2, aggregation="fixed_length", kl_coef=0.0),
-    "dapo": dict(scale="std", ratio="token", clip_range=(0.2, 0.28), aggregation="token_mean", kl_coef=0.0),
-    "gspo": dict(scale="std", ratio="sequence", clip_range=(3e-4, 4e-4), aggregation="sequence_mean", kl_coef=0.0),
+DATA = {  # arguments that only change the numbers of a batch
+    "scale": ("std", "batch", None),
+    "baseline": ("mean", "leave_one_out"),
+    "mask_truncated": (False, True),
 }
-GROUP = 4
+LOSS = {
+    "ratio": ("token", "sequence"),
+    "clip_range": (0.2, (0.2, 0.28)),
+    "aggregation": ("token_mean", "sequence_mean", "fixed_length"),
+    "kl": (None, "k1", "k2", "k3", "k1+", "k3+"),
+}
+MORE = {"delta": (None, 1.35), "entropy_coef": (0.0, 0.05), "importance_cap": (None, 1.1), "splits": (1, 2, 4)}
 COMPLETION = 8
-LENGTHS = np.array([8, 5, 1, 7, 3, 8, 6, 2])
+LENGTHS = np.array([8, 5, 1, 7, 3, 8, 6, 2])  # those of 8 are truncated
 PADDING = np.array([0, 0, 0, 0, 3, 3, 3, 3])
 REWARDS = np.array([1.0, 0.1, 0.0, 0.1, 0.0, 1.0, 1.0, 0.9])
-STEP = 1e-6  # of the differences
-ENTRIES = 3  # differentiated in each tensor
+SGD = 2.0**20  # a learning rate beside which the weights vanish: an update holds every digit of the gradient
 
 
-# === The oracle: a Gemma ===
+def combinations(axes):
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def rms_norm(x, scale):
-    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * (1.0 + scale)
+def grpo_loss(choice):
+    settings = {name: choice[name] for name in ("ratio", "clip_range", "aggregation")}
+    settings |= {name: choice[name] for name in ("delta", "entropy_coef", "importance_cap") if name in choice}
+    return GRPOLoss(**settings, **({"kl_coef": 0.3, "kl_estimator": choice["kl"]} if choice["kl"] else {}))
 
 
-def rope(x):
-    """Rotates `(T, heads, H)`; keras-hub then interleaves the halves, which cancels between queries and keys."""
-    half = x.shape[-1] // 2
-    angles = np.arange(len(x))[:, None, None] / 10_000 ** (np.arange(half) / half)
-    a, b = x[..., :half], x[..., half:]
-    return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1)
+# === The two sides ===
 
 
-def cap(x, limit):
-    return x if limit is None else limit * np.tanh(x / limit)
+class Sides:
+    """A policy, a batch for it, and what the oracle makes of both."""
 
+    def __init__(self, policy, batch):
+        self.model = GRPOModel(policy)
+        oracle = GemmaOracle(policy.backbone)
+        self.log_probs, self.entropy = oracle.log_probs(batch)
+        self.ref_log_probs, _ = oracle.log_probs(batch, adapters=False)
+        self.jacobian = oracle.jacobian(batch)
+        # An old policy so far away that some ratios are clipped on either side, and so are some sampler's weights.
+        rng = np.random.default_rng(2)
+        old = self.log_probs + rng.uniform(-0.4, 0.4, (8, 1)) + rng.uniform(-0.3, 0.3, (8, COMPLETION))
+        sampler = old + rng.uniform(-0.3, 0.3, old.shape)
+        self.batch = {**batch, "old_log_probs": old.astype("float32"), "sampler_log_probs": sampler.astype("float32")}
 
-def gelu(x):
-    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * (x + 0.044715 * x**3)))
+    def batch_of(self, choice, rows=8):
+        """The first `rows` rows as `train_step` takes them."""
+        batch = {name: value[:rows] for name, value in self.batch.items()}
+        kept = LENGTHS[:rows, None] < COMPLETION + (not choice["mask_truncated"])
+        batch["completion_mask"] = batch["completion_mask"] * kept
+        batch["advantages"] = np.asarray(
+            group_advantages(REWARDS[:rows], min(4, rows), choice["scale"], choice["baseline"])
+        )
+        return batch
 
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-class Oracle:
-    """`weights` maps a variable's path inside the backbone to its float64 value."""
-
-    def __init__(self, backbone):
-        self.config = backbone.get_config()
-        self.weights = {v.path: np.asarray(v, "float64") for v in backbone.variables}
-
-    def kernel(self, path, adapters):
-        w = self.weights
-        adapter = np.tensordot(w[f"{path}/lora_kernel_a"], w[f"{path}/lora_kernel_b"], 1) if adapters else 0.0
-        return w[f"{path}/kernel"] + adapter  # keras-hub's alpha is the rank, so the factor is 1
-
-    def logits(self, tokens, adapters=True):
-        w, config = self.weights, self.config
-        embeddings = w["token_embedding/embeddings"]
-        x = embeddings[tokens] * np.sqrt(config["hidden_dim"])
-        for i in range(config["num_layers"]):
-            block = f"decoder_block_{i}"
-            sliding = config["use_sliding_window_attention"] and i % 2 == 0
-            y = rms_norm(x, w[f"{block}/pre_attention_norm/scale"])
-            y = self.attention(f"{block}/attention", y, sliding, adapters)
-            if config["use_post_attention_norm"]:
-                y = rms_norm(y, w[f"{block}/post_attention_norm/scale"])
-            x = x + y
-            y = rms_norm(x, w[f"{block}/pre_ffw_norm/scale"])
-            gate = y @ self.kernel(f"{block}/ffw_gating", adapters)
-            y = gelu(gate) * (y @ self.kernel(f"{block}/ffw_gating_2", adapters))
-            y = y @ self.kernel(f"{block}/ffw_linear", adapters)
-            if config["use_post_ffw_norm"]:
-                y = rms_norm(y, w[f"{block}/post_ffw_norm/scale"])
-            x = x + y
-        x = rms_norm(x, w["final_normalization/scale"])
-        return cap(x @ embeddings.T, config["final_logit_soft_cap"])
-
-    def attention(self, path, x, sliding, adapters):
-        config, age = self.config, np.arange(len(x))[:, None] - np.arange(len(x))
-        query = rope(np.einsum("td,ndh->tnh", x, self.kernel(f"{path}/query", adapters)))
-        key = rope(np.einsum("td,kdh->tkh", x, self.kernel(f"{path}/key", adapters)))
-        value = np.einsum("td,kdh->tkh", x, self.kernel(f"{path}/value", adapters))
-        visible = (age >= 0) & (age < (config["sliding_window_size"] if sliding else len(x)))
-        group = config["num_query_heads"] // config["num_key_value_heads"]
-        output = np.zeros_like(query)
-        for head in range(config["num_query_heads"]):
-            scores = query[:, head] @ key[:, head // group].T / np.sqrt(config["head_dim"])
-            scores = np.where(visible, cap(scores, config["attention_logit_soft_cap"]), -np.inf)
-            output[:, head] = softmax(scores) @ value[:, head // group]
-        return np.einsum("tnh,nhd->td", output, self.kernel(f"{path}/attention_output", adapters))
-
-    def log_probs(self, batch, adapters=True):
-        """`(log_probs, entropy)` of the completions, `(B, C)`, 0 outside them."""
-        log_probs, entropy = np.zeros((2, *batch["completion_mask"].shape))
-        for i, (tokens, mask, length) in enumerate(
-            zip(batch["token_ids"], batch["padding_mask"], LENGTHS, strict=True)
-        ):
-            tokens = tokens[mask > 0]
-            p = softmax(self.logits(tokens, adapters)[-length - 1 : -1] / batch["temperature"][i])
-            log_probs[i, :length] = np.log(p[np.arange(length), tokens[-length:]])
-            entropy[i, :length] = -np.sum(p * np.log(p), axis=-1)
-        return log_probs, entropy
-
-
-# === The oracle: the loss ===
-
-
-def oracle_advantages(scale):
-    groups = REWARDS.reshape(-1, GROUP)
-    return ((groups - groups.mean(1)[:, None]) / (groups.std(1)[:, None] + 1e-6 if scale else 1.0)).ravel()
-
-
-def oracle_loss(log_probs, ref, batch, variant):
-    """`(loss, sum of absolute terms, metrics)`, completion by completion."""
-    low, high = variant["clip_range"] if isinstance(variant["clip_range"], tuple) else [variant["clip_range"]] * 2
-    advantages, terms = oracle_advantages(variant["scale"]), []
-    metrics = dict(ratio=0.0, clip_fraction=0.0, kl=0.0)
-    for i, length in enumerate(LENGTHS):
-        divisor = dict(
-            token_mean=LENGTHS.sum(), sequence_mean=len(LENGTHS) * length, fixed_length=len(LENGTHS) * COMPLETION
-        )[variant["aggregation"]]
-        gap = log_probs[i, :length] - batch["old_log_probs"][i, :length]
-        for t in range(length):
-            rho = np.exp(gap.mean() if variant["ratio"] == "sequence" else gap[t])
-            plain, clipped = rho * advantages[i], np.clip(rho, 1 - low, 1 + high) * advantages[i]
-            r = ref[i, t] - log_probs[i, t]
-            kl = np.exp(r) - 1 - r
-            terms += [-min(plain, clipped) / divisor, variant["kl_coef"] * kl / divisor]
-            metrics["ratio"] += rho
-            metrics["clip_fraction"] += clipped < plain
-            metrics["kl"] += kl
-    return sum(terms), sum(map(abs, terms)), metrics
-
-
-# === What is tested ===
+    def expected(self, choice, rows=8):
+        """The oracle's loss, and its gradients of the adapters."""
+        batch = self.batch_of(choice, rows)
+        found = oracle_loss(
+            self.log_probs[:rows],
+            np.float64(batch["old_log_probs"]),
+            oracle_advantages(REWARDS[:rows], min(4, rows), choice["scale"], choice["baseline"]),
+            batch["completion_mask"].sum(axis=1).astype(int),
+            **grpo_loss(choice).get_config(),
+            ref_log_probs=self.ref_log_probs[:rows],
+            entropy=self.entropy[:rows],
+            sampler_log_probs=np.float64(batch["sampler_log_probs"]),
+        )
+        mask = batch["completion_mask"] > 0
+        found.tokens = mask.sum()
+        found.metrics["entropy"] = self.entropy[:rows][mask].sum()
+        found.metrics["sampler_gap"] = np.abs(self.log_probs[:rows] - batch["sampler_log_probs"])[mask].sum()
+        found.gradients = {
+            path: np.tensordot(d_log_probs[..., :rows, :], found.d_log_probs, 2)
+            + np.tensordot(d_entropy[..., :rows, :], found.d_entropy, 2)
+            for path, (d_log_probs, d_entropy) in self.jacobian.items()
+        }
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -166,102 +119,172 @@ def batch():
 
 @pytest.fixture(scope="module")
 def sides(make_policy, batch):
-    """For each shape: the model, its oracle, the oracle's log-probs, and those around each differentiated entry."""
-    made = {}
-    for shape, layers in (("gemma", 1), ("gemma_2", 2)):
-        model = GRPOModel(make_policy(shape, lora_rank=2, num_layers=layers))
-        oracle = Oracle(model.policy.backbone)
-        ref, _ = oracle.log_probs(batch, adapters=False)
-        made[shape] = model, oracle, oracle.log_probs(batch), ref, differences(oracle, model, batch)
-    return made
+    return Sides(make_policy("gemma", lora_rank=2, num_layers=1), batch)
 
 
-def differences(oracle, model, batch):
-    """`{(tensor, entry): (log-probs above, log-probs below)}`, entries of every adapter tensor."""
-    rng, around = np.random.default_rng(1), {}
-    for variable in model.trainable_variables:
-        value = oracle.weights[variable.path]
-        for entry in rng.choice(value.size, min(ENTRIES, value.size), replace=False):
-            at, old = np.unravel_index(entry, value.shape), value.flat[entry]
-            sides = []
-            for moved in (old + STEP, old - STEP):
-                value[at] = moved
-                sides.append(oracle.log_probs(batch)[0])
-            value[at] = old
-            around[variable.path, at] = sides
-    return around
+@pytest.fixture(scope="module")
+def sides_2(make_policy, batch):
+    return Sides(make_policy("gemma_2", lora_rank=2), batch)
 
 
-def with_old_log_probs(batch, log_probs, variant):
-    """An old policy so far away that some ratios are clipped on either side and some are not."""
-    width = 1e-3 if variant["ratio"] == "sequence" else 0.3
-    noise = np.random.default_rng(2).uniform(-width, width, log_probs.shape)
-    advantages = group_advantages(REWARDS, GROUP, variant["scale"])
-    old = (log_probs + noise).astype("float32")
-    return {**batch, "old_log_probs": old, "sampler_log_probs": old, "advantages": np.asarray(advantages, "float32")}
-
-
-def grpo_loss(variant):
-    return GRPOLoss(**{name: value for name, value in variant.items() if name != "scale"})
-
-
-def gradient_of_loss(model, batch):
-    weights = aggregation_weights(batch["completion_mask"], model.grpo_loss.aggregation)
-    state = [[v.value for v in variables] for variables in (model.trainable_variables, model.non_trainable_variables)]
-    return jax.jit(jax.grad(model._loss, has_aux=True))(*state, {**batch, "weights": weights})
-
-
-@pytest.mark.parametrize(
-    "shape, name", [("gemma_2", "grpo"), ("gemma", "dr_grpo"), ("gemma", "dapo"), ("gemma", "gspo")]
-)
-def test_loss_and_gradient(sides, batch, shape, name):
-    model, oracle, (log_probs, entropy), ref, around = sides[shape]
-    variant = VARIANTS[name]
-    batch = with_old_log_probs(batch, log_probs, variant)
-    model.compile("sgd", loss=grpo_loss(variant))
-    gradients, metrics = gradient_of_loss(model, batch)
-
-    np.testing.assert_allclose(batch["advantages"], oracle_advantages(variant["scale"]), atol=1e-6)
-    loss, scale, expected = oracle_loss(log_probs, ref, batch, variant)
-    assert abs(float(metrics["loss"]) - loss) < 1e-5 * scale
-    tokens = LENGTHS.sum()
-    assert 0 < expected["clip_fraction"] < tokens
-    assert metrics["clip_fraction"] == expected["clip_fraction"]
-    assert float(metrics["ratio"]) == pytest.approx(expected["ratio"], rel=1e-5)
-    assert float(metrics["entropy"]) == pytest.approx(entropy.sum(), rel=1e-5)
-    gap = np.abs(log_probs - batch["old_log_probs"])[batch["completion_mask"] > 0].sum()
-    assert float(metrics["sampler_gap"]) == pytest.approx(gap, abs=1e-5 * tokens)
-    if variant["kl_coef"]:
-        assert float(metrics["kl"]) == pytest.approx(expected["kl"], rel=1e-4)
-
-    gradients = {v.path: np.asarray(g) for v, g in zip(model.trainable_variables, gradients, strict=True)}
-    assert len(gradients) == model.policy.backbone.num_layers * 7 * 2  # linears, A and B
-    for (path, at), (above, below) in around.items():
-        slope = (oracle_loss(above, ref, batch, variant)[0] - oracle_loss(below, ref, batch, variant)[0]) / (2 * STEP)
-        norm = np.linalg.norm(gradients[path])
+def assert_equal_gradients(gradients, expected, choice):
+    assert set(gradients) == set(expected)
+    for path, gradient in gradients.items():
+        norm = np.linalg.norm(expected[path])
         assert norm > 0
-        assert abs(gradients[path][at] - slope) < 1e-4 * norm, path
+        assert np.linalg.norm(gradient - expected[path]) <= 1e-5 * norm, (path, choice)
 
 
-def test_one_step_of_sgd_is_the_gradient_whatever_the_micro_batch(sides, batch, one_batch):
-    model, _, (log_probs, _), _, _ = sides["gemma"]
-    batch = with_old_log_probs(batch, log_probs, VARIANTS["dapo"])
-    model.compile(keras.optimizers.SGD(1.0), loss=grpo_loss(VARIANTS["dapo"]))
-    gradients, metrics = gradient_of_loss(model, batch)
-    norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients))
-    policy = model.policy.variables
-    before = [np.asarray(variable) for variable in policy]
-    expected = dict(zip([v.path for v in model.trainable_variables], gradients, strict=True))
-    for size in (1, 2, 4):
-        model.micro_batch_size = size
-        model.compile(keras.optimizers.SGD(1.0), loss=model.grpo_loss)
-        logs = model.fit(one_batch(batch), verbose=0).history
-        for variable, value in zip(policy, before, strict=True):
-            change = value - np.asarray(variable)
-            gradient = expected.get(variable.path, np.zeros_like(value))
-            rounding = 1e-5 * np.linalg.norm(gradient) + 1e-7 * np.linalg.norm(value) * variable.trainable
-            assert np.linalg.norm(change - gradient) <= rounding, (size, variable.path)
-            variable.assign(value)
-        assert logs["loss"][0] == pytest.approx(float(metrics["loss"]), abs=1e-6)
-        assert logs["grad_norm"][0] == pytest.approx(norm, rel=1e-5)
-        assert logs["ratio"][0] == pytest.approx(float(metrics["ratio"]) / LENGTHS.sum(), rel=1e-5)
+def assert_equal_metrics(sums, expected, choice):
+    """Sums over tokens, each within 1e-5 a token."""
+    for name, value in sums.items():
+        assert abs(value - expected.metrics[name]) <= 1e-5 * expected.tokens, (name, choice)
+
+
+# === Every combination ===
+
+
+def losses_of(sides, choice, log_probs, splits):
+    """Of all D combinations of `DATA`: losses `(D,)`, metrics, and derivatives by log-probs `(D, B, C)`.
+
+    The loss is computed on the rows of each micro-batch by itself, and summed.
+    """
+    loss, batches = grpo_loss(choice), [sides.batch_of(data) for data in combinations(DATA)]
+    for batch in batches:
+        batch["weights"] = np.asarray(aggregation_weights(batch["completion_mask"], loss.aggregation))
+        batch |= {"log_probs": log_probs, "ref_log_probs": sides.ref_log_probs.astype("float32")}
+
+    def loss_of(log_probs, part):
+        names = ("old_log_probs", "advantages", "completion_mask", "weights", "ref_log_probs")
+        return loss(log_probs, *(part[name] for name in names))
+
+    parts = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    parts = {name: x.reshape(-1, 8 // splits, *x.shape[2:]) for name, x in parts.items()}
+    (values, metrics), derivatives = jax.vmap(jax.value_and_grad(loss_of, has_aux=True))(parts["log_probs"], parts)
+    values, metrics = jax.tree.map(lambda x: np.reshape(x, (-1, splits)).sum(axis=1), (values, metrics))
+    return values, metrics, np.reshape(derivatives, (len(batches), 8, COMPLETION))
+
+
+def pullback_of(model, batch):
+    """A compiled function from N derivatives by log-probs `(N, B, C)` to `(log_probs, {path: gradients (N, …)})`."""
+    adapters = model.trainable_variables
+    rest = (batch["token_ids"], batch["padding_mask"], COMPLETION, batch["temperature"])
+
+    def log_probs_of(values):
+        with keras.StatelessScope(list(zip(adapters, values, strict=True))):
+            return completion_log_probs(model.policy, *rest)[0]
+
+    def run(values, derivatives):
+        log_probs, pullback = jax.vjp(log_probs_of, values)
+        return log_probs, jax.lax.map(lambda x: pullback(x)[0], derivatives)
+
+    program, values = jax.jit(run), [variable.value for variable in adapters]
+
+    def call(derivatives):
+        log_probs, gradients = program(values, derivatives)
+        paths = [variable.path for variable in adapters]
+        return np.asarray(log_probs), {path: np.asarray(g) for path, g in zip(paths, gradients, strict=True)}
+
+    return call
+
+
+@pytest.mark.parametrize("shape, splits", (("sides_2", (1,)), ("sides", (2, 4))))
+def test_every_combination(request, shape, splits):
+    sides = request.getfixturevalue(shape)
+    choices, data = combinations(LOSS), combinations(DATA)
+    pullback = pullback_of(sides.model, sides.batch)
+    log_probs, _ = pullback(np.zeros((len(choices) * len(data), 8, COMPLETION), "float32"))
+    expected = [[sides.expected(choice | values) for values in data] for choice in choices]
+    for split in splits:
+        found = [losses_of(sides, choice, log_probs, split) for choice in choices]
+        _, gradients = pullback(np.concatenate([derivatives for _, _, derivatives in found]))
+        for i, choice in enumerate(choices):
+            losses, metrics, _ = found[i]
+            for j, values in enumerate(data):
+                at, named = i * len(data) + j, choice | values
+                assert abs(losses[j] - expected[i][j].loss) <= 1e-5 * expected[i][j].scale, named
+                assert_equal_metrics({name: value[j] for name, value in metrics.items()}, expected[i][j], named)
+                assert_equal_gradients({path: g[at] for path, g in gradients.items()}, expected[i][j].gradients, named)
+
+
+def test_the_examples_are_clipped_here_and_there(sides, sides_2):
+    for side in (sides, sides_2):
+        for choice in combinations({**LOSS, **DATA, "kl": (None,)}):
+            expected = side.expected(choice)
+            assert 0.1 < expected.metrics["clip_fraction"] / expected.tokens < 0.9
+
+
+# === The step itself ===
+
+
+def pairwise(axes, seed=0):
+    """Choices in which any two values of two axes meet: the one with most new pairs among some random ones, again."""
+    missing = {
+        ((name, x), (other, y))
+        for (name, values), (other, others) in itertools.combinations(axes.items(), 2)
+        for x, y in itertools.product(values, others)
+    }
+    rng, found = np.random.default_rng(seed), []
+    while missing:
+        wanted = dict(min(missing, key=repr))
+        random = [{name: values[rng.integers(len(values))] for name, values in axes.items()} for _ in range(100)]
+        pairs = {i: set(itertools.combinations((choice | wanted).items(), 2)) for i, choice in enumerate(random)}
+        best = max(pairs, key=lambda i: len(pairs[i] & missing))
+        missing -= pairs[best]
+        found.append(random[best] | wanted)
+    return found
+
+
+def assert_equal_logs(logs, expected, choice):
+    names = {"loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates"}
+    names |= {"kl"} if choice["kl"] else set()
+    names |= {"importance_weight"} if choice["importance_cap"] else set()
+    logs = {name: float(logs[name]) for name in names}  # `fit` adds none, and a step's must all be there
+    assert abs(logs.pop("loss") - expected.loss) <= 1e-5 * expected.scale, choice
+    assert logs.pop("skipped_updates") == 0.0
+    norm = np.sqrt(sum(np.sum(gradient**2) for gradient in expected.gradients.values()))
+    assert logs.pop("grad_norm") == pytest.approx(norm, rel=1e-5), choice
+    assert_equal_metrics({name: value * expected.tokens for name, value in logs.items()}, expected, choice)
+
+
+def test_a_cover_of_train_steps(sides):
+    """Steps of 2, 4 and 8 rows in micro-batches of 2, whose operations are then compiled only once."""
+    model = sides.model
+    model.micro_batch_size = 2
+    for choice in pairwise(DATA | LOSS | MORE):
+        rows = 2 * choice["splits"]
+        model.compile(keras.optimizers.SGD(SGD), loss=grpo_loss(choice))
+        kinds = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+        before = [[variable.value for variable in kind] for kind in (*kinds, model.metrics_variables)]
+        with jax.disable_jit():
+            logs, (after, *_) = model.train_step(tuple(before), sides.batch_of(choice, rows))
+        expected = sides.expected(choice, rows)
+        assert_equal_logs(logs, expected, choice)
+        updates = zip(model.trainable_variables, before[0], after, strict=True)
+        gradients = {variable.path: np.asarray(old - new) / SGD for variable, old, new in updates}
+        assert_equal_gradients(gradients, expected.gradients, choice)
+
+
+COMPILED = [
+    # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split
+    ("std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1),
+    ("batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2),
+    ("std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4),
+]
+
+
+@pytest.mark.parametrize("values", COMPILED)
+def test_compiled(sides, one_batch, values):
+    choice = dict(zip(DATA | LOSS | MORE, values, strict=True))
+    model, variables = sides.model, sides.model.policy.variables
+    model.micro_batch_size = 8 // choice["splits"]
+    model.compile(keras.optimizers.SGD(SGD), loss=grpo_loss(choice))
+    before = [np.asarray(variable) for variable in variables]
+    logs = model.fit(one_batch(sides.batch_of(choice)), verbose=0).history
+    updates = {v.path: (old - np.asarray(v)) / SGD for v, old in zip(variables, before, strict=True)}
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    expected = sides.expected(choice)
+    assert_equal_logs({name: value for name, (value,) in logs.items()}, expected, choice)
+    assert_equal_gradients({path: updates.pop(path) for path in expected.gradients}, expected.gradients, choice)
+    assert not any(update.any() for update in updates.values())  # what is frozen stays
