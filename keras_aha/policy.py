@@ -22,6 +22,7 @@ _ENCODERS = {
 }
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
+_REMAT_FROM = 50_000_000  # parameters
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
@@ -47,7 +48,8 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     quantization = recipe.model.quantization if adapters else None
     if quantization:
         _check_quantizable(recipe)
-    policy = _load_text_model(recipe)
+    with keras.RematScope(mode="list_of_layers", layer_names=_blocks_to_compute_again(recipe)):
+        policy = _load_text_model(recipe)
     if quantization:
         quantize_base(policy.backbone, quantization)
     if adapters and recipe.lora.rank:
@@ -128,6 +130,14 @@ def _check_quantizable(recipe: Recipe) -> None:
             f'model.quantization="none". Received: model.quantization={recipe.model.quantization!r}, '
             f"model.preset={recipe.model.preset!r}"
         )
+
+
+def _blocks_to_compute_again(recipe: Recipe) -> list[str]:
+    """The transformer layers, whose activations a large model's backward pass computes again; none of a small one."""
+    with keras.StatelessScope(initialize_variables=False):  # shapes without memory
+        backbone = _load(keras_hub.models.Backbone, recipe.model.preset, load_weights=False)
+    large = backbone.count_params() >= _REMAT_FROM
+    return [layer.name for layer in backbone.transformer_layers] if large else []
 
 
 def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
