@@ -34,6 +34,7 @@ class HandMade(keras.callbacks.Callback):
             padding_mask=mask,
             completion_mask=mask[:, -completion:].astype("float32"),
             old_log_probs=np.full((rows, completion), -3.0, "float32"),
+            sampler_log_probs=np.full((rows, completion), -3.0, "float32"),
             advantages=np.array([1, -1, 0.5, -0.5], "float32"),
             temperature=np.ones(rows, "float32"),
             rewards=np.zeros(rows, "float32"),
@@ -85,7 +86,7 @@ def test_mfu_counts_both_updates_and_the_forward_pass_of_the_reference(trained):
 def test_memory_is_logged(trained):
     _, logs = trained
     for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
-        assert 0.1 < now <= peak * 1.02 < 1000
+        assert 0.1 < now <= peak < 1000
 
 
 def test_without_a_known_peak(trained):
