@@ -1,7 +1,9 @@
 """Log-probs in chunks against the plain log-softmax of all logits."""
 
 from keras_aha import log_probs as module
+from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
+from keras_aha.losses import GRPOLoss, aggregation_weights
 
 import jax
 import keras
@@ -73,9 +75,60 @@ def test_equal_to_the_full_softmax(monkeypatch, policy, rows, expected, position
     np.testing.assert_allclose(gradient, expected[0], atol=1e-5 * np.linalg.norm(expected[0]))
 
 
-def test_entropy_has_no_gradient(policy, rows, expected):
+def test_entropy_has_no_gradient_unless_asked_for(policy, rows, expected):
     gradient, _ = gradient_and_outputs(policy, rows, entropy_weight=1.0)
     np.testing.assert_allclose(gradient, expected[0], atol=1e-5 * np.linalg.norm(expected[0]))
+
+
+def full_logits_gradient(policy, batch, loss, noise):
+    """`(gradient of the adapters, log-probs, metrics)` of a step that holds the logits of the whole sequence."""
+    adapters, mask = policy.trainable_variables, batch["completion_mask"]
+
+    def run(values):
+        with keras.StatelessScope(list(zip(adapters, values, strict=True))):
+            logits = policy({name: batch[name] for name in ("token_ids", "padding_mask")})
+        log_softmax = jax.nn.log_softmax(logits[:, -LENGTH - 1 : -1] / batch["temperature"][:, None, None])
+        log_probs = jax.numpy.take_along_axis(log_softmax, batch["token_ids"][:, -LENGTH:, None], axis=-1)[..., 0]
+        entropy = -jax.numpy.sum(jax.numpy.exp(log_softmax) * log_softmax, axis=-1)
+        old = jax.lax.stop_gradient(log_probs) + noise
+        weights = aggregation_weights(mask)
+        value, metrics = loss(log_probs, old, batch["advantages"], mask, weights, entropy=entropy)
+        metrics = {name: metric / mask.sum() for name, metric in metrics.items()}
+        return value, (log_probs, metrics | {"loss": value, "entropy": jax.numpy.sum(entropy * mask) / mask.sum()})
+
+    return jax.jit(jax.grad(run, has_aux=True))([variable.value for variable in adapters])
+
+
+@pytest.mark.parametrize("vocabulary", (512, 256_000))
+def test_a_step_is_that_of_full_logits(monkeypatch, make_policy, one_batch, rows, vocabulary):
+    shape = dict(num_layers=1, hidden_dim=8, vocabulary_size=vocabulary, final_logit_soft_cap=3.0)
+    policy = make_policy("gemma", lora_rank=2, **shape)
+    batch = {
+        "token_ids": rows[0] * (vocabulary // 200),  # from all of the vocabulary
+        "padding_mask": rows[1],
+        "completion_mask": rows[1][:, -LENGTH:].astype("float32"),
+        "advantages": np.array([1.0, -0.3, -0.7], "float32"),
+        "temperature": TEMPERATURE,
+    }
+    loss, noise = (
+        GRPOLoss(entropy_coef=0.05),
+        np.random.default_rng(2).uniform(-0.4, 0.4, (3, LENGTH)).astype("float32"),
+    )
+    gradients, (log_probs, metrics) = full_logits_gradient(policy, batch, loss, noise)
+    batch |= {"old_log_probs": np.asarray(log_probs + noise), "sampler_log_probs": np.asarray(log_probs)}
+
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4)  # 4 of 10 positions at a time
+    model, rate = GRPOModel(policy), 2.0**20  # beside which the weights vanish, so that an update is the gradient
+    model.compile(keras.optimizers.SGD(rate), loss=loss)
+    before = [np.asarray(variable) for variable in policy.trainable_variables]
+    logs = model.fit(one_batch(batch), verbose=0).history
+    for variable, old, expected in zip(policy.trainable_variables, before, gradients, strict=True):
+        gradient = (old - np.asarray(variable)) / rate
+        norm = np.linalg.norm(expected)
+        assert norm > 0 and np.linalg.norm(gradient - expected) <= 1e-5 * norm, variable.path
+    assert logs["sampler_gap"][0] < 2e-6  # the log-probs themselves
+    for name, value in metrics.items():
+        assert logs[name][0] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
 
 
 def test_logits_never_exist_all_at_once(monkeypatch, policy, rows):

@@ -17,7 +17,7 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
     | `baseline`       | b                        | paper                                             |
     |------------------|--------------------------|---------------------------------------------------|
     | "mean"           | mean of the group        | GRPO, arXiv:2402.03300, §4.1.2                    |
-    | "leave_one_out"  | mean of the other G − 1  | RLOO, arXiv:2402.14740, §2.3: unbiased            |
+    | "leave_one_out"  | mean of the other G − 1  | RLOO, arXiv:2402.14740, §2.3                      |
 
     | `scale` | d                                    | paper                                           |
     |---------|--------------------------------------|-------------------------------------------------|
@@ -25,9 +25,10 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
     | "batch" | std of all rewards of the batch + ε  | arXiv:2508.08221, §4: steadier for small groups |
     | None    | 1                                    | Dr. GRPO, arXiv:2503.20783, §3                  |
 
-    Standard deviations are the population's and ε = 1e-6. A group whose rewards are all equal teaches nothing: its
-    advantages are exactly 0. A reward that is NaN counts as missing: its own advantage is 0, and the others of its
-    group are compared without it.
+    Of the gradient of the mean reward, scale None with "leave_one_out" is an unbiased estimate, and with "mean" one of
+    (G − 1) / G of it. Standard deviations are the population's and ε = 1e-6. A group whose rewards are all equal
+    teaches nothing: its advantages are exactly 0. A reward that is NaN counts as missing: its own advantage is 0, and
+    the others of its group are compared without it.
 
     Args:
         rewards: (B,), the completions of one prompt in adjacent rows.

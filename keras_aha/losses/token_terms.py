@@ -131,7 +131,6 @@ def kl_divergence(log_probs, ref_log_probs, estimator="k3"):
     | k1  | −r             | unbiased, of either sign     | ∇log π              | 0: as a loss it pulls nowhere       |
     | k2  | r²/2           | biased, never negative       | −r ∇log π           | ∇KL(π‖πʳᵉᶠ)                         |
     | k3  | exp(r) − 1 − r | unbiased, never negative     | (1 − exp(r)) ∇log π | ∇KL(πʳᵉᶠ‖π), the other direction    |
-
     | k1+ | that of k1    | as k1                        | that of k2          | ∇KL(π‖πʳᵉᶠ)                         |
     | k3+ | that of k3    | as k3                        | that of k2          | ∇KL(π‖πʳᵉᶠ)                         |
 
