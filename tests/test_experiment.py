@@ -185,11 +185,6 @@ def test_what_cannot_be_used_is_said_in_one_sentence(recipe, changes, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_kl_needs_adapters(recipe):
-    with pytest.raises(ValueError, match="A KL to the reference needs adapters"):
-        Experiment(recipe.override(["lora.rank=0", "loss.kl_coef=0.1"]))
-
-
 def test_a_folder_that_is_no_preset(recipe, tmp_path):
     with pytest.raises(RecipeError, match="The folder is no preset that keras-hub can load. Received: "):
         build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
