@@ -37,7 +37,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
 
     Raises:
         RecipeError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt, or an
-            architecture that cannot be quantized.
+            architecture that cannot be quantized, or not so on several devices.
     """
     try:
         keras.DTypePolicy(recipe.model.dtype)
@@ -123,6 +123,12 @@ def _find(preset: str) -> str:
 
 
 def _check_quantizable(recipe: Recipe) -> None:
+    devices = len(keras.distribution.list_devices())
+    if recipe.model.quantization == "int4" and keras.distribution.distribution() is not None:
+        raise RecipeError(
+            "Kernels in 4 bits are packed into matrices, for which there is no layout on several devices: set "
+            f'model.quantization="int8". Received: model.quantization="int4", {devices} devices'
+        )
     backbone = load_tokenizer(recipe).backbone_cls
     if issubclass(backbone, _KERNEL_READERS):
         raise RecipeError(

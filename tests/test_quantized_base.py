@@ -194,6 +194,7 @@ def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, co
         padding_mask=padding_mask,
         completion_mask=live.astype("float32"),
         old_log_probs=completions.log_probs,
+        sampler_log_probs=completions.log_probs,
         advantages=rng.normal(size=len(live)).astype("float32"),
         temperature=np.ones(len(live), "float32"),
         rewards=np.zeros(len(live), "float32"),
@@ -319,6 +320,15 @@ def test_priming_has_floats(recipe):
 def test_what_cannot_be_used_is_said_in_one_sentence(recipe, change, sentence):
     with pytest.raises(RecipeError, match=re.escape(sentence)):
         Experiment(recipe.override(change))
+
+
+def test_4_bits_are_refused_on_a_mesh(recipe):
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(RecipeError, match="no layout on several devices: .* Received: model.quantization=.int4., "):
+            build_policy(recipe)
+    finally:
+        keras.distribution.set_distribution(None)
 
 
 def test_gemma_4_is_refused_before_its_weights_are_loaded(recipe, tmp_path):
