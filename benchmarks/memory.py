@@ -25,6 +25,7 @@ from pathlib import Path
 
 os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", TF_CPP_MIN_LOG_LEVEL="3")
 
+from keras_aha.distribution import distribute
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 
@@ -64,11 +65,12 @@ def main() -> None:
 def compile_for_tpu(args) -> dict:
     """Compiles the step for a topology and counts."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name=args.topology).devices
-    optimizer = keras.optimizers.Adam(
-        1e-5
-    )  # its step count and rate are real numbers: made before the mesh, which is not
-    distribution = distribute(devices, args.model)
-    model = abstract_model(gemma2_2b(args.layers), optimizer, args.micro_batch_size)
+    optimizer = keras.optimizers.Adam(1e-5)  # has real numbers: made before the mesh, which is of no real devices
+    distribution = distribute(len(devices) // args.model, args.model, devices)
+    # As `policy.build_policy` does for a model of this size.
+    with keras.RematScope(mode="list_of_layers", layer_names=[f"decoder_block_{i}" for i in range(args.layers)]):
+        backbone = gemma2_2b(args.layers)
+    model = abstract_model(backbone, optimizer, args.micro_batch_size)
     state = abstract_state(model, distribution)
     arrays = zeros(args.rows * len(devices), args.prompt_length, args.completion_length)
     batch = {
@@ -101,16 +103,6 @@ def compile_for_tpu(args) -> dict:
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
         "collectives": collectives(text),
     }
-
-
-def distribute(devices, model: int):
-    """Weights are replicated and the batch is split over chips that are only compiled for."""
-    mesh = keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), np.array(devices))
-    distribution = keras.distribution.ModelParallel(
-        layout_map=keras.distribution.LayoutMap(mesh), batch_dim_name="batch", auto_shard_dataset=False
-    )
-    keras.distribution.set_distribution(distribution)
-    return distribution
 
 
 def abstract_model(backbone, optimizer, micro_batch_size: int | None) -> GRPOModel:

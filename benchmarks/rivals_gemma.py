@@ -71,6 +71,7 @@ def rollout_of(prompt_ids, completion_ids, lengths, log_probs, rewards, advantag
         padding_mask=np.hstack([np.ones_like(prompt_ids), mask]).astype("int32"),
         completion_mask=mask.astype("float32"),
         old_log_probs=np.asarray(log_probs, "float32"),
+        sampler_log_probs=np.asarray(log_probs, "float32"),
         advantages=np.asarray(advantages, "float32"),
         temperature=np.ones(rows, "float32"),
         rewards=np.asarray(rewards, "float32"),

@@ -1,6 +1,7 @@
 """The device mesh, and the layout of a Gemma backbone on it."""
 
 import keras
+import numpy as np
 from keras_hub.models import GemmaBackbone
 
 
@@ -35,7 +36,7 @@ def distribute(batch=None, model=1, devices=None):
         return None
 
     _check_mesh(batch, model, len(devices))
-    mesh = keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), devices)
+    mesh = keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), np.array(devices))
     distribution = keras.distribution.ModelParallel(
         layout_map=_along_model(GemmaBackbone.get_layout_map(mesh)),
         batch_dim_name="batch",
