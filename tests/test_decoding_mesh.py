@@ -74,13 +74,13 @@ def in_meshes():
         policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
         randomize(policy.trainable_variables, 1)
         decoder = decoder_for(policy.backbone)
-        warm = sample(policy, decoder, 0.1, warm_up=True)
+        warm = sample(policy, decoder, 0.1, warm_up=name != "1x1")
         counter = CompileCounter()
         moves.clear()
         completions = sample(policy, decoder, 0.1)
-        for density in (0.0, 0.04, 0.3):
-            sample(policy, decoder, density)
         alone = alone or completions
+        for density in (0.0, 0.3) if sizes is not None else ():
+            sample(policy, decoder, density)
         report[name] = {
             "moves": sorted(set(moves)),
             "compiles": counter.count,
@@ -88,8 +88,9 @@ def in_meshes():
             "lengths": len(set(completions.lengths.tolist())),
             "warm": difference(policy, warm, alone),
             "again": difference(policy, completions, alone),
-            "waiting": difference(policy, sample(policy, decoder, 0.1, max_rows=20), alone),
         }
+        if name == "4x1":
+            report[name]["waiting"] = difference(policy, sample(policy, decoder, 0.1, max_rows=20), alone)
         if name == "2x2":
             batch.SHARED_PROMPT = 1
             report[name]["shared"] = difference(policy, sample(policy, decoder, 0.1), alone)
@@ -123,7 +124,7 @@ def test_what_is_compared(report, name):
 @pytest.mark.parametrize("name", MESHES)
 def test_the_same_tokens_as_on_one_device(report, name):
     ways = {"warm", "again", "waiting", "shared"} & set(report[name])
-    assert len(ways) == 3 + (name == "2x2")
+    assert len(ways) == 2 + (name != "1x1")
     for way in ways:
         difference = report[name][way]
         assert len(difference["gaps"]) <= 1 and all(gap < NEAR_TIE for gap in difference["gaps"])
@@ -131,7 +132,7 @@ def test_the_same_tokens_as_on_one_device(report, name):
         assert difference["lengths"] and difference["stopped"]
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", ("2x2", "4x1"))
 def test_nothing_is_compiled_after_warming_up(report, name):
     assert report[name]["compiles"] == 0
 
