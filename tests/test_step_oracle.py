@@ -144,21 +144,19 @@ def assert_equal_metrics(sums, expected, choice):
 # === Every combination ===
 
 
-def losses_of(sides, choice, log_probs, splits):
-    """Of all D combinations of `DATA`: losses `(D,)`, metrics, and derivatives by log-probs `(D, B, C)`.
+def losses_of(batches, choice, splits):
+    """Of D batches: losses `(D,)`, metrics, and derivatives by log-probs `(D, B, C)`.
 
     The loss is computed on the rows of each micro-batch by itself, and summed.
     """
-    loss, batches = grpo_loss(choice), [sides.batch_of(data) for data in combinations(DATA)]
-    for batch in batches:
-        batch["weights"] = np.asarray(aggregation_weights(batch["completion_mask"], loss.aggregation))
-        batch |= {"log_probs": log_probs, "ref_log_probs": sides.ref_log_probs.astype("float32")}
+    loss = grpo_loss(choice)
 
     def loss_of(log_probs, part):
         names = ("old_log_probs", "advantages", "completion_mask", "weights", "ref_log_probs")
         return loss(log_probs, *(part[name] for name in names))
 
     parts = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    parts["weights"] = jax.vmap(lambda mask: aggregation_weights(mask, loss.aggregation))(parts["completion_mask"])
     parts = {name: x.reshape(-1, 8 // splits, *x.shape[2:]) for name, x in parts.items()}
     (values, metrics), derivatives = jax.vmap(jax.value_and_grad(loss_of, has_aux=True))(parts["log_probs"], parts)
     values, metrics = jax.tree.map(lambda x: np.reshape(x, (-1, splits)).sum(axis=1), (values, metrics))
@@ -194,9 +192,11 @@ def test_every_combination(request, shape, splits):
     choices, data = combinations(LOSS), combinations(DATA)
     pullback = pullback_of(sides.model, sides.batch)
     log_probs, _ = pullback(np.zeros((len(choices) * len(data), 8, COMPLETION), "float32"))
+    given = {"log_probs": log_probs, "ref_log_probs": sides.ref_log_probs.astype("float32")}
+    batches = [sides.batch_of(values) | given for values in data]
     expected = [[sides.expected(choice | values) for values in data] for choice in choices]
     for split in splits:
-        found = [losses_of(sides, choice, log_probs, split) for choice in choices]
+        found = [losses_of(batches, choice, split) for choice in choices]
         _, gradients = pullback(np.concatenate([derivatives for _, _, derivatives in found]))
         for i, choice in enumerate(choices):
             losses, metrics, _ = found[i]
