@@ -78,7 +78,14 @@ def test_trains_without_the_encoder(make, tmp_path):
             "model": {"preset": str(tmp_path / "preset")},
             "lora": {"rank": 2},
             "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
-            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 8},
+            # Completions of different lengths, whose penalties are all the signal there is.
+            "rollouts": {
+                "prompts_per_epoch": 2,
+                "group_size": 4,
+                "max_completion_length": 8,
+                "stop_tokens": list("abcdefghijklmnop"),
+                "overlong_buffer": 7,
+            },
             "training": {"epochs": 1},
             "evaluation": {"puzzles": 2, "samples": 1},
         }

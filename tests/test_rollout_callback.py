@@ -395,10 +395,11 @@ def test_one_update_a_rollout_has_ratio_1(trained):
     assert history["clip_fraction"] == [0.0] * EPOCHS
 
 
-def test_kl_is_exactly_0_while_the_adapters_are(trained):
+def test_kl_is_0_while_the_adapters_are(trained):
+    """To rounding: policy and reference are two programs."""
     kl = trained[3]["kl"]
-    assert kl[0] == 0.0
-    assert all(value > 0.0 for value in kl[1:])
+    assert 0.0 <= kl[0] < 1e-10
+    assert all(value > 1e-8 for value in kl[1:])
 
 
 def test_same_seed_same_logs(trained, fit):
