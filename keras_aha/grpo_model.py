@@ -128,7 +128,10 @@ class GRPOModel(keras.Model):
             if self.grpo_loss.kl_coef:
                 with lora.adapters_off(self.policy):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
-            log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0)
+            with lora.low_rank_gradients(self.policy):
+                log_probs, entropy = self._log_probs(
+                    self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
+                )
         loss, metrics = self.grpo_loss(
             log_probs,
             batch["old_log_probs"],

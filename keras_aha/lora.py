@@ -12,14 +12,19 @@ and a rollout multiplies the adapters into the kernels once, instead of at every
     with lora.using_merged(policy, merged):
         ...
 
+An update needs gradients of the adapters alone. JAX, asked for those of `x · (W + A B)`, takes the gradient of the sum
+first, which is as large as the kernel and costs as much as a forward pass; `low_rank_gradients` takes them without it.
+
 A quantized kernel cannot take up its adapters, which are small, without being quantized anew. There they stay beside
 the kernel in rollouts too, as in training, at the cost of two thin products a layer.
 """
 
 import contextlib
+import functools
 import os
 
 import h5py
+import jax
 import keras
 from keras import layers, ops
 
@@ -79,6 +84,36 @@ def merged_kernels(model):
         where there are no adapters.
     """
     return [_merged_kernel(layer) for layer in _adapted_layers(model) if not _is_quantized(layer)]
+
+
+@contextlib.contextmanager
+def low_rank_gradients(layer):
+    """Takes gradients of adapters without the gradient of the kernel that they are added to.
+
+    With y = x · (W + s A B) and a gradient g of y, LoRA needs ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, which are products
+    with a thin matrix. As written in Keras it comes to ∂A = s (xᵀ g) Bᵀ: the same numbers, but xᵀ g has the kernel's
+    size. The forward pass stays Keras's, so that it is the very policy whose merged kernels were sampled from.
+
+    Keras calls a layer's `call` while tracing, so inside `jax.jit` this acts as `adapters_off` does.
+
+    Args:
+        layer: a Keras layer or model. Adapters that are off, of embeddings or of quantized layers are left alone.
+
+    Yields:
+        `layer`.
+    """
+    linears = [
+        sublayer
+        for sublayer in _adapted_layers(layer)
+        if isinstance(sublayer, _KERNEL_LAYERS) and sublayer.lora_enabled and not _is_quantized(sublayer)
+    ]
+    for linear in linears:
+        linear.call = functools.partial(_call_linear, linear)  # hides the method of the class
+    try:
+        yield layer
+    finally:
+        for linear in linears:
+            del linear.call
 
 
 def save_adapters(backbone, path):
@@ -143,6 +178,30 @@ def _switched(layer, is_on):
     finally:
         for sublayer, was_on in before:
             sublayer.lora_enabled = was_on
+
+
+def _call_linear(layer, inputs, training=None):
+    """What `layer.call` computes."""
+    scale = layer.lora_alpha / layer.lora_rank
+    multiply = functools.partial(ops.einsum, layer.equation) if isinstance(layer, layers.EinsumDense) else ops.matmul
+
+    @jax.custom_vjp
+    def product(x, kernel, a, b):
+        return multiply(x, kernel + scale * ops.matmul(a, b))
+
+    def forward(*arguments):
+        return product(*arguments), arguments
+
+    def backward(arguments, gradient):
+        x, kernel, a, b = arguments
+        _, to_inputs = jax.vjp(lambda x: multiply(x, kernel + scale * ops.matmul(a, b)), x)
+        _, to_adapters = jax.vjp(lambda a, b: scale * ops.matmul(multiply(x, a), b), a, b)
+        return *to_inputs(gradient), None, *to_adapters(gradient)
+
+    product.defvjp(forward, backward)
+    outputs = product(*map(ops.convert_to_tensor, (inputs, layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)))
+    outputs = outputs if layer.bias is None else ops.add(outputs, layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)
 
 
 def _merged_kernel(layer):

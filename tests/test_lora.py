@@ -224,6 +224,68 @@ def test_adapters_of_quantized_layers_stay_beside_their_kernels(outside):
         assert [layer.lora_enabled for layer in model.layers] == [outside] * 2
 
 
+# === Gradients of adapters ===
+
+LINEARS = (
+    (lambda: keras.layers.Dense(5, activation="tanh"), (2, 3)),
+    (lambda: keras.layers.EinsumDense("btd,ndh->btnh", (None, 2, 4), bias_axes="nh"), (2, 6, 3)),
+    (lambda: keras.layers.EinsumDense("btnh,nhd->btd", (None, 3), activation="gelu"), (2, 6, 2, 4)),
+)
+
+
+@pytest.mark.parametrize("make, shape", LINEARS)
+def test_low_rank_gradients_are_the_gradients(make, shape):
+    layer, inputs = make(), np.random.default_rng(1).normal(size=shape).astype("float32")
+    layer(inputs)
+    layer.enable_lora(rank=2, lora_alpha=3.0)
+    randomize_adapters(layer)
+    expected = loss_and_gradients(layer, inputs)
+    with lora.low_rank_gradients(layer) as same:
+        assert same is layer
+        found = loss_and_gradients(layer, inputs)
+    assert found[0] == expected[0]
+    for gradient, wanted in zip(found[1], expected[1], strict=True):
+        assert np.abs(wanted).max() > 0
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_low_rank_gradients_need_no_gradient_of_a_kernel():
+    """Forward and backward of inputs are left, of what were three products with the kernel."""
+    layer, inputs = keras.layers.Dense(64, use_bias=False), np.ones((512, 64), "float32")
+    layer(inputs)
+    layer.enable_lora(rank=1)
+    of_keras = flops(layer, inputs)
+    with lora.low_rank_gradients(layer):
+        assert flops(layer, inputs) < 0.75 * of_keras
+    assert flops(layer, inputs) == of_keras
+
+
+def test_low_rank_gradients_leave_what_is_off_alone():
+    backbone, base = adapted_backbone()
+    with lora.adapters_off(backbone), lora.low_rank_gradients(backbone):
+        np.testing.assert_array_equal(outputs(backbone), base)
+    with pytest.raises(RuntimeError), lora.low_rank_gradients(backbone):
+        raise RuntimeError
+    with lora.adapters_off(backbone):
+        np.testing.assert_array_equal(outputs(backbone), base)
+
+
+def loss_and_gradients(layer, inputs):
+    """Of a loss that weighs every output differently, by the inputs and by all that is trained."""
+    variables = layer.trainable_variables
+
+    def loss(inputs, values):
+        outputs = layer.stateless_call(values, layer.non_trainable_variables, inputs)[0]
+        return (outputs * np.cos(np.arange(outputs.size)).reshape(outputs.shape)).sum()
+
+    value, (by_inputs, by_values) = jax.value_and_grad(loss, (0, 1))(inputs, [v.value for v in variables])
+    return value, [by_inputs, *by_values]
+
+
+def flops(layer, inputs):
+    return jax.jit(lambda x: loss_and_gradients(layer, x)).lower(inputs).compile().cost_analysis()["flops"]
+
+
 # === Adapters saved ===
 
 
