@@ -5,6 +5,7 @@ multiplication, and of a convolution, which is what the TPU compiler makes of ma
 """
 
 import collections
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -13,8 +14,8 @@ import numpy as np
 from hlo_traffic import Instruction, parse
 
 COLLECTIVES = ("all-to-all", "all-gather", "all-reduce", "reduce-scatter", "collective-permute")
-_CALLED = re.compile(r"\b(?:calls|body|to_apply|true_computation|false_computation)=(%[\w.\-]+)")
-_BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_CALLED = re.compile(r"\b(?:calls|body|to_apply)=(%[\w.\-]+)")
+_BRANCHES = re.compile(r"\b(?:branch_computations=\{|(?:true|false)_computation=)([^},]*(?:, %[^},]*)*)")
 
 
 class Collectives(NamedTuple):
@@ -27,36 +28,58 @@ class Collectives(NamedTuple):
 def matrix_flops(text: str) -> int:
     """Operations of all matrix products of a program, `compiled.as_text()`, on one device.
 
+    Of a conditional's branches the one with most of them counts.
+
     Raises:
         ValueError: if the compiler does not say how often a loop with products in it runs.
     """
     computations, entry = parse(text)
-    return sum(times * _flops(x, computations[name]) for times, name, x in _executed(computations, entry))
+
+    @functools.cache
+    def flops(name: str) -> int:
+        total = 0
+        for x in computations[name].values():
+            inside = sum(flops(called) for called in _CALLED.findall(x.line))
+            total += _flops(x, computations[name]) + (inside and inside * _trips(x))
+            total += max((flops(branch) for branch in _branches(x)), default=0)
+        return total
+
+    return flops(entry)
 
 
 def collectives(text: str) -> dict[str, Collectives]:
-    """The collectives of a program by kind; of an asynchronous one its start counts."""
+    """The collectives of a program by kind, in all branches of a conditional; of an asynchronous one its start counts.
+
+    Raises:
+        ValueError: if the compiler does not say how often a loop with collectives in it runs.
+    """
     computations, entry = parse(text)
-    instructions, executions = collections.Counter(), collections.Counter()
-    for times, _, x in _executed(computations, entry):
-        kind = x.op.removesuffix("-start")
-        if kind in COLLECTIVES:
-            instructions[kind] += 1
-            executions[kind] += times
+
+    @functools.cache
+    def count(name: str) -> tuple[collections.Counter, collections.Counter]:
+        instructions, executions = collections.Counter(), collections.Counter()
+        for x in computations[name].values():
+            kind = x.op.removesuffix("-start")
+            if kind in COLLECTIVES:
+                instructions[kind] += 1
+                executions[kind] += 1
+            for called in [*_CALLED.findall(x.line), *_branches(x)]:
+                inside = count(called)
+                instructions.update(inside[0])
+                executions.update({kind: n * _trips(x) for kind, n in inside[1].items()})
+        return instructions, executions
+
+    instructions, executions = count(entry)
     return {kind: Collectives(instructions[kind], executions[kind]) for kind in COLLECTIVES}
 
 
-def _executed(computations, name: str, times: int = 1):
-    """`(times, computation, instruction)` of all that a computation runs; of branches every one."""
-    for x in computations[name].values():
-        yield times, name, x
-        called = _CALLED.findall(x.line) + [y for names in _BRANCHES.findall(x.line) for y in names.split(", ")]
-        trips = _trips(x) if x.op == "while" else 1
-        for computation in called:
-            yield from _executed(computations, computation, times * trips)
+def _branches(x: Instruction) -> list[str]:
+    return [name for names in _BRANCHES.findall(x.line) for name in names.split(", ")]
 
 
 def _trips(loop: Instruction) -> int:
+    if loop.op != "while":
+        return 1
     count = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line)
     if not count:
         raise ValueError(f"The compiler does not say how often a loop runs. Received: {loop}")

@@ -182,23 +182,23 @@ def _switched(layer, is_on):
 
 def _call_linear(layer, inputs, training=None):
     """What `layer.call` computes."""
-    scale = layer.lora_alpha / layer.lora_rank
+    scale, dtype = layer.lora_alpha / layer.lora_rank, layer.compute_dtype
     multiply = functools.partial(ops.einsum, layer.equation) if isinstance(layer, layers.EinsumDense) else ops.matmul
 
-    @jax.custom_vjp
-    def product(x, kernel, a, b):
-        return multiply(x, kernel + scale * ops.matmul(a, b))
+    def by_sum(x, kernel, a, b):
+        return multiply(x, ops.cast(kernel + scale * ops.matmul(a, b), dtype))
 
-    def forward(*arguments):
-        return product(*arguments), arguments
+    def by_adapters(x, a, b):
+        return ops.matmul(multiply(x, ops.cast(scale * a, dtype)), ops.cast(b, dtype))
 
     def backward(arguments, gradient):
         x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: multiply(x, kernel + scale * ops.matmul(a, b)), x)
-        _, to_adapters = jax.vjp(lambda a, b: scale * ops.matmul(multiply(x, a), b), a, b)
+        _, to_inputs = jax.vjp(lambda x: by_sum(x, kernel, a, b), x)
+        _, to_adapters = jax.vjp(lambda a, b: by_adapters(x, a, b), a, b)
         return *to_inputs(gradient), None, *to_adapters(gradient)
 
-    product.defvjp(forward, backward)
+    product = jax.custom_vjp(by_sum)
+    product.defvjp(lambda *arguments: (by_sum(*arguments), arguments), backward)
     outputs = product(*map(ops.convert_to_tensor, (inputs, layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)))
     outputs = outputs if layer.bias is None else ops.add(outputs, layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)

@@ -28,7 +28,7 @@ def trimmed(function, batch):
 
     branches = [nothing] + [lambda batch, n=n: function(_cut(batch, n, length)) for n in lengths]
     needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0))
-    return jax.lax.switch(jnp.searchsorted(jnp.array([0, *lengths]), needed), branches, batch)
+    return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, batch)
 
 
 def _cut(batch, kept, length):

@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
+# Tests compile much and compute little: no time for machine code of the best kind. All else of XLA is as for users.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 

@@ -67,3 +67,13 @@ def test_collectives_in_a_loop():
 def test_a_loop_without_a_number_of_trips():
     with pytest.raises(ValueError, match="how often a loop runs. Received: ROOT %loop"):
         collectives(LOOP.replace("TRIPS", ""))
+
+
+def test_of_branches_the_longest_counts():
+    def step(i, x):
+        return jax.lax.switch(i, [lambda x: x, lambda x: x @ x, lambda x: x @ x @ x], x)
+
+    compiled = jax.jit(step).lower(1, jnp.ones((8, 8))).compile()
+    assert matrix_flops(compiled.as_text()) == 2 * 2 * 8**3
+    either = jax.jit(lambda i, x: jax.lax.cond(i > 0, lambda x: jnp.dot(x, x), jnp.cos, x)).lower(1, jnp.ones((8, 8)))
+    assert matrix_flops(either.compile().as_text()) == 2 * 8**3

@@ -8,7 +8,7 @@ import re
 import warnings
 
 from keras_aha.decoding import generate_with_cache, row_keys
-from keras_aha.experiment import Experiment, build_evaluation, load_trained
+from keras_aha.experiment import Experiment, load_trained
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss
@@ -232,8 +232,7 @@ def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, 
     np.testing.assert_allclose(forced, teacher_forced(dequantized, prompt, completions), atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ("int8", "int4"))
-def test_another_architecture_by_way_of_its_cache(mode):
+def test_another_architecture_by_way_of_its_cache():
     backbone = keras_hub.models.Qwen3Backbone(
         vocabulary_size=32,
         num_layers=2,
@@ -246,7 +245,7 @@ def test_another_architecture_by_way_of_its_cache(mode):
     )
     policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
     randomize(backbone.variables, 0)
-    quantize_base(backbone, mode)
+    quantize_base(backbone, "int4")
     backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
     randomize(policy.trainable_variables, 1)
     prompt = np.arange(10, dtype="int32").reshape(2, 5), np.ones((2, 5), "int32")
@@ -290,8 +289,6 @@ def test_a_run_comes_back_from_its_folder(recipe, tmp_path):
     trained, loaded = experiment.model.policy, load_trained(written, tmp_path)
     for variable, other in zip(trained.weights, loaded.weights, strict=True):
         np.testing.assert_array_equal(variable, other)
-    again = build_evaluation(written).evaluate(GRPOModel(loaded))
-    pd.testing.assert_frame_equal(again, experiment.evaluation.latest[1])
     assert pd.read_csv(tmp_path / "history.csv")["sampler_gap"].item() < 1e-4
 
 
@@ -314,7 +311,6 @@ def test_priming_has_floats(recipe):
             "model.quantization=int2",
             'model.quantization must be "int8", "int4" or "none". Received: model.quantization=',
         ),
-        ('lora.target=["token_embedding"]', "The policy has no layer 'token_embedding' to adapt"),
     ),
 )
 def test_what_cannot_be_used_is_said_in_one_sentence(recipe, change, sentence):
