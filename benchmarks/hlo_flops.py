@@ -40,7 +40,7 @@ def matrix_flops(text: str) -> int:
         total = 0
         for x in computations[name].values():
             inside = sum(flops(called) for called in _CALLED.findall(x.line))
-            total += _flops(x, computations[name]) + (inside and inside * _trips(x))
+            total += _flops(x, computations[name]) + (inside and inside * _trips(x, computations))
             total += max((flops(branch) for branch in _branches(x)), default=0)
         return total
 
@@ -66,7 +66,7 @@ def collectives(text: str) -> dict[str, Collectives]:
             for called in [*_CALLED.findall(x.line), *_branches(x)]:
                 inside = count(called)
                 instructions.update(inside[0])
-                executions.update({kind: n * _trips(x) for kind, n in inside[1].items()})
+                executions.update({kind: n * _trips(x, computations) for kind, n in inside[1].items()})
         return instructions, executions
 
     instructions, executions = count(entry)
@@ -77,13 +77,19 @@ def _branches(x: Instruction) -> list[str]:
     return [name for names in _BRANCHES.findall(x.line) for name in names.split(", ")]
 
 
-def _trips(loop: Instruction) -> int:
-    if loop.op != "while":
+def _trips(x: Instruction, computations) -> int:
+    """How often `x` runs what it calls. Where the compiler does not say, the limit of JAX's count from 0."""
+    if x.op != "while":
         return 1
-    count = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line)
-    if not count:
-        raise ValueError(f"The compiler does not say how often a loop runs. Received: {loop}")
-    return int(count[1])
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', x.line)
+    if known:
+        return int(known[1])
+    condition = computations.get(re.search(r"condition=(%[\w.\-]+)", x.line)[1], {})
+    compared = [y for y in condition.values() if y.root and y.op == "compare" and "direction=LT" in y.line]
+    limits = [condition[name] for y in compared for name in y.operands if condition[name].op == "constant"]
+    if len(limits) != 1:
+        raise ValueError(f"The compiler does not say how often a loop runs. Received: {x}")
+    return int(limits[0].arguments.strip("()"))
 
 
 def _flops(x: Instruction, computation) -> int:

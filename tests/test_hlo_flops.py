@@ -64,6 +64,20 @@ def test_collectives_in_a_loop():
     assert collectives(text)["all-gather"] == (0, 0)
 
 
+LESS = """
+%less (s: (s32[], f32[8])) -> pred[] {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %limit = s32[] constant(12)
+  %i = s32[] get-tuple-element(%s), index=0
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+"""
+
+
+def test_a_loop_whose_condition_has_the_number_of_trips():
+    assert collectives(LESS + LOOP.replace("TRIPS", ""))["all-reduce"] == (1, 12)
+
+
 def test_a_loop_without_a_number_of_trips():
     with pytest.raises(ValueError, match="how often a loop runs. Received: ROOT %loop"):
         collectives(LOOP.replace("TRIPS", ""))
