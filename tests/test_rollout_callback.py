@@ -418,6 +418,14 @@ def test_nothing_is_compiled_again(trained):
     assert len(set(history["completion_length"])) > 1
 
 
+def test_nor_for_importance_weights(model, fit, monkeypatch):
+    """Which want the trainer's log-probs of each rollout."""
+    monkeypatch.setattr(model, "grpo_loss", GRPOLoss(kl_coef=0.1, importance_cap=2.0))
+    history = fit(3)[3]
+    assert history["compiles"][1:] == [0, 0]
+    assert len(set(history["completion_length"])) > 1
+
+
 def test_evaluations_share_in_that(model, task):
     """Where each kind has happened once."""
     rollouts = RolloutCallback(task, **SETTINGS)
