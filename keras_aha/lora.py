@@ -38,6 +38,15 @@ def has_adapters(layer):
     return bool(_adapted_layers(layer))
 
 
+def set_alpha(layer, alpha: float):
+    """Multiplies the adapters of `layer` and of its sublayers by alpha / rank from now on.
+
+    It is the `lora_alpha` of a Keras layer's `enable_lora`, which a keras-hub backbone's does not take.
+    """
+    for sublayer in _adapted_layers(layer):
+        sublayer.lora_alpha = alpha
+
+
 @contextlib.contextmanager
 def adapters_off(layer):
     """Switches the adapters of `layer` and of all its sublayers off, and back on when the block is left, however it is.

@@ -180,5 +180,7 @@ def _enable_lora(backbone, section) -> None:
                 f"Received: lora.target={list(section.target)}"
             )
     backbone.enable_lora(section.rank, target_layer_names=list(section.target))
+    if section.alpha is not None:
+        lora.set_alpha(backbone, section.alpha)
     if not lora.has_adapters(backbone):
         raise RecipeError("No layer was adapted: name some, or set lora.rank=0. Received: lora.target=[]")

@@ -51,9 +51,14 @@ class Model:
 
 @_section
 class Lora:
-    """`rank` 0 trains every weight; `target` names layers of the backbone, by default all of Gemma's linears."""
+    """`rank` 0 trains every weight; `target` names layers of the backbone, by default all of Gemma's linears.
+
+    Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732) let `alpha`
+    grow with √`rank`.
+    """
 
     rank: int = _at_least(0, default=16)
+    alpha: float | None = _above_zero(default=None)
     target: tuple[str, ...] = (
         "query",
         "key",

@@ -51,6 +51,13 @@ def full_run(recipe, tmp_path_factory):
 # === What is built ===
 
 
+def test_adapters_of_a_recipe(recipe):
+    section = ["lora.rank=3", "lora.alpha=6", 'lora.target=["query", "ffw_linear"]']
+    block = build_policy(recipe.override(section)).backbone.get_layer("decoder_block_0")
+    assert (block.attention.query_dense.lora_rank, block.attention.query_dense.lora_alpha) == (3, 6.0)
+    assert block.ffw_linear.lora_alpha == 6.0 and not block.gating_ffw.lora_rank
+
+
 def test_a_recipe_becomes_live_objects(recipe):
     experiment = Experiment(recipe)
     assert experiment.model.policy.backbone.num_layers == 2

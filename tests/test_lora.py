@@ -114,6 +114,16 @@ def test_has_adapters():
     assert not lora.has_adapters(backbone.token_embedding)
 
 
+def test_alpha_multiplies_the_adapters():
+    backbone, _ = adapted_backbone()
+    query = backbone.get_layer("decoder_block_0").attention.query_dense
+    added = query.kernel - query._kernel
+    lora.set_alpha(backbone, 12.0)  # the rank, which it was, is 4
+    np.testing.assert_allclose(query.kernel - query._kernel, 3 * added, atol=1e-6)
+    merged = {variable.path: value for variable, value in lora.merged_kernels(backbone)}
+    np.testing.assert_allclose(merged[query._kernel.path], query.kernel, atol=1e-6)
+
+
 def test_enable_lora_knows_all_seven_linear_layers():
     backbone, _ = adapted_backbone()
     adapters = {variable.path for variable in backbone.trainable_variables}

@@ -281,7 +281,9 @@ positive = st.floats(1e-9, 1e9)
 recipes = st.builds(
     recipe_of,
     model=st.fixed_dictionaries({"preset": text}, optional={"dtype": text}),
-    lora=st.fixed_dictionaries({}, optional={"rank": st.integers(0, 99), "target": st.lists(text)}),
+    lora=st.fixed_dictionaries(
+        {}, optional={"rank": st.integers(0, 99), "alpha": st.floats(1e-3, 99), "target": st.lists(text)}
+    ),
     task=st.builds(lambda table, name: table | {"name": name}, tables, text),
     rollouts=st.fixed_dictionaries(
         {},
