@@ -38,7 +38,7 @@ from rivals_gemma import VOCABULARY, endless_preprocessor, rivals_backbone, roll
 
 
 class Workload(NamedTuple):
-    """Prompts an iteration, completions a prompt, tokens of both, and rows whose activations fit a CPU's caches."""
+    """Prompts an iteration, completions a prompt, tokens of both, and rows a micro-batch."""
 
     prompts: int
     group_size: int

@@ -11,8 +11,8 @@ compiles it. Adapters of rank 16 on all linear layers, Adam, no KL.
 bytes: of a chip, by `memory_analysis()`: arguments (weights, adapters, Adam's moments, the batch), temporary, all.
 operations: of matrix products on a chip in an optimizer step, by the text of the program (`hlo_flops.py`), against
     forward + recompute + backward by hand. Backward is what activations need, once the products of frozen weights and
-    twice those of attention; the gradient of the kernels that adapters are added to is counted apart, since it is not
-    needed where adapters are multiplied one after the other.
+    twice those of attention; the gradient of the kernels that adapters are added to is counted apart, since
+    `lora.low_rank_gradients` does without it.
 collectives: in the program, and how often they run in a step.
 """
 

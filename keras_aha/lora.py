@@ -1,4 +1,4 @@
-"""Adapters off: the reference policy. Adapters merged: the weights of a rollout. Adapters saved.
+"""Adapters off: the reference policy. Adapters merged: the weights of a rollout. Their gradients. Adapters saved.
 
 Where the adapters are all that is trained, which `Backbone.enable_lora` sees to, the reference is the policy itself
 with its adapters switched off, so that no second model exists:
@@ -190,15 +190,15 @@ def _switched(layer, is_on):
 
 
 def _call_linear(layer, inputs, training=None):
-    """What `layer.call` computes."""
-    scale, dtype = layer.lora_alpha / layer.lora_rank, layer.compute_dtype
+    """What `layer.call` computes, with low-rank gradients."""
+    dtype = layer.compute_dtype
     multiply = functools.partial(ops.einsum, layer.equation) if isinstance(layer, layers.EinsumDense) else ops.matmul
 
     def by_sum(x, kernel, a, b):
-        return multiply(x, ops.cast(kernel + scale * ops.matmul(a, b), dtype))
+        return multiply(x, ops.cast(_sum(layer, kernel, a, b), dtype))
 
     def by_adapters(x, a, b):
-        return ops.matmul(multiply(x, ops.cast(scale * a, dtype)), ops.cast(b, dtype))
+        return ops.matmul(multiply(x, ops.cast(_scale(layer) * a, dtype)), ops.cast(b, dtype))
 
     def backward(arguments, gradient):
         x, kernel, a, b = arguments
@@ -218,8 +218,15 @@ def _merged_kernel(layer):
         kernel, a, b = layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b
     else:
         kernel, a, b = layer._embeddings, layer.lora_embeddings_a, layer.lora_embeddings_b
-    merged = ops.add(kernel, (layer.lora_alpha / layer.lora_rank) * ops.matmul(a, b))
-    return kernel, ops.cast(merged, kernel.dtype)
+    return kernel, ops.cast(_sum(layer, kernel, a, b), kernel.dtype)
+
+
+def _sum(layer, kernel, a, b):
+    return ops.add(kernel, _scale(layer) * ops.matmul(a, b))
+
+
+def _scale(layer):
+    return layer.lora_alpha / layer.lora_rank
 
 
 def _check_adapters(backbone):

@@ -232,7 +232,8 @@ def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, 
     np.testing.assert_allclose(forced, teacher_forced(dequantized, prompt, completions), atol=1e-4)
 
 
-def test_another_architecture_by_way_of_its_cache():
+@pytest.mark.parametrize("mode", ("int8", "int4"))
+def test_another_architecture_by_way_of_its_cache(mode):
     backbone = keras_hub.models.Qwen3Backbone(
         vocabulary_size=32,
         num_layers=2,
@@ -245,7 +246,7 @@ def test_another_architecture_by_way_of_its_cache():
     )
     policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
     randomize(backbone.variables, 0)
-    quantize_base(backbone, "int4")
+    quantize_base(backbone, mode)
     backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
     randomize(policy.trainable_variables, 1)
     prompt = np.arange(10, dtype="int32").reshape(2, 5), np.ones((2, 5), "int32")
