@@ -25,33 +25,38 @@ class Collectives(NamedTuple):
     executions: int
 
 
-def matrix_flops(text: str) -> int:
-    """Operations of all matrix products of a program, `compiled.as_text()`, on one device.
+def matrix_flops(text: str, turns: int = 1) -> int:
+    """Operations of all matrix products of a program, `compiled.as_text()`, on one device; of what may run, the most.
 
-    Of a conditional's branches the one with most of them counts.
+    Of a conditional's branches the one with most of them counts. Loops that run as often as data say, such as those of
+    `keras_aha.trimming`, take turns: those of a computation count as if the one with the most took them all.
 
-    Raises:
-        ValueError: if the compiler does not say how often a loop with products in it runs.
+    Args:
+        turns: how many there are.
     """
     computations, entry = parse(text)
 
     @functools.cache
     def flops(name: str) -> int:
-        total = 0
+        total, by_data = 0, [0]
         for x in computations[name].values():
             inside = sum(flops(called) for called in _CALLED.findall(x.line))
-            total += _flops(x, computations[name]) + (inside and inside * _trips(x, computations))
-            total += max((flops(branch) for branch in _branches(x)), default=0)
-        return total
+            trips = _trips(x, computations)
+            if trips is None:
+                by_data.append(inside * turns)
+            else:
+                total += inside * trips
+            total += _flops(x, computations[name]) + max((flops(branch) for branch in _branches(x)), default=0)
+        return total + max(by_data)
 
     return flops(entry)
 
 
-def collectives(text: str) -> dict[str, Collectives]:
+def collectives(text: str, turns: int = 1) -> dict[str, Collectives]:
     """The collectives of a program by kind, in all branches of a conditional; of an asynchronous one its start counts.
 
-    Raises:
-        ValueError: if the compiler does not say how often a loop with collectives in it runs.
+    Args:
+        turns: of each loop that runs as often as data say.
     """
     computations, entry = parse(text)
 
@@ -66,7 +71,9 @@ def collectives(text: str) -> dict[str, Collectives]:
             for called in [*_CALLED.findall(x.line), *_branches(x)]:
                 inside = count(called)
                 instructions.update(inside[0])
-                executions.update({kind: n * _trips(x, computations) for kind, n in inside[1].items()})
+                trips = _trips(x, computations)
+                trips = turns if trips is None else trips
+                executions.update({kind: n * trips for kind, n in inside[1].items()})
         return instructions, executions
 
     instructions, executions = count(entry)
@@ -77,8 +84,8 @@ def _branches(x: Instruction) -> list[str]:
     return [name for names in _BRANCHES.findall(x.line) for name in names.split(", ")]
 
 
-def _trips(x: Instruction, computations) -> int:
-    """How often `x` runs what it calls. Where the compiler does not say, the limit of JAX's count from 0."""
+def _trips(x: Instruction, computations) -> int | None:
+    """How often `x` runs what it calls: as the compiler says, or the limit of JAX's count from 0; None if data say."""
     if x.op != "while":
         return 1
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', x.line)
@@ -87,9 +94,7 @@ def _trips(x: Instruction, computations) -> int:
     condition = computations.get(re.search(r"condition=(%[\w.\-]+)", x.line)[1], {})
     compared = [y for y in condition.values() if y.root and y.op == "compare" and "direction=LT" in y.line]
     limits = [condition[name] for y in compared for name in y.operands if condition[name].op == "constant"]
-    if len(limits) != 1:
-        raise ValueError(f"The compiler does not say how often a loop runs. Received: {x}")
-    return int(limits[0].arguments.strip("()"))
+    return int(limits[0].arguments.strip("()")) if len(limits) == 1 else None
 
 
 def _flops(x: Instruction, computation) -> int:

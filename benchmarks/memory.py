@@ -12,7 +12,7 @@ bytes: of a chip, by `memory_analysis()`: arguments (weights, adapters, Adam's m
 operations: of matrix products on a chip in an optimizer step, by the text of the program (`hlo_flops.py`), against
     forward + recompute + backward by hand. Backward is what activations need, once the products of frozen weights and
     twice those of attention; the gradient of the kernels that adapters are added to is counted apart, since
-    `lora.low_rank_gradients` does without it.
+    `linear_gradients` does without it.
 collectives: in the program, and how often they run in a step.
 """
 
@@ -86,6 +86,7 @@ def compile_for_tpu(args) -> dict:
     text = compiled.as_text()
     if args.hlo:
         args.hlo.write_text(text)
+    turns = args.rows * len(devices) // args.micro_batch_size if args.micro_batch_size else 1
     memory = compiled.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {
@@ -98,10 +99,10 @@ def compile_for_tpu(args) -> dict:
         "argument_bytes": memory.argument_size_in_bytes,
         "temp_bytes": memory.temp_size_in_bytes,
         "total_bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes + outputs,
-        "flops": matrix_flops(text),
+        "flops": matrix_flops(text, turns),
         "by_hand": flops_by_hand(model.policy.backbone, args.rows, args.prompt_length, args.completion_length),
         "kernels": text.count('custom_call_target="tpu_custom_call"'),
-        "collectives": collectives(text),
+        "collectives": collectives(text, turns),
     }
 
 

@@ -4,12 +4,13 @@ import functools
 
 from keras_aha import lora
 from keras_aha.decoding import Completions
+from keras_aha.linear_gradients import linear_gradients
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.policy_sampler import PolicySampler
 from keras_aha.rollout import micro_batches
 from keras_aha.stop_table import stop_token_ids
-from keras_aha.trimming import trimmed
+from keras_aha.trimming import fold_trimmed
 
 import jax
 import jax.numpy as jnp
@@ -102,13 +103,13 @@ class GRPOModel(keras.Model):
         def gradient(micro_batch):
             return jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
 
-        def accumulate(total, micro_batch):
-            return jax.tree.map(jnp.add, total, trimmed(gradient, micro_batch)), None
+        def accumulate(total, _, micro_batch):
+            return jax.tree.map(jnp.add, total, gradient(micro_batch))
 
         parts = micro_batches(rollout, self.micro_batch_size)
         shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
-        (gradients, sums), _ = jax.lax.scan(accumulate, zeros, parts)
+        gradients, sums = fold_trimmed(accumulate, zeros, parts)
 
         tokens = jnp.maximum(jnp.sum(mask), 1.0)
         values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
@@ -128,7 +129,7 @@ class GRPOModel(keras.Model):
             if self.grpo_loss.kl_coef:
                 with lora.adapters_off(self.policy):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
-            with lora.low_rank_gradients(self.policy):
+            with linear_gradients(self.policy):
                 log_probs, entropy = self._log_probs(
                     self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
                 )
@@ -210,14 +211,13 @@ class GRPOModel(keras.Model):
 
     @functools.partial(jax.jit, static_argnums=0)
     def _teacher_forced(self, values, parts):
-        length = parts["completion_mask"].shape[2]
-
-        def padded(batch):
-            log_probs = jnp.where(batch["completion_mask"] > 0, self._log_probs(self.policy, batch)[0], 0.0)
-            return jnp.pad(log_probs, [(0, 0), (0, length - log_probs.shape[1])])
+        def write(log_probs, i, micro_batch):
+            mask = micro_batch["completion_mask"] > 0
+            own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
+            return log_probs.at[i, :, : mask.shape[1]].set(own)
 
         with keras.StatelessScope(list(zip(self.policy.variables, values, strict=True))):
-            return jax.lax.map(lambda batch: trimmed(padded, batch), parts)
+            return fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts)
 
     # === Text ===
 

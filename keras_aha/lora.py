@@ -1,4 +1,4 @@
-"""Adapters off: the reference policy. Adapters merged: the weights of a rollout. Their gradients. Adapters saved.
+"""Adapters off: the reference policy. Adapters merged: the weights of a rollout. Adapters saved.
 
 Where the adapters are all that is trained, which `Backbone.enable_lora` sees to, the reference is the policy itself
 with its adapters switched off, so that no second model exists:
@@ -12,19 +12,14 @@ and a rollout multiplies the adapters into the kernels once, instead of at every
     with lora.using_merged(policy, merged):
         ...
 
-An update needs gradients of the adapters alone. JAX, asked for those of `x · (W + A B)`, takes the gradient of the sum
-first, which is as large as the kernel and costs as much as a forward pass; `low_rank_gradients` takes them without it.
-
 A quantized kernel cannot take up its adapters, which are small, without being quantized anew. There they stay beside
 the kernel in rollouts too, as in training, at the cost of two thin products a layer.
 """
 
 import contextlib
-import functools
 import os
 
 import h5py
-import jax
 import keras
 from keras import layers, ops
 
@@ -95,34 +90,14 @@ def merged_kernels(model):
     return [_merged_kernel(layer) for layer in _adapted_layers(model) if not _is_quantized(layer)]
 
 
-@contextlib.contextmanager
-def low_rank_gradients(layer):
-    """Takes gradients of adapters without the gradient of the kernel that they are added to.
+def adapted_kernel(layer, kernel, a, b):
+    """W + (alpha / rank) · A B of given arrays, as `layer` adds its adapters to its kernel."""
+    return ops.add(kernel, scale(layer) * ops.matmul(a, b))
 
-    With y = x · (W + s A B) and a gradient g of y, LoRA needs ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, which are products
-    with a thin matrix. As written in Keras it comes to ∂A = s (xᵀ g) Bᵀ: the same numbers, but xᵀ g has the kernel's
-    size. The forward pass stays Keras's, so that it is the very policy whose merged kernels were sampled from.
 
-    Keras calls a layer's `call` while tracing, so inside `jax.jit` this acts as `adapters_off` does.
-
-    Args:
-        layer: a Keras layer or model. Adapters that are off, of embeddings or of quantized layers are left alone.
-
-    Yields:
-        `layer`.
-    """
-    linears = [
-        sublayer
-        for sublayer in _adapted_layers(layer)
-        if isinstance(sublayer, _KERNEL_LAYERS) and sublayer.lora_enabled and not _is_quantized(sublayer)
-    ]
-    for linear in linears:
-        linear.call = functools.partial(_call_linear, linear)  # hides the method of the class
-    try:
-        yield layer
-    finally:
-        for linear in linears:
-            del linear.call
+def scale(layer) -> float:
+    """alpha / rank of an adapted layer."""
+    return layer.lora_alpha / layer.lora_rank
 
 
 def save_adapters(backbone, path):
@@ -189,44 +164,12 @@ def _switched(layer, is_on):
             sublayer.lora_enabled = was_on
 
 
-def _call_linear(layer, inputs, training=None):
-    """What `layer.call` computes, with low-rank gradients."""
-    dtype = layer.compute_dtype
-    multiply = functools.partial(ops.einsum, layer.equation) if isinstance(layer, layers.EinsumDense) else ops.matmul
-
-    def by_sum(x, kernel, a, b):
-        return multiply(x, ops.cast(_sum(layer, kernel, a, b), dtype))
-
-    def by_adapters(x, a, b):
-        return ops.matmul(multiply(x, ops.cast(_scale(layer) * a, dtype)), ops.cast(b, dtype))
-
-    def backward(arguments, gradient):
-        x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: by_sum(x, kernel, a, b), x)
-        _, to_adapters = jax.vjp(lambda a, b: by_adapters(x, a, b), a, b)
-        return *to_inputs(gradient), None, *to_adapters(gradient)
-
-    product = jax.custom_vjp(by_sum)
-    product.defvjp(lambda *arguments: (by_sum(*arguments), arguments), backward)
-    outputs = product(*map(ops.convert_to_tensor, (inputs, layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)))
-    outputs = outputs if layer.bias is None else ops.add(outputs, layer.bias)
-    return outputs if layer.activation is None else layer.activation(outputs)
-
-
 def _merged_kernel(layer):
     if isinstance(layer, _KERNEL_LAYERS):
         kernel, a, b = layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b
     else:
         kernel, a, b = layer._embeddings, layer.lora_embeddings_a, layer.lora_embeddings_b
-    return kernel, ops.cast(_sum(layer, kernel, a, b), kernel.dtype)
-
-
-def _sum(layer, kernel, a, b):
-    return ops.add(kernel, _scale(layer) * ops.matmul(a, b))
-
-
-def _scale(layer):
-    return layer.lora_alpha / layer.lora_rank
+    return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
 
 
 def _check_adapters(backbone):

@@ -7,29 +7,43 @@ _LENGTHS = 3  # programs of one function: for completions of C, C / 2 and C / 4 
 _SHORTEST = 32  # below which there is nothing to gain
 
 
-def trimmed(function, batch):
-    """`function(batch)`, the batch cut to the shortest of a few lengths that has all of what is trained on.
+def fold_trimmed(function, initial, batches):
+    """Folds `function` over micro-batches, each cut to the shortest of a few lengths that has all that is trained on.
 
-    The result must not depend on what is cut off, and be 0 where nothing is trained on: then nothing is computed.
+    The shortest come first; those with nothing to train on are left out. There is a loop for each length and no
+    conditional, whose branches took longer on CPU.
 
     Args:
-        function: pure; what it returns may be any tree of arrays whose shapes do not depend on C.
-        batch: arrays of `Rollout.batch`; `(B, T)` and `(B, C)` ones are cut at their end.
+        function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry must not depend on what is cut
+            off.
+        initial: the first carry, any tree of arrays.
+        batches: arrays of `Rollout.batch` as `micro_batches` splits them, `(M, …)`; `(M, B, T)` and `(M, B, C)` ones
+            are cut at their end.
+
+    Returns:
+        The last carry.
     """
-    mask = batch["completion_mask"] > 0
-    length = mask.shape[1]
+    mask = batches["completion_mask"] > 0
+    length = mask.shape[2]
     lengths = sorted({-(-length // 2**halving) for halving in range(_LENGTHS)})
     lengths = [n for n in lengths if n == length or n >= _SHORTEST]
+    needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0), axis=(1, 2))
+    ends = [jnp.sum(needed <= n) for n in (0, *lengths)]
+    # One more than there are, so that even of one micro-batch a loop's body depends on the position: XLA takes what
+    # does not out of the loop, where it would run for every length.
+    order = jnp.append(jnp.argsort(needed), 0)
+    batches = {name: x[order] for name, x in batches.items()}
 
-    def nothing(batch):
-        return jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, _cut(batch, length, length))
-        )
+    carry = initial
+    for kept, begin, end in zip(lengths, ends, ends[1:], strict=False):
 
-    branches = [nothing] + [lambda batch, n=n: function(_cut(batch, n, length)) for n in lengths]
-    needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0))
-    return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, batch)
+        def step(position, carry, kept=kept):
+            batch = {name: x[position] for name, x in batches.items()}
+            return function(carry, order[position], _cut(batch, length - kept))
+
+        carry = jax.lax.fori_loop(begin, end, step, carry)
+    return carry
 
 
-def _cut(batch, kept, length):
-    return {name: x if x.ndim < 2 else x[:, : x.shape[1] - (length - kept)] for name, x in batch.items()}
+def _cut(batch, dropped):
+    return {name: x if x.ndim < 2 else x[:, : x.shape[1] - dropped] for name, x in batch.items()}

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from hlo_flops import collectives, matrix_flops  # noqa: E402
@@ -78,9 +77,15 @@ def test_a_loop_whose_condition_has_the_number_of_trips():
     assert collectives(LESS + LOOP.replace("TRIPS", ""))["all-reduce"] == (1, 12)
 
 
-def test_a_loop_without_a_number_of_trips():
-    with pytest.raises(ValueError, match="how often a loop runs. Received: ROOT %loop"):
-        collectives(LOOP.replace("TRIPS", ""))
+def test_loops_that_run_as_often_as_data_say_take_turns():
+    assert collectives(LOOP.replace("TRIPS", ""), turns=5)["all-reduce"] == (1, 5)
+
+    def step(i, x):
+        once = jax.lax.fori_loop(0, i, lambda _, x: jnp.tanh(x @ x), x)
+        return jax.lax.fori_loop(i, 5, lambda _, x: jnp.tanh(x @ x @ x), once)
+
+    compiled = jax.jit(step).lower(1, jnp.ones((8, 8))).compile()
+    assert matrix_flops(compiled.as_text(), turns=5) == 5 * 2 * 2 * 8**3
 
 
 def test_of_branches_the_longest_counts():

@@ -1,47 +1,81 @@
-from keras_aha.trimming import trimmed
+import sys
+from pathlib import Path
+
+from keras_aha.trimming import fold_trimmed
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from hlo_flops import matrix_flops  # noqa: E402
+
 PROMPT, LENGTH = 3, 128
 
 
-def make_batch(needed):
-    """Four rows, the longest of which is trained on up to `needed` tokens."""
+def make_batches(*needed, length=LENGTH):
+    """Micro-batches of four rows, the longest of which is trained on up to `needed` tokens."""
     rng = np.random.default_rng(0)
-    lengths = np.array([needed, needed // 2, 0, needed])
-    mask = np.arange(LENGTH) < lengths[:, None]
+    lengths = np.array([[n, n // 2, 0, n] for n in needed])
     return {
-        "token_ids": rng.integers(1, 9, (4, PROMPT + LENGTH)),
-        "completion_mask": mask.astype("float32"),
-        "advantages": rng.normal(size=4).astype("float32"),
+        "token_ids": rng.integers(1, 9, (len(needed), 4, PROMPT + length)),
+        "completion_mask": (np.arange(length) < lengths[..., None]).astype("float32"),
+        "advantages": rng.normal(size=(len(needed), 4)).astype("float32"),
     }
+
+
+def fold(batches):
+    """By micro-batch what is trained on, summed; and in which order and how long they were."""
+    seen = []
+
+    def function(carry, i, batch):
+        length = batch["completion_mask"].shape[1]
+        shapes = {name: x.shape for name, x in batch.items()}
+        assert shapes == {"token_ids": (4, PROMPT + length), "completion_mask": (4, length), "advantages": (4,)}
+        jax.debug.callback(lambda i: seen.append((int(i), length)), i, ordered=True)
+        mask = batch["completion_mask"]
+        return {
+            "sums": carry["sums"].at[i].set(jnp.sum(mask * batch["token_ids"][:, PROMPT:])),
+            "last": carry["last"] + batch["advantages"] * mask[:, 0],
+        }
+
+    zeros = {"sums": jnp.zeros(len(batches["token_ids"])), "last": jnp.zeros(4)}
+    carry = jax.jit(lambda batches: fold_trimmed(function, zeros, batches))(batches)
+    jax.effects_barrier()
+    return carry, seen
 
 
 @pytest.mark.parametrize("needed, cut", [(0, None), (1, 32), (32, 32), (33, 64), (64, 64), (65, 128), (128, 128)])
 def test_is_cut_to_the_shortest_length_that_holds_all(needed, cut):
-    seen = []
+    batches = make_batches(needed)
+    carry, seen = fold(batches)
+    assert seen == ([] if cut is None else [(0, cut)])  # and of the others nothing is computed
+    assert carry["sums"] == np.sum(batches["completion_mask"] * batches["token_ids"][..., PROMPT:])
+    np.testing.assert_array_equal(carry["last"], (batches["advantages"] * batches["completion_mask"][..., 0])[0])
 
-    def function(batch):
-        shapes = {name: x.shape for name, x in batch.items()}
-        length = shapes["completion_mask"][1]
-        assert shapes == {"token_ids": (4, PROMPT + length), "completion_mask": (4, length), "advantages": (4,)}
-        jax.debug.callback(lambda: seen.append(length))
-        mask = batch["completion_mask"]
-        return {"sum": jnp.sum(mask * batch["token_ids"][:, PROMPT:]), "last": batch["advantages"] * mask[:, 0]}
 
-    batch = make_batch(needed)
-    result = jax.jit(lambda batch: trimmed(function, batch))(batch)
-    jax.effects_barrier()
-    assert seen == ([] if cut is None else [cut])  # and of the others nothing is computed
-    assert result["sum"] == np.sum(batch["completion_mask"] * batch["token_ids"][:, PROMPT:])
-    np.testing.assert_array_equal(result["last"], batch["advantages"] * batch["completion_mask"][:, 0])
+def test_each_has_its_own_length():
+    batches = make_batches(100, 3, 0, 40, 7, 128)
+    carry, seen = fold(batches)
+    assert seen == [(1, 32), (4, 32), (3, 64), (0, 128), (5, 128)]
+    mask = batches["completion_mask"]
+    np.testing.assert_array_equal(carry["sums"], np.sum(mask * batches["token_ids"][..., PROMPT:], axis=(1, 2)))
+    np.testing.assert_allclose(carry["last"], np.sum(batches["advantages"] * mask[..., 0], axis=0), rtol=1e-6)
 
 
 def test_short_completions_have_one_length():
-    batch = {name: x if x.ndim < 2 else x[:, : x.shape[1] - LENGTH + 40] for name, x in make_batch(3).items()}
-    shapes = []
-    jax.eval_shape(lambda batch: trimmed(lambda b: shapes.append(b["completion_mask"].shape[1]) or 0.0, batch), batch)
-    assert set(shapes) == {40}
+    assert fold(make_batches(3, 40, length=40))[1] == [(0, 40), (1, 40)]
+
+
+@pytest.mark.parametrize("needed", ((LENGTH,), (LENGTH, 30)))
+def test_only_one_length_is_computed(needed):
+    """Also of one micro-batch, whose number XLA knows."""
+    batches = make_batches(*needed)
+
+    def product(total, i, batch):
+        x = batch["completion_mask"]
+        return total + jnp.sum((x.T @ x) * batch["advantages"][0])
+
+    compiled = jax.jit(lambda batches: fold_trimmed(product, 0.0, batches)).lower(batches).compile()
+    assert matrix_flops(compiled.as_text(), turns=1) == 2 * 4 * LENGTH**2
