@@ -1,5 +1,7 @@
 """Training on no more padding than a few fixed lengths make necessary."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +12,9 @@ _SHORTEST = 32  # below which there is nothing to gain
 def fold_trimmed(function, initial, batches):
     """Folds `function` over micro-batches, each cut to the shortest of a few lengths that has all that is trained on.
 
-    The shortest come first; those with nothing to train on are left out. There is a loop for each length and no
-    conditional, whose branches took longer on CPU.
+    The shortest come first; those with nothing to train on are left out. There is a loop for each length, as branches
+    within one loop took longer on CPU. A single micro-batch has branches: XLA would move the body of a loop over one to
+    the front of it, and run it for every length.
 
     Args:
         function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry must not depend on what is cut
@@ -28,20 +31,20 @@ def fold_trimmed(function, initial, batches):
     lengths = sorted({-(-length // 2**halving) for halving in range(_LENGTHS)})
     lengths = [n for n in lengths if n == length or n >= _SHORTEST]
     needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0), axis=(1, 2))
-    ends = [jnp.sum(needed <= n) for n in (0, *lengths)]
-    # One more than there are, so that even of one micro-batch a loop's body depends on the position: XLA takes what
-    # does not out of the loop, where it would run for every length.
-    order = jnp.append(jnp.argsort(needed), 0)
-    batches = {name: x[order] for name, x in batches.items()}
+    order = jnp.argsort(needed)
 
+    def step(kept, position, carry):
+        i = order[position]
+        return function(carry, i, _cut({name: x[i] for name, x in batches.items()}, length - kept))
+
+    steps = [functools.partial(step, kept) for kept in lengths]
+    if len(mask) == 1:
+        branches = [lambda _, carry: carry, *steps]
+        return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, 0, initial)
     carry = initial
-    for kept, begin, end in zip(lengths, ends, ends[1:], strict=False):
-
-        def step(position, carry, kept=kept):
-            batch = {name: x[position] for name, x in batches.items()}
-            return function(carry, order[position], _cut(batch, length - kept))
-
-        carry = jax.lax.fori_loop(begin, end, step, carry)
+    ends = [jnp.sum(needed <= kept) for kept in (0, *lengths)]
+    for begin, end, body in zip(ends, ends[1:], steps, strict=False):
+        carry = jax.lax.fori_loop(begin, end, body, carry)
     return carry
 
 
