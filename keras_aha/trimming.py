@@ -1,6 +1,7 @@
 """Training on no more padding than a few fixed lengths make necessary."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def fold_trimmed(function, initial, batches):
         return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, 0, initial)
     carry = initial
     ends = [jnp.sum(needed <= kept) for kept in (0, *lengths)]
-    for begin, end, body in zip(ends, ends[1:], steps, strict=False):
+    for (begin, end), body in zip(itertools.pairwise(ends), steps, strict=True):
         carry = jax.lax.fori_loop(begin, end, body, carry)
     return carry
 
