@@ -1,5 +1,7 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
+import contextlib
+
 from keras_aha.distribution import batch_parts
 
 import jax
@@ -39,7 +41,8 @@ def completion_log_probs(
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
     if "position_ids" in policy.backbone.input:  # Gemma 4, whose RoPE is relative too
         inputs["position_ids"] = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
-    hidden = policy.backbone(inputs)
+    with _soft_caps_kept(policy.backbone):
+        hidden = policy.backbone(inputs)
     hidden = hidden[:, -completion_length - 1 : -1]
     targets = token_ids[:, -completion_length:]
     unembedding = policy.backbone.token_embedding
@@ -57,6 +60,24 @@ def completion_log_probs(
     chunks = _split(hidden, vocabulary_size), _split(targets, vocabulary_size)
     _, outputs = jax.lax.scan(lambda _, chunk: (None, log_probs_of(*chunk)), None, chunks)
     return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :completion_length] for x in outputs)
+
+
+@contextlib.contextmanager
+def _soft_caps_kept(backbone):
+    """Keeps attention that has a soft cap out of Keras's fused operation, which loses the cap on a TPU inside a jit.
+
+    There its kernel cannot take a mask that is traced, and what Keras 3.15 falls back to has no soft cap.
+    """
+    gemmas = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone, keras_hub.models.Gemma4Backbone)
+    attentions = [layer.attention for layer in backbone.transformer_layers] if isinstance(backbone, gemmas) else []
+    capped = [attention for attention in attentions if attention.logit_soft_cap is not None]
+    for attention in capped:
+        attention._use_fused_attention_op = lambda: False  # hides the method of the class
+    try:
+        yield
+    finally:
+        for attention in capped:
+            del attention._use_fused_attention_op
 
 
 def _linearized(log_probs_of, entropy_gradient):

@@ -1,5 +1,7 @@
 """Log-probs in chunks against the plain log-softmax of all logits."""
 
+import types
+
 from keras_aha import log_probs as module
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
@@ -153,3 +155,22 @@ def test_absolute_positions_are_refused(rows):
     policy = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
     with pytest.raises(ValueError, match="embeddings of absolute positions.*Received: policy=GPT2CausalLM"):
         completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)
+
+
+def test_soft_caps_are_kept_where_keras_chooses_fused_attention(make_policy, rows, monkeypatch):
+    """On a TPU Keras's fused attention leaves the soft cap out inside a jit; only the choice is made here as there."""
+    policy = make_policy("gemma_2")
+
+    def log_probs():
+        return jax.jit(lambda: completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)[0])()
+
+    def hidden():
+        return jax.jit(lambda *x: policy.backbone(dict(zip(("token_ids", "padding_mask"), x, strict=True))))(*rows)
+
+    expected, as_keras = log_probs(), hidden()
+    tpu = [types.SimpleNamespace(platform="tpu")]
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: tpu)
+        found, as_keras_on_tpu = log_probs(), hidden()
+    assert np.abs(as_keras_on_tpu - as_keras).max() > 0.01  # the fault is there
+    np.testing.assert_allclose(found, expected, atol=1e-6)
