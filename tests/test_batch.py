@@ -6,6 +6,7 @@ from keras_aha.decoding import batch as batches
 from keras_aha.decoding import buckets, decoder_for, generate, programs, row_keys
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.buckets import Bucket
+from keras_aha.decoding.placement import Placement
 
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ class Stories:
         np.testing.assert_array_equal(starts - position, token_ids[:, 1])
         return np.repeat(token_ids[:, :1], group_size, axis=0).astype("float32"), ()
 
-    def segment(self, decoder, sampling, weights, state, rows, prompt, settings):
+    def segment(self, decoder, sampling, weights, state, rows, prompt, settings, *, parts):
         index, first = int(state.index), int(state.index)
         hidden, alive, automaton = (np.array(x) for x in (state.hidden, state.alive, state.automaton))
         said = np.full((len(alive), self.length), -1)
-        while index < min(first + self.length, settings.until) and alive.sum() > settings.floor:
+        while index < min(first + self.length, settings.until) and most(alive, parts) > settings.floor:
             for row in np.flatnonzero(alive):
                 number, position = rows.keys[row], index - int(rows.firsts[row])
                 assert hidden[row, 0] == (number if position else number // self.group_size)
@@ -53,13 +54,27 @@ class Stories:
         return programs.State(index, hidden, (), alive, automaton), programs.Sampled(said, said / 2, said / 4)
 
     def take_rows(self, arrays, kept):
-        return tuple(np.asarray(array)[kept] for array in arrays)
+        return tuple(np.asarray(array)[among(kept, len(array))] for array in arrays)
 
     def admit(self, old, new, places):
         arrays = [np.array(array) for array in old if not isinstance(array, tuple)]
         for array, rows in zip(arrays, (x for x in new if not isinstance(x, tuple)), strict=True):
-            array[places] = rows
+            array[among(places, len(array))] = rows
         return arrays[0], (), *arrays[1:]
+
+
+def most(alive, parts):
+    return max(part.sum() for part in np.split(alive, parts))
+
+
+def among(places, rows):
+    """Places within each part as places among all rows."""
+    return np.concatenate([part + i * rows // len(places) for i, part in enumerate(np.asarray(places))])
+
+
+def in_parts(self, parts):
+    """Of `Placement`: as on a mesh with so many parts, but for the arrays, which are of no interest here."""
+    self.mesh, self.parts = None, parts
 
 
 DECODER = SimpleNamespace(backbone=SimpleNamespace(compute_dtype="float32"), ring_sizes=lambda slots: ())
@@ -71,12 +86,13 @@ DECODER = SimpleNamespace(backbone=SimpleNamespace(compute_dtype="float32"), rin
     group_size=st.integers(1, 4),
     longest=st.integers(1, 20),
     max_rows=st.none() | st.integers(1, 40),
+    parts=st.integers(1, 4),
     shared=st.booleans(),
     constants=st.tuples(st.integers(2, 5), st.integers(1, 4), st.integers(1, 64), st.integers(1, 4)),
     segment=st.integers(1, 25),
     data=st.data(),
 )
-def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, shared, constants, segment, data):
+def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts, shared, constants, segment, data):
     rows = prompts * group_size
     lengths = data.draw(st.lists(st.integers(1, longest + 2), min_size=rows, max_size=rows))
     stories = Stories(group_size, lengths, segment)
@@ -89,9 +105,10 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, share
         for name, value in zip(("_SHRINK", "_FEWEST_ROWS", "_NEW_TOKENS", "_CACHE_LENGTHS"), constants, strict=True):
             patch.setattr(buckets, name, value)
         patch.setattr(batches, "SHARED_PROMPT", 1 if shared else 1000)
+        patch.setattr(Placement, "__init__", in_parts)
         completions = generate(
             DECODER,
-            None,
+            parts,
             token_ids,
             padding_mask,
             np.arange(rows),
@@ -142,7 +159,8 @@ def test_windowed_layers_keep_their_window_only(decoder, monkeypatch):
     batch = make_batch(decoder)
     assert batch.bucket == Bucket(24, 8)
     assert shapes(batch.state.cache) == [(24, WINDOW), (24, PROMPT + 8)]
-    batch.move_to(Bucket(6, 32), np.arange(5))
+    batch.alive[5:] = False
+    batch.move_to(Bucket(6, 32))
     assert shapes(batch.state.cache) == [(6, WINDOW), (6, PROMPT + 32)]
     assert batch.alive.tolist() == [True] * 5 + [False]
     assert batch.ids.tolist() == [0, 1, 2, 3, 4, 0]
@@ -154,10 +172,11 @@ def test_a_group_shares_the_cache_of_its_prompt(decoder, monkeypatch):
     batch = make_batch(decoder)
     assert shapes(batch.prompt.cache) == [(6, WINDOW), (6, PROMPT)]
     assert shapes(batch.state.cache) == [(24, 8), (24, 8)]
-    batch.move_to(Bucket(24, 16), np.arange(24))
+    batch.move_to(Bucket(24, 16))
     assert shapes(batch.prompt.cache) == [(6, WINDOW), (6, PROMPT)]
     assert shapes(batch.state.cache) == [(24, WINDOW), (24, 16)]
-    batch.move_to(Bucket(6, 32), np.arange(6))  # not until then has each row a prompt of its own
+    batch.alive[6:] = False
+    batch.move_to(Bucket(6, 32))  # not until then has each row a prompt of its own
     assert batch.prompt is None
     assert shapes(batch.state.cache) == [(6, WINDOW), (6, PROMPT + 32)]
 
@@ -189,5 +208,6 @@ def test_the_dtype_of_the_cache(decoder, monkeypatch, shared):
     for asked, expected in {None: "float32", "bfloat16": "bfloat16"}.items():
         batch = make_batch(decoder, cache_dtype=asked)
         assert {ring.dtype for layer in batch.state.cache for ring in layer} == {np.dtype(expected)}
-        batch.move_to(Bucket(6, 32), np.arange(6))
+        batch.alive[6:] = False
+        batch.move_to(Bucket(6, 32))
         assert {ring.dtype for layer in batch.state.cache for ring in layer} == {np.dtype(expected)}

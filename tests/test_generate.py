@@ -76,8 +76,8 @@ def moves(monkeypatch):
     """The buckets that a batch moves to, and whether its rows then share their prompts."""
     moves, move_to = [], Batch.move_to
 
-    def spy(self, bucket, alive):
-        move_to(self, bucket, alive)
+    def spy(self, bucket):
+        move_to(self, bucket)
         moves.append((tuple(bucket), self.prompt is not None))
 
     monkeypatch.setattr(Batch, "move_to", spy)
@@ -272,12 +272,12 @@ def test_as_many_rows_as_there_is_room_for_need_not_wait(case, expected, gaps, o
 
 
 def test_segment_length_changes_nothing(case, expected, gaps, one_bucket, monkeypatch):
-    def fresh(*arguments):  # its length is compiled into a segment
-        return segment(*arguments)
+    def fresh(*arguments, parts):  # its length is compiled into a segment
+        return segment(*arguments, parts=parts)
 
     segment = programs.segment.__wrapped__
     monkeypatch.setattr(programs, "SEGMENT", 7)
-    monkeypatch.setattr(programs, "segment", jax.jit(fresh, static_argnums=(0, 1), donate_argnums=3))
+    monkeypatch.setattr(programs, "segment", jax.jit(fresh, static_argnums=(0, 1), static_argnames="parts", donate_argnums=3))
     calls = []
     completions = case.run(max_rows=24, on_segment=lambda rows, tokens: calls.append((rows, tokens)))
     assert_same(completions, expected, gaps)

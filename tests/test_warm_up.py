@@ -40,9 +40,9 @@ def moves(monkeypatch):
     """Every bucket that a batch is in or moves to."""
     seen, move_to = [], batches.Batch.move_to
 
-    def spy(self, bucket, alive):
+    def spy(self, bucket):
         seen.append((self.bucket, bucket))
-        move_to(self, bucket, alive)
+        move_to(self, bucket)
 
     monkeypatch.setattr(batches.Batch, "move_to", spy)
     return seen

@@ -4,6 +4,7 @@ from keras_aha.decoding import programs
 from keras_aha.decoding.buckets import Bucket, all_buckets, smallest
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Prompt
+from keras_aha.decoding.placement import Placement
 from keras_aha.decoding.programs import Rows, Settings, State
 
 import jax
@@ -16,6 +17,8 @@ _NEVER = np.iinfo("int32").max
 
 class Batch:
     """Rows on the accelerator, in one of a few buckets, and their completions on the host.
+
+    Where the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
 
     Args:
         prompts: `(token_ids, starts)`, `(P, L)` and `(P,)` int32: left-padded, and the column of each first token.
@@ -31,9 +34,13 @@ class Batch:
         count, self.prompt_length = self.prompt_ids.shape
         rows = count * group_size
 
+        self.placement = Placement(weights)
+        parts = self.placement.parts
         self.read = min(count, max(1, (max_rows or rows) // group_size))  # prompts; the others wait for free places
-        self.admitted = max(1, self.read // 4)  # so many are read at a time
-        self.buckets = all_buckets(self.read * group_size, max_completion_length)
+        self.read = -(-self.read // parts) * parts
+        self.admitted = max(1, self.read // parts // 4) * parts  # so many are read at a time
+        buckets = all_buckets(self.read // parts * group_size, max_completion_length)
+        self.buckets = [bucket._replace(rows=bucket.rows * parts) for bucket in buckets]
         self.queued = self.waiting > 0
         if self.queued:  # rows will be at different places in their completions: every bucket has room for all
             self.buckets = [bucket for bucket in self.buckets if bucket.new_tokens == max_completion_length]
@@ -49,7 +56,7 @@ class Batch:
     @property
     def waiting(self) -> int:
         """Prompts that are not read yet."""
-        return len(self.prompt_ids) - self.read
+        return max(0, len(self.prompt_ids) - self.read)
 
     @property
     def unfinished(self) -> int:
@@ -58,55 +65,58 @@ class Batch:
 
     def decode(self, settings: Settings, sampling) -> None:
         """Runs a segment, which ends early where `admit` or `rearrange` has something to do."""
+        parts = self.placement.parts
         fewer = max((bucket.rows for bucket in self.buckets if bucket.rows < self.bucket.rows), default=0)
         settings = settings._replace(
-            floor=self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer,
+            floor=(self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer) // parts,
             until=_NEVER if self.queued else self.prompt_length + self.bucket.new_tokens,
         )
         self.state, sampled = programs.segment(
-            self.decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings
+            self.decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings, parts=parts
         )
         self._record(sampled, len(settings.stop_table) - 1)
 
     def admit(self) -> None:
         """Reads waiting prompts into the places of dead rows, if there are enough."""
-        places = np.flatnonzero(~self.alive)[: self.admitted * self.group_size]
-        if not self.waiting or len(places) < self.admitted * self.group_size:
+        count = self.admitted * self.group_size
+        parts = self.placement.parts
+        if not self.waiting or self.placement.most(self.alive) > (self.bucket.rows - count) // parts:
             return
+        places = self.placement.first(~self.alive, count // parts)
         prompts = self.read + np.arange(self.admitted)
-        ids = self._rows_of(prompts)
+        ids, alive = self._rows_of(prompts)
         self.read = min(self.read + self.admitted, len(self.prompt_ids))
         index = int(self.state.index)
-        # There may be fewer left than are read at a time: the others are there for the shape, and dead.
-        hidden, cache = self._prefill(np.minimum(prompts, self.read - 1), index - self.prompt_length)
-        alive = ids < len(self.lengths)
+        hidden, cache = self._prefill(prompts, index - self.prompt_length)
         old = self.state.hidden, self.state.cache, self.state.alive, self.state.automaton
-        new = hidden, cache, alive, np.zeros(len(places), "int32")
-        self.state = State(self.state.index, *programs.admit(old, new, places))
-        self.alive[places] = alive
-        self.ids[places] = np.minimum(ids, len(self.lengths) - 1)
-        self.firsts[places] = index
+        new = hidden, cache, *self.placement.rows((alive, np.zeros(count, "int32")))
+        self.state = State(self.state.index, *programs.admit(old, new, self._local(places)))
+        places = places.ravel()
+        self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
         self._set_rows()
 
     def rearrange(self) -> None:
         """Moves the living to a bucket with fewer rows if enough have died, to a longer one if the cache is full."""
-        alive = np.flatnonzero(self.alive)
-        if self.waiting or not len(alive):
+        if self.waiting or not self.alive.any():
             return
         new_tokens = 1 if self.queued else int(self.state.index) - self.prompt_length + 1
-        bucket = smallest(self.buckets, len(alive), new_tokens)
+        most = self.placement.most(self.alive) * self.placement.parts
+        bucket = smallest(self.buckets, most, new_tokens)
         if bucket != self.bucket:
-            self.move_to(bucket, alive)
+            self.move_to(bucket)
 
-    def move_to(self, bucket: Bucket, alive) -> None:
-        """Moves to another bucket; where it has fewer rows, only those whose places are `alive` come along."""
-        kept = np.arange(bucket.rows)
+    def move_to(self, bucket: Bucket) -> None:
+        """Moves to another bucket; where it has fewer rows, only those that are alive come along."""
+        count = bucket.rows // self.placement.parts
+        kept = np.arange(bucket.rows).reshape(-1, count)
         fewer = bucket.rows < self.bucket.rows
         if fewer:
-            kept = np.resize(alive, bucket.rows)  # repeats some where there are too few; the copies are dead
-            self.alive = np.arange(bucket.rows) < len(alive)
-            self.ids, self.firsts = self.ids[kept], self.firsts[kept]
+            kept = self.placement.first(self.alive, count)  # repeats some where there are too few
+            living = self.alive.reshape(len(kept), -1).sum(axis=1, keepdims=True)
+            self.alive = (np.arange(count) < living).ravel()  # the copies are dead
+            self.ids, self.firsts = self.ids[kept.ravel()], self.firsts[kept.ravel()]
             self._set_rows()
+        kept = self._local(kept)
         prompt, self.prompt = (self.prompt, None) if fewer else (None, self.prompt)  # each row now has its own prompt
         sizes = self.decoder.ring_sizes(bucket.new_tokens + (0 if self.prompt else self.prompt_length))
         state, layers = self.state._replace(cache=None), list(self.state.cache)
@@ -116,13 +126,13 @@ class Batch:
             if prompt is None:
                 cache.append(tuple(programs.move(ring, kept, state.index, size=size) for ring in old))
             else:
-                groups = self.ids // self.group_size
+                groups = self._local(self.ids.reshape(-1, count) // self.group_size, len(prompt.cache[0][0]))
                 pairs = zip(prompt.cache[len(cache)], old, strict=True)
                 cache.append(
                     tuple(programs.join(*pair, kept, groups, prompt.length, state.index, size=size) for pair in pairs)
                 )
         hidden, automaton = programs.take_rows((state.hidden, state.automaton), kept)
-        self.state = State(state.index, hidden, tuple(cache), jnp.asarray(self.alive), automaton)
+        self.state = State(state.index, hidden, tuple(cache), self.placement.rows(self.alive), automaton)
         self.bucket = bucket
 
     def completions(self, entropy: bool) -> Completions:
@@ -133,34 +143,43 @@ class Batch:
 
     def _start(self):
         prompts = np.arange(self.read)
-        self.ids = self._rows_of(prompts)
-        self.alive = np.ones(len(self.ids), bool)
+        self.ids, self.alive = self._rows_of(prompts)
+        self.read = min(self.read, len(self.prompt_ids))
         self.firsts = np.full(len(self.ids), self.prompt_length, "int32")
         self._set_rows()
         self.prompt = None
         if self.group_size > 1 and self.prompt_length >= SHARED_PROMPT and not self.queued:
             hidden, cache = self._prefill(prompts, 0, shared=True)
             self.prompt = Prompt(cache, self.prompt_length)
-            hidden = jnp.repeat(hidden, self.group_size, axis=0)
+            hidden = self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0))
             cache = self._empty_cache(cache)
         else:
             hidden, cache = self._prefill(prompts, 0)
-        index, automaton = jnp.int32(self.prompt_length), jnp.zeros(len(self.ids), "int32")
-        self.state = State(index, hidden, cache, jnp.asarray(self.alive), automaton)
+        alive, automaton = self.placement.rows((self.alive, np.zeros(len(self.ids), "int32")))
+        self.state = State(jnp.int32(self.prompt_length), hidden, cache, alive, automaton)
 
     def _rows_of(self, prompts):
-        return (prompts[:, None] * self.group_size + np.arange(self.group_size)).ravel()
+        """The rows of prompts, and which of them there are: some prompts may be there for the shape only."""
+        ids = (prompts[:, None] * self.group_size + np.arange(self.group_size)).ravel()
+        return np.minimum(ids, len(self.lengths) - 1), ids < len(self.lengths)
+
+    def _local(self, places, size: int | None = None):
+        """`(parts, n)` places among `size`, by default the rows, as places within their part."""
+        each = (size or self.bucket.rows) // len(places)
+        places = places - np.arange(len(places))[:, None] * each
+        return self.placement.rows(np.clip(places, 0, each - 1).astype("int32"))  # rows for the shape may be elsewhere
 
     def _set_rows(self):
         starts = self.prompt_starts[self.ids // self.group_size] + self.firsts - self.prompt_length
-        self.rows = Rows(self.keys[self.ids], jnp.asarray(starts), jnp.asarray(self.firsts))
+        self.rows = self.placement.rows(Rows(self.keys[self.ids], starts, self.firsts))
 
     def _prefill(self, prompts, position, shared=False):
+        prompts = np.minimum(prompts, len(self.prompt_ids) - 1)
+        starts = self.prompt_starts[prompts] + np.int32(position)
         return programs.prefill(
             self.decoder,
             self.weights,
-            self.prompt_ids[prompts],
-            self.prompt_starts[prompts] + np.int32(position),
+            *self.placement.rows((self.prompt_ids[prompts], starts)),
             jnp.int32(position),
             group_size=1 if shared else self.group_size,
             slots=self.prompt_length + (0 if shared else self.bucket.new_tokens),
@@ -170,7 +189,7 @@ class Batch:
     def _empty_cache(self, prompt_cache):
         sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
         return tuple(
-            tuple(jnp.zeros((len(self.ids), ring.shape[1], size, ring.shape[3]), ring.dtype) for ring in layer)
+            tuple(self.placement.cache(len(self.ids), ring.shape[1], size, ring.shape[3], ring.dtype) for ring in layer)
             for layer, size in zip(prompt_cache, sizes, strict=True)
         )
 

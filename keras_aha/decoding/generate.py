@@ -9,15 +9,16 @@ completions
 """
 
 import functools
+import math
 
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.decoding.placement import Placement
 from keras_aha.decoding.programs import Settings
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling
 from keras_aha.decoding.warm_up import warm_up as compile_programs
 
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -42,7 +43,8 @@ def generate(
 
     Args:
         decoder: of the model.
-        weights: the values of `decoder.backbone.variables`, in that order, adapters merged.
+        weights: the values of `decoder.backbone.variables`, in that order, adapters merged. Rows are split over the
+            mesh that they lie on, see `Placement`.
         token_ids, padding_mask: `(P, L)` left-padded prompts.
         keys: `(B,)` from `row_keys`.
         group_size: G.
@@ -61,10 +63,14 @@ def generate(
         ValueError: if a prompt is empty or not left-padded.
     """
     prompts = np.asarray(token_ids, "int32"), _starts(np.asarray(padding_mask))
+    placement = Placement(weights)
+    shares = _shares(len(token_ids), group_size, placement.parts)
+    prompts = [np.repeat(x, shares, axis=0) for x in prompts]
+    group_size //= shares
     new_batch = functools.partial(
         Batch, decoder, weights, prompts, keys, group_size, max_completion_length, max_rows, cache_dtype
     )
-    settings = Settings(jnp.asarray(stop_table), temperature, max_completion_length, until=0, floor=0)
+    settings = Settings(placement.everywhere(stop_table), temperature, max_completion_length, until=0, floor=0)
     if warm_up:
         compile_programs(new_batch, settings, sampling)
     batch = new_batch()
@@ -75,6 +81,12 @@ def generate(
         batch.admit()
         batch.rearrange()
     return batch.completions(sampling.entropy)
+
+
+def _shares(prompts: int, group_size: int, parts: int) -> int:
+    """Into how many shares, each with a prompt of its own, to split a group, so that all parts have as many prompts."""
+    shares = parts // math.gcd(prompts, parts)
+    return shares if group_size % shares == 0 else 1
 
 
 def _starts(padding_mask):

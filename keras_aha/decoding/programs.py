@@ -37,7 +37,7 @@ class Settings(NamedTuple):
     temperature: float
     max_completion_length: int
     until: int  # a segment ends before this position
-    floor: int  # or when no more rows than this are alive
+    floor: int  # or when no part of the rows has more alive than this
 
 
 class Sampled(NamedTuple):
@@ -60,8 +60,8 @@ def prefill(decoder, weights, token_ids, starts, position, *, group_size, slots,
     return jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), (hidden, cache))
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "sampling"), donate_argnames=("state",))
-def segment(decoder, sampling, weights, state, rows, prompt, settings):
+@functools.partial(jax.jit, static_argnames=("decoder", "sampling", "parts"), donate_argnames=("state",))
+def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=1):
     """Up to `SEGMENT` more tokens a row: `(state, sampled)`."""
     first = state.index
     last_state = settings.stop_table.shape[0] - 1
@@ -69,7 +69,7 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings):
     def unfinished(carry):
         state, _ = carry
         in_reach = (state.index < first + SEGMENT) & (state.index < settings.until)
-        return in_reach & (jnp.sum(state.alive) > settings.floor)
+        return in_reach & (jnp.max(jnp.sum(state.alive.reshape(parts, -1), axis=1)) > settings.floor)
 
     def next_token(carry):
         state, sampled = carry
@@ -95,29 +95,43 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings):
     return jax.lax.while_loop(unfinished, next_token, (state, sampled))
 
 
-# === Moving rows: one array at a time, so that no second cache exists ===
+# === Moving rows: one array at a time, so that no second cache exists; and each within its part of the rows ===
+
+
+def _take(array, places):
+    """The rows at `places`, `(parts, n)`, counted from the first of each part: `(parts · n, …)`."""
+    taken = jax.vmap(lambda part, rows: jnp.take(part, rows, axis=0))(_by_part(array, len(places)), places)
+    return taken.reshape(-1, *array.shape[1:])
+
+
+def _by_part(array, parts):
+    return array.reshape(parts, -1, *array.shape[1:])
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
 def move(ring, kept, index, *, size):
-    """The rows `kept` of a ring, in `size` slots."""
-    return rings.resize(jnp.take(ring, kept, axis=0), size, index)
+    """The rows `kept` `(parts, n)` of a ring, in `size` slots."""
+    return rings.resize(_take(ring, kept), size, index)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
 def join(prompt, ring, kept, prompts, prompt_length, index, *, size):
-    """The same, each row behind a copy of its prompt (row r's is `prompts[r]`), which its group shared until now."""
-    prompt = jnp.take(prompt, prompts, axis=0)
-    return rings.join(prompt, jnp.take(ring, kept, axis=0), prompt_length, size, index)
+    """The same, each row behind a copy of its prompt (of `prompts`, `(parts, n)`), which its group shared until now."""
+    return rings.join(_take(prompt, prompts), _take(ring, kept), prompt_length, size, index)
 
 
 @jax.jit
 def take_rows(arrays, kept):
-    """The rows `kept` of each array."""
-    return jax.tree.map(lambda x: jnp.take(x, kept, axis=0), arrays)
+    """The rows `kept` `(parts, n)` of each array."""
+    return jax.tree.map(lambda x: _take(x, kept), arrays)
 
 
 @functools.partial(jax.jit, donate_argnames=("old",))
 def admit(old, new, places):
-    """Puts rows into the `places` of others, in every array of `old`."""
-    return jax.tree.map(lambda x, y: x.at[places].set(y), old, new)
+    """Puts rows into the `places` `(parts, n)` of others, in every array of `old`."""
+
+    def put(x, y):
+        put_part = jax.vmap(lambda part, rows, new: part.at[rows].set(new))
+        return put_part(_by_part(x, len(places)), places, _by_part(y, len(places))).reshape(x.shape)
+
+    return jax.tree.map(put, old, new)

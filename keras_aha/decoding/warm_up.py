@@ -2,9 +2,6 @@
 
 from keras_aha.decoding.buckets import Bucket, smallest
 
-import jax.numpy as jnp
-import numpy as np
-
 
 def warm_up(new_batch, settings, sampling) -> None:
     """Runs each program that such a batch may come to, whatever the lengths of its completions, and samples nothing.
@@ -22,7 +19,7 @@ def warm_up(new_batch, settings, sampling) -> None:
         batch.decode(settings, sampling)
         batch.decode(settings, sampling)  # on a mesh, what a program has made may lie otherwise than what began it
     for before, after in _moves(batch.buckets, batch.max_completion_length):
-        _dead_batch(new_batch, before).move_to(after, np.zeros(1, int))
+        _dead_batch(new_batch, before).move_to(after)
 
 
 def _dead_batch(new_batch, bucket):
@@ -30,9 +27,9 @@ def _dead_batch(new_batch, bucket):
     batch = new_batch()
     batch.read = len(batch.prompt_ids)
     if bucket != batch.bucket:
-        batch.move_to(bucket, np.zeros(1, int))
+        batch.move_to(bucket)
     batch.alive[:] = False
-    batch.state = batch.state._replace(alive=jnp.asarray(batch.alive))
+    batch.state = batch.state._replace(alive=batch.placement.rows(batch.alive))
     return batch
 
 
