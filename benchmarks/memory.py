@@ -9,7 +9,7 @@ Compiles `GRPOModel.train_step`, its state donated, on the mesh and the layouts 
 compiles it. Adapters of rank 16 on all linear layers, Adam, no KL.
 
 bytes: of a chip, by `memory_analysis()`: arguments (weights, adapters, Adam's moments, the batch), temporary, all.
-operations: of matrix products on a chip in an optimizer step, by the text of the program (`hlo_flops.py`), against
+operations: of matrix products on a chip in an optimizer step, by the text of the program (`keras_aha.hlo`), against
     forward + recompute + backward by hand. Backward is what activations need, once the products of frozen weights and
     twice those of attention; the gradient of the kernels that adapters are added to is counted apart, since
     `linear_gradients` does without it.
@@ -27,6 +27,7 @@ os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LI
 
 from keras_aha.distribution import distribute
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.hlo import collectives, matrix_flops
 from keras_aha.losses import GRPOLoss
 
 import jax
@@ -34,7 +35,6 @@ import keras
 import keras_hub
 import numpy as np
 from abstract_gemma import VOCABULARY, gemma2_2b
-from hlo_flops import collectives, matrix_flops
 from jax.experimental import topologies
 from process import forget_peak, peak_mib, resident_mib
 from rivals_gemma import ALL_LINEAR, endless_preprocessor, rivals_backbone, rollout_of, variables_of
@@ -202,7 +202,7 @@ def report(result: dict, file) -> None:
         f"{result['kernels']} kernels of Pallas are not counted",
         file=file,
     )
-    for kind, (instructions, executions) in result["collectives"].items():
+    for kind, (instructions, executions, _) in result["collectives"].items():
         print(f"  {kind}: {instructions} in the program, {executions} in a step", file=file)
 
 

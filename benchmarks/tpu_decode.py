@@ -10,7 +10,7 @@ least the floor: every weight once, and the cache once. Of a loop the body count
 counted: `cost_analysis()`. It takes no notice of where arrays lie: a weight that is prefetched into the chip's
     scratchpad memory counts when the copy starts, when it is done and when it is used.
 counted without scratchpad: the same, of the program compiled with nothing in that memory and so nothing prefetched.
-HBM: what is read from and written to HBM by the text of the compiled program (`hlo_traffic.py`). Without scratchpad it
+HBM: what is read from and written to HBM by the text of the compiled program (`keras_aha.hlo`). Without scratchpad it
     must agree with the count.
 """
 
@@ -25,11 +25,11 @@ from keras_aha.decoding import Sampling, decoder_for
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.programs import Rows, Settings, State, segment
 from keras_aha.decoding.sampling import sample
+from keras_aha.hlo import hbm_traffic
 
 import jax
 import jax.numpy as jnp
 from abstract_gemma import VOCABULARY, gemma2_2b
-from hlo_traffic import hbm_traffic
 from jax.experimental import topologies
 
 

@@ -9,53 +9,11 @@ import os
 import sys
 from pathlib import Path
 
+from keras_aha.chips import chip
+
 import jax
 import numpy as np
 from keras import layers
-
-
-def _tpu(tflops: float) -> dict[str, float]:
-    # JAX multiplies float32 as bfloat16 on a TPU: https://docs.jax.dev/en/latest/jax.lax.html#jax.lax.Precision
-    return {"bfloat16": tflops, "float32": tflops}
-
-
-def _gpu(half: float, float32: float, halves: tuple[str, ...] = ("bfloat16", "float16")) -> dict[str, float]:
-    return {**dict.fromkeys(halves, half), "float32": float32}
-
-
-_VOLTA = ("float16",)  # Volta and Turing have no bfloat16
-# TFLOP/s of one JAX device, without sparsity, by its kind. On GPUs float32 is TF32 where there is that (Ampere and
-# later), as JAX multiplies it by default (see above). NVIDIA quotes Ada and Hopper with sparsity, which doubles it.
-_PEAKS = {
-    # A device is one of a chip's two cores. Table 3 of https://doi.org/10.1145/3360307: 46 a chip
-    "TPU v2": _tpu(46 / 2),
-    "TPU v3": _tpu(123 / 2),  # the same; https://docs.cloud.google.com/tpu/docs/v3: 123 a chip
-    "TPU v4": _tpu(275),  # https://docs.cloud.google.com/tpu/docs/v4
-    "TPU v5 lite": _tpu(197),  # https://docs.cloud.google.com/tpu/docs/v5e
-    "TPU v5e": _tpu(197),
-    "TPU v5": _tpu(459),  # https://docs.cloud.google.com/tpu/docs/v5p
-    "TPU v5p": _tpu(459),
-    "TPU v6 lite": _tpu(918),  # https://docs.cloud.google.com/tpu/docs/v6e
-    "TPU v6e": _tpu(918),
-    "TPU7x": _tpu(2307 / 2),  # https://docs.cloud.google.com/tpu/docs/tpu7x: 2307 a chip, which is two devices
-    # https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/tesla-t4/t4-tensor-core-datasheet-951643.pdf
-    "Tesla T4": _gpu(65, 8.1, _VOLTA),
-    # https://images.nvidia.com/content/technologies/volta/pdf/volta-v100-datasheet-update-us-1165301-r5.pdf
-    "Tesla V100-SXM2-16GB": _gpu(125, 15.7, _VOLTA),
-    "Tesla V100-SXM2-32GB": _gpu(125, 15.7, _VOLTA),
-    "Tesla V100-PCIE-16GB": _gpu(112, 14, _VOLTA),
-    "Tesla V100-PCIE-32GB": _gpu(112, 14, _VOLTA),
-    "NVIDIA L4": _gpu(242 / 2, 120 / 2),  # https://www.nvidia.com/en-us/data-center/l4/
-    # https://www.nvidia.com/en-us/data-center/a100/
-    "NVIDIA A100-SXM4-40GB": _gpu(312, 156),
-    "NVIDIA A100-SXM4-80GB": _gpu(312, 156),
-    "NVIDIA A100-PCIE-40GB": _gpu(312, 156),
-    "NVIDIA A100 80GB PCIe": _gpu(312, 156),
-    # https://www.nvidia.com/en-us/data-center/h100/
-    "NVIDIA H100 80GB HBM3": _gpu(1979 / 2, 989 / 2),
-    "NVIDIA H100 PCIe": _gpu(1513 / 2, 756 / 2),
-    "NVIDIA H200": _gpu(1979 / 2, 989 / 2),  # https://www.nvidia.com/en-us/data-center/h200/
-}
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
@@ -69,7 +27,8 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
         Dense (not sparse) operations a second, or `None` for a device or a dtype that is not in the table, such as a
         CPU, or a part of a GPU.
     """
-    tflops = _PEAKS.get(device_kind, {}).get(dtype)
+    known = chip(device_kind)
+    tflops = known and known.tflops.get(dtype)
     return tflops and tflops * 1e12
 
 

@@ -1,15 +1,10 @@
-import sys
-from pathlib import Path
-
+from keras_aha.hlo import matrix_flops
 from keras_aha.trimming import fold_trimmed
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from hlo_flops import matrix_flops  # noqa: E402
 
 PROMPT, LENGTH = 3, 128
 
