@@ -193,7 +193,8 @@ def rollout_values(variables, values) -> list[jax.Array]:
 def _of_this_process(value: jax.Array) -> jax.Array:
     """The same array on the devices of this process alone, each of which keeps what it has."""
     sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
-    shards = [shard.data for shard in value.addressable_shards]
+    # Not by `addressable_shards`, which fails in JAX 0.10 on what was put on the one device that each process has.
+    shards = [value.addressable_data(i) for i in range(len(sharding.addressable_devices))]
     return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
 
 

@@ -75,14 +75,16 @@ class GemmaParallel(keras.distribution.ModelParallel):
         return axes if len(axes) == rank else [None] * rank  # such as the scale of a quantized kernel
 
     def describe(self, layer) -> str:
-        """A table of a model's variables, those of its blocks together: how many, shape, how it is split, bytes a device.
+        """A table of a model's variables, one line for those of all blocks: number, shape, how split, bytes a device.
 
         Args:
             layer: a built Keras layer or model.
         """
         groups = collections.defaultdict(list)
         for variable in layer.variables:
-            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(variable)
+            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(
+                variable
+            )
         rows, total = [], 0.0
         for (path, shape, dtype), variables in groups.items():
             axes = self.get_variable_layout(variables[0]).axes
