@@ -20,9 +20,8 @@ _EXTRAS = {"libtpu": "tpu", "jax-cuda12-plugin": "cuda12", "jax-cuda13-plugin": 
 
 def check_versions() -> None:
     """Raises ImportError where an installed package is too old; what is not installed is not looked at."""
-    old = {
-        package: found for package in OLDEST if (found := _installed(package)) and _is_older(found, OLDEST[package][0])
-    }
+    installed = {package: _installed(package) for package in OLDEST}
+    old = {package: found for package, found in installed.items() if found and _is_older(found, OLDEST[package][0])}
     if not old:
         return
     reasons = "; ".join(f"{package} {OLDEST[package][0]} or later, as {OLDEST[package][1]}" for package in old)
