@@ -119,7 +119,8 @@ def check_batch(prompts_per_epoch: int, group_size: int, micro_batch_size: int |
         )
     sizes = [size for size in _divisors(rows) if size % parts == 0]
     if micro_batch_size is not None and micro_batch_size not in sizes:
-        nearest = sorted(sorted(sizes, key=lambda size: abs(size - micro_batch_size))[:2])
+        below = [size for size in sizes if size < micro_batch_size][-1:]
+        nearest = below + [size for size in sizes if size > micro_batch_size][:1]
         devices = f" and be a multiple of the {parts} devices that split it" if parts > 1 else ""
         raise ValueError(
             f"micro_batch_size must divide the {rows} rows of a step{devices}: choose "
