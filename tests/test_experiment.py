@@ -180,7 +180,7 @@ def test_a_loaded_policy_is_the_trained_one(full_run):
         ("optimizer.config.lerning_rate=1", "the nearest is optimizer.config.learning_rate."),
         (
             "training.micro_batch_size=3",
-            "must divide the 4 rows of a step: choose 2 or 4. Received: micro_batch_size=3",
+            "the 4 rows of a step: choose 2 or 4. Received: micro_batch_size=3",
         ),
         ("rollouts.max_prompt_length=9", "tokens, more than the limit: raise rollouts.max_prompt_length"),
         ("model.preset=gema2_2b_en", "No preset has that name; the nearest is 'gemma2_2b_en'"),
