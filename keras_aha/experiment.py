@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from keras_aha import lora
+from keras_aha import lora, processes
 from keras_aha.callbacks.completions_callback import CompletionsCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
@@ -14,20 +14,19 @@ from keras_aha.callbacks.history_callback import HistoryCallback
 from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
-from keras_aha.distribution import distribute
+from keras_aha.distribution import check_batch, distribute, whole
 from keras_aha.evaluation import summarize
+from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
-from keras_aha.rollout import micro_batches
 from keras_aha.tasks import Countdown, Task
 
 import keras
 import keras_hub
-import numpy as np
 import pandas as pd
 
 ADAPTERS = "adapters.lora.h5"
@@ -46,6 +45,7 @@ class Experiment:
     Attributes:
         recipe: what was passed, with absolute paths.
         task: the training problems, ordered by the training seed unless `[task]` has a seed of its own.
+        distribution: the `GemmaParallel` that was set, `None` on one device.
         model: a compiled `GRPOModel`.
         rollouts, evaluation: its `RolloutCallback`, and the `EvaluateCallback` on the held-out problems, which are the
             same ones for every training seed.
@@ -64,10 +64,10 @@ class Experiment:
         loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
         check_base(recipe)
-        micro_batches({"rows": np.empty(_rows(recipe))}, training.micro_batch_size)
         self.recipe = _with_absolute_paths(recipe)
+        self.distribution = distribute_as(self.recipe)
+        check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         _check_prompts(self.recipe, [self.task, self.evaluation.task])
-        distribute(**dataclasses.asdict(recipe.distribution))
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size)
         self.model.compile(optimizer, loss)
 
@@ -78,7 +78,8 @@ class Experiment:
     def fit(self, logdir: str | os.PathLike) -> keras.callbacks.History:
         """Trains and writes `recipe.toml`, `history.csv`, `completions.jsonl`, TensorBoard's events and the policy.
 
-        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained.
+        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. With several processes
+        all of them must call this, and the first one writes.
 
         Args:
             logdir: the run's folder, made where it is missing.
@@ -87,25 +88,38 @@ class Experiment:
             The `History` of `fit`; `evaluation.latest` holds the tables of the trained policy.
         """
         logdir = Path(logdir)
-        logdir.mkdir(parents=True, exist_ok=True)
-        self.recipe.dump(logdir / RECIPE)
-        callbacks = [
-            self.rollouts,
-            UtilizationCallback(),
-            GuardCallback(),
-            self.evaluation,
-            CompletionsCallback(logdir, every=self.recipe.evaluation.every),
-            keras.callbacks.TensorBoard(str(logdir), write_graph=False),
-            HistoryCallback(logdir / "history.csv"),
-            ProgressCallback(),
-        ]
+        callbacks = [self.rollouts, UtilizationCallback(), GuardCallback(), self.evaluation]
+        if processes.is_first():
+            logdir.mkdir(parents=True, exist_ok=True)
+            self.recipe.dump(logdir / RECIPE)
+            callbacks += [
+                CompletionsCallback(logdir, every=self.recipe.evaluation.every),
+                keras.callbacks.TensorBoard(str(logdir), write_graph=False),
+                HistoryCallback(logdir / "history.csv"),
+                ProgressCallback(),
+            ]
         epochs = self.recipe.training.epochs
         history = self.model.fit(self.rollouts.dataset, epochs=epochs, callbacks=callbacks, verbose=0)
+        with whole(self.model.policy.trainable_variables):
+            if processes.is_first():
+                self._save_policy(logdir)
+        return history
+
+    def _save_policy(self, logdir):
         if self.recipe.lora.rank:
             lora.save_adapters(self.model.policy.backbone, logdir / ADAPTERS)
         else:
             self.model.policy.save_to_preset(str(logdir / PRESET))
-        return history
+
+
+def distribute_as(recipe: Recipe) -> GemmaParallel | None:
+    """Calls `distribute` as `[distribution]` says, before any variable is made.
+
+    Raises:
+        ValueError: if the devices cannot be laid out so.
+    """
+    model = recipe.model
+    return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
 
 
 def build_task(recipe: Recipe, seed: int = 0) -> Task:

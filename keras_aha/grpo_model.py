@@ -2,8 +2,10 @@
 
 import functools
 
-from keras_aha import lora
+from keras_aha import lora, processes
 from keras_aha.decoding import Completions
+from keras_aha.distribution import batch_parts, global_rows, local_rows, split_rows
+from keras_aha.gathering import gathering
 from keras_aha.linear_gradients import linear_gradients
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
@@ -125,11 +127,11 @@ class GRPOModel(keras.Model):
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         mask = batch["completion_mask"] > 0
         ref_log_probs, reference = None, self.policy if self.reference is None else self.reference
-        with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
+        with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))) as scope:
             if self.grpo_loss.kl_coef:
-                with lora.adapters_off(self.policy):
+                with lora.adapters_off(self.policy), gathering(reference, scope):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
-            with linear_gradients(self.policy):
+            with linear_gradients(self.policy), gathering(self.policy, scope):
                 log_probs, entropy = self._log_probs(
                     self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
                 )
@@ -204,20 +206,27 @@ class GRPOModel(keras.Model):
             "completion_mask": padding_mask[:, -completion_length:].astype("float32"),
             "temperature": np.full(len(token_ids), temperature, "float32"),
         }
-        size = self.micro_batch_size if len(token_ids) % (self.micro_batch_size or 1) == 0 else None
+        rows = len(token_ids)
+        missing = -rows % batch_parts()  # each device has as many rows; those that are added are left out again
+        own = processes.share(rows + missing)
+        batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}
+        size = self.micro_batch_size if (rows + missing) % (self.micro_batch_size or 1) == 0 else None
         values = [variable.value for variable in self.policy.variables]
-        log_probs = self._teacher_forced(values, micro_batches(batch, size))
-        return np.asarray(log_probs).swapaxes(0, 1).reshape(len(token_ids), completion_length)
+        log_probs = local_rows(self._teacher_forced(size, values, global_rows(batch)))
+        return processes.gather_rows({"log_probs": log_probs})["log_probs"][:rows]
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def _teacher_forced(self, values, parts):
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _teacher_forced(self, micro_batch_size, values, batch):
         def write(log_probs, i, micro_batch):
             mask = micro_batch["completion_mask"] > 0
             own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
             return log_probs.at[i, :, : mask.shape[1]].set(own)
 
-        with keras.StatelessScope(list(zip(self.policy.variables, values, strict=True))):
-            return fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts)
+        parts = micro_batches(batch, micro_batch_size)
+        pairs = list(zip(self.policy.variables, values, strict=True))
+        with keras.StatelessScope(pairs) as scope, gathering(self.policy, scope):
+            log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts)
+        return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
 
     # === Text ===
 

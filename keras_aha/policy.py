@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from keras_aha import lora
+from keras_aha.architecture import ENCODERS, abstract_backbone
+from keras_aha.preset import find_preset, load_preset
 from keras_aha.quantization import quantize_base
 from keras_aha.recipe import Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
@@ -11,19 +13,10 @@ from keras_aha.recipe_sections import RecipeError, nearest
 import keras
 import keras_hub
 
-_KAGGLE = (
-    "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
-    "at https://www.kaggle.com/models/keras/gemma2"
-)
-# Models that see or hear as well. A policy is loaded without those encoders, which cost memory and want inputs.
-_ENCODERS = {
-    keras_hub.models.Gemma3CausalLM: ("vision_encoder",),
-    keras_hub.models.Gemma4CausalLM: ("vision_encoder", "audio_encoder"),
-}
+_ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
 _REMAT_FROM = 50_000_000  # parameters
-_HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
@@ -84,7 +77,7 @@ def load_tokenizer(recipe: Recipe) -> keras_hub.tokenizers.Tokenizer:
     Raises:
         RecipeError: an unknown preset, or one that cannot be loaded.
     """
-    return _load(keras_hub.tokenizers.Tokenizer, recipe.model.preset)
+    return load_preset(keras_hub.tokenizers.Tokenizer, recipe.model.preset)
 
 
 def is_download(recipe: Recipe) -> bool:
@@ -93,7 +86,7 @@ def is_download(recipe: Recipe) -> bool:
     Raises:
         RecipeError: an unknown preset.
     """
-    return not Path(_find(recipe.model.preset)).is_absolute()
+    return not Path(find_preset(recipe.model.preset)).is_absolute()
 
 
 def with_absolute_preset(recipe: Recipe) -> Recipe:
@@ -104,22 +97,7 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
     """
     if is_download(recipe) or (presets_folder() / recipe.model.preset).is_dir():
         return recipe
-    return recipe.override(f"model.preset={json.dumps(_find(recipe.model.preset))}")
-
-
-def _find(preset: str) -> str:
-    """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle."""
-    built_in = keras_hub.models.CausalLM.presets
-    if "://" in preset or preset in built_in:
-        return preset
-    for folder in (presets_folder() / preset, Path(preset)):
-        if preset and folder.is_dir():
-            return str(folder.resolve())
-    shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
-    raise RecipeError(
-        f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
-        f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
-    )
+    return recipe.override(f"model.preset={json.dumps(find_preset(recipe.model.preset))}")
 
 
 def _check_quantizable(recipe: Recipe) -> None:
@@ -140,8 +118,7 @@ def _check_quantizable(recipe: Recipe) -> None:
 
 def _blocks_to_compute_again(recipe: Recipe) -> list[str]:
     """The transformer layers, whose activations a large model's backward pass computes again; none of a small one."""
-    with keras.StatelessScope(initialize_variables=False):  # shapes without memory
-        backbone = _load(keras_hub.models.Backbone, recipe.model.preset, load_weights=False)
+    backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     large = backbone.count_params() >= _REMAT_FROM
     return [layer.name for layer in backbone.transformer_layers] if large else []
 
@@ -149,25 +126,12 @@ def _blocks_to_compute_again(recipe: Recipe) -> list[str]:
 def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
     model = recipe.model
     tokenizer = load_tokenizer(recipe)
-    for kind, encoders in _ENCODERS.items():
+    for kind in _ENCODING_MODELS:
         if tokenizer.backbone_cls is kind.backbone_cls:
-            backbone = _load(kind.backbone_cls, model.preset, dtype=model.dtype, **dict.fromkeys(encoders))
+            encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
+            backbone = load_preset(kind.backbone_cls, model.preset, dtype=model.dtype, **encoders)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
-    return _load(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
-
-
-def _load(kind, preset: str, **kwargs):
-    found = _find(preset)
-    try:
-        return kind.from_preset(found, **kwargs)
-    except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
-        reason = " ".join(str(error).split())[:200]
-        received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
-        sentence = "The folder is no preset that keras-hub can load"
-        if not Path(found).is_absolute():
-            needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
-            sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
-        raise RecipeError(f"{sentence}. {received}") from error
+    return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
 
 
 def _enable_lora(backbone, section) -> None:

@@ -4,6 +4,7 @@ import functools
 import warnings
 
 from keras_aha import decoding, lora
+from keras_aha.distribution import rollout_values
 from keras_aha.quantization import QuantizedBackbone
 from keras_aha.stop_table import stop_table, stop_token_ids
 
@@ -111,11 +112,15 @@ class PolicySampler:
         )
 
     def merged_values(self) -> list:
-        """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels."""
+        """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels.
+
+        They lie where `distribute` has rollouts' weights, and with several processes on the devices of this one.
+        """
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
         merged = _merged_kernels(backbone, values)
-        return [merged.get(variable.path, variable.value) for variable in backbone.variables]
+        values = [merged.get(variable.path, variable.value) for variable in backbone.variables]
+        return rollout_values(backbone.variables, values)
 
     def _quantize(self, mode, values):
         """The decoder of the quantized twin, and its values."""

@@ -21,6 +21,14 @@ def presets_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / "presets"
 
 
+def bare_name(preset: str) -> str:
+    """The name in a handle, `gemma2_2b_en` of `kaggle://keras/gemma2/keras/gemma2_2b_en/2`; other names as they are."""
+    if "://" not in preset:
+        return preset
+    words = [word for word in preset.split("/") if word and not word.isdigit()]  # a handle may end in a version
+    return words[-1]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides a run, one attribute a section: `recipe.rollouts.group_size`.
@@ -119,8 +127,7 @@ class Recipe:
 
 def _find_shipped(name: str) -> Path:
     known = {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
-    words = [word for word in name.split("/") if word and not word.isdigit()]  # a handle may end in a version
-    stem = words[-1] if "://" in name else name
+    stem = bare_name(name)
     if stem not in known:
         raise RecipeError(
             f"No recipe is called {stem!r}; the nearest is {nearest(stem, known)!r} of {', '.join(known)}, "

@@ -144,10 +144,12 @@ class Evaluation:
 
 @_section
 class Distribution:
-    """Devices along each axis of the mesh; `batch` None takes all that `model` leaves."""
+    """Keyword arguments of `distribute`: devices along each axis of the mesh, and how weights lie on it."""
 
     batch: int | None = _at_least(1, default=None)
     model: int = _at_least(1, default=1)
+    weights: str = _one_of("auto", "whole", "split")
+    rollout_model: int | None = _at_least(1, default=None)
 
 
 @_section

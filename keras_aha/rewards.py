@@ -42,7 +42,7 @@ class Grader:
 
     def grade(
         self, problems: list, texts: list[str], lengths: np.ndarray, reported: set[str]
-    ) -> tuple[list[Score], np.ndarray, dict[str, float]]:
+    ) -> tuple[list[Score], dict[str, np.ndarray]]:
         """Grades B completions.
 
         Args:
@@ -53,30 +53,24 @@ class Grader:
                 completion that caused it, and the name is added.
 
         Returns:
-            The task's scores; the rewards, `(B,)` float32, NaN where one failed; and what to log: `reward`, `accuracy`,
-            `format_rate`, and where anything is added to the task's reward `task_reward`, `reward_<name>`,
-            `failed_rewards` (share of the completions) and `overlong_penalty`. Means leave failures out.
+            The task's scores, and what rewards are made of, each `(B,)`: `reward` float32, NaN where one failed; and
+            where anything is added to the task's reward, `task_reward`, `reward_<name>`, `failed_rewards` (0 or 1) and
+            `overlong_penalty`.
         """
         scores = [self.task.score(problem, text) for problem, text in zip(problems, texts, strict=True)]
-        logs = {
-            "accuracy": float(np.mean([score.correct for score in scores])),
-            "format_rate": float(np.mean([score.well_formed for score in scores])),
-        }
         # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
         total = np.array([score.reward for score in scores], "float64")
-        if self.rewards or self.penalties is not None:
-            logs["task_reward"] = float(total.mean())
+        parts = {"task_reward": total.copy()} if self.rewards or self.penalties is not None else {}
         for name, (function, weight) in self.rewards.items():
             values = self._values(name, function, problems, texts, reported)
-            logs[f"reward_{name}"] = _mean(values)
+            parts[f"reward_{name}"] = values
             total += weight * values
         if self.rewards:
-            logs["failed_rewards"] = float(np.isnan(total).mean())
+            parts["failed_rewards"] = np.isnan(total).astype("float64")
         if self.penalties is not None:
-            logs["overlong_penalty"] = float(self.penalties[lengths].mean())
+            parts["overlong_penalty"] = self.penalties[lengths]
             total += self.penalties[lengths]
-        rewards = total.astype("float32")
-        return scores, rewards, {"reward": _mean(rewards)} | logs
+        return scores, {"reward": total.astype("float32")} | parts
 
     def _values(self, name, function, problems, texts, reported):
         values = np.full(len(texts), np.nan)
@@ -96,6 +90,14 @@ class Grader:
                     stacklevel=2,
                 )
         return values
+
+
+def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means of what `Grader.grade` returned, and `accuracy` and `format_rate`. Means leave failures out."""
+    means = {name: _mean(values) for name, values in rewards.items()}
+    accuracy = float(np.mean([score.correct for score in scores]))
+    format_rate = float(np.mean([score.well_formed for score in scores]))
+    return {"reward": means.pop("reward"), "accuracy": accuracy, "format_rate": format_rate} | means
 
 
 def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:

@@ -3,6 +3,8 @@
 import contextlib
 import sys
 
+from keras_aha import processes
+
 import tqdm.auto
 
 _PATIENCE = 5  # seconds; a rollout that is shorter needs no bar
@@ -12,7 +14,7 @@ _PATIENCE = 5  # seconds; a rollout that is shorter needs no bar
 def rollout_bar(what: str, rows: int):
     """Shows finished completions, rows alive and tokens per second while the block runs, then disappears.
 
-    It is shown on a terminal and in notebooks only, and only after 5 seconds.
+    It is shown on a terminal and in notebooks only, by the first of several processes, and only after 5 seconds.
 
     Args:
         what: a word before the bar.
@@ -21,7 +23,7 @@ def rollout_bar(what: str, rows: int):
     Yields:
         A function for the argument `on_segment` of `GRPOModel.generate`.
     """
-    hidden = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+    hidden = not (sys.stderr.isatty() or "ipykernel" in sys.modules) or not processes.is_first()
     with tqdm.auto.tqdm(total=rows, desc=what, delay=_PATIENCE, leave=False, disable=hidden, unit="completion") as bar:
 
         def on_segment(unfinished: int, tokens: int) -> None:

@@ -82,6 +82,48 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags for several processes, on several hosts or on one, that run the same command."""
+    group = parser.add_argument_group("several hosts", "The same command on each; the first one prints and writes.")
+    group.add_argument(
+        "--multi-host", action="store_true", help="find the others by the environment, as on the hosts of a TPU slice"
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="or name them: the address of process 0")
+    group.add_argument("--num-processes", type=at_least(1), metavar="N", help="how many there are")
+    group.add_argument("--process-id", type=at_least(0), metavar="I", help="which one this is, from 0")
+
+
+def join_processes(args) -> None:
+    """Waits for the other processes, if there are any by the flags; all but the first one fall silent.
+
+    Raises:
+        ValueError: flags that do not belong together, or others that do not come.
+    """
+    named = {"--coordinator": args.coordinator, "--num-processes": args.num_processes, "--process-id": args.process_id}
+    given = {flag: value for flag, value in named.items() if value is not None}
+    received = "Received: " + " ".join(f"{flag} {value}" for flag, value in given.items())
+    if not given and not args.multi_host:
+        return
+    if args.multi_host and given:
+        raise ValueError(f"--multi-host finds what the other flags say: leave one or the other out. {received}")
+    if given and len(given) < len(named):
+        raise ValueError(f"Several processes need {', '.join(named)}, all three. {received}")
+    if given and args.process_id >= args.num_processes:
+        raise ValueError(f"--process-id counts from 0, so it is below --num-processes. {received}")
+    with quiet():
+        import keras_aha  # noqa: F401  before Keras
+
+        import jax
+        import keras
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        keras.distribution.initialize(args.coordinator, args.num_processes, args.process_id)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"The other processes cannot be joined. {received}, {error}") from error
+    if jax.process_index():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
+
+
 def at_least(bound: int):
     """An argparse type: an integer from `bound`."""
 

@@ -15,6 +15,7 @@ def parse(argv):
     parser.add_argument("--seed", type=_cli.at_least(0), default=0, help="of the samples (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row a puzzle there")
+    _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -25,10 +26,12 @@ def main(argv=None) -> int:
         _cli.check_new_file(args.json, "--json")
         _cli.check_new_file(args.csv, "--csv")
         recipe = find_recipe(args, is_run)
+        _cli.join_processes(args)
         with _cli.quiet():
-            from keras_aha import evaluation, experiment, policy
+            from keras_aha import evaluation, experiment, policy, processes
             from keras_aha.grpo_model import GRPOModel
         held_out = experiment.build_evaluation(recipe, args.seed)
+        experiment.distribute_as(recipe)
         with _cli.quiet(unless=policy.is_download(recipe)):
             trained = experiment.load_trained(recipe, args.target) if is_run else policy.build_policy(recipe)
 
@@ -45,9 +48,9 @@ def main(argv=None) -> int:
     print(f"{args.target}: {summary['n']} held-out puzzles, {summary['samples']} samples each")
     _cli.print_accuracy("accuracy", summary)
     print("  ".join(f"pass@{k} {value:.1%}" for k, value in pass_at_k.items()))
-    if args.csv:
+    if args.csv and processes.is_first():
         puzzles.to_csv(args.csv)
-    if args.json:
+    if args.json and processes.is_first():
         numbers = {"target": args.target, "seed": args.seed, **summary, "pass_at_k": pass_at_k}
         args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     return 0

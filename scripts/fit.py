@@ -1,6 +1,7 @@
 """Teaches a Gemma a task by GRPO, as a recipe says. What comes out stands in the run's folder."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def parse(argv):
     parser.add_argument("--logdir", type=Path, help="the run's folder, a new one (default: runs/PRESET-seedSEED)")
     parser.add_argument("--epochs", type=_cli.at_least(1), help="rollouts to train on (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
+    _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -28,7 +30,9 @@ def main(argv=None) -> int:
         name = Path(args.preset).name.removesuffix(".toml")
         logdir = args.logdir or Path("runs", f"{name}-seed{recipe.training.seed}")
         _cli.check_new_folder(logdir, "--logdir")
+        _cli.join_processes(args)
         with _cli.quiet():
+            from keras_aha import processes
             from keras_aha.experiment import Experiment, summarize_held_out
             from keras_aha.policy import is_download
         with _cli.quiet(unless=is_download(recipe)):
@@ -50,7 +54,8 @@ def main(argv=None) -> int:
         "heldout_before": before,
         "heldout_after": after,
     }
-    (logdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if processes.is_first():
+        (logdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print_examples(sampled, sampled_after)
     _cli.print_accuracy("held-out accuracy before", before)
     _cli.print_accuracy("held-out accuracy after ", after)
@@ -62,7 +67,7 @@ def print_plan(name, experiment, logdir):
     recipe, policy = experiment.recipe, experiment.model.policy
     rollouts, evaluation, training = recipe.rollouts, recipe.evaluation, recipe.training
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
-    trained = sum(variable.value.size for variable in policy.trainable_variables)
+    trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
     base = policy.backbone.count_params() - (trained if recipe.lora.rank else 0)
     which = f"LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.target)}" if recipe.lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
@@ -75,6 +80,7 @@ def print_plan(name, experiment, logdir):
         f"  held out   {evaluation.puzzles} puzzles × {evaluation.samples} samples, every {evaluation.every} epochs",
         f"  files      {logdir}",
         f"  curves     tensorboard --logdir {logdir.parent}",
+        *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",
         sep="\n",
         flush=True,

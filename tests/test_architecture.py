@@ -167,4 +167,6 @@ def test_the_wheel_packs_every_folder():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
     assert sorted(settings["packages"]) == sorted(folders | {"keras_aha.presets"})
+    data = sorted(path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py")
+    assert settings["package-data"] == {"keras_aha": data, "keras_aha.presets": ["**/*"]}
     assert settings["package-dir"] == {"keras_aha.presets": "presets"}

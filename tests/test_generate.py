@@ -277,7 +277,9 @@ def test_segment_length_changes_nothing(case, expected, gaps, one_bucket, monkey
 
     segment = programs.segment.__wrapped__
     monkeypatch.setattr(programs, "SEGMENT", 7)
-    monkeypatch.setattr(programs, "segment", jax.jit(fresh, static_argnums=(0, 1), static_argnames="parts", donate_argnums=3))
+    monkeypatch.setattr(
+        programs, "segment", jax.jit(fresh, static_argnums=(0, 1), static_argnames="parts", donate_argnums=3)
+    )
     calls = []
     completions = case.run(max_rows=24, on_segment=lambda rows, tokens: calls.append((rows, tokens)))
     assert_same(completions, expected, gaps)

@@ -1,5 +1,6 @@
 """A preset that sees or hears is loaded without the encoders it does not need, and trained."""
 
+from keras_aha.architecture import abstract_backbone
 from keras_aha.experiment import Experiment
 from keras_aha.policy import build_policy
 from keras_aha.recipe import Recipe
@@ -95,6 +96,9 @@ def test_trains_without_the_encoder(make, tmp_path):
     for name in ("token_embedding", "decoder_block_1", "final_normalization"):
         for loaded, saved in zip(text.get_layer(name).weights, whole.backbone.get_layer(name).weights, strict=True):
             np.testing.assert_array_equal(loaded, saved)
+
+    abstract = abstract_backbone(recipe.model.preset, "float32")
+    assert {v.path: v.shape for v in abstract.variables} == {v.path: v.shape for v in text.variables}
 
     Experiment(recipe).fit(tmp_path / "run")
     history = pd.read_csv(tmp_path / "run" / "history.csv")

@@ -3,7 +3,7 @@
 import math
 import warnings
 
-from keras_aha.rewards import Grader, groups_with_signal
+from keras_aha.rewards import Grader, groups_with_signal, reward_logs
 from keras_aha.tasks.countdown import Countdown, CountdownProblem
 
 import numpy as np
@@ -21,7 +21,8 @@ def task():
 
 def grade(task, rewards=None, penalties=None, reported=None):
     grader = Grader(task, rewards, penalties)
-    return grader.grade([PROBLEM] * 3, TEXTS, LENGTHS, set() if reported is None else reported)
+    scores, rewards = grader.grade([PROBLEM] * 3, TEXTS, LENGTHS, set() if reported is None else reported)
+    return scores, rewards["reward"], reward_logs(scores, rewards)
 
 
 def brevity(problem, completion):

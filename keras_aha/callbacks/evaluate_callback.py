@@ -2,6 +2,7 @@
 
 import time
 
+from keras_aha import processes
 from keras_aha.behaviours import count_behaviours
 from keras_aha.evaluation import summarize
 from keras_aha.rollout import PROMPT_MULTIPLE
@@ -95,7 +96,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         logs["evaluation_seconds"] = time.perf_counter() - start
 
     def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
-        """Completes every problem and scores the completions.
+        """Completes every problem and scores the completions; with several processes each has its share of them.
 
         Args:
             model: a `GRPOModel`.
@@ -111,12 +112,15 @@ class EvaluateCallback(keras.callbacks.Callback):
         prompts = [self.task.prompt(problem) for problem in problems]
         # Padded as in training, so that its compiled programs fit.
         token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
-        with rollout_bar("greedy evaluation" if greedy else "evaluation", samples * len(problems)) as on_segment:
+        own = processes.share(len(problems))
+        first_row = own.start * samples
+        with rollout_bar("greedy evaluation" if greedy else "evaluation", samples * len(problems[own])) as on_segment:
             completions = model.generate(
-                token_ids,
-                padding_mask,
+                token_ids[own],
+                padding_mask[own],
                 group_size=samples,
                 temperature=temperature,
+                first_row=first_row,
                 on_segment=on_segment,
                 warm_up=greedy not in self._warm,
                 **self.sampling,
@@ -125,10 +129,12 @@ class EvaluateCallback(keras.callbacks.Callback):
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
         rows = [
             self._graded(row // samples, problems[row // samples], row % samples, text)
-            | {"completion_length": int(completions.lengths[row]), "stopped": bool(completions.stopped[row])}
-            for row, text in enumerate(texts)
+            | {"completion_length": int(length), "stopped": bool(stopped)}
+            for row, (text, length, stopped) in enumerate(
+                zip(texts, completions.lengths, completions.stopped, strict=True), start=first_row
+            )
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(processes.gather_records(rows))
 
     def _graded(self, puzzle, problem, sample, text):
         score = self.task.score(problem, text)

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from keras_aha import processes
 from keras_aha.compile_counter import CompileCounter
+from keras_aha.distribution import check_batch
 from keras_aha.losses import group_advantages, overlong_penalty
 from keras_aha.losses.advantages import BASELINES, SCALES
 from keras_aha.losses.checks import check_choice
 from keras_aha.refills import Refills
-from keras_aha.rewards import Grader, groups_with_signal
-from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length, micro_batches
+from keras_aha.rewards import Grader, groups_with_signal, reward_logs
+from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length
 from keras_aha.rollout_bar import rollout_bar
-from keras_aha.tasks.task import Task
+from keras_aha.tasks.task import Score, Task
 
+import jax
 import keras
 import numpy as np
 
@@ -139,8 +142,7 @@ class RolloutCallback(keras.callbacks.Callback):
         self._logs = {}
 
     def on_train_begin(self, logs=None):
-        # The train step would say so too, but only after the first rollout.
-        micro_batches({"rows": np.empty(self._rows)}, self.model.micro_batch_size)
+        check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout
         # All epochs have prompts of one length, so that no later one needs other programs.
         epochs = self.params["epochs"]
         problems = self._problems(0, min(_PROMPTS_AHEAD, epochs * self.prompts_per_epoch))
@@ -165,24 +167,23 @@ class RolloutCallback(keras.callbacks.Callback):
             logs |= {"refilled_groups": groups, "refill_tokens": tokens}
             logs["generated_tokens"] += tokens
             if not tokens and not self._epochs:
-                self._generate(pools[0][: self.refills.prompts], iteration)  # compiles what later epochs need
+                own = processes.share(self.refills.prompts)  # compiles what later epochs need
+                self._generate([x[own] for x in self._tokenize(pools[0][: self.refills.prompts])], iteration)
         self._epochs += 1
         rollout = self._with_advantages(rollout)
         if self.model.grpo_loss.importance_cap is not None:
             rollout = self._with_trainers_log_probs(rollout)
             logs["sampler_gap"] = _mean_gap(rollout)
         self.model.rollout = rollout
-        self.dataset.batch = by_length(rollout.batch(), self.model.micro_batch_size)
+        own = processes.share(len(rollout.rewards))
+        batch = {name: x[own] for name, x in rollout.batch().items()}
+        self.dataset.batch = by_length(batch, processes.share_of_size(self.model.micro_batch_size))
         seconds = time.perf_counter() - start
         self._logs = logs | {"tokens_per_second": logs["generated_tokens"] / seconds, "rollout_seconds": seconds}
 
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self._logs | {"compiles": self._compiles.count})
         self._compiles.count = 0
-
-    @property
-    def _rows(self):
-        return self.prompts_per_epoch * self.group_size
 
     def _problems(self, first, count):
         return [self.task.problem(first + i) for i in range(count)]
@@ -199,11 +200,10 @@ class RolloutCallback(keras.callbacks.Callback):
         pad = [(0, 0), (self._prompt_length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
 
-    def _generate(self, problems, iteration, first_row=0):
-        """Prompts and completions; in the first epoch all programs are compiled that such a call may ever need."""
-        prompts = self._tokenize(problems)
-        with rollout_bar("rollout", len(problems) * self.group_size) as on_segment:
-            return *prompts, self.model.generate(
+    def _generate(self, prompts, iteration, first_row=0):
+        """Completions; in the first epoch all programs are compiled that such a call may ever need."""
+        with rollout_bar("rollout", len(prompts[0]) * self.group_size) as on_segment:
+            return self.model.generate(
                 *prompts,
                 iteration=iteration,
                 first_row=first_row,
@@ -213,11 +213,19 @@ class RolloutCallback(keras.callbacks.Callback):
             )
 
     def _sample(self, problems, first_row=0, *, iteration, reported) -> tuple[Rollout, dict[str, float]]:
-        """A graded group for each problem, without advantages, and means over them."""
-        prompt_ids, prompt_mask, completions = self._generate(problems, iteration, first_row)
+        """A graded group for each problem, without advantages, and means over them.
+
+        Each process completes and grades its share of them.
+        """
+        prompt_ids, prompt_mask = self._tokenize(problems)
+        own = processes.share(len(problems))
+        first_row += own.start * self.group_size
+        completions = self._generate((prompt_ids[own], prompt_mask[own]), iteration, first_row)
         texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
+        own_problems = [problem for problem in problems[own] for _ in range(self.group_size)]
+        scores, rewards = self.grader.grade(own_problems, texts, completions.lengths, reported)
+        completions, texts, scores, rewards = _gathered(completions, texts, scores, rewards)
         problems = [problem for problem in problems for _ in range(self.group_size)]
-        scores, rewards, logs = self.grader.grade(problems, texts, completions.lengths, reported)
         token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
         trained = token_mask & (completions.stopped[:, None] | (not self.mask_truncated))
         rollout = Rollout(
@@ -228,15 +236,16 @@ class RolloutCallback(keras.callbacks.Callback):
             sampler_log_probs=completions.log_probs,
             advantages=np.zeros(len(texts), "float32"),
             temperature=np.full(len(texts), self.sampling["temperature"], "float32"),
-            rewards=rewards,
+            rewards=rewards["reward"],
             truncated=~completions.stopped,
             problems=tuple(problems),
             texts=tuple(texts),
             scores=tuple(scores),
         )
+        logs = reward_logs(scores, rewards)
         logs["completion_length"] = float(np.mean(completions.lengths))
         logs["truncated"] = float(np.mean(rollout.truncated))
-        logs["zero_std_groups"] = float(np.mean(~groups_with_signal(rewards, self.group_size)))
+        logs["zero_std_groups"] = float(np.mean(~groups_with_signal(rollout.rewards, self.group_size)))
         return rollout, logs
 
     def _with_advantages(self, rollout: Rollout) -> Rollout:
@@ -254,6 +263,20 @@ class RolloutCallback(keras.callbacks.Callback):
         log_probs = self.model.log_probs(rollout.token_ids, rollout.padding_mask, length, self.sampling["temperature"])
         tokens = rollout.padding_mask[:, -length:] > 0
         return dataclasses.replace(rollout, old_log_probs=np.where(tokens, log_probs, 0.0).astype("float32"))
+
+
+def _gathered(completions, texts, scores, rewards):
+    """What all processes have made."""
+    if jax.process_count() == 1:
+        return completions, texts, scores, rewards
+    arrays = {name: array for name, array in completions._asdict().items() if array is not None}
+    gathered = processes.gather_rows(arrays | rewards)
+    records = processes.gather_records(
+        [(text, dataclasses.astuple(score)) for text, score in zip(texts, scores, strict=True)]
+    )
+    completions = completions._replace(**{name: gathered[name] for name in arrays})
+    texts, scores = zip(*((text, Score(*score)) for text, score in records), strict=True)
+    return completions, texts, scores, {name: gathered[name] for name in rewards}
 
 
 def _mean_gap(rollout: Rollout) -> float:

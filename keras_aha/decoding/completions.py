@@ -27,3 +27,10 @@ class Completions(NamedTuple):
     def finish_reasons(self) -> np.ndarray:
         """`(B,)` strings: "stop", or "length" where the limit cut a completion off."""
         return np.where(self.stopped, "stop", "length")
+
+
+def no_completions(max_completion_length: int, entropy: bool) -> Completions:
+    """`Completions` of no prompts, which a process may have as its share of a few."""
+    numbers = np.zeros((0, max_completion_length), "float32")
+    lengths = np.zeros(0, "int32")
+    return Completions(numbers.astype("int32"), numbers, lengths, lengths > 0, numbers if entropy else None)

@@ -12,7 +12,7 @@ import functools
 import math
 
 from keras_aha.decoding.batch import Batch
-from keras_aha.decoding.completions import Completions
+from keras_aha.decoding.completions import Completions, no_completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.placement import Placement
 from keras_aha.decoding.programs import Settings
@@ -62,6 +62,8 @@ def generate(
     Raises:
         ValueError: if a prompt is empty or not left-padded.
     """
+    if not len(token_ids):
+        return no_completions(max_completion_length, sampling.entropy)
     prompts = np.asarray(token_ids, "int32"), _starts(np.asarray(padding_mask))
     placement = Placement(weights)
     shares = _shares(len(token_ids), group_size, placement.parts)

@@ -1,0 +1,110 @@
+"""`GemmaParallel`: where the variables of a Gemma lie on a mesh of devices."""
+
+import collections
+import math
+import re
+
+import jax.numpy as jnp
+import keras
+from keras.distribution import LayoutMap, TensorLayout
+from keras_hub.models import GemmaBackbone
+
+_ADAPTER = re.compile(r"(.*)/lora_(kernel|embeddings)_(a|b)")
+_QUERY_HEADS = re.compile(r".*attention/(query|attention_output)/kernel")
+
+
+class GemmaParallel(keras.distribution.ModelParallel):
+    """Lays out any of keras-hub's Gemmas, adapters included, on a mesh with the axes "batch" and "model".
+
+    Each batch of data is split along "batch", and weights by the layout map that keras-hub has for Gemma, whose names
+    Gemma 2, 3 and 4 share:
+
+    - along "model": vocabulary, heads and feed-forward features;
+    - along "batch", if `split_weights`: hidden features, which have to be gathered before each use (`gathering`).
+      Otherwise each part of the batch has all of them.
+
+    What an axis does not divide, such as a single key-value head, is left whole. An adapter lies along "model" as its
+    kernel does, and is whole along "batch": it is small, and only its gradient has to be summed.
+
+    Args:
+        mesh: a `keras.distribution.DeviceMesh` with these axes.
+        split_weights: see above.
+        rollouts: a `GemmaParallel` of the same devices for the weights of rollouts; `None` leaves them as in training.
+    """
+
+    def __init__(self, mesh, split_weights: bool = False, rollouts: "GemmaParallel | None" = None):
+        super().__init__(
+            layout_map=_rules(mesh, split_weights),
+            batch_dim_name="batch",
+            auto_shard_dataset=False,  # Keras can only shard a `tf.data.Dataset`
+        )
+        self.rollouts = rollouts or self
+        self._sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
+
+    def get_variable_layout(self, variable) -> TensorLayout:
+        """Keras asks for it when it makes a variable; an optimizer's variables lie as those that they belong to."""
+        return self.layout(variable.path, variable.shape) if variable._layout is None else variable._layout
+
+    def layout(self, path: str, shape) -> TensorLayout:
+        """Where a variable lies.
+
+        Raises:
+            ValueError: if "model" does not divide the number of query heads.
+        """
+        model = self._sizes["model"]
+        if _QUERY_HEADS.fullmatch(path) and shape[0] % model:
+            devices = math.prod(self._sizes.values())
+            choices = [size for size in range(1, devices + 1) if shape[0] % size == 0 == devices % size]
+            raise ValueError(
+                f"`model` must divide the number of query heads, which is {shape[0]}, and of devices, which is "
+                f"{devices}: choose {' or '.join(map(str, choices))}. Received: model={model}"
+            )
+        axes = self._axes(path, len(shape))
+        divided = [axis is not None and size % self._sizes[axis] == 0 for axis, size in zip(axes, shape, strict=True)]
+        axes = [axis if split else None for axis, split in zip(axes, divided, strict=True)]
+        return TensorLayout(axes, self.device_mesh)
+
+    def _axes(self, path: str, rank: int) -> list:
+        """The mesh's axis that each axis of a variable is to be split along, if it can be."""
+        adapter = _ADAPTER.fullmatch(path)
+        rule = self.get_tensor_layout("{}/{}".format(*adapter.groups()) if adapter else path)
+        axes = [None] * rank if rule is None else list(rule.axes)
+        if adapter:
+            axes = [axis if axis == "model" else None for axis in axes]
+            axes = [*axes[:-1], None] if adapter[3] == "a" else [None, axes[-1]]
+        return axes if len(axes) == rank else [None] * rank  # such as the scale of a quantized kernel
+
+    def describe(self, layer) -> str:
+        """A table of a model's variables, those of its blocks together: how many, shape, how it is split, bytes a device.
+
+        Args:
+            layer: a built Keras layer or model.
+        """
+        groups = collections.defaultdict(list)
+        for variable in layer.variables:
+            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(variable)
+        rows, total = [], 0.0
+        for (path, shape, dtype), variables in groups.items():
+            axes = self.get_variable_layout(variables[0]).axes
+            parts = math.prod(self._sizes[axis] for axis in axes if axis)
+            split = ", ".join(f"{size} by {axis}" for size, axis in zip(shape, axes, strict=True) if axis)
+            size = len(variables) * math.prod(shape) * jnp.dtype(dtype).itemsize / parts
+            total += size
+            rows.append((path, f"{len(variables)} ×", str(shape), dtype, split or "whole", _bytes(size)))
+        rows.append(("all", "", "", "", "", _bytes(total)))
+        mesh = " × ".join(f"{size} {axis}" for axis, size in self._sizes.items())
+        rows.insert(0, ("variable", "", "shape", "dtype", f"split ({mesh})", "a device"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+
+
+def _rules(mesh, split_weights: bool) -> LayoutMap:
+    """keras-hub's layouts, without what is split along "batch" unless that is wanted."""
+    rules = LayoutMap(mesh)
+    for path, layout in GemmaBackbone.get_layout_map(mesh).items():
+        rules[path] = tuple(axis if split_weights or axis == "model" else None for axis in layout.axes)
+    return rules

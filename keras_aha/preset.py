@@ -1,0 +1,57 @@
+"""A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
+
+from pathlib import Path
+
+from keras_aha.recipe import presets_folder
+from keras_aha.recipe_sections import RecipeError, nearest
+
+import keras_hub
+
+_KAGGLE = (
+    "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
+    "at https://www.kaggle.com/models/keras/gemma2"
+)
+_HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
+
+
+def find_preset(preset: str) -> str:
+    """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle.
+
+    Raises:
+        RecipeError: it is none of them; the message names the nearest.
+    """
+    built_in = keras_hub.models.CausalLM.presets
+    if "://" in preset or preset in built_in:
+        return preset
+    for folder in (presets_folder() / preset, Path(preset)):
+        if preset and folder.is_dir():
+            return str(folder.resolve())
+    shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
+    raise RecipeError(
+        f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
+        f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
+    )
+
+
+def load_preset(kind: type, preset: str, **kwargs):
+    """`kind.from_preset` of what `find_preset` finds.
+
+    Args:
+        kind: a class of keras-hub that has a `from_preset`, such as `keras_hub.tokenizers.Tokenizer`.
+        preset: as `find_preset` takes it.
+        **kwargs: for `from_preset`.
+
+    Raises:
+        RecipeError: an unknown preset, or one that cannot be downloaded or read.
+    """
+    found = find_preset(preset)
+    try:
+        return kind.from_preset(found, **kwargs)
+    except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
+        reason = " ".join(str(error).split())[:200]
+        received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
+        sentence = "The folder is no preset that keras-hub can load"
+        if not Path(found).is_absolute():
+            needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
+            sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
+        raise RecipeError(f"{sentence}. {received}") from error

@@ -1,0 +1,56 @@
+"""Several processes that train one policy: what is whose, and what all of them have made.
+
+On a TPU slice with several hosts each has its own process and its own devices. With one process all of this is nothing.
+"""
+
+import io
+import json
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, and writes files."""
+    return jax.process_index() == 0
+
+
+def share(count: int) -> slice:
+    """Which of `count` things are this process's: adjacent ones, as many as the others' or one more."""
+    each, more = divmod(count, jax.process_count())
+    first = jax.process_index() * each + min(jax.process_index(), more)
+    return slice(first, first + each + (jax.process_index() < more))
+
+
+def share_of_size(rows: int | None) -> int | None:
+    """How many rows of a micro-batch are this process's; `None` where all are one micro-batch."""
+    return rows and rows // jax.process_count()
+
+
+def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The rows of all processes, in their order, of each array; they may have different numbers of rows.
+
+    All processes must call it, as it waits for them.
+    """
+    if jax.process_count() == 1:
+        return arrays
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    parts = [np.load(io.BytesIO(part), allow_pickle=False) for part in _gather(file.getvalue())]
+    return {name: np.concatenate([part[name] for part in parts]) for name in arrays}
+
+
+def gather_records(records: list) -> list:
+    """The same of a list of what JSON can hold."""
+    if jax.process_count() == 1:
+        return records
+    return [record for part in _gather(json.dumps(records).encode()) for record in json.loads(part)]
+
+
+def _gather(message: bytes) -> list[bytes]:
+    lengths = multihost_utils.process_allgather(np.int32(len(message)))
+    padded = np.zeros(lengths.max(), "uint8")
+    padded[: len(message)] = np.frombuffer(message, "uint8")
+    parts = multihost_utils.process_allgather(padded)
+    return [part[:length].tobytes() for part, length in zip(parts, lengths, strict=True)]

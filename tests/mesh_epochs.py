@@ -1,0 +1,139 @@
+"""What a tiny Gemma samples and learns on the devices that a process finds, or several processes do; run as a script.
+
+    python tests/mesh_epochs.py OUT '[{"batch": 4, "model": 2}, null]' [PORT PROCESSES PROCESS]
+
+For each mesh, arguments of `distribute`, or none of it: one epoch, an evaluation, and five epochs on given rollouts.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras_aha as aha
+from keras_aha import processes
+from keras_aha.tasks import Score, Task
+
+import jax
+import keras
+import numpy as np
+
+PROMPTS, GROUP, LENGTH = 8, 4, 8
+
+
+class ShortWords(Task):
+    """Any completion has some reward, so that a policy of random weights has gradients."""
+
+    def __init__(self, first=0):
+        self.first = first
+
+    def __len__(self):
+        return 5
+
+    def problem(self, index):
+        return self.first + index
+
+    def prompt(self, problem):
+        return f"Use {problem % 100} {problem % 7} each once to make 7.\n"
+
+    def score(self, problem, completion):
+        return Score(0.0 if problem % 4 == 1 else 1 / (1 + len(completion)), len(completion) % 2 == 0, "length")
+
+    def held_out(self, n):
+        return ShortWords(first=1000)
+
+
+class Given(keras.utils.PyDataset):
+    """One batch, this process's rows of it."""
+
+    def __init__(self, batch):
+        super().__init__()
+        self.batch = {name: x[processes.share(len(x))] for name, x in batch.items()}
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+def build(**architecture):
+    """A compiled model whose weights depend on nothing but the architecture."""
+    from conftest import ALL_LINEAR, GEMMA_2, randomize
+
+    from keras_aha.tiny_gemma import tiny_gemma
+
+    policy = tiny_gemma(**GEMMA_2 | architecture)
+    randomize(policy.backbone.variables, 0)
+    policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
+    randomize(policy.trainable_variables, 1)
+    model = aha.GRPOModel(policy, micro_batch_size=16)
+    model.compile(keras.optimizers.Adam(1e-3), aha.GRPOLoss(kl_coef=0.04, importance_cap=2.0))
+    return model
+
+
+def given_batch(vocabulary_size):
+    """A rollout's arrays, of no policy in particular."""
+    rng = np.random.default_rng(0)
+    rows, length = PROMPTS * GROUP, 16
+    mask = (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (rows, 1))).astype("float32")
+    prompt = np.arange(length) >= rng.integers(0, 8, (rows, 1))
+    padding_mask = np.hstack([prompt, mask > 0]).astype("int32")
+    log_probs = rng.normal(-5, 1, mask.shape).astype("float32") * mask
+    return {
+        "token_ids": rng.integers(1, vocabulary_size, padding_mask.shape).astype("int32") * padding_mask,
+        "padding_mask": padding_mask,
+        "completion_mask": mask,
+        "old_log_probs": log_probs,
+        "sampler_log_probs": log_probs,
+        "advantages": rng.normal(0, 1, rows).astype("float32"),
+        "temperature": np.ones(rows, "float32"),
+    }
+
+
+def epochs(sizes) -> dict:
+    """What is compared."""
+    distribution = None if sizes is None else aha.distribute(**sizes)
+    model, task = build(), ShortWords()
+    rollouts = aha.RolloutCallback(
+        task, prompts_per_epoch=PROMPTS, group_size=GROUP, max_completion_length=LENGTH, refills=1
+    )
+    evaluation = aha.EvaluateCallback(task.held_out(5), samples=2, max_completion_length=LENGTH)
+    history = model.fit(rollouts.dataset, callbacks=[rollouts, evaluation], verbose=0).history
+    backbone = model.policy.backbone
+    result = {
+        "token_ids": model.rollout.token_ids,
+        "rewards": model.rollout.rewards,
+        "old_log_probs": model.rollout.old_log_probs,
+        "val_texts": np.array(evaluation.latest[1]["text"].tolist()),
+        "first_adapters": flat(model),
+    } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
+    model = build()
+    model.fit(Given(given_batch(backbone.vocabulary_size)), epochs=5, verbose=0, shuffle=False)
+    query = model.policy.backbone.get_layer("decoder_block_0").attention.query_dense
+    shards = {name: getattr(query, name).value for name in ("_kernel", "lora_kernel_a", "lora_kernel_b")}
+    return result | {
+        "adapters": flat(model),
+        "losses": np.array(model.history.history["loss"]),
+        "devices": np.array(len(shards["_kernel"].sharding.device_set)),
+        "table": np.array("" if distribution is None else distribution.describe(model.policy)),
+        **{f"shard{name}": np.array(x.addressable_shards[0].data.shape) for name, x in shards.items()},
+    }
+
+
+def flat(model):
+    from keras_aha.distribution import whole
+
+    with whole(model.trainable_variables):
+        return np.concatenate([np.asarray(variable.value).ravel() for variable in model.trainable_variables])
+
+
+def main(out, meshes, port=None, count=1, process=0):
+    if port is not None:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        keras.distribution.initialize(f"127.0.0.1:{port}", int(count), int(process))
+    for i, sizes in enumerate(json.loads(meshes)):
+        np.savez(Path(out, f"{i}-{process}.npz"), **epochs(sizes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
