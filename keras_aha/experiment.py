@@ -68,7 +68,7 @@ class Experiment:
         self.distribution = distribute_as(self.recipe)
         check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         _check_prompts(self.recipe, [self.task, self.evaluation.task])
-        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size)
+        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
 
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,0 +1,90 @@
+"""A program, compiled and measured."""
+
+import dataclasses
+import re
+import time
+
+from keras_aha.hlo import Collectives, collectives, hbm_bytes, loop_bytes, matrix_flops
+
+import jax
+
+
+class TooLarge(Exception):
+    """The compiler found no way to run a program in a device's memory; `used` are the bytes that it names, or None."""
+
+    def __init__(self, used: int | None):
+        super().__init__("The program needs more memory than the device has.")
+        self.used = used
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a compiled program takes and does, on one device.
+
+    Attributes:
+        argument_bytes, temp_bytes: of its arguments, and of what it holds beside them while it runs.
+        output_bytes: of results that do not take the place of an argument.
+        code_bytes: of the program itself.
+        flops: operations of matrix products.
+        bytes: read from and written to the device's main memory.
+        compiler_bytes: the same by the compiler's own count, which counts the body of a loop once and what lies in
+            scratchpad memory too.
+        collectives: by kind, those that run at all.
+        compile_seconds: on this machine.
+    """
+
+    argument_bytes: int
+    temp_bytes: int
+    output_bytes: int
+    code_bytes: int
+    flops: int
+    bytes: int
+    compiler_bytes: int
+    collectives: dict[str, Collectives]
+    compile_seconds: float
+
+    @property
+    def collective_bytes(self) -> int:
+        """Bytes of all collectives."""
+        return sum(counted.bytes for counted in self.collectives.values())
+
+
+def compile_program(lowered: jax.stages.Lowered, turns: int = 1, one_turn: bool = False) -> Program:
+    """Compiles a lowered program and measures it.
+
+    Args:
+        lowered: of `jax.jit`.
+        turns: of loops that run as often as data say, see `hlo.matrix_flops`.
+        one_turn: whether bytes are those of one turn of its loop; else of all of it.
+
+    Raises:
+        TooLarge: if the compiler finds no way to fit it into memory.
+    """
+    begin = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLarge(_used_bytes(str(error))) from error
+    seconds = time.perf_counter() - begin
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    counted = collectives(text, turns)
+    return Program(
+        argument_bytes=memory.argument_size_in_bytes,
+        temp_bytes=memory.temp_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        code_bytes=memory.generated_code_size_in_bytes,
+        flops=matrix_flops(text, turns),
+        bytes=loop_bytes(text) if one_turn else hbm_bytes(text, turns),
+        compiler_bytes=int(compiled.cost_analysis()["bytes accessed"]),
+        collectives={kind: found for kind, found in counted.items() if found.executions},
+        compile_seconds=seconds,
+    )
+
+
+def _used_bytes(message: str) -> int | None:
+    """The bytes that the compiler says it would need, in either of its wordings."""
+    found = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
+    found = found or re.search(r"\(([\d.]+)([KMG])\) exceeds available", message)
+    return int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else None

@@ -1,0 +1,149 @@
+"""Named topologies: devices to compile for, most of which are not there."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import re
+
+from keras_aha.chips import chip
+
+import jax
+
+_SQUARES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+_CUBES = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"}
+# Chips → layout of each TPU, and the cores of a chip where the name that people use counts those.
+_TPUS = {
+    "v2": ({4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}, 2),
+    "v3": ({4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}, 2),
+    "v4": (_CUBES, 2),
+    "v5e": (_SQUARES, 1),
+    "v5p": (_CUBES, 2),
+    "v6e": (_SQUARES, 1),
+}
+_KNOWN = "v2-8, v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, v6e-16"
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices that programs are compiled for.
+
+    Attributes:
+        name: as it was asked for.
+        devices: JAX devices, of which those of another machine can compile and not run.
+        memory: bytes that programs may use on one of them.
+    """
+
+    name: str
+    devices: tuple
+    memory: int
+
+    @property
+    def device_kind(self) -> str:
+        """As JAX calls it, such as "TPU v5 lite"."""
+        return self.devices[0].device_kind
+
+    @property
+    def platform(self) -> str:
+        """ "tpu", "gpu" or "cpu"."""
+        return self.devices[0].platform
+
+
+def find_topology(name: str) -> Topology:
+    """The devices of a topology.
+
+    Args:
+        name: a TPU as it is sold, such as "v5e-8", or as libtpu lays it out, such as "v5e:2x4"; "local", the
+            accelerators that are here; or "cpu:8", so many devices of this CPU.
+
+    Raises:
+        ValueError: a name that is neither, a layout that there is not, or fewer devices here than are asked for.
+        ImportError: if libtpu is missing, which compiles for TPUs.
+    """
+    if name == "local":
+        devices = jax.devices()
+        return Topology(name, tuple(devices), _memory_here(devices))
+    if match := re.fullmatch(r"cpu(?::(\d+))?", name):
+        return _cpu(name, int(match[1] or 1))
+    layout = _layout(name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ImportError(
+            'Planning for a TPU takes its compiler, which is no part of JAX: `pip install -e ".[plan]"` brings it. '
+            f"Received: topology={name!r}"
+        )
+    devices = _tpu_devices(name, layout)
+    return Topology(name, tuple(devices), chip(devices[0].device_kind).memory)
+
+
+@contextlib.contextmanager
+def as_on(devices):
+    """While tracing in the block, JAX answers as it would on `devices`: there are these, and no others.
+
+    keras-hub asks it which attention to compute, and our rollouts which dtype the cache shall have.
+    """
+    real = jax.devices, jax.default_backend
+    jax.devices = lambda backend=None: list(devices) if backend is None else real[0](backend)
+    jax.default_backend = lambda: devices[0].platform
+    try:
+        yield
+    finally:
+        jax.devices, jax.default_backend = real
+
+
+def _layout(name: str) -> str:
+    """libtpu's name."""
+    if match := re.fullmatch(r"(v\d\w?|tpu7x):(\d+(?:x\d+){1,2})", name):
+        return name
+    match = re.fullmatch(r"(v\d\w?|v5litepod)-(\d+)", name)
+    version = match and match[1].replace("v5litepod", "v5e")
+    if version not in _TPUS:
+        raise _unknown(name)
+    layouts, cores = _TPUS[version]
+    chips, rest = divmod(int(match[2]), cores)
+    if rest or chips not in layouts:
+        sizes = ", ".join(f"{version}-{chips * cores}" for chips in layouts)
+        raise ValueError(f"There is no slice of that size; there are {sizes}. Received: topology={name!r}")
+    return f"{version}:{layouts[chips]}"
+
+
+def _tpu_devices(name: str, layout: str) -> list:
+    from jax.experimental import topologies
+
+    # Without these libtpu looks for a machine's metadata, and a second process cannot load it.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    version, shape = layout.split(":")
+    sizes = [int(size) for size in shape.split("x")]
+    settings = {}
+    if max(sizes) < 2:  # a host with one chip; libtpu takes it for one with four
+        settings["chips_per_host_bounds"] = (1, 1, 1)
+    if version == "v4":
+        settings["chip_config_name"] = "megacore"  # a chip's two cores are one device, as on a machine that has them
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=layout, **settings).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise _unknown(name) from error
+
+
+def _unknown(name: str) -> ValueError:
+    return ValueError(
+        f"No topology has that name: there are {_KNOWN} and larger ones, layouts as libtpu names them (v5e:2x4, "
+        f'v5p:2x2x1), "local" for the accelerators here, and cpu:8. Received: topology={name!r}'
+    )
+
+
+def _cpu(name: str, count: int) -> Topology:
+    devices = jax.devices("cpu")
+    if not 1 <= count <= len(devices):
+        raise ValueError(
+            f"This process has {len(devices)} CPU devices: start it with "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}. Received: topology={name!r}"
+        )
+    return Topology(name, tuple(devices[:count]), _memory_here(devices) // count)
+
+
+def _memory_here(devices) -> int:
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
