@@ -1,12 +1,13 @@
 """A recipe's policy: a preset found, loaded, quantized, and given adapters."""
 
+import inspect
 import json
 from pathlib import Path
 
 from keras_aha import lora
 from keras_aha.architecture import ENCODERS, abstract_backbone
 from keras_aha.preset import find_preset, load_preset
-from keras_aha.quantization import quantize_base
+from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
@@ -32,15 +33,10 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         RecipeError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt, or an
             architecture that cannot be quantized, or not so on several devices.
     """
-    try:
-        keras.DTypePolicy(recipe.model.dtype)
-    except (ValueError, TypeError):
-        raise RecipeError(
-            f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
-        ) from None
+    _check_dtype(recipe)
     quantization = recipe.model.quantization if adapters else None
     if quantization:
-        _check_quantizable(recipe)
+        _check_quantizable(recipe, load_tokenizer(recipe).backbone_cls)
     with keras.RematScope(mode="list_of_layers", layer_names=_blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
     if quantization:
@@ -48,6 +44,29 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     if adapters and recipe.lora.rank:
         _enable_lora(policy.backbone, recipe.lora)
     return policy
+
+
+def abstract_policy(recipe: Recipe) -> keras_hub.models.CausalLM:
+    """The policy that `build_policy` makes, in no memory: its variables have no values, and it has no preprocessor.
+
+    Args:
+        recipe: its sections `model` and `lora` are read.
+
+    Raises:
+        RecipeError: an unknown preset, no such layers to adapt, or an architecture that cannot be quantized.
+    """
+    _check_dtype(recipe)
+    blocks = _blocks_to_compute_again(recipe)
+    with keras.RematScope(mode="list_of_layers", layer_names=blocks), keras.StatelessScope(initialize_variables=False):
+        backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
+        if recipe.model.quantization:
+            _check_quantizable(recipe, type(backbone))
+            backbone = abstract_quantized(backbone, recipe.model.quantization)
+        if recipe.lora.rank:
+            _enable_lora(backbone, recipe.lora)
+        kinds = [kind for kind in vars(keras_hub.models).values() if inspect.isclass(kind)]
+        kind = next(k for k in kinds if issubclass(k, keras_hub.models.CausalLM) and k.backbone_cls is type(backbone))
+        return kind(backbone=backbone, preprocessor=None, compile=False)  # compiled, it would have an optimizer
 
 
 def check_base(recipe: Recipe) -> None:
@@ -100,14 +119,22 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
     return recipe.override(f"model.preset={json.dumps(find_preset(recipe.model.preset))}")
 
 
-def _check_quantizable(recipe: Recipe) -> None:
+def _check_dtype(recipe: Recipe) -> None:
+    try:
+        keras.DTypePolicy(recipe.model.dtype)
+    except (ValueError, TypeError):
+        raise RecipeError(
+            f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
+        ) from None
+
+
+def _check_quantizable(recipe: Recipe, backbone: type) -> None:
     devices = len(keras.distribution.list_devices())
     if recipe.model.quantization == "int4" and keras.distribution.distribution() is not None:
         raise RecipeError(
             "Kernels in 4 bits are packed into matrices, for which there is no layout on several devices: set "
             f'model.quantization="int8". Received: model.quantization="int4", {devices} devices'
         )
-    backbone = load_tokenizer(recipe).backbone_cls
     if issubclass(backbone, _KERNEL_READERS):
         raise RecipeError(
             f"keras-hub's {backbone.__name__} computes with its kernels past the scales of a quantized one: set "

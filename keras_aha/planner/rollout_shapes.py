@@ -73,7 +73,7 @@ def rollout_shapes(
     decoder = decoding.decoder_for(backbone)
     if decoder is None:
         raise ValueError(
-            "Rollouts can be planned for Gemma's architectures only. " f"Received: backbone={type(backbone).__name__}"
+            f"Rollouts can be planned for Gemma's architectures only. Received: backbone={type(backbone).__name__}"
         )
     weights = [placement.variable(variable) for variable in backbone.variables]
     facts = {}
@@ -81,9 +81,7 @@ def rollout_shapes(
     def begin(weights):
         prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
         keys = decoding.row_keys(0, 0, np.arange(prompts * group_size))
-        batch = Batch(
-            decoder, weights, (prompt_ids, starts), keys, group_size, max_completion_length, max_rows, None
-        )
+        batch = Batch(decoder, weights, (prompt_ids, starts), keys, group_size, max_completion_length, max_rows, None)
         shared, first = batch.prompt is not None, batch.bucket
         largest = max(batch.buckets)
         if largest != first:
