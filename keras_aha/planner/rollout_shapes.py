@@ -2,18 +2,17 @@
 
 import dataclasses
 
-from keras_aha import decoding
-from keras_aha.decoding import Sampling, programs
+from keras_aha.decoding import Decoder, Sampling, decoder_for, programs, row_keys
 from keras_aha.decoding.batch import Batch
-from keras_aha.decoding.programs import Settings
-from keras_aha.planner.placement import Placement
-from keras_aha.quantization import QuantizedBackbone
+from keras_aha.decoding.decoder import Prompt
+from keras_aha.decoding.generate import shares_of_a_group
+from keras_aha.decoding.placement import Placement
+from keras_aha.decoding.programs import Rows, Settings, State
+from keras_aha.planner.layouts import Layouts
+from keras_aha.quantization import abstract_quantized
 
 import jax
-import keras
 import numpy as np
-
-_STATES = 32  # of the stop table, which is small beside all else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,31 +22,40 @@ class RolloutShapes:
     Attributes:
         decoder: of the backbone that decodes.
         weights: values of its variables.
-        state, rows, prompt: of `decoding.programs.segment`, all rows alive and caches of full length.
-        prompt_ids, starts: of `decoding.programs.prefill`, those that are read together.
+        state, rows, prompt: of `decoding.programs.segment`, with caches of full length.
+        prompts: `(token_ids, starts)` of `decoding.programs.prefill`, those that are read together.
         prefill_settings: its static arguments.
-        new_tokens: the longest completions that the cache has room for.
+        parts: into which rows are split.
+        cache_length: tokens that each row has room for, its prompt included.
+        admitted: of the prompts read first, the share that is read later at a time, beside a full cache; 0 where none
+            waits.
     """
 
-    decoder: decoding.Decoder
+    decoder: Decoder
     weights: list
-    state: programs.State
-    rows: programs.Rows
-    prompt: decoding.decoder.Prompt | None
-    prompt_ids: jax.ShapeDtypeStruct
-    starts: jax.ShapeDtypeStruct
+    state: State
+    rows: Rows
+    prompt: Prompt | None
+    prompts: tuple
     prefill_settings: dict
-    new_tokens: int
+    parts: int
+    cache_length: int
+    admitted: float
 
     @property
-    def cache(self):
+    def cache(self) -> tuple:
         """All keys and values."""
         return self.state.cache, self.prompt.cache if self.prompt else ()
+
+    @property
+    def rows_per_part(self) -> int:
+        """Rows that are decoded at a time, of one part."""
+        return self.state.alive.shape[0] // self.parts
 
 
 def rollout_shapes(
     backbone,
-    placement: Placement,
+    layouts: Layouts,
     *,
     prompts: int,
     prompt_length: int,
@@ -60,7 +68,7 @@ def rollout_shapes(
 
     Args:
         backbone: of the policy; no values are read.
-        placement: of rows, which are split, and of weights.
+        layouts: of its variables.
         prompts, prompt_length: P and L.
         group_size, max_completion_length, max_rows, quantization: see `PolicySampler.generate`.
 
@@ -68,56 +76,77 @@ def rollout_shapes(
         ValueError: an architecture that has no decoder of its own.
     """
     if quantization is not None:
-        with keras.StatelessScope(initialize_variables=False):
-            backbone = QuantizedBackbone(backbone, quantization).backbone
-    decoder = decoding.decoder_for(backbone)
+        backbone = abstract_quantized(backbone, quantization)
+    decoder = decoder_for(backbone)
     if decoder is None:
         raise ValueError(
             f"Rollouts can be planned for Gemma's architectures only. Received: backbone={type(backbone).__name__}"
         )
-    weights = [placement.variable(variable) for variable in backbone.variables]
-    facts = {}
+    weights = [layouts.variable(variable) for variable in backbone.variables]
+    placement = Placement(weights)
+    shares = shares_of_a_group(prompts, group_size, placement.parts)
+    prompts, group_size = prompts * shares, group_size // shares
+    batches = []
 
     def begin(weights):
         prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
-        keys = decoding.row_keys(0, 0, np.arange(prompts * group_size))
-        batch = Batch(decoder, weights, (prompt_ids, starts), keys, group_size, max_completion_length, max_rows, None)
-        shared, first = batch.prompt is not None, batch.bucket
-        largest = max(batch.buckets)
-        if largest != first:
-            batch.move_to(largest, np.zeros(1, int))
-        facts.update(read=batch.read, shared=shared, first=first, largest=largest, dtype=batch.cache_dtype)
-        return batch.state, batch.rows, batch.prompt
+        keys = row_keys(0, 0, np.arange(prompts * group_size))
+        limits = group_size, max_completion_length, max_rows, None
+        first, largest = (
+            Batch(decoder, weights, (prompt_ids, starts), keys, *limits, placement=placement) for _ in range(2)
+        )
+        if max(first.buckets) != first.bucket:
+            largest.move_to(max(first.buckets))
+        batches.extend((first, largest))
+        return largest.state, largest.rows, largest.prompt
 
-    shapes = jax.eval_shape(begin, weights)
-    state, rows, prompt = jax.tree.map(placement.rows, shapes)
+    shapes, rows, prompt = jax.eval_shape(begin, weights)
+    first, largest = batches
+    read = first.bucket.rows // group_size
+
+    def of_cache(ring):
+        axes = placement.of_cache(ring.shape[1]).spec if placement.mesh else ()
+        return layouts.split(ring, *axes)
+
+    state = jax.tree.map(layouts.batch, shapes._replace(index=None, cache=None))
+    state = state._replace(index=layouts.split(shapes.index), cache=jax.tree.map(of_cache, shapes.cache))
+    shared = prompt is not None
+    if shared:
+        prompt = Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length)
     return RolloutShapes(
         decoder,
         weights,
         state,
-        rows,
+        jax.tree.map(layouts.batch, rows),
         prompt,
-        placement.rows(np.zeros((facts["read"], prompt_length), "int32")),
-        placement.rows(np.zeros(facts["read"], "int32")),
+        tuple(layouts.batch(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
         dict(
-            group_size=1 if facts["shared"] else group_size,
-            slots=prompt_length + (0 if facts["shared"] else facts["first"].new_tokens),
-            dtype=facts["dtype"],
+            group_size=1 if shared else group_size,
+            slots=prompt_length + (0 if shared else first.bucket.new_tokens),
+            dtype=first.cache_dtype,
         ),
-        facts["largest"].new_tokens,
+        placement.parts,
+        prompt_length + largest.bucket.new_tokens,
+        first.admitted / read if first.queued else 0.0,
     )
 
 
 def lower_prefill(shapes: RolloutShapes) -> jax.stages.Lowered:
     """`decoding.programs.prefill`."""
-    arguments = shapes.decoder, shapes.weights, shapes.prompt_ids, shapes.starts, np.int32(0)
-    return programs.prefill.lower(*arguments, **shapes.prefill_settings)
-
-
-def lower_segment(shapes: RolloutShapes, sampling: Sampling) -> jax.stages.Lowered:
-    """`decoding.programs.segment`."""
-    table = np.zeros((_STATES, shapes.decoder.backbone.vocabulary_size), "int8")
-    settings = Settings(table, 1.0, shapes.new_tokens, until=0, floor=0)
-    return programs.segment.lower(
-        shapes.decoder, sampling, shapes.weights, shapes.state, shapes.rows, shapes.prompt, settings
+    return programs.prefill.lower(
+        shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0), **shapes.prefill_settings
     )
+
+
+def lower_segment(shapes: RolloutShapes, sampling: Sampling, states: int = 2) -> jax.stages.Lowered:
+    """`decoding.programs.segment`.
+
+    Args:
+        shapes: what it takes.
+        sampling: see there.
+        states: rows of the stop table.
+    """
+    table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
+    settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
+    arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt, settings
+    return programs.segment.lower(shapes.decoder, sampling, *arguments, parts=shapes.parts)

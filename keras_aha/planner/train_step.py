@@ -1,13 +1,13 @@
 """`GRPOModel.train_step` as `fit` compiles it, of shapes alone."""
 
 from keras_aha.grpo_model import GRPOModel
-from keras_aha.planner.placement import Placement
+from keras_aha.planner.layouts import Layouts
 from keras_aha.rollout import empty_batch
 
 import jax
 
 
-def train_arguments(model: GRPOModel, placement: Placement, rows: int, prompt_length: int, completion_length: int):
+def train_arguments(model: GRPOModel, layouts: Layouts, rows: int, prompt_length: int, completion_length: int):
     """What `train_step` takes, `(state, batch)`: shapes with shardings."""
     state = (
         model.trainable_variables,
@@ -16,7 +16,7 @@ def train_arguments(model: GRPOModel, placement: Placement, rows: int, prompt_le
         model.metrics_variables,
     )
     batch = empty_batch(rows, prompt_length, completion_length)
-    return jax.tree.map(placement.variable, state), jax.tree.map(placement.rows, batch)
+    return jax.tree.map(layouts.variable, state), jax.tree.map(layouts.batch, batch)
 
 
 def lower_train_step(model: GRPOModel, state, batch) -> jax.stages.Lowered:
