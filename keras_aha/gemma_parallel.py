@@ -82,7 +82,9 @@ class GemmaParallel(keras.distribution.ModelParallel):
         """
         groups = collections.defaultdict(list)
         for variable in layer.variables:
-            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(variable)
+            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(
+                variable
+            )
         rows, total = [], 0.0
         for (path, shape, dtype), variables in groups.items():
             axes = self.get_variable_layout(variables[0]).axes

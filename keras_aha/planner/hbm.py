@@ -26,7 +26,7 @@ def held(model, state, layouts: Layouts) -> dict[str, int]:
 
 
 def read_by_decoding(shapes: RolloutShapes) -> int:
-    """Bytes of the weights that a decode step reads; adapters only beside quantized kernels, as they are merged else."""
+    """Bytes of the weights that a decode step reads: adapters only beside quantized kernels; else they are merged."""
     backbone = shapes.decoder.backbone
     beside = {
         id(variable)
@@ -38,11 +38,24 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
     return bytes_on_a_device([shape for variable, shape in pairs if id(variable) not in beside])
 
 
-def merged(backbone, layouts: Layouts, shapes: RolloutShapes) -> int:
-    """Bytes of weights that a rollout has beside the policy's: merged kernels, and a quantized twin's."""
-    kernels = [layer._kernel for layer in _adapted(backbone) if layer.quantization_mode is None]
+def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[int, int]:
+    """Bytes of weights that a rollout has beside the policy's: while it is being decoded, and while they are made.
+
+    These are merged kernels, what lies otherwise than in training, and a quantized twin's.
+    """
+    kernels = {id(layer._kernel) for layer in _adapted(backbone) if layer.quantization_mode is None}
+    merged, laid_out = [], []
+    for variable in backbone.variables:
+        trained, rollout = layouts.variable(variable), layouts.rollout(variable)
+        if id(variable) in kernels:
+            merged.append(trained)
+        if not rollout.sharding.is_equivalent_to(trained.sharding, len(variable.shape)):
+            laid_out.append(rollout)
+        elif id(variable) in kernels:
+            laid_out.append(trained)
+    moved = [shape for shape in merged if all(shape is not other for other in laid_out)]
     twin = [] if shapes.decoder.backbone is backbone else shapes.weights
-    return bytes_on_a_device([*(layouts.variable(kernel) for kernel in kernels), *twin])
+    return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
 
 
 def train_phase(held: dict, batch: int, program: Program) -> dict[str, int]:
@@ -53,26 +66,30 @@ def train_phase(held: dict, batch: int, program: Program) -> dict[str, int]:
     return _parts(**held, batch=batch, activations=activations, program=program.code_bytes)
 
 
-def rollout_phases(held: dict, merged: int, shapes: RolloutShapes, prefill: Program, segment: Program) -> dict:
-    """Memory of reading prompts and of decoding, bytes by part."""
-    weights, cache = bytes_on_a_device(shapes.weights), bytes_on_a_device(shapes.cache)
-    beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache) + segment.temp_bytes
-    code = prefill.code_bytes + segment.code_bytes
-    decode = _parts(
-        **held, merged_weights=merged, cache=cache, activations=beside + segment.output_bytes, program=code
-    )
-    reading = max(0, prefill.argument_bytes - weights) + prefill.temp_bytes + prefill.output_bytes
+def rollout_phases(
+    held: dict, weights: tuple[int, int], shapes: RolloutShapes, prefill: Program, segment: Program
+) -> dict[str, dict[str, int]]:
+    """Memory of merging adapters, of reading prompts and of decoding, bytes by part.
+
+    Args:
+        held: see there.
+        weights: of `rollout_weights`.
+        shapes, prefill, segment: the rollout's arrays and programs.
+    """
+    kept, made = weights
+    cache = bytes_on_a_device(shapes.cache)
+    beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
+    beside += segment.temp_bytes + segment.output_bytes
+    reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + prefill.output_bytes
     if shapes.admitted:  # prompts are read while others are being decoded, some at a time
         reading = int(reading * shapes.admitted)
-    prefill = _parts(
-        **held, merged_weights=merged, cache=cache * bool(shapes.admitted), activations=reading, program=code
-    )
-    return {"prefill": prefill, "decode": decode}
-
-
-def with_cache(phase: dict[str, int], cache: int) -> dict[str, int]:
-    """A phase whose cache is another one."""
-    return phase | {"cache": cache}
+    code = prefill.code_bytes + segment.code_bytes
+    begun = cache if shapes.admitted else 0
+    return {
+        "merge": _parts(**held, merged_weights=made),
+        "prefill": _parts(**held, merged_weights=kept, cache=begun, activations=reading, program=code),
+        "decode": _parts(**held, merged_weights=kept, cache=cache, activations=beside, program=code),
+    }
 
 
 def _parts(**parts: int) -> dict[str, int]:

@@ -18,29 +18,29 @@ class Layouts:
         self.distribution = keras.distribution.distribution()
         self.device = devices[0]
 
-    @property
-    def batch_parts(self) -> int:
-        """Into how many parts a batch is split."""
-        return 1 if self.distribution is None else self.distribution.device_mesh.shape[0]
-
     def variable(self, variable) -> jax.ShapeDtypeStruct:
-        """A `keras.Variable`, as the distribution lays it out."""
-        sharding = SingleDeviceSharding(self.device)
-        if self.distribution is not None:
-            sharding = self.distribution.get_variable_layout(variable).backend_layout
-        return jax.ShapeDtypeStruct(variable.shape, variable.dtype, sharding=sharding)
+        """A `keras.Variable`, as it lies in training."""
+        layout = self.distribution and self.distribution.get_variable_layout(variable)
+        return self._shape(variable, layout)
+
+    def rollout(self, variable) -> jax.ShapeDtypeStruct:
+        """The same variable, as it lies in rollouts."""
+        layout = self.distribution and self.distribution.rollouts.layout(variable.path, variable.shape)
+        return self._shape(variable, layout)
 
     def batch(self, array) -> jax.ShapeDtypeStruct:
-        """An array of a batch, whose first axis is split."""
-        return self.split(array, "batch")
+        """An array of a batch, whose rows are split."""
+        return self._shape(array, self.distribution and self.distribution.get_data_layout(array.shape))
 
-    def split(self, array, *axes: str) -> jax.ShapeDtypeStruct:
-        """An array, its first axes along these of the mesh; on a single device it is whole."""
-        sharding = SingleDeviceSharding(self.device)
-        if self.distribution is not None:
-            sharding = NamedSharding(self.distribution.device_mesh.backend_mesh, PartitionSpec(*axes))
+    def on_mesh(self, mesh, array, *axes: str | None) -> jax.ShapeDtypeStruct:
+        """An array whose first axes are split along these of a mesh; whole on a single device, which has no mesh."""
+        sharding = SingleDeviceSharding(self.device) if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))
         weak = isinstance(array, jax.ShapeDtypeStruct) and array.weak_type
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding, weak_type=weak)
+
+    def _shape(self, array, layout) -> jax.ShapeDtypeStruct:
+        sharding = layout.backend_layout if layout else SingleDeviceSharding(self.device)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 def bytes_on_a_device(tree) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from keras_aha.chips import chip
 from keras_aha.decoding import Sampling
-from keras_aha.distribution import distribute
+from keras_aha.distribution import batch_parts, check_batch, distribute
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
@@ -19,12 +19,10 @@ from keras_aha.planner.topology import Topology, as_on, find_topology
 from keras_aha.planner.train_step import lower_train_step, train_arguments
 from keras_aha.policy import abstract_policy, check_base
 from keras_aha.recipe import Recipe
-from keras_aha.recipe_sections import RecipeError
-from keras_aha.rollout import PROMPT_MULTIPLE, micro_batches
+from keras_aha.rollout import PROMPT_MULTIPLE
 
 import jax
 import keras
-import numpy as np
 
 _BYTES_NOTE = (
     "Read from the compiled program: what moves to and from HBM in one turn of its loop. The compiler's own count also "
@@ -60,13 +58,19 @@ def plan(
     """
     tell = on_program or (lambda name: None)
     places = find_topology(topology)
-    with _abstract_model(recipe, places) as (model, layouts), as_on(places.devices):
-        _check_rows(recipe, layouts.batch_parts)
-        return _Planning(recipe, places, model, layouts, tell).plan(price_per_chip_hour)
+    with abstract_model(recipe, places) as (model, layouts), as_on(places.devices):
+        check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
+        return Planning(recipe, places, model, layouts, tell).plan(price_per_chip_hour)
 
 
-class _Planning:
-    """What `plan` does, step by step."""
+class Planning:
+    """What `plan` does, step by step.
+
+    Args:
+        recipe, topology: what is planned.
+        model, layouts: of `abstract_model`.
+        tell: called with the name of each program.
+    """
 
     def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, tell):
         self.recipe, self.topology, self.model, self.layouts, self.tell = recipe, topology, model, layouts, tell
@@ -80,6 +84,7 @@ class _Planning:
         self.held = hbm.held(model, self.state, layouts)
 
     def plan(self, price: float | None) -> Plan:
+        """All of it; `price` is that of a chip's hour."""
         train, phases = self.train()
         decode, rollout_phases = self.decode()
         phases |= rollout_phases
@@ -110,7 +115,7 @@ class _Planning:
         rows, size = self.rows, self.recipe.training.micro_batch_size or self.rows
         batch = bytes_on_a_device(self.batch)
         facts = dict(
-            sequences_per_chip=size / self.layouts.batch_parts,
+            sequences_per_chip=size / batch_parts(),
             sequence_length=self.prompt_length + self.recipe.rollouts.max_completion_length,
             rows=rows,
             micro_batches=rows // size,
@@ -118,7 +123,9 @@ class _Planning:
         )
         self.tell("train step")
         try:
-            program = compile_program(lower_train_step(self.model, self.state, self.batch), turns=rows // size)
+            program = compile_program(
+                lower_train_step(self.model, self.state, self.batch), facts["argument_bytes"], turns=rows // size
+            )
         except TooLarge as error:
             return TrainPlan(**facts), {"train": self.too_large(error, self.held | {"batch": batch})}
         seconds = roofline.seconds(program, self.chip, self.dtype)
@@ -138,7 +145,7 @@ class _Planning:
         """Rollouts, and the memory that they and evaluations take."""
         backbone, rollouts = self.model.policy.backbone, self.recipe.rollouts
         shapes = self.shapes(rollouts.prompts_per_epoch, rollouts.group_size, rollouts.max_rows)
-        cache, merged = bytes_on_a_device(shapes.cache), hbm.merged(backbone, self.layouts, shapes)
+        cache, weights = bytes_on_a_device(shapes.cache), hbm.rollout_weights(backbone, self.layouts, shapes)
         floor = hbm.read_by_decoding(shapes) + cache
         facts = dict(
             sequences_per_chip=shapes.rows_per_part,
@@ -149,9 +156,9 @@ class _Planning:
             floor_bytes_per_step=floor,
         )
         try:
-            prefill, segment = self.rollout_programs(shapes)
+            prefill, segment = self.rollout_programs(shapes, facts["argument_bytes"])
         except TooLarge as error:
-            parts = self.held | {"merged_weights": merged, "cache": cache}
+            parts = self.held | {"merged_weights": weights[0], "cache": cache}
             return DecodePlan(**facts), {"decode": self.too_large(error, parts)}
         seconds = roofline.seconds(segment, self.chip, self.dtype)
         plan = DecodePlan(
@@ -167,18 +174,18 @@ class _Planning:
             tokens_per_second_estimate=seconds and facts["rows"] / seconds,
             compile_seconds=prefill.compile_seconds + segment.compile_seconds,
         )
-        phases = hbm.rollout_phases(self.held, merged, shapes, prefill, segment)
+        phases = hbm.rollout_phases(self.held, weights, shapes, prefill, segment)
         return plan, phases | {"evaluation": phases["decode"] | {"cache": self.evaluation_cache()}}
 
-    def rollout_programs(self, shapes: RolloutShapes) -> tuple[Program, Program]:
+    def rollout_programs(self, shapes: RolloutShapes, argument_bytes: int) -> tuple[Program, Program]:
         """Prefill and decode steps."""
         rollouts = self.recipe.rollouts
         self.tell("prefill")
-        prefill = compile_program(lower_prefill(shapes))
+        prefill = compile_program(lower_prefill(shapes), bytes_on_a_device((shapes.weights, shapes.prompts)))
         self.tell("decode steps")
         states = 2 + sum(len(text.encode()) for text in rollouts.stop_strings)
         sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
-        return prefill, compile_program(lower_segment(shapes, sampling, states), one_turn=True)
+        return prefill, compile_program(lower_segment(shapes, sampling, states), argument_bytes, one_turn=True)
 
     def evaluation_cache(self) -> int:
         """Bytes of keys and values while held-out problems are completed, sampled or greedy."""
@@ -202,7 +209,7 @@ class _Planning:
         )
 
     def too_large(self, error: TooLarge, known: dict[str, int]) -> dict[str, int]:
-        """Parts of a phase that did not compile, whose activations are what the compiler names, or one byte too many."""
+        """Parts of a phase that did not compile; its activations are what the compiler names, or one byte too many."""
         room = self.topology.memory - sum(known.values())
         return dict.fromkeys(hbm.PARTS, 0) | known | {"activations": max(error.temp_bytes or 0, room + 1, 0)}
 
@@ -212,14 +219,16 @@ class _Planning:
         if self.chip and self.dtype not in self.chip.tflops:
             notes.append(f"{self.topology.device_kind} has no units for {self.dtype}: float32 is what counts here.")
         if self.chip and self.chip.devices_per_chip > 1:
-            notes.append("What is called a chip here is one of a chip's two cores, as JAX sees them; a price is a chip's.")
+            notes.append(
+                "What is called a chip here is one of a chip's two cores, as JAX sees them; a price is a chip's."
+            )
         if self.recipe.training.completion_lengths > 1:
             notes.append(_ONE_LENGTH.format(self.recipe.training.completion_lengths))
         return notes
 
 
 @contextlib.contextmanager
-def _abstract_model(recipe: Recipe, topology: Topology):
+def abstract_model(recipe: Recipe, topology: Topology):
     """A compiled `GRPOModel` without values, and the layouts of its variables, under the recipe's distribution."""
     check_base(recipe)
     steps = recipe.training.epochs * recipe.rollouts.updates_per_rollout
@@ -228,7 +237,10 @@ def _abstract_model(recipe: Recipe, topology: Topology):
         # It has real numbers, and so it is made before a mesh of devices that hold none.
         keras.distribution.set_distribution(None)
         optimizer = build_optimizer(recipe.optimizer, steps)
-        distribute(**dataclasses.asdict(recipe.distribution), devices=list(topology.devices))
+        model = recipe.model
+        distribute(
+            **dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype, devices=topology.devices
+        )
         policy = abstract_policy(recipe)
         with keras.StatelessScope(initialize_variables=False):
             # The step is compiled once here: of all lengths the longest takes the most.
@@ -246,22 +258,8 @@ def rows_of(recipe: Recipe) -> int:
     return recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
 
 
-def _check_rows(recipe: Recipe, parts: int) -> None:
-    rows, size = rows_of(recipe), recipe.training.micro_batch_size
-    micro_batches({"rows": np.empty(rows)}, size)
-    if (size or rows) % parts:
-        fitting = ", ".join(str(n) for n in range(parts, rows + 1, parts) if rows % n == 0)
-        raise RecipeError(
-            f"A micro-batch is split over {parts} devices, so its rows must be a multiple of that which divides the "
-            f"{rows} rows of a step: {fitting or 'there is none; change rollouts.prompts_per_epoch'}. "
-            f"Received: training.micro_batch_size={size}, {rows} rows"
-        )
-
-
 def _collectives(program: Program) -> dict[str, dict[str, int]]:
-    return {
-        kind: {"count": found.executions, "bytes": found.bytes} for kind, found in program.collectives.items()
-    }
+    return {kind: {"count": found.executions, "bytes": found.bytes} for kind, found in program.collectives.items()}
 
 
 def _advice(recipe: Recipe, phases: dict, limit: int) -> list[str]:

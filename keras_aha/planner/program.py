@@ -10,11 +10,15 @@ import jax
 
 
 class TooLarge(Exception):
-    """The compiler found no way to run a program in a device's memory; `used` are the bytes that it names, or None."""
+    """The compiler found no way to run a program in a device's memory.
 
-    def __init__(self, used: int | None):
+    Attributes:
+        temp_bytes: what it would hold beside its arguments, where the compiler says so.
+    """
+
+    def __init__(self, temp_bytes: int | None):
         super().__init__("The program needs more memory than the device has.")
-        self.used = used
+        self.temp_bytes = temp_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +53,14 @@ class Program:
         return sum(counted.bytes for counted in self.collectives.values())
 
 
-def compile_program(lowered: jax.stages.Lowered, turns: int = 1, one_turn: bool = False) -> Program:
+def compile_program(
+    lowered: jax.stages.Lowered, argument_bytes: int, turns: int = 1, one_turn: bool = False
+) -> Program:
     """Compiles a lowered program and measures it.
 
     Args:
         lowered: of `jax.jit`.
+        argument_bytes: of what it takes, on one device.
         turns: of loops that run as often as data say, see `hlo.matrix_flops`.
         one_turn: whether bytes are those of one turn of its loop; else of all of it.
 
@@ -66,7 +73,7 @@ def compile_program(lowered: jax.stages.Lowered, turns: int = 1, one_turn: bool 
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise TooLarge(_used_bytes(str(error))) from error
+        raise TooLarge(_temp_bytes(str(error), argument_bytes)) from error
     seconds = time.perf_counter() - begin
     text, memory = compiled.as_text(), compiled.memory_analysis()
     counted = collectives(text, turns)
@@ -83,8 +90,14 @@ def compile_program(lowered: jax.stages.Lowered, turns: int = 1, one_turn: bool 
     )
 
 
-def _used_bytes(message: str) -> int | None:
-    """The bytes that the compiler says it would need, in either of its wordings."""
-    found = re.search(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
-    found = found or re.search(r"\(([\d.]+)([KMG])\) exceeds available", message)
-    return int(float(found[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[found[2]]) if found else None
+def _temp_bytes(message: str, argument_bytes: int) -> int | None:
+    """The bytes beside its arguments that a program would need, in either of the compiler's wordings."""
+    number = r"([\d.]+)([KMG])"
+    if used := re.search(rf"Used {number} of [\d.]+[KMG] hbm", message):
+        return max(0, _bytes(*used.groups()) - argument_bytes)
+    temporaries = re.search(rf"\({number}\) exceeds available", message)
+    return temporaries and _bytes(*temporaries.groups())
+
+
+def _bytes(number: str, unit: str) -> int:
+    return int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30}[unit])

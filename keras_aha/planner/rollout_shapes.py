@@ -82,7 +82,7 @@ def rollout_shapes(
         raise ValueError(
             f"Rollouts can be planned for Gemma's architectures only. Received: backbone={type(backbone).__name__}"
         )
-    weights = [layouts.variable(variable) for variable in backbone.variables]
+    weights = [layouts.rollout(variable) for variable in backbone.variables]
     placement = Placement(weights)
     shares = shares_of_a_group(prompts, group_size, placement.parts)
     prompts, group_size = prompts * shares, group_size // shares
@@ -104,12 +104,15 @@ def rollout_shapes(
     first, largest = batches
     read = first.bucket.rows // group_size
 
+    def of_rows(array):
+        return layouts.on_mesh(placement.mesh, array, "batch")
+
     def of_cache(ring):
         axes = placement.of_cache(ring.shape[1]).spec if placement.mesh else ()
-        return layouts.split(ring, *axes)
+        return layouts.on_mesh(placement.mesh, ring, *axes)
 
-    state = jax.tree.map(layouts.batch, shapes._replace(index=None, cache=None))
-    state = state._replace(index=layouts.split(shapes.index), cache=jax.tree.map(of_cache, shapes.cache))
+    index, cache = layouts.on_mesh(placement.mesh, shapes.index), jax.tree.map(of_cache, shapes.cache)
+    state = jax.tree.map(of_rows, shapes._replace(index=None, cache=None))._replace(index=index, cache=cache)
     shared = prompt is not None
     if shared:
         prompt = Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length)
@@ -117,9 +120,9 @@ def rollout_shapes(
         decoder,
         weights,
         state,
-        jax.tree.map(layouts.batch, rows),
+        jax.tree.map(of_rows, rows),
         prompt,
-        tuple(layouts.batch(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
+        tuple(of_rows(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
         dict(
             group_size=1 if shared else group_size,
             slots=prompt_length + (0 if shared else first.bucket.new_tokens),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 
@@ -115,8 +116,8 @@ def _tpu_devices(name: str, layout: str) -> list:
     version, shape = layout.split(":")
     sizes = [int(size) for size in shape.split("x")]
     settings = {}
-    if max(sizes) < 2:  # a host with one chip; libtpu takes it for one with four
-        settings["chips_per_host_bounds"] = (1, 1, 1)
+    if math.prod(sizes) < 4 or (version in ("v5e", "v6e") and math.prod(sizes) <= 8):
+        settings["chips_per_host_bounds"] = (*sizes, 1)[:3]  # one host; libtpu takes all for hosts of four chips
     if version == "v4":
         settings["chip_config_name"] = "megacore"  # a chip's two cores are one device, as on a machine that has them
     try:
