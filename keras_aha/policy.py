@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from keras_aha import lora
-from keras_aha.architecture import ENCODERS, abstract_backbone
+from keras_aha.architecture import ENCODERS, abstract_backbone, without_values
 from keras_aha.preset import find_preset, load_preset
 from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import Recipe, presets_folder
@@ -37,7 +37,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     quantization = recipe.model.quantization if adapters else None
     if quantization:
         _check_quantizable(recipe, load_tokenizer(recipe).backbone_cls)
-    with keras.RematScope(mode="list_of_layers", layer_names=_blocks_to_compute_again(recipe)):
+    with keras.RematScope(mode="list_of_layers", layer_names=blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
     if quantization:
         quantize_base(policy.backbone, quantization)
@@ -56,8 +56,8 @@ def abstract_policy(recipe: Recipe) -> keras_hub.models.CausalLM:
         RecipeError: an unknown preset, no such layers to adapt, or an architecture that cannot be quantized.
     """
     _check_dtype(recipe)
-    blocks = _blocks_to_compute_again(recipe)
-    with keras.RematScope(mode="list_of_layers", layer_names=blocks), keras.StatelessScope(initialize_variables=False):
+    blocks = blocks_to_compute_again(recipe)
+    with keras.RematScope(mode="list_of_layers", layer_names=blocks), without_values():
         backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
         if recipe.model.quantization:
             _check_quantizable(recipe, type(backbone))
@@ -143,7 +143,7 @@ def _check_quantizable(recipe: Recipe, backbone: type) -> None:
         )
 
 
-def _blocks_to_compute_again(recipe: Recipe) -> list[str]:
+def blocks_to_compute_again(recipe: Recipe) -> list[str]:
     """The transformer layers, whose activations a large model's backward pass computes again; none of a small one."""
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     large = backbone.count_params() >= _REMAT_FROM

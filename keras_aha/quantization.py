@@ -18,6 +18,8 @@ A frozen base is quantized for good, by `quantize_base`, before its adapters are
 is trained and sampled as it is.
 """
 
+from keras_aha.architecture import without_values
+
 import jax
 import keras
 from keras import layers, ops
@@ -149,7 +151,7 @@ def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
         elif type(layer) in _LINEARS:
             policies[layer.path] = Int4DTypePolicy(f"int4/{_INT4.block_size}", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
-    with keras.StatelessScope(initialize_variables=False):
+    with without_values():
         twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
     for layer in twin._flatten_layers():
         if type(layer) in _QUANTIZED_LAYERS and not quantize_activations:

@@ -23,8 +23,8 @@ def parse(argv):
     parser.add_argument(
         "--topology",
         default="v5e-8",
-        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4), cpu:8 for eight "
-        "parts of this CPU, or local for the accelerators that are here (default: %(default)s)",
+        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); t4x2 for GPUs, by "
+        "arithmetic; cpu:8 for parts of this CPU; local for the accelerators that are here (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file too")
     parser.add_argument(
@@ -70,7 +70,7 @@ def choose_platform(topology: str) -> None:
     """Before JAX is imported: the CPU compiles, and has as many devices as are asked for."""
     if topology != "local":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    if count := re.fullmatch(r"cpu:(\d+)", topology):
+    if count := re.fullmatch(r"(?:cpu:|[a-z]+\d+x)(\d+)", topology):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count[1]}"
 

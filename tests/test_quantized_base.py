@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 
+from keras_aha.architecture import without_values
 from keras_aha.decoding import generate_with_cache, row_keys
 from keras_aha.experiment import Experiment, load_trained
 from keras_aha.grpo_model import GRPOModel
@@ -343,7 +344,7 @@ def test_without_values_the_variables_are_the_same(make_policy, mode):
     twin = abstract_quantized(backbone, mode)
     quantize_base(backbone, mode)
     for layer in (backbone, twin):
-        with keras.StatelessScope(initialize_variables=False):
+        with without_values():
             layer.enable_lora(2, target_layer_names=["query", "ffw_linear"])
 
     def facts(layer):

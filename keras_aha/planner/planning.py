@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 
+from keras_aha.architecture import without_values
 from keras_aha.chips import chip
 from keras_aha.decoding import Sampling
 from keras_aha.distribution import batch_parts, check_batch, distribute
@@ -11,12 +12,14 @@ from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
 from keras_aha.planner import hbm, roofline
+from keras_aha.planner.by_hand import ByHand
+from keras_aha.planner.compiler import Compiler
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
-from keras_aha.planner.program import Program, TooLarge, compile_program
+from keras_aha.planner.program import Program, TooLarge
 from keras_aha.planner.record import DecodePlan, Plan, TrainPlan
-from keras_aha.planner.rollout_shapes import RolloutShapes, lower_prefill, lower_segment, rollout_shapes
+from keras_aha.planner.rollout_shapes import RolloutShapes, rollout_shapes
 from keras_aha.planner.topology import Topology, as_on, find_topology
-from keras_aha.planner.train_step import lower_train_step, train_arguments
+from keras_aha.planner.train_step import train_arguments
 from keras_aha.policy import abstract_policy, check_base
 from keras_aha.recipe import Recipe
 from keras_aha.rollout import PROMPT_MULTIPLE
@@ -24,10 +27,6 @@ from keras_aha.rollout import PROMPT_MULTIPLE
 import jax
 import keras
 
-_BYTES_NOTE = (
-    "Read from the compiled program: what moves to and from HBM in one turn of its loop. The compiler's own count also "
-    "counts what lies in the chip's scratchpad memory, where a prefetched weight is counted up to three times."
-)
 _ONE_LENGTH = (
     "The step is compiled for completions of full length only; a run compiles it for {} lengths, which takes that many "
     "times as long and no more memory (training.completion_lengths)."
@@ -58,7 +57,7 @@ def plan(
     """
     tell = on_program or (lambda name: None)
     places = find_topology(topology)
-    with abstract_model(recipe, places) as (model, layouts), as_on(places.devices):
+    with abstract_model(recipe, places) as (model, layouts), as_on(places):
         check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
         return Planning(recipe, places, model, layouts, tell).plan(price_per_chip_hour)
 
@@ -73,7 +72,8 @@ class Planning:
     """
 
     def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, tell):
-        self.recipe, self.topology, self.model, self.layouts, self.tell = recipe, topology, model, layouts, tell
+        self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
+        self.compiler = Compiler(tell) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
         self.dtype = model.policy.backbone.compute_dtype
         self.rows = rows_of(recipe)
@@ -121,11 +121,8 @@ class Planning:
             micro_batches=rows // size,
             argument_bytes=bytes_on_a_device((self.state, self.batch)),
         )
-        self.tell("train step")
         try:
-            program = compile_program(
-                lower_train_step(self.model, self.state, self.batch), facts["argument_bytes"], turns=rows // size
-            )
+            program = self.compiler.train_step(self.model, self.state, self.batch)
         except TooLarge as error:
             return TrainPlan(**facts), {"train": self.too_large(error, self.held | {"batch": batch})}
         seconds = roofline.seconds(program, self.chip, self.dtype)
@@ -156,7 +153,7 @@ class Planning:
             floor_bytes_per_step=floor,
         )
         try:
-            prefill, segment = self.rollout_programs(shapes, facts["argument_bytes"])
+            prefill, segment = self.rollout_programs(shapes)
         except TooLarge as error:
             parts = self.held | {"merged_weights": weights[0], "cache": cache}
             return DecodePlan(**facts), {"decode": self.too_large(error, parts)}
@@ -165,7 +162,7 @@ class Planning:
             **facts,
             bytes_per_step=segment.bytes,
             bytes_per_step_compiler=segment.compiler_bytes,
-            bytes_note=_BYTES_NOTE,
+            bytes_note=self.compiler.bytes_note,
             flops_per_step=segment.flops,
             temp_bytes=segment.temp_bytes,
             collectives=_collectives(segment),
@@ -177,15 +174,12 @@ class Planning:
         phases = hbm.rollout_phases(self.held, weights, shapes, prefill, segment)
         return plan, phases | {"evaluation": phases["decode"] | {"cache": self.evaluation_cache()}}
 
-    def rollout_programs(self, shapes: RolloutShapes, argument_bytes: int) -> tuple[Program, Program]:
+    def rollout_programs(self, shapes: RolloutShapes) -> tuple[Program, Program]:
         """Prefill and decode steps."""
         rollouts = self.recipe.rollouts
-        self.tell("prefill")
-        prefill = compile_program(lower_prefill(shapes), bytes_on_a_device((shapes.weights, shapes.prompts)))
-        self.tell("decode steps")
         states = 2 + sum(len(text.encode()) for text in rollouts.stop_strings)
         sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
-        return prefill, compile_program(lower_segment(shapes, sampling, states), argument_bytes, one_turn=True)
+        return self.compiler.prefill(shapes), self.compiler.segment(shapes, sampling, states)
 
     def evaluation_cache(self) -> int:
         """Bytes of keys and values while held-out problems are completed, sampled or greedy."""
@@ -222,7 +216,8 @@ class Planning:
             notes.append(
                 "What is called a chip here is one of a chip's two cores, as JAX sees them; a price is a chip's."
             )
-        if self.recipe.training.completion_lengths > 1:
+        notes += self.compiler.notes
+        if self.topology.compiles and self.recipe.training.completion_lengths > 1:
             notes.append(_ONE_LENGTH.format(self.recipe.training.completion_lengths))
         return notes
 
@@ -242,7 +237,7 @@ def abstract_model(recipe: Recipe, topology: Topology):
             **dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype, devices=topology.devices
         )
         policy = abstract_policy(recipe)
-        with keras.StatelessScope(initialize_variables=False):
+        with without_values():
             # The step is compiled once here: of all lengths the longest takes the most.
             model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1)
             loss = GRPOLoss(**dataclasses.asdict(recipe.loss))

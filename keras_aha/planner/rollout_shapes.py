@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from keras_aha.decoding import Decoder, Sampling, decoder_for, programs, row_keys
+from keras_aha.decoding import Decoder, decoder_for, row_keys
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.generate import shares_of_a_group
 from keras_aha.decoding.placement import Placement
-from keras_aha.decoding.programs import Rows, Settings, State
+from keras_aha.decoding.programs import Rows, State
 from keras_aha.planner.layouts import Layouts
 from keras_aha.quantization import abstract_quantized
 
@@ -132,24 +132,3 @@ def rollout_shapes(
         prompt_length + largest.bucket.new_tokens,
         first.admitted / read if first.queued else 0.0,
     )
-
-
-def lower_prefill(shapes: RolloutShapes) -> jax.stages.Lowered:
-    """`decoding.programs.prefill`."""
-    return programs.prefill.lower(
-        shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0), **shapes.prefill_settings
-    )
-
-
-def lower_segment(shapes: RolloutShapes, sampling: Sampling, states: int = 2) -> jax.stages.Lowered:
-    """`decoding.programs.segment`.
-
-    Args:
-        shapes: what it takes.
-        sampling: see there.
-        states: rows of the stop table.
-    """
-    table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
-    settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
-    arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt, settings
-    return programs.segment.lower(shapes.decoder, sampling, *arguments, parts=shapes.parts)

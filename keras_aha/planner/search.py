@@ -25,7 +25,7 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] |
     places = find_topology(topology)
     rows, group_size = rows_of(recipe), recipe.rollouts.group_size
     tell = on_program or (lambda name: None)
-    with abstract_model(recipe, places) as (model, layouts), as_on(places.devices):
+    with abstract_model(recipe, places) as (model, layouts), as_on(places):
         parts = batch_parts()
 
         def fits(phases: dict) -> bool:

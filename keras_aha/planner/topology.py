@@ -22,7 +22,16 @@ _TPUS = {
     "v5p": (_CUBES, 2),
     "v6e": (_SQUARES, 1),
 }
-_KNOWN = "v2-8, v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, v6e-16"
+_GPUS = {
+    "t4": "Tesla T4",
+    "v100": "Tesla V100-SXM2-16GB",
+    "l4": "NVIDIA L4",
+    "a100": "NVIDIA A100-SXM4-40GB",
+    "h100": "NVIDIA H100 80GB HBM3",
+    "h200": "NVIDIA H200",
+}
+_KNOWN = f"v2-8, v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, v6e-16, {', '.join(_GPUS)} and t4x2"
+_GPU_SHARE = 0.75  # of its memory, that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,40 +41,45 @@ class Topology:
     Attributes:
         name: as it was asked for.
         devices: JAX devices, of which those of another machine can compile and not run.
+        device_kind: as JAX calls them, such as "TPU v5 lite".
+        platform: "tpu", "gpu" or "cpu".
         memory: bytes that programs may use on one of them.
+        compiles: whether their compiler is here; else `devices` only stand for them.
     """
 
     name: str
     devices: tuple
+    device_kind: str
+    platform: str
     memory: int
+    compiles: bool = True
 
-    @property
-    def device_kind(self) -> str:
-        """As JAX calls it, such as "TPU v5 lite"."""
-        return self.devices[0].device_kind
-
-    @property
-    def platform(self) -> str:
-        """ "tpu", "gpu" or "cpu"."""
-        return self.devices[0].platform
+    @classmethod
+    def of(cls, name: str, devices, memory: int) -> "Topology":
+        """Of devices whose compiler is here."""
+        return cls(name, tuple(devices), devices[0].device_kind, devices[0].platform, memory)
 
 
 def find_topology(name: str) -> Topology:
     """The devices of a topology.
 
     Args:
-        name: a TPU as it is sold, such as "v5e-8", or as libtpu lays it out, such as "v5e:2x4"; "local", the
-            accelerators that are here; or "cpu:8", so many devices of this CPU.
+        name: a TPU as it is sold, such as "v5e-8", or as libtpu lays it out, such as "v5e:2x4"; a GPU, such as "t4",
+            or several, "t4x2"; "local", the accelerators that are here; or "cpu:8", so many devices of this CPU.
 
     Raises:
         ValueError: a name that is neither, a layout that there is not, or fewer devices here than are asked for.
         ImportError: if libtpu is missing, which compiles for TPUs.
     """
     if name == "local":
-        devices = jax.devices()
-        return Topology(name, tuple(devices), _memory_here(devices))
-    if match := re.fullmatch(r"cpu(?::(\d+))?", name):
-        return _cpu(name, int(match[1] or 1))
+        return Topology.of(name, jax.devices(), _memory_here(jax.devices()))
+    if match := re.fullmatch(r"cpu(?::([1-9]\d*))?", name):
+        devices = _cpus(name, int(match[1] or 1))
+        return Topology.of(name, devices, _memory_here(devices) // len(devices))
+    match = re.fullmatch(r"([a-z]+\d+)(?:x([1-9]\d*))?", name)
+    if match and match[1] in _GPUS:
+        kind, devices = _GPUS[match[1]], _cpus(name, int(match[2] or 1))
+        return Topology(name, tuple(devices), kind, "gpu", int(_GPU_SHARE * chip(kind).memory), compiles=False)
     layout = _layout(name)
     if importlib.util.find_spec("libtpu") is None:
         raise ImportError(
@@ -73,18 +87,18 @@ def find_topology(name: str) -> Topology:
             f"Received: topology={name!r}"
         )
     devices = _tpu_devices(name, layout)
-    return Topology(name, tuple(devices), chip(devices[0].device_kind).memory)
+    return Topology.of(name, devices, chip(devices[0].device_kind).memory)
 
 
 @contextlib.contextmanager
-def as_on(devices):
-    """While tracing in the block, JAX answers as it would on `devices`: there are these, and no others.
+def as_on(topology: Topology):
+    """While tracing in the block, JAX answers as it would on a topology: there are its devices, and no others.
 
     keras-hub asks it which attention to compute, and our rollouts which dtype the cache shall have.
     """
     real = jax.devices, jax.default_backend
-    jax.devices = lambda backend=None: list(devices) if backend is None else real[0](backend)
-    jax.default_backend = lambda: devices[0].platform
+    jax.devices = lambda backend=None: list(topology.devices) if backend is None else real[0](backend)
+    jax.default_backend = lambda: topology.platform
     try:
         yield
     finally:
@@ -133,14 +147,14 @@ def _unknown(name: str) -> ValueError:
     )
 
 
-def _cpu(name: str, count: int) -> Topology:
+def _cpus(name: str, count: int) -> list:
     devices = jax.devices("cpu")
-    if not 1 <= count <= len(devices):
+    if count > len(devices):
         raise ValueError(
-            f"This process has {len(devices)} CPU devices: start it with "
+            f"This process has {len(devices)} CPU devices, of which {count} are needed: start it with "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={count}. Received: topology={name!r}"
         )
-    return Topology(name, tuple(devices[:count]), _memory_here(devices) // count)
+    return devices[:count]
 
 
 def _memory_here(devices) -> int:
