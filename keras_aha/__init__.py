@@ -8,6 +8,8 @@ import importlib
 import os
 import sys
 
+from keras_aha.versions import check_versions
+
 _HOMES = {
     "CompletionsCallback": "callbacks.completions_callback",
     "EvaluateCallback": "callbacks.evaluate_callback",
@@ -48,4 +50,5 @@ def _require_jax_backend() -> None:
         )
 
 
+check_versions()
 _require_jax_backend()

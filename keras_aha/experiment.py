@@ -18,10 +18,11 @@ from keras_aha.distribution import check_batch, distribute, whole
 from keras_aha.evaluation import summarize
 from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.lora import ADAPTERS
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
-from keras_aha.recipe import Recipe
+from keras_aha.recipe import RECIPE, Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
 from keras_aha.tasks import Countdown, Task
 
@@ -29,9 +30,7 @@ import keras
 import keras_hub
 import pandas as pd
 
-ADAPTERS = "adapters.lora.h5"
 PRESET = "preset"
-RECIPE = "recipe.toml"
 _TASKS = {"countdown": Countdown}
 _PROMPTS_CHECKED = 2000
 
@@ -176,7 +175,7 @@ def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.
         raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(folder)!r}")
     if not recipe.lora.rank:
         return build_policy(recipe.override(f"model.preset={json.dumps(str(trained))}"))
-    policy = build_policy(recipe)
+    policy = build_policy(recipe.override("lora.start=none"))
     lora.load_adapters(policy.backbone, trained)
     return policy
 
@@ -196,6 +195,8 @@ def _with_absolute_paths(recipe: Recipe) -> Recipe:
     if "puzzles" in recipe.task.arguments:
         puzzles = str(Path(recipe.task.arguments["puzzles"]).resolve())
         recipe = recipe.override(f"task.puzzles={json.dumps(puzzles)}")
+    if recipe.lora.start is not None:
+        recipe = recipe.override(f"lora.start={json.dumps(str(Path(recipe.lora.start).resolve()))}")
     return with_absolute_preset(recipe)
 
 

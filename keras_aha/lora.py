@@ -23,6 +23,8 @@ import h5py
 import keras
 from keras import layers, ops
 
+ADAPTERS = "adapters.lora.h5"  # the file in a run's folder
+
 # The layers that can carry adapters in Keras and that a transformer is made of (convolutions are left out).
 _KERNEL_LAYERS = (layers.Dense, layers.EinsumDense)
 _ADAPTABLE_LAYERS = (*_KERNEL_LAYERS, layers.Embedding)
@@ -123,20 +125,45 @@ def load_adapters(backbone, path):
         path: of the file.
 
     Raises:
-        ValueError: if there are no adapters, or the file holds those of another rank or of other layers (keras-hub
-            by itself would load the ones it finds and be silent about the rest).
+        ValueError: what `check_adapters` raises.
+    """
+    check_adapters(backbone, path)
+    backbone.load_lora_weights(os.fspath(path))
+
+
+def check_adapters(backbone, path):
+    """Checks that the adapters in a file are those that the backbone has; none of its values is needed.
+
+    Args:
+        backbone, path: as `load_adapters` takes them; also a backbone of `abstract_backbone`.
+
+    Raises:
+        ValueError: if there are no adapters, or the file holds none, or those of another rank, of other layers
+            (keras-hub by itself would load the ones it finds and be silent about the rest) or of another model.
     """
     _check_adapters(backbone)
-    with h5py.File(path, "r") as file:
-        saved_layers = sorted(int(name) for name in file["lora"] if name.isdigit())
-    adapted_layers = sorted(backbone._lora_enabled_layers)
-    if saved_layers != adapted_layers:
+    rank, saved = _read_shapes(path)
+    received = f"Received: path={os.fspath(path)!r}"
+    if rank != backbone._lora_rank:
+        raise ValueError(
+            f"The file's adapters have another rank than the backbone's: set it to {rank}. "
+            f"{received}, which has rank={rank}, and a backbone with rank={backbone._lora_rank}"
+        )
+    every = [layer for layer in backbone._flatten_layers(include_self=False) if layer.weights]  # as keras-hub counts
+    adapted = {i: every[i] for i in sorted(backbone._lora_enabled_layers)}
+    if sorted(saved) != list(adapted):
         raise ValueError(
             "The file's adapters are not those of the backbone: call `enable_lora` with the `target_layer_names` of "
-            f"the run that saved them. Received: path={os.fspath(path)!r}, which adapts layers {saved_layers}, "
-            f"and a backbone that adapts layers {adapted_layers}"
+            f"the run that saved them. {received}, which adapts layers {sorted(saved)}, and a backbone that adapts "
+            f"layers {list(adapted)}"
         )
-    backbone.load_lora_weights(os.fspath(path))
+    for i, layer in adapted.items():
+        shapes = tuple(layer.lora_kernel_a.shape), tuple(layer.lora_kernel_b.shape)
+        if saved[i] != shapes:
+            raise ValueError(
+                f"The file's adapters are those of another model. {received}, which has the shapes {saved[i]} where "
+                f"those of {layer.path} have {shapes}"
+            )
 
 
 def _adapted_layers(layer):
@@ -170,6 +197,21 @@ def _merged_kernel(layer):
     else:
         kernel, a, b = layer._embeddings, layer.lora_embeddings_a, layer.lora_embeddings_b
     return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
+
+
+def _read_shapes(path):
+    """The rank in a file of adapters, and the number of each adapted layer → the shapes of A and B."""
+    try:
+        with h5py.File(path, "r") as file:
+            stored = file["lora"]
+            rank = int(stored["vars/rank"][()])
+            numbers = [name for name in stored if name.isdigit()]
+            shapes = {int(n): tuple(stored[n]["vars"][f"lora_kernel_{x}"].shape for x in "ab") for n in numbers}
+    except (OSError, KeyError):
+        raise ValueError(
+            f"The file holds no adapters of a keras-hub model. Received: path={os.fspath(path)!r}"
+        ) from None
+    return rank, shapes
 
 
 def _check_adapters(backbone):

@@ -8,7 +8,7 @@ from keras_aha import lora
 from keras_aha.architecture import ENCODERS, abstract_backbone, without_values
 from keras_aha.preset import find_preset, load_preset
 from keras_aha.quantization import abstract_quantized, quantize_base
-from keras_aha.recipe import Recipe, presets_folder
+from keras_aha.recipe import RECIPE, Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
 import keras
@@ -21,7 +21,7 @@ _REMAT_FROM = 50_000_000  # parameters
 
 
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
-    """Loads the policy of `[model]`, quantized if it says so, and enables the adapters of `[lora]`.
+    """Loads the policy of `[model]`, quantized if it says so, and enables or loads the adapters of `[lora]`.
 
     Float weights are loaded and then quantized layer by layer, so for a moment their memory is needed.
 
@@ -30,19 +30,24 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         adapters: `False` leaves `[lora]` and `model.quantization` alone: every weight is trainable.
 
     Raises:
-        RecipeError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt, or an
-            architecture that cannot be quantized, or not so on several devices.
+        RecipeError, ValueError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt,
+            adapters to start from that are missing or others (both before weights are loaded), or an architecture
+            that cannot be quantized, or not so on several devices.
     """
     _check_dtype(recipe)
     quantization = recipe.model.quantization if adapters else None
     if quantization:
         _check_quantizable(recipe, load_tokenizer(recipe).backbone_cls)
+    if adapters:
+        _check_start(recipe)
     with keras.RematScope(mode="list_of_layers", layer_names=blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
     if quantization:
         quantize_base(policy.backbone, quantization)
     if adapters and recipe.lora.rank:
         _enable_lora(policy.backbone, recipe.lora)
+        if recipe.lora.start is not None:
+            lora.load_adapters(policy.backbone, _adapters_file(recipe.lora.start))
     return policy
 
 
@@ -141,6 +146,40 @@ def _check_quantizable(recipe: Recipe, backbone: type) -> None:
             f'model.quantization="none". Received: model.quantization={recipe.model.quantization!r}, '
             f"model.preset={recipe.model.preset!r}"
         )
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Raises RecipeError or ValueError where the adapters of `lora.start` are not those that the policy will have."""
+    section = recipe.lora
+    if section.start is None:
+        return
+    if not section.rank:
+        raise RecipeError(
+            "There are no adapters to load where every weight is trained: leave lora.start out, or name the run's "
+            f"preset folder as model.preset. Received: lora.start={section.start!r}, lora.rank=0"
+        )
+    path = _adapters_file(section.start)
+    backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
+    with without_values():
+        _enable_lora(backbone, section)
+    lora.check_adapters(backbone, path)
+    saved = path.with_name(RECIPE)
+    before = (Recipe.load(saved).lora if saved.is_file() else section).alpha or section.rank
+    if before != (section.alpha or section.rank):
+        raise RecipeError(
+            f"The run that saved the adapters multiplied them by another alpha: set lora.alpha={before}. "
+            f"Received: lora.start={section.start!r}, lora.alpha={section.alpha}, lora.rank={section.rank}"
+        )
+
+
+def _adapters_file(start: str) -> Path:
+    path = Path(start) / lora.ADAPTERS if Path(start).is_dir() else Path(start)
+    if not path.is_file():
+        raise RecipeError(
+            f"There are no adapters to start from: lora.start is the folder of a finished run, or its {lora.ADAPTERS}. "
+            f"Received: lora.start={start!r}"
+        )
+    return path
 
 
 def blocks_to_compute_again(recipe: Recipe) -> list[str]:

@@ -26,6 +26,11 @@ def find_preset(preset: str) -> str:
     for folder in (presets_folder() / preset, Path(preset)):
         if preset and folder.is_dir():
             return str(folder.resolve())
+    if "/" in preset or "\\" in preset:
+        raise RecipeError(
+            "There is no such folder; a preset's is the one that holds its config.json, as save_to_preset, Kaggle and "
+            f"Hugging Face write it. Received: model.preset={preset!r}"
+        )
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
     raise RecipeError(
         f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "

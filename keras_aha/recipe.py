@@ -14,6 +14,8 @@ from pathlib import Path
 from keras_aha import recipe_sections
 from keras_aha.recipe_sections import SECTIONS, RecipeError, nearest, read_section, same_key
 
+RECIPE = "recipe.toml"  # the file in a run's folder
+
 
 def presets_folder() -> Path:
     """The folder of the recipes and presets that come with keras-aha: inside a wheel, beside the package elsewhere."""

@@ -55,6 +55,9 @@ class Lora:
 
     Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732) let `alpha`
     grow with √`rank`.
+
+    `start` is the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from; `rank`, `alpha` and
+    `target` must be the same there. The reference policy is still the preset, with adapters off.
     """
 
     rank: int = _at_least(0, default=16)
@@ -68,6 +71,7 @@ class Lora:
         "ffw_gating_2",
         "ffw_linear",
     )
+    start: str | None = None
 
 
 @_section

@@ -354,5 +354,5 @@ def test_without_values_the_variables_are_the_same(make_policy, mode):
 
     assert facts(twin) == facts(backbone)
     for own, other in zip(twin._flatten_layers(False), backbone._flatten_layers(False), strict=True):
-        assert own.dtype_policy == other.dtype_policy
+        assert own.quantization_mode == other.quantization_mode
         assert getattr(own, "inputs_quantizer", None) is getattr(other, "inputs_quantizer", None) is None

@@ -1,0 +1,68 @@
+"""Each recipe in presets/ suits its model and the machine it is planned for; whether it fits, the planner says."""
+
+import math
+import re
+
+from keras_aha import lora, policy
+from keras_aha.architecture import abstract_backbone, known_presets, without_values
+from keras_aha.experiment import build_task
+from keras_aha.recipe import Recipe, presets_folder
+
+import pytest
+
+NAMES = sorted(path.stem for path in presets_folder().glob("*.toml"))
+PLANNED = [name for name in NAMES if name != "countdown_tiny"]  # which runs anywhere
+
+
+def chips(name):
+    """Of the machine that the recipe's comment names, as the TPU compiler writes it: `# Planned for: v5e:2x4`."""
+    text = (presets_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    comment = text[: text.index("[model]")]
+    machine = re.search(r"^# Planned for: v\w+:(\d+(?:x\d+)+)$", comment, re.MULTILINE)
+    return math.prod(map(int, machine[1].split("x")))
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_its_preset_is_known_and_named_as_it_is(name):
+    assert Recipe.load(name).model.preset == name
+    assert name in known_presets()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_adapters_find_their_layers(name):
+    recipe = Recipe.load(name)
+    backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
+    with without_values():
+        policy._enable_lora(backbone, recipe.lora)
+    adapted = {layer.name for layer in backbone._flatten_layers() if lora.has_adapters(layer) and not layer._layers}
+    assert adapted == set(recipe.lora.target)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_rows_fill_micro_batches_and_chips(name):
+    recipe = Recipe.load(name)
+    rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
+    assert rows % recipe.training.micro_batch_size == 0
+    assert recipe.training.micro_batch_size % chips(name) == 0
+    assert (recipe.rollouts.max_rows or rows) % chips(name) == 0
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_prompts_fit(name):
+    """Counted as if every word, digit, sign and line break were a token, and a space before a digit as well.
+
+    Gemma's vocabularies split digits and hold the words of the template whole, so that they need no more.
+    """
+    recipe = Recipe.load(name)
+    task = build_task(recipe)
+    prompts = [task.prompt(task.problem(i)) for i in range(200)]
+    longest = max(len(re.findall(r" (?=\d)|\d|[A-Za-z]+|[^\w\s]|\n", prompt)) for prompt in prompts)
+    assert longest + 1 <= recipe.rollouts.max_prompt_length
+    assert recipe.rollouts.max_prompt_length + recipe.rollouts.max_completion_length == 1024
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_instruct_models_are_spoken_to_as_they_were_taught(name):
+    recipe = Recipe.load(name)
+    is_chat = "<start_of_turn>model" in build_task(recipe).prompt(build_task(recipe).problem(0))
+    assert is_chat == ("instruct" in name)

@@ -1,0 +1,65 @@
+"""Fake metadata on the path of a child process: what is installed is looked up, not imported."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from keras_aha.versions import OLDEST
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def child(folder, *arguments, **versions):
+    """A Python process for which the `versions` of packages are installed."""
+    for package, version in versions.items():
+        info = folder / f"{package}-{version}.dist-info"
+        info.mkdir()
+        name = package.replace("_", "-")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    path = os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    "versions, words, command",
+    [
+        ({"keras": "3.14.1"}, "Adam did not move them in bfloat16", 'pip install -U "keras>=3.15"'),
+        ({"keras_hub": "0.31.1"}, "layers and caches", 'pip install -U "keras-hub>=0.32"'),
+        ({"jax": "0.9.2"}, "never tried", '>=0.10"'),
+        ({"jax": "0.9.2", "libtpu": "0.0.30"}, "never tried", 'pip install -U "jax[tpu'),
+        ({"keras": "3.9.0rc1", "keras_hub": "0.4"}, "caches", 'pip install -U "keras>=3.15" "keras-hub>=0.32"'),
+    ],
+)
+def test_an_older_version_is_refused_in_one_sentence(tmp_path, versions, words, command):
+    result = child(tmp_path, "-c", "import keras_aha", **versions)
+    assert result.returncode == 1
+    sentence = result.stderr.splitlines()[-1]
+    assert sentence.startswith("ImportError: keras-aha needs ") and words in sentence and command in sentence
+    received = {name: version for name, version in versions.items() if name != "libtpu"}
+    assert sentence.endswith("Received: " + ", ".join(f"{n.replace('_', '-')} {v}" for n, v in received.items()))
+
+
+@pytest.mark.parametrize("version", ["3.15", "3.15.0.dev2026", "3.16.0rc0", "4.0"])
+def test_that_version_and_later_ones_are_taken(tmp_path, version):
+    assert child(tmp_path, "-c", "import keras_aha.tasks", keras=version).returncode == 0
+
+
+@pytest.mark.parametrize("script", ["fit.py", "evaluate.py", "prime.py"])
+def test_scripts_say_it_and_exit_with_2(tmp_path, script):
+    arguments = {"evaluate.py": ["countdown_tiny"], "prime.py": ["--preset", "countdown_tiny", "--out", "primed"]}
+    result = child(tmp_path, str(ROOT / "scripts" / script), *arguments.get(script, []), keras="3.14.1")
+    assert result.returncode == 2
+    assert re.fullmatch(rf"{script}: keras-aha needs keras 3\.15 or later.*Received: keras 3\.14\.1\n", result.stderr)
+
+
+def test_the_bounds_are_those_that_pip_is_told():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)$", requirement).groups() for requirement in project["dependencies"])
+    for package, (oldest, _) in OLDEST.items():
+        assert bounds[package] == oldest
