@@ -1,5 +1,7 @@
 """`ByHand`: the programs of a run, by arithmetic, for devices whose compiler is not here."""
 
+from collections.abc import Callable
+
 from keras_aha.decoding import Sampling
 from keras_aha.distribution import batch_parts
 from keras_aha.planner.hbm import read_by_decoding
@@ -36,8 +38,8 @@ class ByHand:
         self.recompute = bool(blocks_to_compute_again(recipe))
         self.reference = recipe.loss.kl_coef > 0
 
-    def train_step(self, model, state, batch) -> Program:
-        """Of a step: the rows that a device has, whose activations are held a micro-batch at a time."""
+    def train_step(self, model, state, batch) -> Callable[[], Program]:
+        """A function that returns the step of a device's rows, whose activations are held a micro-batch at a time."""
         backbone = model.policy.backbone
         rows, length = (n // parts for n, parts in zip(batch["token_ids"].shape, (batch_parts(), 1), strict=True))
         size = (model.micro_batch_size or rows * batch_parts()) // batch_parts()
@@ -47,7 +49,7 @@ class ByHand:
         activations = self._activations(backbone, size, length)
         arguments = bytes_on_a_device((state, batch))
         moved = rows // size * ((2 + passes) * arguments + 3 * activations)
-        return _program(arguments, activations + _LOGITS, flops, moved)
+        return lambda: _program(arguments, activations + _LOGITS, flops, moved)
 
     def prefill(self, shapes: RolloutShapes) -> Program:
         """Of reading the prompts."""
@@ -86,4 +88,4 @@ def _itemsize(backbone) -> int:
 
 
 def _program(arguments: int, activations: int, flops: float, moved: int) -> Program:
-    return Program(arguments, activations, 0, 0, int(flops), moved, moved, {}, 0.0)
+    return Program(arguments, activations, 0, 0, int(flops), moved, moved, {})

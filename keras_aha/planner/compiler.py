@@ -1,11 +1,12 @@
 """`Compiler`: the programs of a run, compiled."""
 
+import concurrent.futures
 from collections.abc import Callable
 
 from keras_aha.decoding import Sampling, programs
 from keras_aha.decoding.programs import Settings
 from keras_aha.planner.layouts import bytes_on_a_device
-from keras_aha.planner.program import Program, compile_program
+from keras_aha.planner.program import Program, compile_program, measure
 from keras_aha.planner.rollout_shapes import RolloutShapes
 
 import jax
@@ -30,22 +31,30 @@ class Compiler:
 
     def __init__(self, tell: Callable[[str], None]):
         self.tell = tell
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
-    def train_step(self, model, state, batch) -> Program:
-        """`GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does."""
+    def train_step(self, model, state, batch) -> Callable[[], Program]:
+        """Begins with `GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does.
+
+        It takes the longest, and the compiler uses one core: the others can be compiled at the same time.
+
+        Returns:
+            A function that waits for the program.
+        """
         self.tell("train step")
         shardings = None, jax.tree.map(lambda x: x.sharding, state)
         lowered = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(state, batch)
         rows = batch["advantages"].shape[0]
         turns = rows // (model.micro_batch_size or rows)
-        return compile_program(lowered, bytes_on_a_device((state, batch)), turns)
+        compiling = self.thread.submit(compile_program, lowered, bytes_on_a_device((state, batch)))
+        return lambda: measure(compiling.result(), turns)
 
     def prefill(self, shapes: RolloutShapes) -> Program:
         """`decoding.programs.prefill`."""
         self.tell("prefill")
         arguments = shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0)
         lowered = programs.prefill.lower(*arguments, **shapes.prefill_settings)
-        return compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts)))
+        return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
     def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
         """`decoding.programs.segment`, its bytes those of one step.
@@ -60,4 +69,4 @@ class Compiler:
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
         lowered = programs.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
-        return compile_program(lowered, bytes_on_a_device(arguments), one_turn=True)
+        return measure(compile_program(lowered, bytes_on_a_device(shapes.arrays)), one_turn=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable
 
 from keras_aha.architecture import without_values
@@ -85,8 +86,11 @@ class Planning:
 
     def plan(self, price: float | None) -> Plan:
         """All of it; `price` is that of a chip's hour."""
-        train, phases = self.train()
+        begin = time.perf_counter()
+        compiling = self.begin_train()
         decode, rollout_phases = self.decode()
+        train, phases = self.train(compiling)
+        seconds = time.perf_counter() - begin
         phases |= rollout_phases
         largest = max(phases.values(), key=lambda parts: sum(parts.values()))
         total, limit = sum(largest.values()), self.topology.memory
@@ -105,12 +109,16 @@ class Planning:
             train=train,
             decode=decode,
             run=roofline.estimate_run(self.recipe, train, decode, chips / per_chip, price),
-            compile_seconds=(train.compile_seconds or 0) + (decode.compile_seconds or 0),
+            compile_seconds=seconds if self.topology.compiles else 0.0,
             notes=tuple(self.notes()),
             advice=() if total <= limit else tuple(_advice(self.recipe, phases, limit)),
         )
 
-    def train(self) -> tuple[TrainPlan, dict]:
+    def begin_train(self) -> Callable[[], Program]:
+        """Begins to compile the optimizer step, which `train` takes."""
+        return self.compiler.train_step(self.model, self.state, self.batch)
+
+    def train(self, compiling: Callable[[], Program]) -> tuple[TrainPlan, dict]:
         """The optimizer step, and the memory that it takes."""
         rows, size = self.rows, self.recipe.training.micro_batch_size or self.rows
         batch = bytes_on_a_device(self.batch)
@@ -122,7 +130,7 @@ class Planning:
             argument_bytes=bytes_on_a_device((self.state, self.batch)),
         )
         try:
-            program = self.compiler.train_step(self.model, self.state, self.batch)
+            program = compiling()
         except TooLarge as error:
             return TrainPlan(**facts), {"train": self.too_large(error, self.held | {"batch": batch})}
         seconds = roofline.seconds(program, self.chip, self.dtype)
@@ -134,7 +142,6 @@ class Planning:
             collectives=_collectives(program),
             seconds_estimate=seconds,
             tokens_per_second_estimate=seconds and rows * facts["sequence_length"] / seconds,
-            compile_seconds=program.compile_seconds,
         )
         return plan, {"train": hbm.train_phase(self.held, batch, program)}
 
@@ -148,7 +155,7 @@ class Planning:
             sequences_per_chip=shapes.rows_per_part,
             cache_length=shapes.cache_length,
             rows=shapes.rows_per_part * shapes.parts,
-            argument_bytes=bytes_on_a_device((shapes.weights, shapes.state, shapes.rows, shapes.prompt)),
+            argument_bytes=bytes_on_a_device(shapes.arrays),
             cache_bytes=cache,
             floor_bytes_per_step=floor,
         )
@@ -169,7 +176,6 @@ class Planning:
             seconds_per_step_estimate=seconds,
             prefill_seconds_estimate=roofline.seconds(prefill, self.chip, self.dtype),
             tokens_per_second_estimate=seconds and facts["rows"] / seconds,
-            compile_seconds=prefill.compile_seconds + segment.compile_seconds,
         )
         phases = hbm.rollout_phases(self.held, weights, shapes, prefill, segment)
         return plan, phases | {"evaluation": phases["decode"] | {"cache": self.evaluation_cache()}}

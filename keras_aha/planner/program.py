@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import time
 
 from keras_aha.hlo import Collectives, collectives, hbm_bytes, loop_bytes, matrix_flops
 
@@ -34,7 +33,6 @@ class Program:
         compiler_bytes: the same by the compiler's own count, which counts the body of a loop once and what lies in
             scratchpad memory too.
         collectives: by kind, those that run at all.
-        compile_seconds: on this machine.
     """
 
     argument_bytes: int
@@ -45,7 +43,6 @@ class Program:
     bytes: int
     compiler_bytes: int
     collectives: dict[str, Collectives]
-    compile_seconds: float
 
     @property
     def collective_bytes(self) -> int:
@@ -53,28 +50,14 @@ class Program:
         return sum(counted.bytes for counted in self.collectives.values())
 
 
-def compile_program(
-    lowered: jax.stages.Lowered, argument_bytes: int, turns: int = 1, one_turn: bool = False
-) -> Program:
-    """Compiles a lowered program and measures it.
+def measure(compiled: jax.stages.Compiled, turns: int = 1, one_turn: bool = False) -> Program:
+    """Measures a compiled program.
 
     Args:
-        lowered: of `jax.jit`.
-        argument_bytes: of what it takes, on one device.
+        compiled: of `jax.jit`.
         turns: of loops that run as often as data say, see `hlo.matrix_flops`.
         one_turn: whether bytes are those of one turn of its loop; else of all of it.
-
-    Raises:
-        TooLarge: if the compiler finds no way to fit it into memory.
     """
-    begin = time.perf_counter()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise TooLarge(_temp_bytes(str(error), argument_bytes)) from error
-    seconds = time.perf_counter() - begin
     text, memory = compiled.as_text(), compiled.memory_analysis()
     counted = collectives(text, turns)
     return Program(
@@ -86,8 +69,25 @@ def compile_program(
         bytes=loop_bytes(text) if one_turn else hbm_bytes(text, turns),
         compiler_bytes=int(compiled.cost_analysis()["bytes accessed"]),
         collectives={kind: found for kind, found in counted.items() if found.executions},
-        compile_seconds=seconds,
     )
+
+
+def compile_program(lowered: jax.stages.Lowered, argument_bytes: int) -> jax.stages.Compiled:
+    """Compiles a lowered program.
+
+    Args:
+        lowered: of `jax.jit`.
+        argument_bytes: of what it takes, on one device.
+
+    Raises:
+        TooLarge: if the compiler finds no way to fit it into memory.
+    """
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise TooLarge(_temp_bytes(str(error), argument_bytes)) from error
 
 
 def _temp_bytes(message: str, argument_bytes: int) -> int | None:

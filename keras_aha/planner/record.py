@@ -19,7 +19,6 @@ class TrainPlan:
         collectives: kind → `{"count", "bytes"}` in a step; bytes of what a chip gives or gets, whichever is more.
         seconds_estimate: of a step, by the roofline.
         tokens_per_second_estimate: trained, on all chips.
-        compile_seconds: on this machine.
     """
 
     sequences_per_chip: float
@@ -33,7 +32,6 @@ class TrainPlan:
     collectives: dict | None = None
     seconds_estimate: float | None = None
     tokens_per_second_estimate: float | None = None
-    compile_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +47,7 @@ class DecodePlan:
         floor_bytes_per_step: every weight once and the whole cache once, which a step must read at least.
         bytes_per_step: to and from memory, as `bytes_note` says.
         bytes_per_step_compiler: by the compiler's own count.
-        flops_per_step, temp_bytes, collectives, compile_seconds: see `TrainPlan`.
+        flops_per_step, temp_bytes, collectives: see `TrainPlan`.
         seconds_per_step_estimate: by the roofline, with a full cache.
         prefill_seconds_estimate: of reading the prompts of as many rows.
         tokens_per_second_estimate: sampled, on all chips, without prefill.
@@ -70,7 +68,6 @@ class DecodePlan:
     seconds_per_step_estimate: float | None = None
     prefill_seconds_estimate: float | None = None
     tokens_per_second_estimate: float | None = None
-    compile_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +98,7 @@ class Plan:
         phases: the same of each phase.
         train, decode: see there.
         run: see `RunEstimate`; `None` where nothing is known of the device's speed.
-        compile_seconds: of all programs, on this machine.
+        compile_seconds: that tracing and compiling took, on this machine.
         notes: what the numbers rest upon.
         advice: what to change, in this order, if it does not fit.
     """

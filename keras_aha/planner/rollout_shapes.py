@@ -48,6 +48,11 @@ class RolloutShapes:
         return self.state.cache, self.prompt.cache if self.prompt else ()
 
     @property
+    def arrays(self) -> tuple:
+        """All that a decode step takes, but for numbers and the stop table."""
+        return self.weights, self.state, self.rows, self.prompt.cache if self.prompt else ()
+
+    @property
     def rows_per_part(self) -> int:
         """Rows that are decoded at a time, of one part."""
         return self.state.alive.shape[0] // self.parts

@@ -36,8 +36,12 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] |
             model.micro_batch_size = changed.training.micro_batch_size
             return Planning(changed, places, model, layouts, lambda name: tell(f"{name}, {change}"))
 
+        def fits_training(size: int) -> bool:
+            step = planning(f"training.micro_batch_size={size}")
+            return fits(step.train(step.begin_train())[1])
+
         sizes = [size for size in range(parts, rows + 1, parts) if rows % size == 0]
-        size = _largest(sizes, lambda size: fits(planning(f"training.micro_batch_size={size}").train()[1]))
+        size = _largest(sizes, fits_training)
         counts = [count for count in range(group_size, rows + 1, group_size) if count % parts == 0 or count == rows]
         count = _largest(counts, lambda count: fits(planning(f"rollouts.max_rows={count}").decode()[1]))
     return recipe.override([f"training.micro_batch_size={size}", f"rollouts.max_rows={count}"])
