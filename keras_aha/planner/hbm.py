@@ -82,7 +82,7 @@ def rollout_phases(
     beside += segment.temp_bytes + segment.output_bytes
     reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + prefill.output_bytes
     if shapes.admitted:  # prompts are read while others are being decoded, some at a time
-        reading = int(reading * shapes.admitted)
+        reading = max(reading - cache, int(reading * shapes.admitted))
     code = prefill.code_bytes + segment.code_bytes
     begun = cache if shapes.admitted else 0
     return {
@@ -90,6 +90,18 @@ def rollout_phases(
         "prefill": _parts(**held, merged_weights=kept, cache=begun, activations=reading, program=code),
         "decode": _parts(**held, merged_weights=kept, cache=cache, activations=beside, program=code),
     }
+
+
+def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:
+    """Memory of completing held-out problems, bytes by part: that of a rollout, but for keys and values.
+
+    Args:
+        decode: that phase of `rollout_phases`.
+        shapes: the evaluation's arrays.
+    """
+    cache = bytes_on_a_device(shapes.cache)
+    admitted = int(cache * shapes.admitted)  # keys and values of prompts that are read beside a full cache
+    return decode | {"cache": cache, "activations": decode["activations"] + admitted}
 
 
 def _parts(**parts: int) -> dict[str, int]:

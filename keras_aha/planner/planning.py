@@ -178,7 +178,7 @@ class Planning:
             tokens_per_second_estimate=seconds and facts["rows"] / seconds,
         )
         phases = hbm.rollout_phases(self.held, weights, shapes, prefill, segment)
-        return plan, phases | {"evaluation": phases["decode"] | {"cache": self.evaluation_cache()}}
+        return plan, phases | {"evaluation": self.evaluation_phase(phases["decode"])}
 
     def rollout_programs(self, shapes: RolloutShapes) -> tuple[Program, Program]:
         """Prefill and decode steps."""
@@ -187,12 +187,12 @@ class Planning:
         sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
         return self.compiler.prefill(shapes), self.compiler.segment(shapes, sampling, states)
 
-    def evaluation_cache(self) -> int:
-        """Bytes of keys and values while held-out problems are completed, sampled or greedy."""
-        evaluation = self.recipe.evaluation
-        max_rows = self.recipe.rollouts.max_rows or self.rows
-        caches = [self.shapes(evaluation.puzzles, samples, max_rows).cache for samples in (evaluation.samples, 1)]
-        return max(map(bytes_on_a_device, caches))
+    def evaluation_phase(self, decode: dict[str, int]) -> dict[str, int]:
+        """Memory of completing held-out problems, sampled or greedy, whichever takes more."""
+        evaluation, max_rows = self.recipe.evaluation, self.recipe.rollouts.max_rows or self.rows
+        shapes = (self.shapes(evaluation.puzzles, samples, max_rows) for samples in (evaluation.samples, 1))
+        phases = [hbm.evaluation_phase(decode, each) for each in shapes]
+        return max(phases, key=lambda parts: sum(parts.values()))
 
     def shapes(self, prompts: int, group_size: int, max_rows: int | None) -> RolloutShapes:
         """Of a call of `generate`."""

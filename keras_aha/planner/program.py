@@ -60,10 +60,12 @@ def measure(compiled: jax.stages.Compiled, turns: int = 1, one_turn: bool = Fals
     """
     text, memory = compiled.as_text(), compiled.memory_analysis()
     counted = collectives(text, turns)
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    beside = memory.peak_memory_in_bytes - memory.argument_size_in_bytes - output
     return Program(
         argument_bytes=memory.argument_size_in_bytes,
-        temp_bytes=memory.temp_size_in_bytes,
-        output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        temp_bytes=max(memory.temp_size_in_bytes, beside),  # the former can leave something out
+        output_bytes=output,
         code_bytes=memory.generated_code_size_in_bytes,
         flops=matrix_flops(text, turns),
         bytes=loop_bytes(text) if one_turn else hbm_bytes(text, turns),
