@@ -283,4 +283,4 @@ def _frozen_copy(policy):
     for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
         variable.assign(jnp.array(source.value))  # a copy, or both would be donated
     backbone.trainable = False
-    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor)
+    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor, compile=False)

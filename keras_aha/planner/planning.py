@@ -243,6 +243,8 @@ def abstract_model(recipe: Recipe, topology: Topology):
             **dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype, devices=topology.devices
         )
         policy = abstract_policy(recipe)
+        for variable in policy.variables:
+            variable._initialize_layout()  # as Keras does when it gives a variable its value; the optimizer's follow it
         with without_values():
             # The step is compiled once here: of all lengths the longest takes the most.
             model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1)
