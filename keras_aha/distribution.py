@@ -119,7 +119,8 @@ def check_batch(prompts_per_epoch: int, group_size: int, micro_batch_size: int |
         )
     sizes = [size for size in _divisors(rows) if size % parts == 0]
     if micro_batch_size is not None and micro_batch_size not in sizes:
-        nearest = sorted(sorted(sizes, key=lambda size: abs(size - micro_batch_size))[:2])
+        below = [size for size in sizes if size < micro_batch_size][-1:]
+        nearest = below + [size for size in sizes if size > micro_batch_size][:1]
         devices = f" and be a multiple of the {parts} devices that split it" if parts > 1 else ""
         raise ValueError(
             f"micro_batch_size must divide the {rows} rows of a step{devices}: choose "
@@ -193,7 +194,8 @@ def rollout_values(variables, values) -> list[jax.Array]:
 def _of_this_process(value: jax.Array) -> jax.Array:
     """The same array on the devices of this process alone, each of which keeps what it has."""
     sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
-    shards = [shard.data for shard in value.addressable_shards]
+    # Not by `addressable_shards`, which fails in JAX 0.10 on what was put on the one device that each process has.
+    shards = [value.addressable_data(i) for i in range(len(sharding.addressable_devices))]
     return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
 
 

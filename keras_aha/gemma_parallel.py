@@ -75,7 +75,7 @@ class GemmaParallel(keras.distribution.ModelParallel):
         return axes if len(axes) == rank else [None] * rank  # such as the scale of a quantized kernel
 
     def describe(self, layer) -> str:
-        """A table of a model's variables, those of its blocks together: how many, shape, how it is split, bytes a device.
+        """A table of a model's variables, one line for those of all blocks: number, shape, how split, bytes a device.
 
         Args:
             layer: a built Keras layer or model.

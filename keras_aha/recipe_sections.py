@@ -54,10 +54,8 @@ class Lora:
     """`rank` 0 trains every weight; `target` names layers of the backbone, by default all of Gemma's linears.
 
     Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732) let `alpha`
-    grow with √`rank`.
-
-    `start` is the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from; `rank`, `alpha` and
-    `target` must be the same there. The reference policy is still the preset, with adapters off.
+    grow with √`rank`. `start` is the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from,
+    with the same `rank`, `alpha` and `target`; the reference policy is still the preset.
     """
 
     rank: int = _at_least(0, default=16)
