@@ -47,7 +47,12 @@ class Compiler:
         rows = batch["advantages"].shape[0]
         turns = rows // (model.micro_batch_size or rows)
         compiling = self.thread.submit(compile_program, lowered, bytes_on_a_device((state, batch)))
-        return lambda: measure(compiling.result(), turns)
+
+        def wait() -> Program:
+            self.tell("train step, which takes the longest")
+            return measure(compiling.result(), turns)
+
+        return wait
 
     def prefill(self, shapes: RolloutShapes) -> Program:
         """`decoding.programs.prefill`."""

@@ -271,10 +271,10 @@ def _advice(recipe: Recipe, phases: dict, limit: int) -> list[str]:
     advice = []
     if "train" in over:
         advice.append("a smaller training.micro_batch_size: fewer activations at a time, the same update")
-    if over - {"train"}:
+    if over - {"train", "merge"}:
         advice.append("a smaller rollouts.max_rows: fewer completions are decoded at a time, the others wait")
-    advice.append("more devices, or weights split over them (distribution.model)")
+    advice.append('distribution.weights="split": each chip holds a share of the weights, on several chips')
+    advice.append("more chips, or larger ones")
     if recipe.model.quantization is None and recipe.lora.rank:
         advice.append('a quantized base: model.quantization="int8"')
-    advice.append("shorter completions (rollouts.max_completion_length)")
     return advice
