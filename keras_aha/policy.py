@@ -1,6 +1,5 @@
 """A recipe's policy: a preset found, loaded, quantized, and given adapters."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -69,8 +68,7 @@ def abstract_policy(recipe: Recipe) -> keras_hub.models.CausalLM:
             backbone = abstract_quantized(backbone, recipe.model.quantization)
         if recipe.lora.rank:
             _enable_lora(backbone, recipe.lora)
-        kinds = [kind for kind in vars(keras_hub.models).values() if inspect.isclass(kind)]
-        kind = next(k for k in kinds if issubclass(k, keras_hub.models.CausalLM) and k.backbone_cls is type(backbone))
+        kind = getattr(keras_hub.models, type(backbone).__name__.replace("Backbone", "CausalLM"))
         return kind(backbone=backbone, preprocessor=None, compile=False)  # compiled, it would have an optimizer
 
 

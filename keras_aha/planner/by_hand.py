@@ -31,7 +31,8 @@ class ByHand:
     bytes_note = "By arithmetic: every weight once, and all keys and values once."
     notes = (
         "Nothing was compiled, as the compiler for this GPU is not here: activations and times are by arithmetic, and "
-        "may be off by a third. A GPU's memory is three quarters of what it has, which JAX takes by default.",
+        "may be off by a third. A GPU's memory is three quarters of what it has, which JAX takes by default. Weights "
+        'are whole on each, unless distribution.weights="split" or distribution.model say otherwise.',
     )
 
     def __init__(self, recipe: Recipe):
