@@ -18,6 +18,7 @@ _HOMES = {
     "Recipe": "recipe",
     "RolloutCallback": "callbacks.rollout_callback",
     "distribute": "distribution",
+    "plan": "planner",
     "prime": "priming",
 }
 _ROOMS = ("losses", "tasks")

@@ -67,7 +67,7 @@ class Experiment:
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
         _check_prompts(self.recipe, [self.task, self.evaluation.task])
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
-        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size)
+        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
 
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:

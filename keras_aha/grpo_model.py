@@ -29,25 +29,28 @@ class GRPOModel(keras.Model):
     Only where every weight is trained, and with a KL, a copy is kept.
 
     Args:
-        policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, with a preprocessor, adapters enabled on its
-            backbone or not.
+        policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, adapters enabled on its backbone or not,
+            and with a preprocessor, without which it can be compiled but has no texts.
         micro_batch_size: rows whose activations are held at a time; it must divide the rows of a step. `None` holds
             them all. The update is the same to rounding.
+        completion_lengths: for so many lengths of completions the step is compiled, C, C / 2, C / 4, …, and a
+            micro-batch takes the shortest that holds it. 1 compiles fastest and trains slowest.
 
     Attributes:
         policy: what was passed.
         rollout: the latest `Rollout`, set by whoever makes it; callbacks read it.
     """
 
-    def __init__(self, policy, micro_batch_size: int | None = None, **kwargs):
+    def __init__(self, policy, micro_batch_size: int | None = None, completion_lengths: int = 3, **kwargs):
         super().__init__(**kwargs)
         self.policy = policy
         self.micro_batch_size = micro_batch_size
+        self.completion_lengths = completion_lengths
         self.rollout = None
         self.reference = None
         self._sampler = PolicySampler(policy)
         # Where a layer is not built, `fit` draws a batch before the first rollout exists.
-        if not policy.preprocessor.built:
+        if policy.preprocessor is not None and not policy.preprocessor.built:
             policy.preprocessor.build(None)
         for layer in self._flatten_layers():
             layer.built = True
@@ -111,7 +114,7 @@ class GRPOModel(keras.Model):
         parts = micro_batches(rollout, self.micro_batch_size)
         shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
-        gradients, sums = fold_trimmed(accumulate, zeros, parts)
+        gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
 
         tokens = jnp.maximum(jnp.sum(mask), 1.0)
         values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
@@ -225,7 +228,7 @@ class GRPOModel(keras.Model):
         parts = micro_batches(batch, micro_batch_size)
         pairs = list(zip(self.policy.variables, values, strict=True))
         with keras.StatelessScope(pairs) as scope, gathering(self.policy, scope):
-            log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts)
+            log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts, self.completion_lengths)
         return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
 
     # === Text ===
@@ -280,4 +283,4 @@ def _frozen_copy(policy):
     for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
         variable.assign(jnp.array(source.value))  # a copy, or both would be donated
     backbone.trainable = False
-    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor)
+    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor, compile=False)

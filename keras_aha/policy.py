@@ -6,7 +6,7 @@ from pathlib import Path
 from keras_aha import lora
 from keras_aha.architecture import ENCODERS, abstract_backbone, without_values
 from keras_aha.preset import find_preset, load_preset
-from keras_aha.quantization import quantize_base
+from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import RECIPE, Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
@@ -33,18 +33,13 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
             adapters to start from that are missing or others (both before weights are loaded), or an architecture
             that cannot be quantized, or not so on several devices.
     """
-    try:
-        keras.DTypePolicy(recipe.model.dtype)
-    except (ValueError, TypeError):
-        raise RecipeError(
-            f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
-        ) from None
+    _check_dtype(recipe)
     quantization = recipe.model.quantization if adapters else None
     if quantization:
-        _check_quantizable(recipe)
+        _check_quantizable(recipe, load_tokenizer(recipe).backbone_cls)
     if adapters:
         _check_start(recipe)
-    with keras.RematScope(mode="list_of_layers", layer_names=_blocks_to_compute_again(recipe)):
+    with keras.RematScope(mode="list_of_layers", layer_names=blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
     if quantization:
         quantize_base(policy.backbone, quantization)
@@ -53,6 +48,28 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         if recipe.lora.start is not None:
             lora.load_adapters(policy.backbone, _adapters_file(recipe.lora.start))
     return policy
+
+
+def abstract_policy(recipe: Recipe) -> keras_hub.models.CausalLM:
+    """The policy that `build_policy` makes, in no memory: its variables have no values, and it has no preprocessor.
+
+    Args:
+        recipe: its sections `model` and `lora` are read.
+
+    Raises:
+        RecipeError: an unknown preset, no such layers to adapt, or an architecture that cannot be quantized.
+    """
+    _check_dtype(recipe)
+    blocks = blocks_to_compute_again(recipe)
+    with keras.RematScope(mode="list_of_layers", layer_names=blocks), without_values():
+        backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
+        if recipe.model.quantization:
+            _check_quantizable(recipe, type(backbone))
+            backbone = abstract_quantized(backbone, recipe.model.quantization)
+        if recipe.lora.rank:
+            _enable_lora(backbone, recipe.lora)
+        kind = getattr(keras_hub.models, type(backbone).__name__.replace("Backbone", "CausalLM"))
+        return kind(backbone=backbone, preprocessor=None, compile=False)  # compiled, it would have an optimizer
 
 
 def check_base(recipe: Recipe) -> None:
@@ -105,14 +122,22 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
     return recipe.override(f"model.preset={json.dumps(find_preset(recipe.model.preset))}")
 
 
-def _check_quantizable(recipe: Recipe) -> None:
+def _check_dtype(recipe: Recipe) -> None:
+    try:
+        keras.DTypePolicy(recipe.model.dtype)
+    except (ValueError, TypeError):
+        raise RecipeError(
+            f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
+        ) from None
+
+
+def _check_quantizable(recipe: Recipe, backbone: type) -> None:
     devices = len(keras.distribution.list_devices())
     if recipe.model.quantization == "int4" and keras.distribution.distribution() is not None:
         raise RecipeError(
             "Kernels in 4 bits are packed into matrices, for which there is no layout on several devices: set "
             f'model.quantization="int8". Received: model.quantization="int4", {devices} devices'
         )
-    backbone = load_tokenizer(recipe).backbone_cls
     if issubclass(backbone, _KERNEL_READERS):
         raise RecipeError(
             f"keras-hub's {backbone.__name__} computes with its kernels past the scales of a quantized one: set "
@@ -155,7 +180,7 @@ def _adapters_file(start: str) -> Path:
     return path
 
 
-def _blocks_to_compute_again(recipe: Recipe) -> list[str]:
+def blocks_to_compute_again(recipe: Recipe) -> list[str]:
     """The transformer layers, whose activations a large model's backward pass computes again; none of a small one."""
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     large = backbone.count_params() >= _REMAT_FROM

@@ -18,16 +18,19 @@ A frozen base is quantized for good, by `quantize_base`, before its adapters are
 is trained and sampled as it is.
 """
 
+from keras_aha.architecture import without_values
+
 import jax
 import keras
 from keras import layers, ops
-from keras.dtype_policies import DTypePolicyMap, QuantizedDTypePolicy
+from keras.dtype_policies import DTypePolicyMap, Int4DTypePolicy, QuantizedDTypePolicy
 from keras.quantizers import Int4QuantizationConfig, Int8QuantizationConfig
 
 # The layers of a transformer that Keras quantizes; it leaves their subclasses alone, and so does this.
 _LINEARS = (layers.Dense, layers.EinsumDense)
 _EMBEDDINGS = (layers.Embedding, layers.ReversibleEmbedding)
 _QUANTIZED_LAYERS = (*_LINEARS, *_EMBEDDINGS)
+_INT4 = Int4QuantizationConfig()
 
 
 class QuantizedBackbone:
@@ -42,9 +45,8 @@ class QuantizedBackbone:
     0.0017 against 0.0005 nats a token, where bfloat16 has 0.0004), the log-probs of decoding and of one forward over
     the same tokens are up to 0.2 apart instead of 0.00004, and a decode step reads no fewer bytes.
 
-    The twin can only be called inside a `StatelessScope`, because it holds no values; while it is built it takes, for
-    a moment, the memory of one rollout's weights. A `keras.Model` may keep a `QuantizedBackbone` as an attribute: it
-    does not track the twin's variables.
+    The twin can only be called inside a `StatelessScope`, because it holds no values. A `keras.Model` may keep a
+    `QuantizedBackbone` as an attribute: it does not track the twin's variables.
 
     Args:
         backbone: a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only `Gemma3Backbone`, in
@@ -69,7 +71,9 @@ class QuantizedBackbone:
                 "The backbone is quantized already, so its weights are no plain numbers. "
                 f"Received: backbone={backbone.name}, with the quantized layer {quantized[0]}"
             )
-        self.backbone = _int8_twin(backbone)
+        self.backbone = abstract_quantized(backbone, mode, quantize_activations)
+        for variable in self.backbone.variables:
+            variable._value = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
         positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
         self._size = len(positions)
         self._kept = []  # (position, variable of the twin)
@@ -79,8 +83,6 @@ class QuantizedBackbone:
                 pairs = zip(_own_variables(layer), _own_variables(twin), strict=True)
                 self._kept += [(positions[id(variable)], copy) for variable, copy in pairs]
                 continue
-            if not quantize_activations:
-                twin.inputs_quantizer = None
             if getattr(layer, "bias", None) is not None:
                 self._kept.append((positions[id(layer.bias)], twin.bias))
             for weight, scale, axis in _quantized_weights(twin):
@@ -125,23 +127,35 @@ def quantize_base(backbone, mode: str) -> None:
         mode: "int8" or "int4".
     """
     int8 = Int8QuantizationConfig(activation_quantizer=None)
-    linear = int8 if mode == "int8" else Int4QuantizationConfig()
+    linear = int8 if mode == "int8" else _INT4
     backbone.quantize(config=int8, filters=lambda layer: type(layer) in _EMBEDDINGS)
     backbone.quantize(config=linear, filters=lambda layer: type(layer) in _LINEARS)
 
 
-def _int8_twin(backbone):
-    """A backbone of the same class and config whose layers are int8, and whose variables have a shape but no value."""
+def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
+    """What `quantize_base` makes of a backbone, as another one of the same class and config, in no memory.
+
+    Args:
+        backbone: of any size, whose values are not read.
+        mode: "int8" or "int4".
+        quantize_activations: see `QuantizedBackbone`.
+
+    Returns:
+        A backbone without adapters, whose variables have a path, a shape and a dtype, and no value.
+    """
     # As keras-hub loads a quantized preset: by a dtype policy for each layer. No float kernel is ever made.
-    policies = {
-        layer.path: QuantizedDTypePolicy("int8", layer.dtype_policy.name)
-        for layer in backbone._flatten_layers()
-        if type(layer) in _QUANTIZED_LAYERS
-    }
+    policies = {}
+    for layer in backbone._flatten_layers():
+        if type(layer) in _EMBEDDINGS or (type(layer) in _LINEARS and mode == "int8"):
+            policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
+        elif type(layer) in _LINEARS:
+            policies[layer.path] = Int4DTypePolicy(f"int4/{_INT4.block_size}", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
-    twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
-    for variable in twin.variables:
-        variable._value = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+    with without_values():
+        twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
+    for layer in twin._flatten_layers():
+        if type(layer) in _QUANTIZED_LAYERS and not quantize_activations:
+            layer.inputs_quantizer = None
     return twin
 
 

@@ -83,6 +83,17 @@ class Rollout:
         return Rollout(**changed)
 
 
+def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
+    """What `Rollout.batch` returns, with nothing in it: for whoever compiles and does not run."""
+    length = prompt_length + completion_length
+    shapes = {"token_ids": (length,), "padding_mask": (length,), "advantages": (), "temperature": ()}
+    dtypes = dict.fromkeys(("token_ids", "padding_mask"), "int32")
+    return {
+        name: np.zeros((rows, *shapes.get(name, (completion_length,))), dtypes.get(name, "float32"))
+        for name in _TRAINED_ON
+    }
+
+
 def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
     """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one micro-batch.
 

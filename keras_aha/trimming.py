@@ -6,11 +6,10 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-_LENGTHS = 3  # programs of one function: for completions of C, C / 2 and C / 4 tokens
 _SHORTEST = 32  # below which there is nothing to gain
 
 
-def fold_trimmed(function, initial, batches):
+def fold_trimmed(function, initial, batches, programs: int):
     """Folds `function` over micro-batches, each cut to the shortest of a few lengths that has all that is trained on.
 
     The shortest come first; those with nothing to train on are left out. There is a loop for each length, as branches
@@ -23,13 +22,14 @@ def fold_trimmed(function, initial, batches):
         initial: the first carry, any tree of arrays.
         batches: arrays of `Rollout.batch` as `micro_batches` splits them, `(M, …)`; `(M, B, T)` and `(M, B, C)` ones
             are cut at their end.
+        programs: how many lengths `function` is compiled for: C, C / 2, C / 4, ….
 
     Returns:
         The last carry.
     """
     mask = batches["completion_mask"] > 0
     length = mask.shape[2]
-    lengths = sorted({-(-length // 2**halving) for halving in range(_LENGTHS)})
+    lengths = sorted({-(-length // 2**halving) for halving in range(programs)})
     lengths = [n for n in lengths if n == length or n >= _SHORTEST]
     needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0), axis=(1, 2))
     order = jnp.argsort(needed)

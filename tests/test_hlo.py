@@ -54,11 +54,19 @@ ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
 
 
 def test_collectives_in_a_loop():
-    text = LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
+    text = LESS + LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
     assert collectives(text)["all-reduce"] == (1, 12, 12 * 32)
     assert collectives(text)["all-gather"] == (0, 0, 0)
 
 
+NOT_ALL = """
+%less (s: (s32[], f32[8])) -> pred[] {
+  %s = (s32[], f32[8]{0}) parameter(0)
+  %v = f32[8]{0} get-tuple-element(%s), index=1
+  %sum = f32[8]{0} all-reduce(%v), to_apply=%add
+  ROOT %lt = pred[] custom-call(%sum)
+}
+"""
 LESS = """
 %less (s: (s32[], f32[8])) -> pred[] {
   %s = (s32[], f32[8]{0}) parameter(0)
@@ -74,7 +82,8 @@ def test_a_loop_whose_condition_has_the_number_of_trips():
 
 
 def test_loops_that_run_as_often_as_data_say_take_turns():
-    assert collectives(LOOP.replace("TRIPS", ""), turns=5)["all-reduce"] == (1, 5, 5 * 32)
+    text = NOT_ALL + LOOP.replace("TRIPS", "")
+    assert collectives(text, turns=5)["all-reduce"] == (2, 10, 10 * 32)  # those of the condition too
 
     def step(i, x):
         once = jax.lax.fori_loop(0, i, lambda _, x: jnp.tanh(x @ x), x)

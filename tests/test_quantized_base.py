@@ -7,13 +7,14 @@ import json
 import re
 import warnings
 
+from keras_aha.architecture import without_values
 from keras_aha.decoding import generate_with_cache, row_keys
 from keras_aha.experiment import Experiment, load_trained
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss
 from keras_aha.policy import build_policy
-from keras_aha.quantization import quantize_base
+from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
 from keras_aha.rollout import Rollout
@@ -335,3 +336,23 @@ def test_gemma_4_is_refused_before_its_weights_are_loaded(recipe, tmp_path):
     (tmp_path / "model.weights.h5").unlink()
     with pytest.raises(RecipeError, match="keras-hub's Gemma4Backbone computes with its kernels past the scales"):
         build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_without_values_the_variables_are_the_same(make_policy, mode):
+    backbone = make_policy("gemma_2").backbone
+    twin = abstract_quantized(backbone, mode)
+    quantize_base(backbone, mode)
+    for layer in (backbone, twin):
+        with without_values():
+            layer.enable_lora(2, target_layer_names=["query", "ffw_linear"])
+
+    def facts(layer):
+        return {
+            variable.path: (tuple(variable.shape), variable.dtype, variable.trainable) for variable in layer.variables
+        }
+
+    assert facts(twin) == facts(backbone)
+    for own, other in zip(twin._flatten_layers(False), backbone._flatten_layers(False), strict=True):
+        assert own.quantization_mode == other.quantization_mode
+        assert getattr(own, "inputs_quantizer", None) is getattr(other, "inputs_quantizer", None) is None

@@ -20,7 +20,7 @@ def make_batches(*needed, length=LENGTH):
     }
 
 
-def fold(batches):
+def fold(batches, programs=3):
     """By micro-batch what is trained on, summed; and in which order and how long they were."""
     seen = []
 
@@ -36,7 +36,7 @@ def fold(batches):
         }
 
     zeros = {"sums": jnp.zeros(len(batches["token_ids"])), "last": jnp.zeros(4)}
-    carry = jax.jit(lambda batches: fold_trimmed(function, zeros, batches))(batches)
+    carry = jax.jit(lambda batches: fold_trimmed(function, zeros, batches, programs))(batches)
     jax.effects_barrier()
     return carry, seen
 
@@ -63,6 +63,15 @@ def test_short_completions_have_one_length():
     assert fold(make_batches(3, 40, length=40))[1] == [(0, 40), (1, 40)]
 
 
+@pytest.mark.parametrize("needed, kept", [((7,), [(0, 128)]), ((100, 0, 3), [(2, 128), (0, 128)])])
+def test_of_one_program_nothing_is_cut(needed, kept):
+    batches = make_batches(*needed)
+    carry, seen = fold(batches, programs=1)
+    assert seen == kept
+    mask = batches["completion_mask"]
+    np.testing.assert_array_equal(carry["sums"], np.sum(mask * batches["token_ids"][..., PROMPT:], axis=(1, 2)))
+
+
 @pytest.mark.parametrize("needed", ((LENGTH,), (LENGTH, 30)))
 def test_only_one_length_is_computed(needed):
     """Also of one micro-batch, whose number XLA knows."""
@@ -72,5 +81,5 @@ def test_only_one_length_is_computed(needed):
         x = batch["completion_mask"]
         return total + jnp.sum((x.T @ x) * batch["advantages"][0])
 
-    compiled = jax.jit(lambda batches: fold_trimmed(product, 0.0, batches)).lower(batches).compile()
+    compiled = jax.jit(lambda batches: fold_trimmed(product, 0.0, batches, 3)).lower(batches).compile()
     assert matrix_flops(compiled.as_text(), turns=1) == 2 * 4 * LENGTH**2

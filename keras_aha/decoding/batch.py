@@ -21,11 +21,14 @@ class Batch:
     Where the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
 
     Args:
+        placement: of the rows; `None` is that of the weights.
         prompts: `(token_ids, starts)`, `(P, L)` and `(P,)` int32: left-padded, and the column of each first token.
         decoder, weights, keys, group_size, max_completion_length, max_rows, cache_dtype: see `generate`.
     """
 
-    def __init__(self, decoder, weights, prompts, keys, group_size, max_completion_length, max_rows, cache_dtype):
+    def __init__(
+        self, decoder, weights, prompts, keys, group_size, max_completion_length, max_rows, cache_dtype, placement=None
+    ):
         self.decoder, self.weights, self.keys = decoder, weights, keys
         self.prompt_ids, self.prompt_starts = prompts
         self.group_size, self.max_completion_length = group_size, max_completion_length
@@ -34,7 +37,7 @@ class Batch:
         count, self.prompt_length = self.prompt_ids.shape
         rows = count * group_size
 
-        self.placement = Placement(weights)
+        self.placement = placement or Placement(weights)
         parts = self.placement.parts
         self.read = min(count, max(1, (max_rows or rows) // group_size))  # prompts; the others wait for free places
         self.read = -(-self.read // parts) * parts

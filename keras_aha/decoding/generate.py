@@ -66,7 +66,7 @@ def generate(
         return no_completions(max_completion_length, sampling.entropy)
     prompts = np.asarray(token_ids, "int32"), _starts(np.asarray(padding_mask))
     placement = Placement(weights)
-    shares = _shares(len(token_ids), group_size, placement.parts)
+    shares = shares_of_a_group(len(token_ids), group_size, placement.parts)
     prompts = [np.repeat(x, shares, axis=0) for x in prompts]
     group_size //= shares
     new_batch = functools.partial(
@@ -85,7 +85,7 @@ def generate(
     return batch.completions(sampling.entropy)
 
 
-def _shares(prompts: int, group_size: int, parts: int) -> int:
+def shares_of_a_group(prompts: int, group_size: int, parts: int) -> int:
     """Into how many shares, each with a prompt of its own, to split a group, so that all parts have as many prompts."""
     shares = parts // math.gcd(prompts, parts)
     return shares if group_size % shares == 0 else 1

@@ -39,7 +39,8 @@ def collectives(text: str, turns: int = 1) -> dict[str, Collectives]:
                 moved[kind] += _bytes(x, computations[name])
             runs = trips(x, computations)
             runs = turns if runs is None else runs
-            for called in [*x.called, *x.branches]:
+            conditions = [x.condition] if x.op == "while" else []
+            for called in [*x.called, *x.branches, *conditions]:
                 inside = count(called)
                 instructions.update(inside[0])
                 executions.update({kind: n * runs for kind, n in inside[1].items()})

@@ -35,8 +35,13 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """The computations that it runs, a conditional's branches apart."""
+        """The computations that it runs, but for a loop's condition and the branches of a conditional."""
         return _CALLED.findall(self.line)
+
+    @property
+    def condition(self) -> str:
+        """The computation that ends a loop."""
+        return re.search(r"\bcondition=(%[\w.\-]+)", self.line)[1]
 
     @property
     def branches(self) -> list[str]:
@@ -67,7 +72,7 @@ def trips(x: Instruction, computations) -> int | None:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', x.line)
     if known:
         return int(known[1])
-    condition = computations.get(re.search(r"condition=(%[\w.\-]+)", x.line)[1], {})
+    condition = computations[x.condition]
     compared = [y for y in condition.values() if y.root and y.op == "compare" and "direction=LT" in y.line]
     limits = [condition[name] for y in compared for name in y.operands if condition[name].op == "constant"]
     return int(limits[0].arguments.strip("()")) if len(limits) == 1 else None

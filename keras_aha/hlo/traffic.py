@@ -32,7 +32,7 @@ def loop_bytes(text: str) -> int:
         ValueError: if there is none.
     """
     computations, entry = parse(text)
-    loops = [name for x in computations[entry].values() if x.op == "while" for name in x.called]
+    loops = [x.called[0] for x in computations[entry].values() if x.op == "while"]
     if not loops:
         raise ValueError(f"The program has no loop. Received: text={text[:80]!r}…")
     return max(_total(computations, name) for name in loops)

@@ -1,0 +1,77 @@
+"""`Compiler`: the programs of a run, compiled."""
+
+import concurrent.futures
+from collections.abc import Callable
+
+from keras_aha.decoding import Sampling, programs
+from keras_aha.decoding.programs import Settings
+from keras_aha.planner.layouts import bytes_on_a_device
+from keras_aha.planner.program import Program, compile_program, measure
+from keras_aha.planner.rollout_shapes import RolloutShapes
+
+import jax
+import numpy as np
+
+
+class Compiler:
+    """Compiles the very functions that `fit` runs, for the devices that their arguments lie on.
+
+    Args:
+        tell: called with the name of each program, before it is compiled.
+
+    Attributes:
+        bytes_note, notes: what its numbers rest upon.
+    """
+
+    bytes_note = (
+        "Read from the compiled program: what moves to and from memory in one turn of its loop. The compiler's own "
+        "count also counts what lies in a TPU's scratchpad memory, where a prefetched weight counts up to three times."
+    )
+    notes = ()
+
+    def __init__(self, tell: Callable[[str], None]):
+        self.tell = tell
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
+
+    def train_step(self, model, state, batch) -> Callable[[], Program]:
+        """Begins with `GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does.
+
+        It takes the longest, and the compiler uses one core: the others can be compiled at the same time.
+
+        Returns:
+            A function that waits for the program.
+        """
+        self.tell("train step")
+        shardings = None, jax.tree.map(lambda x: x.sharding, state)
+        lowered = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(state, batch)
+        rows = batch["advantages"].shape[0]
+        turns = rows // (model.micro_batch_size or rows)
+        compiling = self.thread.submit(compile_program, lowered, bytes_on_a_device((state, batch)))
+
+        def wait() -> Program:
+            self.tell("train step, which takes the longest")
+            return measure(compiling.result(), turns)
+
+        return wait
+
+    def prefill(self, shapes: RolloutShapes) -> Program:
+        """`decoding.programs.prefill`."""
+        self.tell("prefill")
+        arguments = shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0)
+        lowered = programs.prefill.lower(*arguments, **shapes.prefill_settings)
+        return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
+
+    def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
+        """`decoding.programs.segment`, its bytes those of one step.
+
+        Args:
+            shapes: what it takes.
+            sampling: see there.
+            states: rows of the stop table.
+        """
+        self.tell("decode steps")
+        table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
+        settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
+        arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
+        lowered = programs.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
+        return measure(compile_program(lowered, bytes_on_a_device(shapes.arrays)), one_turn=True)

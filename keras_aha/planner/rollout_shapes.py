@@ -1,0 +1,139 @@
+"""What a rollout's programs take, of shapes alone: those of the `Batch` that really decodes."""
+
+import dataclasses
+
+from keras_aha.decoding import Decoder, decoder_for, row_keys
+from keras_aha.decoding.batch import Batch
+from keras_aha.decoding.decoder import Prompt
+from keras_aha.decoding.generate import shares_of_a_group
+from keras_aha.decoding.placement import Placement
+from keras_aha.decoding.programs import Rows, State
+from keras_aha.planner.layouts import Layouts
+from keras_aha.quantization import abstract_quantized
+
+import jax
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutShapes:
+    """The largest arrays of a rollout, as shapes with shardings.
+
+    Attributes:
+        decoder: of the backbone that decodes.
+        weights: values of its variables.
+        state, rows, prompt: of `decoding.programs.segment`, with caches of full length.
+        prompts: `(token_ids, starts)` of `decoding.programs.prefill`, those that are read together.
+        prefill_settings: its static arguments.
+        parts: into which rows are split.
+        cache_length: tokens that each row has room for, its prompt included.
+        admitted: of the prompts read first, the share that is read later at a time, beside a full cache; 0 where none
+            waits.
+    """
+
+    decoder: Decoder
+    weights: list
+    state: State
+    rows: Rows
+    prompt: Prompt | None
+    prompts: tuple
+    prefill_settings: dict
+    parts: int
+    cache_length: int
+    admitted: float
+
+    @property
+    def cache(self) -> tuple:
+        """All keys and values."""
+        return self.state.cache, self.prompt.cache if self.prompt else ()
+
+    @property
+    def arrays(self) -> tuple:
+        """All that a decode step takes, but for numbers and the stop table."""
+        return self.weights, self.state, self.rows, self.prompt.cache if self.prompt else ()
+
+    @property
+    def rows_per_part(self) -> int:
+        """Rows that are decoded at a time, of one part."""
+        return self.state.alive.shape[0] // self.parts
+
+
+def rollout_shapes(
+    backbone,
+    layouts: Layouts,
+    *,
+    prompts: int,
+    prompt_length: int,
+    group_size: int,
+    max_completion_length: int,
+    max_rows: int | None = None,
+    quantization: str | None = None,
+) -> RolloutShapes:
+    """The shapes of a call of `PolicySampler.generate`, for the bucket that takes the most memory.
+
+    Args:
+        backbone: of the policy; no values are read.
+        layouts: of its variables.
+        prompts, prompt_length: P and L.
+        group_size, max_completion_length, max_rows, quantization: see `PolicySampler.generate`.
+
+    Raises:
+        ValueError: an architecture that has no decoder of its own.
+    """
+    if quantization is not None:
+        backbone = abstract_quantized(backbone, quantization)
+    decoder = decoder_for(backbone)
+    if decoder is None:
+        raise ValueError(
+            f"Rollouts can be planned for Gemma's architectures only. Received: backbone={type(backbone).__name__}"
+        )
+    weights = [layouts.rollout(variable) for variable in backbone.variables]
+    placement = Placement(weights)
+    shares = shares_of_a_group(prompts, group_size, placement.parts)
+    prompts, group_size = prompts * shares, group_size // shares
+    batches = []
+
+    def begin(weights):
+        prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
+        keys = row_keys(0, 0, np.arange(prompts * group_size))
+        limits = group_size, max_completion_length, max_rows, None
+        first, largest = (
+            Batch(decoder, weights, (prompt_ids, starts), keys, *limits, placement=placement) for _ in range(2)
+        )
+        if max(first.buckets) != first.bucket:
+            largest.move_to(max(first.buckets))
+        batches.extend((first, largest))
+        return largest.state, largest.rows, largest.prompt
+
+    shapes, rows, prompt = jax.eval_shape(begin, weights)
+    first, largest = batches
+    read = first.bucket.rows // group_size
+
+    def of_rows(array):
+        return layouts.on_mesh(placement.mesh, array, "batch")
+
+    def of_cache(ring):
+        axes = placement.of_cache(ring.shape[1]).spec if placement.mesh else ()
+        return layouts.on_mesh(placement.mesh, ring, *axes)
+
+    index, cache = layouts.on_mesh(placement.mesh, shapes.index), jax.tree.map(of_cache, shapes.cache)
+    state = jax.tree.map(of_rows, shapes._replace(index=None, cache=None))._replace(index=index, cache=cache)
+    shared = prompt is not None
+    if shared:
+        prompt = Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length)
+    return RolloutShapes(
+        decoder,
+        weights,
+        state,
+        jax.tree.map(of_rows, rows),
+        prompt,
+        tuple(of_rows(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
+        dict(
+            group_size=1 if shared else group_size,
+            slots=prompt_length + (0 if shared else first.bucket.new_tokens),
+            dtype=first.cache_dtype,
+        ),
+        placement.parts,
+        prompt_length + largest.bucket.new_tokens,
+        first.admitted / read if first.queued else 0.0,
+    )

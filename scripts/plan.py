@@ -1,0 +1,89 @@
+"""Says what of a recipe fits on a TPU, a GPU or this machine, how fast it can be, and what it costs, before it is run.
+
+Programs are compiled and none is run: no accelerator is needed, no weights, and nothing is downloaded for Gemma.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import _cli
+
+
+def parse(argv):
+    parser = _cli.new_parser(__doc__)
+    parser.add_argument(
+        "--preset",
+        default="gemma2_2b_en",
+        help="a recipe in presets/, or the path of a TOML file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--topology",
+        default="v5e-8",
+        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); t4x2 for GPUs, by "
+        "arithmetic; cpu:8 for parts of this CPU; local for the accelerators that are here (default: %(default)s)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file too")
+    parser.add_argument(
+        "--price-per-chip-hour", type=float, metavar="PRICE", help="to say what an epoch and a run cost"
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="find the largest micro-batch and the most rows decoded at a time that fit; compiles several times",
+    )
+    parser.add_argument("--explain", action="store_true", help="say it in plain words too")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    choose_platform(args.topology)
+    with _cli.errors_in_a_sentence():
+        _cli.check_new_file(args.json, "--json")
+        if args.price_per_chip_hour is not None and not args.price_per_chip_hour >= 0:
+            raise ValueError(f"A price is 0 or more. Received: --price-per-chip-hour {args.price_per_chip_hour}")
+        recipe = _cli.load_recipe(args.preset, args.set)
+        with _cli.quiet():
+            from keras_aha import planner
+
+            planner.find_topology(args.topology)  # libtpu logs a good deal as it is loaded
+        progress = Progress()
+        if args.search:
+            recipe = planner.search(recipe, args.topology, on_program=progress)
+            print(f"largest: --set training.micro_batch_size={recipe.training.micro_batch_size}", end=" ")
+            print(f"--set rollouts.max_rows={recipe.rollouts.max_rows}", flush=True)
+        plan = planner.plan(recipe, args.topology, price_per_chip_hour=args.price_per_chip_hour, on_program=progress)
+    progress("done")
+    if args.json:
+        args.json.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
+    print(planner.in_a_table(plan))
+    if args.explain:
+        print("", planner.in_plain_words(plan), sep="\n")
+    return 0
+
+
+def choose_platform(topology: str) -> None:
+    """Before JAX is imported: the CPU compiles, and has as many devices as are asked for."""
+    if topology != "local":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if count := re.fullmatch(r"(?:cpu:|[a-z]+\d+x)(\d+)", topology):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count[1]}"
+
+
+class Progress:
+    """Tells which program is being compiled, and since when, on stderr."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def __call__(self, name: str) -> None:
+        print(f"{time.perf_counter() - self.start:5.0f} s  {name}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    _cli.start(main)
