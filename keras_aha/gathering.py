@@ -10,7 +10,7 @@ from keras import layers
 
 
 @contextlib.contextmanager
-def gathering(model, scope: keras.StatelessScope):
+def gathering(model, scope: keras.StatelessScope, micro_batch):
     """Gathers each linear layer's weights from the devices of "batch" when it is called, and then lets go of them.
 
     This is fully sharded data parallelism (FSDP, arXiv:2304.11277). Left to itself, XLA moves activations between
@@ -21,16 +21,18 @@ def gathering(model, scope: keras.StatelessScope):
     Args:
         model: a Keras layer or model, to be traced in the block.
         scope: the `keras.StatelessScope` that holds the values of its variables.
+        micro_batch: arrays that differ from one micro-batch to the next. Gathering is made to depend on them, or XLA
+            would gather all weights once, before the loop over micro-batches.
 
     Yields:
         `model`.
     """
     for embedding in _of_kind(model, (layers.Embedding, layers.ReversibleEmbedding)):
-        _gather(_split_variables(embedding), scope)
+        _gather(_split_variables(embedding), scope)  # before that loop, which does no harm
     linears = [layer for layer in _of_kind(model, (layers.Dense, layers.EinsumDense)) if _split_variables(layer)]
     before = [vars(layer).get("call") for layer in linears]  # there may be a call of `linear_gradients`
     for layer in linears:
-        layer.call = functools.partial(_call_gathered, layer.call, _split_variables(layer), scope)
+        layer.call = functools.partial(_call_gathered, layer.call, _split_variables(layer), scope, micro_batch)
     try:
         yield model
     finally:
@@ -38,6 +40,14 @@ def gathering(model, scope: keras.StatelessScope):
             del layer.call
             if call is not None:
                 layer.call = call
+
+
+def as_split(variables, values) -> list:
+    """Values, such as gradients, laid out as their variables are; for use inside a jit."""
+    return [
+        value if variable._layout is None else jax.lax.with_sharding_constraint(value, variable._layout.backend_layout)
+        for variable, value in zip(variables, values, strict=True)
+    ]
 
 
 def _of_kind(model, kinds):
@@ -48,8 +58,8 @@ def _split_variables(layer):
     return [variable for variable in layer.variables if variable._layout and "batch" in variable._layout.axes]
 
 
-def _call_gathered(call, variables, scope, *args, **kwargs):
-    before = _gather(variables, scope)
+def _call_gathered(call, variables, scope, micro_batch, *args, **kwargs):
+    before = _gather(variables, scope, micro_batch)
     try:
         return call(*args, **kwargs)
     finally:
@@ -57,12 +67,13 @@ def _call_gathered(call, variables, scope, *args, **kwargs):
             scope.add_update(pair)
 
 
-def _gather(variables, scope):
+def _gather(variables, scope, after=()):
     """Makes variables whole in `scope`; returns `(variable, value)` pairs of what was there."""
     before = [(variable, scope.get_current_value(variable)) for variable in variables]
     for variable, value in before:
         layout = variable._layout.backend_layout
         axes = [None if axis == "batch" else axis for axis in variable._layout.axes]
+        value, _ = jax.lax.optimization_barrier((value, after))
         whole = jax.lax.with_sharding_constraint(value, NamedSharding(layout.mesh, PartitionSpec(*axes)))
         scope.add_update((variable, whole))
     return before

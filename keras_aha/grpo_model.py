@@ -5,7 +5,7 @@ import functools
 from keras_aha import lora, processes
 from keras_aha.decoding import Completions
 from keras_aha.distribution import batch_parts, global_rows, local_rows, split_rows
-from keras_aha.gathering import gathering
+from keras_aha.gathering import as_split, gathering
 from keras_aha.linear_gradients import linear_gradients
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
@@ -106,14 +106,16 @@ class GRPOModel(keras.Model):
         rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
 
         def gradient(micro_batch):
-            return jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
+            gradients, sums = jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
+            return as_split(self.trainable_variables, gradients), sums
 
         def accumulate(total, _, micro_batch):
             return jax.tree.map(jnp.add, total, gradient(micro_batch))
 
         parts = micro_batches(rollout, self.micro_batch_size)
         shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
+        gradients, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
+        zeros = as_split(self.trainable_variables, gradients), sums
         gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
 
         tokens = jnp.maximum(jnp.sum(mask), 1.0)
@@ -132,9 +134,9 @@ class GRPOModel(keras.Model):
         ref_log_probs, reference = None, self.policy if self.reference is None else self.reference
         with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))) as scope:
             if self.grpo_loss.kl_coef:
-                with lora.adapters_off(self.policy), gathering(reference, scope):
+                with lora.adapters_off(self.policy), gathering(reference, scope, batch["temperature"]):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
-            with linear_gradients(self.policy), gathering(self.policy, scope):
+            with linear_gradients(self.policy), gathering(self.policy, scope, batch["temperature"]):
                 log_probs, entropy = self._log_probs(
                     self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
                 )
@@ -222,12 +224,13 @@ class GRPOModel(keras.Model):
     def _teacher_forced(self, micro_batch_size, values, batch):
         def write(log_probs, i, micro_batch):
             mask = micro_batch["completion_mask"] > 0
-            own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
+            with gathering(self.policy, scope, micro_batch["temperature"]):
+                own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
             return log_probs.at[i, :, : mask.shape[1]].set(own)
 
         parts = micro_batches(batch, micro_batch_size)
         pairs = list(zip(self.policy.variables, values, strict=True))
-        with keras.StatelessScope(pairs) as scope, gathering(self.policy, scope):
+        with keras.StatelessScope(pairs) as scope:
             log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts, self.completion_lengths)
         return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
 
