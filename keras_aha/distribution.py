@@ -70,22 +70,22 @@ def distribute(
         return None
 
     _check_mesh(batch, model, len(devices))
-    local = sum(device.process_index == devices[0].process_index for device in devices)
+    local = [device for device in devices if device.process_index == jax.process_index()]
     size, heads, memory = 0, None, math.inf
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
         size, heads = _bytes_of(backbone), backbone.num_query_heads
-        memory = _SHARE * _memory(devices[0])
+        memory = _SHARE * _memory(local[0])
     split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
     if rollout_model is None:
         rest = memory - size / (len(devices) if split else model)
-        choices = [n for n in range(1, local + 1) if local % n == 0 and (heads or n) % n == 0]
+        choices = [n for n in _divisors(len(local)) if (heads or n) % n == 0]
         # More than the least, as what is left is for keys and values.
         rollout_model = next((n for n in choices if size / n <= rest * (1 if n == 1 else 2 / 3)), choices[-1])
-    elif local % rollout_model:
+    elif len(local) % rollout_model:
         raise ValueError(
-            f"`rollout_model` must divide the devices of a process, which are {local}: choose "
-            f"{' or '.join(map(str, _divisors(local)))}. Received: rollout_model={rollout_model}"
+            f"`rollout_model` must divide the devices of a process, which are {len(local)}: choose "
+            f"{' or '.join(map(str, _divisors(len(local))))}. Received: rollout_model={rollout_model}"
         )
     rollouts = GemmaParallel(_mesh(devices, rollout_model))
     distribution = GemmaParallel(_mesh(devices, model), split_weights=split, rollouts=rollouts)

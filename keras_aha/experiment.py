@@ -56,17 +56,17 @@ class Experiment:
 
     def __init__(self, recipe: Recipe):
         training, rollouts = recipe.training, recipe.rollouts
-        keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.task = build_task(recipe, training.seed)
         self.evaluation = build_evaluation(recipe)
-        optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)
         loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
         check_base(recipe)
         self.recipe = _with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
         check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
+        optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
         _check_prompts(self.recipe, [self.task, self.evaluation.task])
+        keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
 

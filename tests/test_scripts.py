@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,47 @@ def test_two_runs_of_one_seed_are_equal(runs):
     assert (runs / "first" / "completions.jsonl").read_text() == (runs / "second" / "completions.jsonl").read_text()
     summaries = [json.loads((runs / name / "summary.json").read_text()) for name in ("first", "second")]
     assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(runs, small, tmp_path):
+    """Each with a device of its own; the first one prints and writes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
+    command = [sys.executable, SCRIPTS / "fit.py", *flags, "--coordinator", address, "--num-processes", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    children = [
+        subprocess.Popen(
+            [*map(str, command), "--process-id", str(i)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    outputs = [child.communicate(timeout=500) for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    assert "held-out accuracy after" in outputs[0][0] and "2 batch × 1 model" in outputs[0][0]
+    assert outputs[1][0] == ""
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
+    found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
+    same = [name for name in expected if "seconds" not in name]
+    pd.testing.assert_frame_equal(found[same], expected[same], check_exact=False, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--num-processes", "2"], "need --coordinator, --num-processes, --process-id, all three"),
+        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "is below --num-processes"),
+        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0"),
+    ],
+)
+def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd):
+    assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
 
 
 def test_tensorboard_finds_the_curves(runs):
