@@ -128,15 +128,12 @@ class Optimizer:
 
 @_section
 class Training:
-    """`micro_batch_size` in completions; None takes a step's completions all at once.
-
-    The step is compiled for `completion_lengths` lengths; 1 compiles fastest.
-    """
+    """`micro_batch_size` in completions; None takes a step's completions all at once."""
 
     epochs: int = _at_least(1, default=100)
     seed: int = _at_least(0, default=0)
     micro_batch_size: int | None = _at_least(1, default=None)
-    completion_lengths: int = _at_least(1, default=3)
+    completion_lengths: int = _at_least(1, default=3)  # that the step is compiled for; 1 compiles fastest
 
 
 @_section

@@ -70,6 +70,8 @@ def choose_platform(topology: str) -> None:
     """Before JAX is imported: the CPU compiles, and has as many devices as are asked for."""
     if topology != "local":
         os.environ["JAX_PLATFORMS"] = "cpu"
+    if not topology.startswith(("local", "cpu")):
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program for devices elsewhere cannot be read back
     if count := re.fullmatch(r"(?:cpu:|[a-z]+\d+x)(\d+)", topology):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count[1]}"

@@ -1,6 +1,7 @@
 """Plans against what runs really hold, on virtual CPU devices of a child process, and against numbers by hand."""
 
 import dataclasses
+import importlib
 import json
 import os
 import subprocess
@@ -262,6 +263,49 @@ def test_a_micro_batch_that_devices_cannot_share(small):
         plan(small("training.micro_batch_size=15"), "cpu:1")
     with pytest.raises(RecipeError, match="model.preset"):
         plan(small("model.preset=gemma9"), "cpu:1")
+
+
+# === The script ===
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`main` of `scripts/plan.py`, whose settings of the environment do not outlive the test."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    for name in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return importlib.import_module("plan").main
+
+
+def test_the_script_prints_a_table_and_writes_json(script, tmp_path, capfd):
+    file = tmp_path / "plan.json"
+    argv = ["--preset", "countdown_tiny", "--topology", "t4", "--json", str(file), "--price-per-chip-hour", "0.4"]
+    assert script([*argv, "--explain"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("countdown_tiny on t4: fits, ")
+    assert "Training countdown_tiny repeats one thing" in out
+    written = json.loads(file.read_text())
+    keys = "preset topology chips fits hbm_bytes_per_chip hbm_limit_bytes parts train decode compile_seconds"
+    assert set(keys.split()) <= written.keys()
+    assert written["run"]["run_price"] > 0
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--topology", "v9"], "No topology has that name"),
+        (["--preset", "gemma9"], "No recipe is called 'gemma9'"),
+        (["--topology", "t4", "--set", "model.preset=gemma9"], "No preset has that name"),
+        (["--topology", "t4", "--set", "training.micro_batch_size=7"], "micro_batch_size must divide"),
+        (["--price-per-chip-hour=-1"], "A price is 0 or more"),
+    ],
+)
+def test_the_script_refuses_in_a_sentence(script, flags, words, capfd):
+    with pytest.raises(SystemExit) as exit:
+        script(flags)
+    assert exit.value.code == 2
+    out, err = capfd.readouterr()
+    assert words in err.splitlines()[-1] and "Traceback" not in err and not out
 
 
 @pytest.mark.slow

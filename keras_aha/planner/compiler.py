@@ -25,7 +25,8 @@ class Compiler:
 
     bytes_note = (
         "Read from the compiled program: what moves to and from memory in one turn of its loop. The compiler's own "
-        "count also counts what lies in a TPU's scratchpad memory, where a prefetched weight counts up to three times."
+        "count also counts what lies in a TPU's scratchpad memory, where a prefetched weight counts up to three times. "
+        "Less than the floor means that some of it stays in scratchpad memory from step to step."
     )
     notes = ()
 

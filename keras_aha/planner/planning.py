@@ -273,8 +273,10 @@ def _advice(recipe: Recipe, phases: dict, limit: int) -> list[str]:
         advice.append("a smaller training.micro_batch_size: fewer activations at a time, the same update")
     if over - {"train", "merge"}:
         advice.append("a smaller rollouts.max_rows: fewer completions are decoded at a time, the others wait")
-    advice.append('distribution.weights="split": each chip holds a share of the weights, on several chips')
+    heavy = max(parts["weights"] + parts["merged_weights"] for parts in phases.values()) > limit / 10
+    if heavy:
+        advice.append('distribution.weights="split": each chip holds a share of the weights, on several chips')
     advice.append("more chips, or larger ones")
-    if recipe.model.quantization is None and recipe.lora.rank:
+    if heavy and recipe.model.quantization is None and recipe.lora.rank:
         advice.append('a quantized base: model.quantization="int8"')
     return advice

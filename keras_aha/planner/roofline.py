@@ -8,7 +8,8 @@ from keras_aha.recipe import Recipe
 NOTE = (
     "Times are estimates by the roofline, and so the least they can be: the longer one of operations / peak and of "
     "bytes / memory bandwidth, and then bytes of collectives / interconnect bandwidth. Compiling, the host and scoring "
-    "come on top. All completions are taken to have full length, and all prompts the recipe's longest."
+    "come on top, which for a tiny model is nearly all of it. All completions are taken to have full length, and all "
+    "prompts the recipe's longest."
 )
 
 
