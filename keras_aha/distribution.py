@@ -194,8 +194,10 @@ def rollout_values(variables, values) -> list[jax.Array]:
 def _of_this_process(value: jax.Array) -> jax.Array:
     """The same array on the devices of this process alone, each of which keeps what it has."""
     sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
-    # Not by `addressable_shards`, which fails in JAX 0.10 on what was put on the one device that each process has.
-    shards = [value.addressable_data(i) for i in range(len(sharding.addressable_devices))]
+    if len(sharding.addressable_devices) == 1:  # where in JAX 0.10 `addressable_shards` fails on what was put there
+        shards = [value.addressable_data(0)]
+    else:
+        shards = [shard.data for shard in value.addressable_shards]
     return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
 
 
