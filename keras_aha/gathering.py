@@ -21,8 +21,8 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
     Args:
         model: a Keras layer or model, to be traced in the block.
         scope: the `keras.StatelessScope` that holds the values of its variables.
-        micro_batch: arrays that differ from one micro-batch to the next. Gathering is made to depend on them, or XLA
-            would gather all weights once, before the loop over micro-batches.
+        micro_batch: an array that differs from one micro-batch to the next. Weights are made to depend on it, or XLA
+            would gather all of them once, before the loop over micro-batches.
 
     Yields:
         `model`.
@@ -30,9 +30,13 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
     for embedding in _of_kind(model, (layers.Embedding, layers.ReversibleEmbedding)):
         _gather(_split_variables(embedding), scope)  # before that loop, which does no harm
     linears = [layer for layer in _of_kind(model, (layers.Dense, layers.EinsumDense)) if _split_variables(layer)]
+    split = [variable for layer in linears for variable in _split_variables(layer)]
+    values, _ = jax.lax.optimization_barrier(([scope.get_current_value(variable) for variable in split], micro_batch))
+    for pair in zip(split, values, strict=True):
+        scope.add_update(pair)
     before = [vars(layer).get("call") for layer in linears]  # there may be a call of `linear_gradients`
     for layer in linears:
-        layer.call = functools.partial(_call_gathered, layer.call, _split_variables(layer), scope, micro_batch)
+        layer.call = functools.partial(_call_gathered, layer.call, _split_variables(layer), scope)
     try:
         yield model
     finally:
@@ -58,8 +62,8 @@ def _split_variables(layer):
     return [variable for variable in layer.variables if variable._layout and "batch" in variable._layout.axes]
 
 
-def _call_gathered(call, variables, scope, micro_batch, *args, **kwargs):
-    before = _gather(variables, scope, micro_batch)
+def _call_gathered(call, variables, scope, *args, **kwargs):
+    before = _gather(variables, scope)
     try:
         return call(*args, **kwargs)
     finally:
@@ -67,13 +71,12 @@ def _call_gathered(call, variables, scope, micro_batch, *args, **kwargs):
             scope.add_update(pair)
 
 
-def _gather(variables, scope, after=()):
+def _gather(variables, scope):
     """Makes variables whole in `scope`; returns `(variable, value)` pairs of what was there."""
     before = [(variable, scope.get_current_value(variable)) for variable in variables]
     for variable, value in before:
         layout = variable._layout.backend_layout
         axes = [None if axis == "batch" else axis for axis in variable._layout.axes]
-        value, _ = jax.lax.optimization_barrier((value, after))
         whole = jax.lax.with_sharding_constraint(value, NamedSharding(layout.mesh, PartitionSpec(*axes)))
         scope.add_update((variable, whole))
     return before

@@ -154,10 +154,10 @@ def test_shared_prompts_and_smaller_batches_change_nothing(policy, decoder, prom
     seen = []
     segment = programs.segment
 
-    def spy(*arguments):
+    def spy(*arguments, parts):
         state, prompt = arguments[3], arguments[5]
         seen.append((len(state.alive), prompt is not None))
-        return segment(*arguments)
+        return segment(*arguments, parts=parts)
 
     monkeypatch.setattr(programs, "segment", spy)
     monkeypatch.setattr(batch, "SHARED_PROMPT", 1 if shared else 1000)

@@ -38,12 +38,12 @@ def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
     recipe = Recipe.from_dict(
         {"model": {"preset": str(tmp_path / "preset")}, "lora": {"rank": 2}, "task": {"name": "countdown"}}
     )
-    assert module._blocks_to_compute_again(recipe) == []
+    assert module.blocks_to_compute_again(recipe) == []
     plain, arguments, blocks = gradient_of(build_policy(recipe))
     assert blocks == 0
 
     monkeypatch.setattr(module, "_REMAT_FROM", made.count_params())
-    assert module._blocks_to_compute_again(recipe) == [f"decoder_block_{i}" for i in range(3)]
+    assert module.blocks_to_compute_again(recipe) == [f"decoder_block_{i}" for i in range(3)]
     again, _, blocks = gradient_of(build_policy(recipe))
     assert blocks == 3
     arguments = [value + 0.1 for value in arguments[0]], arguments[1]  # B begins at 0

@@ -168,7 +168,7 @@ def test_two_processes_are_one_run(runs, small, tmp_path):
     outputs = [child.communicate(timeout=500) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert "held-out accuracy after" in outputs[0][0] and "2 batch × 1 model" in outputs[0][0]
-    assert outputs[1][0] == ""
+    assert all(line.startswith("[Gloo]") for line in outputs[1][0].splitlines())  # which is not ours
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
     found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
     same = [name for name in expected if "seconds" not in name]
