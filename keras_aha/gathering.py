@@ -27,20 +27,21 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
     Yields:
         `model`.
     """
-    for embedding in _of_kind(model, (layers.Embedding, layers.ReversibleEmbedding)):
-        _gather(_split_variables(embedding), scope)  # before that loop, which does no harm
-    linears = [layer for layer in _of_kind(model, (layers.Dense, layers.EinsumDense)) if _split_variables(layer)]
-    split = [variable for layer in linears for variable in _split_variables(layer)]
-    values, _ = jax.lax.optimization_barrier(([scope.get_current_value(variable) for variable in split], micro_batch))
-    for pair in zip(split, values, strict=True):
-        scope.add_update(pair)
-    before = [vars(layer).get("call") for layer in linears]  # there may be a call of `linear_gradients`
+    embeddings = _split_variables(_of_kind(model, (layers.Embedding, layers.ReversibleEmbedding)))
+    linears = [layer for layer in _of_kind(model, (layers.Dense, layers.EinsumDense)) if _split_variables([layer])]
+    kernels = _split_variables(linears)
+    before = [(variable, scope.get_current_value(variable)) for variable in [*embeddings, *kernels]]
+    _gather(embeddings, scope)  # before that loop, which does no harm
+    values, _ = jax.lax.optimization_barrier(([scope.get_current_value(kernel) for kernel in kernels], micro_batch))
+    _update(scope, zip(kernels, values, strict=True))
+    calls = [vars(layer).get("call") for layer in linears]  # there may be one of `linear_gradients`
     for layer in linears:
-        layer.call = functools.partial(_call_gathered, layer.call, _split_variables(layer), scope)
+        layer.call = functools.partial(_call_gathered, layer.call, _split_variables([layer]), scope)
     try:
         yield model
     finally:
-        for layer, call in zip(linears, before, strict=True):
+        _update(scope, before)  # what was made in one trace is of no use in the next
+        for layer, call in zip(linears, calls, strict=True):
             del layer.call
             if call is not None:
                 layer.call = call
@@ -58,25 +59,28 @@ def _of_kind(model, kinds):
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds) and layer.built]
 
 
-def _split_variables(layer):
-    return [variable for variable in layer.variables if variable._layout and "batch" in variable._layout.axes]
+def _split_variables(holders):
+    variables = [variable for layer in holders for variable in layer.variables]
+    return [variable for variable in variables if variable._layout and "batch" in variable._layout.axes]
 
 
 def _call_gathered(call, variables, scope, *args, **kwargs):
-    before = _gather(variables, scope)
+    before = [(variable, scope.get_current_value(variable)) for variable in variables]
+    _gather(variables, scope)
     try:
         return call(*args, **kwargs)
     finally:
-        for pair in before:
-            scope.add_update(pair)
+        _update(scope, before)
 
 
 def _gather(variables, scope):
-    """Makes variables whole in `scope`; returns `(variable, value)` pairs of what was there."""
-    before = [(variable, scope.get_current_value(variable)) for variable in variables]
-    for variable, value in before:
-        layout = variable._layout.backend_layout
+    for variable in variables:
+        mesh = variable._layout.backend_layout.mesh
         axes = [None if axis == "batch" else axis for axis in variable._layout.axes]
-        whole = jax.lax.with_sharding_constraint(value, NamedSharding(layout.mesh, PartitionSpec(*axes)))
-        scope.add_update((variable, whole))
-    return before
+        sharding = NamedSharding(mesh, PartitionSpec(*axes))
+        scope.add_update((variable, jax.lax.with_sharding_constraint(scope.get_current_value(variable), sharding)))
+
+
+def _update(scope, pairs):
+    for pair in pairs:
+        scope.add_update(pair)

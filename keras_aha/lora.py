@@ -32,7 +32,16 @@ _ADAPTABLE_LAYERS = (*_KERNEL_LAYERS, layers.Embedding)
 
 def has_adapters(layer):
     """Whether `layer` or one of its sublayers carries LoRA adapters, be they switched on or off."""
-    return bool(_adapted_layers(layer))
+    return bool(adapted_layers(layer))
+
+
+def adapted_layers(layer) -> list:
+    """The sublayers of `layer` that carry adapters, be they switched on or off."""
+    return [
+        sublayer
+        for sublayer in layer._flatten_layers()
+        if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
+    ]
 
 
 def set_alpha(layer, alpha: float):
@@ -40,7 +49,7 @@ def set_alpha(layer, alpha: float):
 
     It is the `lora_alpha` of a Keras layer's `enable_lora`, which a keras-hub backbone's does not take.
     """
-    for sublayer in _adapted_layers(layer):
+    for sublayer in adapted_layers(layer):
         sublayer.lora_alpha = alpha
 
 
@@ -89,7 +98,7 @@ def merged_kernels(model):
         variable's shape and dtype. To be used by `using_merged`, which sees to it that they are not added twice. Empty
         where there are no adapters.
     """
-    return [_merged_kernel(layer) for layer in _adapted_layers(model) if not _is_quantized(layer)]
+    return [_merged_kernel(layer) for layer in adapted_layers(model) if not _is_quantized(layer)]
 
 
 def adapted_kernel(layer, kernel, a, b):
@@ -166,14 +175,6 @@ def check_adapters(backbone, path):
             )
 
 
-def _adapted_layers(layer):
-    return [
-        sublayer
-        for sublayer in layer._flatten_layers()
-        if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
-    ]
-
-
 def _is_quantized(layer):
     return layer.quantization_mode is not None
 
@@ -181,7 +182,7 @@ def _is_quantized(layer):
 @contextlib.contextmanager
 def _switched(layer, is_on):
     """Switches the adapters of each adapted layer as `is_on(layer)` says, and afterwards back to what they were."""
-    before = [(sublayer, sublayer.lora_enabled) for sublayer in _adapted_layers(layer)]
+    before = [(sublayer, sublayer.lora_enabled) for sublayer in adapted_layers(layer)]
     for sublayer, _ in before:
         sublayer.lora_enabled = is_on(sublayer)
     try:

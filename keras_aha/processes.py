@@ -23,11 +23,6 @@ def share(count: int) -> slice:
     return slice(first, first + each + (jax.process_index() < more))
 
 
-def share_of_size(rows: int | None) -> int | None:
-    """How many rows of a micro-batch are this process's; `None` where all are one micro-batch."""
-    return rows and rows // jax.process_count()
-
-
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows of all processes, in their order, of each array; they may have different numbers of rows.
 

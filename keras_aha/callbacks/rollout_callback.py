@@ -177,7 +177,8 @@ class RolloutCallback(keras.callbacks.Callback):
         self.model.rollout = rollout
         own = processes.share(len(rollout.rewards))
         batch = {name: x[own] for name, x in rollout.batch().items()}
-        self.dataset.batch = by_length(batch, processes.share_of_size(self.model.micro_batch_size))
+        size = self.model.micro_batch_size
+        self.dataset.batch = by_length(batch, size and size // jax.process_count())
         seconds = time.perf_counter() - start
         self._logs = logs | {"tokens_per_second": logs["generated_tokens"] / seconds, "rollout_seconds": seconds}
 

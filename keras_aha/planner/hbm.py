@@ -1,5 +1,6 @@
 """Memory of a device, phase by phase: what it holds at the same time, by part."""
 
+from keras_aha.lora import adapted_layers
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program
 from keras_aha.planner.rollout_shapes import RolloutShapes
@@ -30,7 +31,7 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
     backbone = shapes.decoder.backbone
     beside = {
         id(variable)
-        for layer in _adapted(backbone)
+        for layer in adapted_layers(backbone)
         if layer.quantization_mode is None
         for variable in (layer.lora_kernel_a, layer.lora_kernel_b)
     }
@@ -43,7 +44,7 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[
 
     These are merged kernels, what lies otherwise than in training, and a quantized twin's.
     """
-    kernels = {id(layer._kernel) for layer in _adapted(backbone) if layer.quantization_mode is None}
+    kernels = {id(layer._kernel) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
     merged, laid_out = [], []
     for variable in backbone.variables:
         trained, rollout = layouts.variable(variable), layouts.rollout(variable)
@@ -106,7 +107,3 @@ def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str,
 
 def _parts(**parts: int) -> dict[str, int]:
     return {part: parts.get(part, 0) for part in PARTS}
-
-
-def _adapted(backbone) -> list:
-    return [layer for layer in backbone._flatten_layers() if getattr(layer, "lora_rank", None)]
