@@ -75,10 +75,13 @@ def _call_gathered(call, variables, scope, *args, **kwargs):
 
 def _gather(variables, scope):
     for variable in variables:
-        mesh = variable._layout.backend_layout.mesh
+        split = variable._layout.backend_layout
         axes = [None if axis == "batch" else axis for axis in variable._layout.axes]
-        sharding = NamedSharding(mesh, PartitionSpec(*axes))
-        scope.add_update((variable, jax.lax.with_sharding_constraint(scope.get_current_value(variable), sharding)))
+        # Said to be split first: XLA takes whole weights to be whole in `jax.checkpoint`'s barrier too, and so would
+        # keep those of the forward pass for the backward one.
+        value = jax.lax.with_sharding_constraint(scope.get_current_value(variable), split)
+        whole = NamedSharding(split.mesh, PartitionSpec(*axes))
+        scope.add_update((variable, jax.lax.with_sharding_constraint(value, whole)))
 
 
 def _update(scope, pairs):
