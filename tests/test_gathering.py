@@ -1,8 +1,10 @@
 """Weights that are split along "batch" are gathered in each layer's call, here on a mesh of one device."""
 
 import contextlib
+import os
 import re
 
+import keras_aha
 from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.rollout import empty_batch
@@ -56,3 +58,17 @@ def test_a_block_that_is_computed_again_gathers_again(make_policy):
     split = {name for name, _, axes in found if "batch" in axes}
     gathers = [name for name, operand, axes in found if operand in split and "batch" not in axes]
     assert len(gathers) == 1 + 2 * 7 * 2  # of the embeddings, and of each block's seven kernels, twice
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("", "--xla_tpu_enable_async_collective_fusion=false"),
+        ("--a=1", "--a=1 --xla_tpu_enable_async_collective_fusion=false"),
+        ("--xla_tpu_enable_async_collective_fusion=true", "--xla_tpu_enable_async_collective_fusion=true"),
+    ],
+)
+def test_gathers_are_not_fused_unless_the_user_says_so(monkeypatch, before, after):
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", before)
+    keras_aha._set_libtpu_flag()
+    assert os.environ["LIBTPU_INIT_ARGS"] == after

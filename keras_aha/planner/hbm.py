@@ -59,12 +59,19 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[
     return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
 
 
-def train_phase(held: dict, batch: int, program: Program) -> dict[str, int]:
-    """Memory of the optimizer step, bytes by part."""
+def train_phase(held: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
+    """Memory of the optimizer step, bytes by part.
+
+    Args:
+        held: see there.
+        batch: bytes of a rollout.
+        program: the step, for completions of full length.
+        lengths: for how many it is compiled; all programs stay on the device.
+    """
     arguments = sum(held.values()) + batch
     padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
     activations = padding + program.temp_bytes + program.output_bytes
-    return _parts(**held, batch=batch, activations=activations, program=program.code_bytes)
+    return _parts(**held, batch=batch, activations=activations, program=lengths * program.code_bytes)
 
 
 def rollout_phases(

@@ -30,7 +30,7 @@ import keras
 
 _ONE_LENGTH = (
     "The step is compiled for completions of full length only; a run compiles it for {} lengths, which takes that many "
-    "times as long and no more memory (training.completion_lengths)."
+    "times as long (training.completion_lengths). Each of these programs is taken to be as large as that one."
 )
 
 
@@ -143,7 +143,8 @@ class Planning:
             seconds_estimate=seconds,
             tokens_per_second_estimate=seconds and rows * facts["sequence_length"] / seconds,
         )
-        return plan, {"train": hbm.train_phase(self.held, batch, program)}
+        lengths = self.recipe.training.completion_lengths
+        return plan, {"train": hbm.train_phase(self.held, batch, program, lengths)}
 
     def decode(self) -> tuple[DecodePlan, dict]:
         """Rollouts, and the memory that they and evaluations take."""
