@@ -1,10 +1,14 @@
 """Tiny real models that tests share. Nothing heavy is imported here, so that tests of tasks stay quick."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
-# Tests compile much and compute little: no time for machine code of the best kind. All else of XLA is as for users.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests compile much and compute little: no time for machine code of the best kind, and fusions written as LLVM at once
+# and not by way of MLIR, which takes twice as long to compile. All else of XLA is as for users.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# Traces make many objects and few cycles, and each collection goes through all that Keras and JAX have loaded.
+gc.set_threshold(20_000, 20, 100)
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 
