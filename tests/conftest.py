@@ -7,8 +7,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 # Tests compile much and compute little: no time for machine code of the best kind, and fusions written as LLVM at once
 # and not by way of MLIR, which takes twice as long to compile. All else of XLA is as for users.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
-# Traces make many objects and few cycles, and each collection goes through all that Keras and JAX have loaded.
-gc.set_threshold(20_000, 20, 100)
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 
@@ -32,6 +30,12 @@ GEMMA_2 = dict(
     sliding_window_size=4,
 )
 ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+
+
+def pytest_collection_finish():
+    """What the modules of tests have loaded stays: garbage collection, which Keras asks for at each kernel that it
+    quantizes, need not go through it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

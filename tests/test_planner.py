@@ -114,7 +114,7 @@ def in_a_child(code, devices, **environment):
 def planned_and_held(preset):
     """`plan_and_run` of each mesh, all in one child."""
     code = f"{{name: t.plan_and_run({str(preset)!r}, name) for name in t.MESHES}}"
-    return in_a_child(f"import json, test_planner as t; print(json.dumps({code}))", 4)
+    return in_a_child(f"import gc, json, test_planner as t; gc.freeze(); print(json.dumps({code}))", 4)
 
 
 @pytest.mark.slow
