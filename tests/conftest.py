@@ -32,6 +32,13 @@ GEMMA_2 = dict(
 ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, as pyproject.toml asks xdist to take files in this order: short ones fill the gaps
+    at the end. Within a file nothing moves."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish():
     """What the modules of tests have loaded stays: garbage collection, which Keras asks for at each kernel that it
     quantizes, need not go through it."""
