@@ -13,6 +13,7 @@ import keras_aha  # noqa: F401  chooses the JAX backend, so before any test impo
 import numpy as np
 import pytest
 
+AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}  # `compiler_options` where a test reads the program's text
 GEMMA = dict(num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8)
 # Caps and window so small that they bite: a forward that left them out would be far off.
 GEMMA_2 = dict(
