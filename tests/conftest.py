@@ -1,16 +1,19 @@
 """Tiny real models that tests share. Nothing heavy is imported here, so that tests of tasks stay quick."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
-# Tests compile much and compute little: no time for machine code of the best kind. All else of XLA is as for users.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests compile much and compute little: no time for machine code of the best kind, and fusions written as LLVM at once
+# and not by way of MLIR, which takes twice as long to compile. All else of XLA is as for users.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 
 import numpy as np
 import pytest
 
+AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}  # `compiler_options` where a test reads the program's text
 GEMMA = dict(num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8)
 # Caps and window so small that they bite: a forward that left them out would be far off.
 GEMMA_2 = dict(
@@ -28,6 +31,19 @@ GEMMA_2 = dict(
     sliding_window_size=4,
 )
 ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, as pyproject.toml asks xdist to take files in this order: short ones fill the gaps
+    at the end. Within a file nothing moves."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What the modules of tests have loaded stays: garbage collection, which Keras asks for at each kernel that it
+    quantizes, need not go through it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

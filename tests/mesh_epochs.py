@@ -71,12 +71,22 @@ def build():
     return model
 
 
-def given_batch(vocabulary_size):
-    """A rollout's arrays, of no policy in particular."""
+def start_anew(model):
+    """Weights as `build` made them and a fresh optimizer, in the same model: its train step is compiled once."""
+    from conftest import randomize
+
+    randomize(model.trainable_variables, 1)
+    optimizer = model.optimizer
+    for variable in (optimizer.iterations, *optimizer._momentums, *optimizer._velocities):
+        variable.assign(np.zeros(variable.shape))
+
+
+def given_batch(vocabulary_size, length):
+    """A rollout's arrays, of no policy in particular; prompts of up to `length` tokens."""
     rng = np.random.default_rng(0)
-    rows, length = PROMPTS * GROUP, 16
+    rows = PROMPTS * GROUP
     mask = (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (rows, 1))).astype("float32")
-    prompt = np.arange(length) >= rng.integers(0, 8, (rows, 1))
+    prompt = np.arange(length) >= rng.integers(0, length // 2, (rows, 1))
     padding_mask = np.hstack([prompt, mask > 0]).astype("int32")
     log_probs = rng.normal(-5, 1, mask.shape).astype("float32") * mask
     return {
@@ -107,8 +117,9 @@ def epochs(sizes) -> dict:
         "val_texts": np.array(evaluation.latest[1]["text"].tolist()),
         "first_adapters": flat(model),
     } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
-    model = build()
-    model.fit(Given(given_batch(backbone.vocabulary_size)), epochs=5, verbose=0, shuffle=False)
+    start_anew(model)
+    given = given_batch(backbone.vocabulary_size, model.rollout.token_ids.shape[1] - LENGTH)
+    model.fit(Given(given), epochs=5, verbose=0, shuffle=False)
     query = model.policy.backbone.get_layer("decoder_block_0").attention.query_dense
     shards = {name: getattr(query, name).value for name in ("_kernel", "lora_kernel_a", "lora_kernel_b")}
     return result | {

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 MESHES = {"1x1": None, "2x2": {"batch": 2, "model": 2}, "4x1": {}}
 PROMPTS, GROUP, LENGTH = 16, 4, 24

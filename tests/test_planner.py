@@ -98,7 +98,7 @@ def plan_and_run(preset, name):
 
 
 def in_a_child(code, devices, **environment):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     child = subprocess.run(
         [sys.executable, "-c", code],
@@ -110,11 +110,18 @@ def in_a_child(code, devices, **environment):
     return json.loads(child.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "4x1")) for n in MESHES])
-def test_arguments_are_those_of_the_run(preset, name):
+@pytest.fixture(scope="module")
+def planned_and_held(preset):
+    """`plan_and_run` of each mesh, all in one child."""
+    code = f"{{name: t.plan_and_run({str(preset)!r}, name) for name in t.MESHES}}"
+    return in_a_child(f"import gc, json, test_planner as t; gc.freeze(); print(json.dumps({code}))", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
+def test_arguments_are_those_of_the_run(planned_and_held, name):
     """To the byte, on one of four devices."""
-    code = f"import json, test_planner as t; print(json.dumps(t.plan_and_run({str(preset)!r}, {name!r})))"
-    for program, (planned, held) in in_a_child(code, 4).items():
+    for program, (planned, held) in planned_and_held[name].items():
         assert planned == held, program
 
 
@@ -127,12 +134,12 @@ def plan_and_measure():
     import jax.numpy as jnp
     from process import forget_peak, peak_mib, resident_mib
 
-    recipe = Recipe.load("countdown_tiny").override(["rollouts.prompts_per_epoch=8", "training.micro_batch_size=128"])
+    recipe = Recipe.load("countdown_tiny").override(["rollouts.prompts_per_epoch=4", "training.micro_batch_size=64"])
     planned = plan(recipe, "cpu:1").phases["train"]["activations"]
     model = Experiment(recipe).model
     state = [model.trainable_variables, model.non_trainable_variables, model.optimizer.variables]
     state = jax.tree.map(lambda variable: variable.value, (*state, model.metrics_variables))
-    batch = jax.tree.map(jnp.asarray, empty_batch(128, 32, 256))
+    batch = jax.tree.map(jnp.asarray, empty_batch(64, 32, 256))
     batch["completion_mask"] += 1  # or there would be nothing to compute
     compiled = jax.jit(model.train_step, donate_argnums=0).lower(state, batch).compile()
     forget_peak()

@@ -282,6 +282,7 @@ def recipe(make_policy, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_from_its_folder(recipe, tmp_path):
     experiment = Experiment(recipe)
     randomize(experiment.model.trainable_variables, 0)

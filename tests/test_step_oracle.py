@@ -186,6 +186,7 @@ def pullback_of(model, batch):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, splits", (("sides_2", (1,)), ("sides", (2, 4))))
 def test_every_combination(request, shape, splits):
     sides = request.getfixturevalue(shape)
@@ -247,6 +248,7 @@ def assert_equal_logs(logs, expected, choice):
     assert_equal_metrics({name: value * expected.tokens for name, value in logs.items()}, expected, choice)
 
 
+@pytest.mark.slow
 def test_a_cover_of_train_steps(sides):
     """Steps of 2, 4 and 8 rows in micro-batches of 2, whose operations are then compiled only once."""
     model = sides.model

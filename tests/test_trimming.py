@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import AS_FOR_USERS
 
 PROMPT, LENGTH = 3, 128
 
@@ -81,5 +82,5 @@ def test_only_one_length_is_computed(needed):
         x = batch["completion_mask"]
         return total + jnp.sum((x.T @ x) * batch["advantages"][0])
 
-    compiled = jax.jit(lambda batches: fold_trimmed(product, 0.0, batches, 3)).lower(batches).compile()
+    compiled = jax.jit(lambda batches: fold_trimmed(product, 0.0, batches, 3)).lower(batches).compile(AS_FOR_USERS)
     assert matrix_flops(compiled.as_text(), turns=1) == 2 * 4 * LENGTH**2
