@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 from keras_aha import lora, policy
 from keras_aha.architecture import abstract_backbone, known_presets, without_values
@@ -14,12 +15,22 @@ NAMES = sorted(path.stem for path in presets_folder().glob("*.toml"))
 PLANNED = [name for name in NAMES if name != "countdown_tiny"]  # which runs anywhere
 
 
-def chips(name):
-    """Of the machine that the recipe's comment names, as the TPU compiler writes it: `# Planned for: v5e:2x4`."""
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PLAN = re.compile(
+    r"^# Planned for: (v\w+:\d+(?:x\d+)+)\n"
+    r"# By scripts/plan\.py it fits, ([\d.]+) of ([\d.]+) GB a chip; at best (.+) an epoch, (.+) for (\d+)\.$",
+    re.MULTILINE,
+)
+
+
+def planned(name):
+    """What the recipe's comment tells: machine as the TPU compiler writes it, GB, GB there are, times, epochs."""
     text = (presets_folder() / f"{name}.toml").read_text(encoding="utf-8")
-    comment = text[: text.index("[model]")]
-    machine = re.search(r"^# Planned for: v\w+:(\d+(?:x\d+)+)$", comment, re.MULTILINE)
-    return math.prod(map(int, machine[1].split("x")))
+    return PLAN.search(text[: text.index("[model]")]).groups()
+
+
+def chips(name):
+    return math.prod(map(int, planned(name)[0].split(":")[1].split("x")))
 
 
 @pytest.mark.parametrize("name", PLANNED)
@@ -45,6 +56,14 @@ def test_rows_fill_micro_batches_and_chips(name):
     assert rows % recipe.training.micro_batch_size == 0
     assert recipe.training.micro_batch_size % chips(name) == 0
     assert (recipe.rollouts.max_rows or rows) % chips(name) == 0
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_its_plan_is_the_readmes(name):
+    machine, used, limit, epoch, run, epochs = planned(name)
+    assert float(used) <= float(limit)
+    assert int(epochs) == Recipe.load(name).training.epochs
+    assert f"| `{name}` | `{machine}` | {used} of {limit} GB | {epoch} | {run} |" in README
 
 
 @pytest.mark.parametrize("name", PLANNED)
