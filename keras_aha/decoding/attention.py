@@ -25,6 +25,9 @@ def attend(attention, query, parts):
     batch, length, heads, head_dim = query.shape
     kv_heads = parts[0][0].shape[1]
     query = query.reshape(batch, length, kv_heads, -1, head_dim)
+    # Where a head has one query, a second one, of zeros, keeps it a product of matrices. A TPU makes a product with a
+    # vector of sums, for which the cache changes its layout, and is padded to four times its bytes.
+    query = jnp.pad(query, ((0, 0), (0, 0), (0, 0), (0, length * heads == kv_heads), (0, 0)))
     logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
     if attention.logit_soft_cap is not None:
         logits = jnp.tanh(logits / attention.logit_soft_cap) * attention.logit_soft_cap
@@ -36,7 +39,7 @@ def attend(attention, query, parts):
         last = first + values.shape[2]
         output += _output(weights[..., first:last], values.astype(query.dtype))
         first = last
-    return output.reshape(batch, length, heads, head_dim)
+    return output[..., : heads // kv_heads, :].reshape(batch, length, heads, head_dim)
 
 
 # How the products are written matters: written otherwise, XLA on CPU transposes the cache at every step.
