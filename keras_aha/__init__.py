@@ -11,12 +11,14 @@ import sys
 from keras_aha.versions import check_versions
 
 _HOMES = {
+    "CheckpointCallback": "callbacks.checkpoint_callback",
     "CompletionsCallback": "callbacks.completions_callback",
     "EvaluateCallback": "callbacks.evaluate_callback",
     "GRPOLoss": "losses",
     "GRPOModel": "grpo_model",
     "Recipe": "recipe",
     "RolloutCallback": "callbacks.rollout_callback",
+    "TimeLimitCallback": "callbacks.time_limit_callback",
     "distribute": "distribution",
     "plan": "planner",
     "prime": "priming",

@@ -4,18 +4,24 @@ import dataclasses
 import inspect
 import json
 import os
+import signal
 from pathlib import Path
 
 from keras_aha import lora, processes
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.completions_callback import CompletionsCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.history_callback import HistoryCallback
+from keras_aha.callbacks.interrupt_callback import InterruptCallback
 from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.callbacks.tensorboard_callback import TensorBoardCallback
+from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.distribution import check_batch, distribute, whole
 from keras_aha.evaluation import summarize
+from keras_aha.files import write_whole
 from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.lora import ADAPTERS
@@ -24,6 +30,7 @@ from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import RECIPE, Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
+from keras_aha.run_files import HISTORY
 from keras_aha.tasks import Countdown, Task
 
 import keras
@@ -31,6 +38,7 @@ import keras_hub
 import pandas as pd
 
 PRESET = "preset"
+_BEFORE = "held_out_before.jsonl"
 _TASKS = {"countdown": Countdown}
 _PROMPTS_CHECKED = 2000
 
@@ -48,6 +56,7 @@ class Experiment:
         model: a compiled `GRPOModel`.
         rollouts, evaluation: its `RolloutCallback`, and the `EvaluateCallback` on the held-out problems, which are the
             same ones for every training seed.
+        stopped_by: why the latest `fit` ended before the last epoch: `"time"`, `"SIGTERM"` or `"SIGINT"`, else `None`.
 
     Raises:
         RecipeError, ValueError: one sentence about what cannot be used; what is cheap to check is checked before
@@ -61,7 +70,7 @@ class Experiment:
         loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
         check_base(recipe)
-        self.recipe = _with_absolute_paths(recipe)
+        self.recipe = with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
         check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
@@ -69,46 +78,114 @@ class Experiment:
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
+        self.stopped_by = None
 
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Completes the held-out problems with the current weights: tables of sampled and of greedy completions."""
         return self.evaluation.evaluate(self.model), self.evaluation.evaluate(self.model, greedy=True)
 
-    def fit(self, logdir: str | os.PathLike) -> keras.callbacks.History:
+    def evaluate_before(self, logdir: str | os.PathLike, *, resume: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Makes the run's folder, and returns what `evaluate` says before anything is trained.
+
+        It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
+
+        Args:
+            logdir: the run's folder.
+            resume: see `fit`.
+        """
+        path = Path(logdir) / _BEFORE
+        if resume and path.exists():
+            table = pd.DataFrame(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+            return tuple(table[table["greedy"] == greedy].drop(columns="greedy") for greedy in (False, True))
+        self._begin(path.parent)
+        tables = self.evaluate()
+        if processes.is_first():
+            records = [
+                record | {"greedy": greedy}
+                for greedy, table in zip((False, True), tables, strict=True)
+                for record in table.to_dict("records")
+            ]
+            write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
+        return tables
+
+    def fit(
+        self,
+        logdir: str | os.PathLike,
+        *,
+        resume: bool = False,
+        max_hours: float | None = None,
+        start: float | None = None,
+    ) -> keras.callbacks.History:
         """Trains and writes `recipe.toml`, `history.csv`, `completions.jsonl`, TensorBoard's events and the policy.
 
-        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. With several processes
-        all of them must call this, and the first one writes.
+        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. After each epoch all
+        that is needed to go on is saved in `checkpoints`. With several processes all of them must call this with the
+        same folder, and the first one writes all but checkpoints.
 
         Args:
             logdir: the run's folder, made where it is missing.
+            resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
+            max_hours: stop where another epoch would not end so many hours after `start`.
+            start: by `time.time()`; `None` is now.
 
         Returns:
-            The `History` of `fit`; `evaluation.latest` holds the tables of the trained policy.
+            The `History` of what was trained now. Where `stopped_by` is `None` after it, `evaluation.latest` holds the
+            tables of the trained policy.
+
+        Raises:
+            CheckpointError: if there are checkpoints and none can be restored; see `CheckpointCallback`.
+            OSError: if files cannot be written.
+            KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
         """
         logdir = Path(logdir)
-        callbacks = [self.rollouts, UtilizationCallback(), GuardCallback(), self.evaluation]
+        self.stopped_by = None
+        guard, interrupt = GuardCallback(), InterruptCallback()
+        checkpoints = CheckpointCallback(logdir, remembering={"rollouts": self.rollouts, "guard": guard})
+        callbacks = [self.rollouts, UtilizationCallback(), guard, self.evaluation]
+        self._begin(logdir)
+        if processes.is_first():
+            callbacks += [
+                CompletionsCallback(logdir, every=self.recipe.evaluation.every),
+                TensorBoardCallback(str(logdir), write_graph=False),
+                HistoryCallback(logdir / HISTORY),
+                ProgressCallback(),
+            ]
+        limits = [] if max_hours is None else [TimeLimitCallback(max_hours, start)]
+        callbacks += [checkpoints, *limits, interrupt]
+        try:
+            history = self.model.fit(
+                self.rollouts.dataset,
+                epochs=self.recipe.training.epochs,
+                initial_epoch=checkpoints.restore(self.model) if resume else 0,
+                callbacks=callbacks,
+                verbose=0,
+            )
+        finally:
+            interrupt.release()
+            checkpoints.close()
+            if interrupt.signal is not None:
+                self.stopped_by = signal.Signals(interrupt.signal).name
+            elif any(limit.reached for limit in limits):
+                self.stopped_by = "time"
+        self._save_policy(logdir)
+        if self.stopped_by is None and self.evaluation.latest is None:  # resumed after its last epoch
+            self.evaluation.latest = (self.recipe.training.epochs - 1, *self.evaluate())
+        return history
+
+    def _begin(self, logdir):
         if processes.is_first():
             logdir.mkdir(parents=True, exist_ok=True)
             self.recipe.dump(logdir / RECIPE)
-            callbacks += [
-                CompletionsCallback(logdir, every=self.recipe.evaluation.every),
-                keras.callbacks.TensorBoard(str(logdir), write_graph=False),
-                HistoryCallback(logdir / "history.csv"),
-                ProgressCallback(),
-            ]
-        epochs = self.recipe.training.epochs
-        history = self.model.fit(self.rollouts.dataset, epochs=epochs, callbacks=callbacks, verbose=0)
-        with whole(self.model.policy.trainable_variables):
-            if processes.is_first():
-                self._save_policy(logdir)
-        return history
 
     def _save_policy(self, logdir):
-        if self.recipe.lora.rank:
-            lora.save_adapters(self.model.policy.backbone, logdir / ADAPTERS)
-        else:
-            self.model.policy.save_to_preset(str(logdir / PRESET))
+        with whole(self.model.policy.trainable_variables):
+            if not processes.is_first():
+                return
+            if self.recipe.lora.rank:
+                lora.save_adapters(self.model.policy.backbone, logdir / f"part-{ADAPTERS}")
+                os.replace(logdir / f"part-{ADAPTERS}", logdir / ADAPTERS)
+            else:
+                self.model.policy.save_to_preset(str(logdir / PRESET))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
@@ -190,8 +267,12 @@ def _rows(recipe: Recipe) -> int:
     return recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
 
 
-def _with_absolute_paths(recipe: Recipe) -> Recipe:
-    """So that the recipe in a run's folder means the same from anywhere."""
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe as it is written into a run's folder, so that it means the same from anywhere.
+
+    Raises:
+        RecipeError: an unknown preset.
+    """
     if "puzzles" in recipe.task.arguments:
         puzzles = str(Path(recipe.task.arguments["puzzles"]).resolve())
         recipe = recipe.override(f"task.puzzles={json.dumps(puzzles)}")

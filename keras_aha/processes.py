@@ -23,6 +23,11 @@ def share(count: int) -> slice:
     return slice(first, first + each + (jax.process_index() < more))
 
 
+def any_of(flag: bool) -> bool:
+    """Whether it is so in any process; all of them must call it, as it waits for them."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The rows of all processes, in their order, of each array; they may have different numbers of rows.
 

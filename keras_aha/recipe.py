@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from keras_aha import recipe_sections
+from keras_aha.files import write_whole
 from keras_aha.recipe_sections import SECTIONS, RecipeError, nearest, read_section, same_key
 
 RECIPE = "recipe.toml"  # the file in a run's folder
@@ -124,7 +125,7 @@ class Recipe:
     def dump(self, path: str | os.PathLike) -> None:
         """Writes the recipe, every default written out, as a TOML file that loads back equal."""
         lines = [line for name, section in self.to_dict().items() for line in (*_table_lines(name, section), "")]
-        Path(path).write_text("\n".join(lines), encoding="utf-8", newline="\n")
+        write_whole(path, "\n".join(lines))
 
 
 def _find_shipped(name: str) -> Path:

@@ -135,6 +135,17 @@ def at_least(bound: int):
     return integer
 
 
+def positive(text: str) -> float:
+    """An argparse type: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"needs a number above 0. Received: {text!r}")
+    return number
+
+
 def load_recipe(name: str, assignments: list[str], **values):
     """The recipe `name` with the changes of `--set`, then those of flags: `training__seed=3`, `None` if not given."""
     from keras_aha.recipe import Recipe
@@ -156,6 +167,12 @@ def check_new_folder(path: Path, flag: str) -> None:
         raise ValueError(f"{path} cannot be made, as {parent} is no folder to write to. Received: {flag} {path}")
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Raises ValueError if `path` is there and nothing can be written into it."""
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError(f"Nothing can be written into {path}. Received: {flag} {path}")
+
+
 def check_new_file(path: Path | None, flag: str) -> None:
     """Raises ValueError unless a file can be written at `path`, be it in place of another."""
     if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
@@ -174,6 +191,15 @@ def print_accuracy(what: str, summary: dict) -> None:
         f"{summary['mean_completion_length']:.0f} tokens a completion",
         flush=True,
     )
+
+
+def print_session_limit(max_hours: float | None) -> None:
+    """Where sessions are known to end, and no limit is given, says which would do."""
+    # kaggle.com/docs/notebooks: 12 hours, 9 on a TPU; research.google.com/colaboratory/faq.html: at most 12.
+    hours = {"KAGGLE_KERNEL_RUN_TYPE": 8.5, "COLAB_RELEASE_TAG": 11.5}
+    for variable, limit in hours.items():
+        if max_hours is None and variable in os.environ:
+            print(f"Sessions end here: --max-hours {limit} saves and stops in time, and --resume goes on in the next.")
 
 
 def printable(text: str) -> str:

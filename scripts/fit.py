@@ -1,66 +1,159 @@
-"""Teaches a Gemma a task by GRPO, as a recipe says. What comes out stands in the run's folder."""
+"""Teaches a Gemma a task by GRPO, as a recipe says. What comes out stands in the run's folder.
+
+A run that was stopped goes on by --resume, and ends as it would have without the stop.
+"""
 
 import json
 import math
+import shlex
+import signal
+import sys
 import time
 from pathlib import Path
 
 import _cli
 
+_DEFAULT = "countdown_tiny"
+_SUMMARY = "summary.json"
+
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument(
-        "--preset",
-        default="countdown_tiny",
-        help="a recipe in presets/, or the path of a TOML file (default: %(default)s)",
-    )
+    parser.add_argument("--preset", help=f"a recipe in presets/, or the path of a TOML file (default: {_DEFAULT})")
     parser.add_argument("--logdir", type=Path, help="the run's folder, a new one (default: runs/PRESET-seedSEED)")
     parser.add_argument("--epochs", type=_cli.at_least(1), help="rollouts to train on (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --logdir, by its own recipe unless --preset is given; begin it if there is none",
+    )
+    parser.add_argument(
+        "--max-hours", type=_cli.positive, metavar="HOURS", help="save and stop before the command has run so long"
+    )
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> int:
+    start = time.time()
     args = parse(argv)
-    start = time.perf_counter()
     with _cli.errors_in_a_sentence():
-        recipe = _cli.load_recipe(args.preset, args.set, training__epochs=args.epochs, training__seed=args.seed)
-        name = Path(args.preset).name.removesuffix(".toml")
-        logdir = args.logdir or Path("runs", f"{name}-seed{recipe.training.seed}")
-        _cli.check_new_folder(logdir, "--logdir")
+        name, recipe, logdir = find_run(args)
         _cli.join_processes(args)
         with _cli.quiet():
             from keras_aha import processes
-            from keras_aha.experiment import Experiment, summarize_held_out
+            from keras_aha.callbacks.checkpoint_callback import CheckpointError
+            from keras_aha.experiment import Experiment, with_absolute_paths
             from keras_aha.policy import is_download
+        if args.resume and (logdir / "recipe.toml").exists():
+            print_changes(logdir, with_absolute_paths(recipe))
+            if is_finished(logdir, recipe):
+                print(f"{logdir} is finished: {recipe.training.epochs} epochs.")
+                return 0
         with _cli.quiet(unless=is_download(recipe)):
             experiment = Experiment(recipe)
 
     print_plan(name, experiment, logdir)
-    sampled, greedy = experiment.evaluate()
-    before = summarize_held_out(sampled, greedy)
-    _cli.print_accuracy("held-out accuracy before", before)
-    history = experiment.fit(logdir)
+    _cli.print_session_limit(args.max_hours)
+    try:
+        sampled, greedy = experiment.evaluate_before(logdir, resume=args.resume)
+        before = summarize(sampled, greedy)
+        _cli.print_accuracy("held-out accuracy before", before)
+        history = experiment.fit(logdir, resume=args.resume, max_hours=args.max_hours, start=start)
+    except KeyboardInterrupt:
+        if experiment.stopped_by is None:
+            raise
+    except CheckpointError as error:
+        print(f"fit.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fit.py: {error}. {how_to_go_on(logdir)}", file=sys.stderr)
+        return 1
+    if experiment.stopped_by is not None:
+        print(f"Stopped by {experiment.stopped_by}; what was trained is saved. {how_to_go_on(logdir)}")
+        return 0 if experiment.stopped_by == "time" else 128 + signal.Signals[experiment.stopped_by]
+
     _, sampled_after, greedy_after = experiment.evaluation.latest
-    after = summarize_held_out(sampled_after, greedy_after)
-    summary = {
-        "preset": args.preset,
-        "seed": recipe.training.seed,
-        "epochs": recipe.training.epochs,
-        "wall_seconds": time.perf_counter() - start,
-        "generated_tokens": sum(history.history["generated_tokens"]),
-        "heldout_before": before,
-        "heldout_after": after,
-    }
+    after = summarize(sampled_after, greedy_after)
+    seconds = time.time() - start
     if processes.is_first():
-        (logdir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        seconds = write_summary(name, experiment.recipe, logdir, history, seconds, before, after)
     print_examples(sampled, sampled_after)
     _cli.print_accuracy("held-out accuracy before", before)
     _cli.print_accuracy("held-out accuracy after ", after)
-    print(f"{summary['wall_seconds']:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
+    print(f"{seconds:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
     return 0
+
+
+# === The run ===
+
+
+def find_run(args):
+    """Its name, recipe and folder; ValueError where there is something that this would overwrite."""
+    name = Path(args.preset or _DEFAULT).name.removesuffix(".toml")
+    flags = {"training__epochs": args.epochs, "training__seed": args.seed}
+    recipe = _cli.load_recipe(args.preset or _DEFAULT, args.set, **flags)
+    logdir = args.logdir or Path("runs", f"{name}-seed{recipe.training.seed}")
+    own = logdir / "recipe.toml"
+    if not own.is_file():
+        _cli.check_new_folder(logdir, "--logdir")
+    elif not args.resume:
+        raise ValueError(
+            f"{logdir} holds a run. {how_to_go_on(logdir)}; begin another: "
+            f"python scripts/fit.py --logdir {shlex.quote(f'{logdir}-2')}. Received: --logdir {logdir}, no --resume"
+        )
+    _cli.check_writable(logdir, "--logdir")
+    if own.is_file() and args.preset is None:
+        return logdir.name, _cli.load_recipe(str(own), args.set, **flags), logdir
+    return name, recipe, logdir
+
+
+def how_to_go_on(logdir) -> str:
+    return f"Go on: python scripts/fit.py --resume --logdir {shlex.quote(str(logdir))}"
+
+
+def print_changes(logdir, recipe):
+    from keras_aha.recipe import Recipe
+    from keras_aha.recipe_changes import check_changes
+
+    for line in check_changes(Recipe.load(logdir / "recipe.toml"), recipe):
+        print(f"changed since the run began: {line}")
+
+
+def is_finished(logdir, recipe) -> bool:
+    path = logdir / _SUMMARY
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["epochs"] == recipe.training.epochs
+
+
+def summarize(sampled, greedy) -> dict:
+    from keras_aha.experiment import summarize_held_out
+
+    return summarize_held_out(sampled, greedy)
+
+
+def write_summary(name, recipe, logdir, history, seconds, before, after) -> float:
+    """Writes it, with what was trained before the run went on; returns the seconds that all of it took."""
+    from keras_aha.files import write_whole
+
+    import pandas as pd
+
+    epochs = pd.read_csv(logdir / "history.csv")
+    seconds += epochs["epoch_seconds"][: len(epochs) - len(history.epoch)].sum()
+    summary = {
+        "preset": name,
+        "seed": recipe.training.seed,
+        "epochs": recipe.training.epochs,
+        "wall_seconds": float(seconds),
+        "generated_tokens": int(epochs["generated_tokens"].sum()),
+        "heldout_before": before,
+        "heldout_after": after,
+    }
+    write_whole(logdir / _SUMMARY, json.dumps(summary, indent=2) + "\n")
+    return seconds
+
+
+# === Output ===
 
 
 def print_plan(name, experiment, logdir):

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from keras_aha.run_files import COMPLETIONS
+
 import keras
 import tensorflow as tf
 
@@ -39,7 +41,7 @@ class CompletionsCallback(keras.callbacks.Callback):
         if epoch and (epoch + 1) % self.every and not last:
             return
         chosen = _records(self.model.rollout, epoch + 1, self.count)
-        with open(self.logdir / "completions.jsonl", "a", encoding="utf-8") as file:
+        with open(self.logdir / COMPLETIONS, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in chosen)
         with self._writer.as_default():
             tf.summary.text("completions", [_as_markup(record) for record in chosen], step=epoch)

@@ -22,10 +22,18 @@ class GuardCallback(keras.callbacks.Callback):
         if patience < 1:
             raise ValueError(f"patience must be 1 or more. Received: patience={patience}")
         self.patience = patience
+        self._epochs = 0  # in a row, with every update skipped
+
+    def on_train_end(self, logs=None):
         self._epochs = 0
 
-    def on_train_begin(self, logs=None):
-        self._epochs = 0  # in a row, with every update skipped
+    def get_state(self) -> dict:
+        """What a run that goes on from a checkpoint must know."""
+        return {"epochs": self._epochs}
+
+    def set_state(self, state: dict):
+        """Takes what `get_state` returned."""
+        self._epochs = state["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):
         skipped = logs["skipped_updates"]

@@ -27,7 +27,7 @@ class HistoryCallback(keras.callbacks.Callback):
     epoch's logs and would drop those of later evaluations.
 
     Args:
-        path: of the file, which is replaced.
+        path: of the file. One that is there is added to; its columns are those of a run with these metrics.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -37,14 +37,15 @@ class HistoryCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         metrics = [metric.name for metric in self.model.metrics]
         self._last = time.perf_counter()
-        self._file = open(self.path, "w", encoding="utf-8", newline="")
+        self._file = open(self.path, "a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(
             self._file,
             ["epoch", *_ROLLOUT, *metrics, *_HELD_OUT, *_SECONDS],
             extrasaction="ignore",
             lineterminator="\n",
         )
-        self._writer.writeheader()
+        if not self._file.tell():
+            self._writer.writeheader()
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()

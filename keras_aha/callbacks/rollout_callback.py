@@ -141,6 +141,14 @@ class RolloutCallback(keras.callbacks.Callback):
         self._compiles = CompileCounter()
         self._logs = {}
 
+    def get_state(self) -> dict:
+        """What a run that goes on from a checkpoint must know: the length that prompts are padded to."""
+        return {"prompt_length": self._prompt_length}
+
+    def set_state(self, state: dict):
+        """Takes what `get_state` returned."""
+        self._prompt_length = state["prompt_length"]
+
     def on_train_begin(self, logs=None):
         check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout
         # All epochs have prompts of one length, so that no later one needs other programs.

@@ -1,0 +1,60 @@
+"""`InterruptCallback`: SIGTERM and Ctrl-C end a run between epochs, not in the middle of one."""
+
+import signal
+
+from keras_aha import processes
+
+import jax
+import keras
+
+
+class InterruptCallback(keras.callbacks.Callback):
+    """Ends training where nothing is lost, when the process is asked to stop by SIGTERM or SIGINT (Ctrl-C).
+
+    During an optimizer step, and until the epoch's end, training goes on; there it stops. During a rollout nothing has
+    been learned since the last epoch, so it ends at once: `fit` raises `KeyboardInterrupt`. So does a second signal.
+    With several processes training stops at the end of the epoch in which any of them is asked.
+
+    Signals are Python's, so it must be used in the main thread. Put it last, after what is saved at an epoch's end; and
+    call `release` where `fit` ends by an error.
+
+    Attributes:
+        signal: the number of the signal, or `None`.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.signal = None
+        self._before = {}  # signal → handler
+        self._nothing_to_lose = False
+
+    def on_train_begin(self, logs=None):
+        self.signal = None
+        self._nothing_to_lose = True
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._nothing_to_lose = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._nothing_to_lose = True
+        if processes.any_of(self.signal is not None):
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        self.release()
+
+    def release(self):
+        """Gives the signals back to whom they belonged."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _handle(self, number, frame):
+        again = self.signal is not None
+        self.signal = number
+        if again or (self._nothing_to_lose and jax.process_count() == 1):
+            self.release()
+            raise KeyboardInterrupt
+        print("\nStopping at the end of this epoch; once more stops at once.", flush=True)

@@ -1,0 +1,46 @@
+"""What differs between the recipe that a run began with and the one that it is to go on with."""
+
+from keras_aha.recipe import Recipe
+from keras_aha.recipe_sections import RecipeError
+
+# What decides how long, how fast and how well observed a run is, but not what it learns.
+_FREE = (
+    *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "rollouts.max_rows"),
+    *("evaluation.every", "distribution.", "priming."),
+)
+
+
+def check_changes(began: Recipe, now: Recipe) -> list[str]:
+    """Checks that a run may go on with another recipe.
+
+    Args:
+        began: the recipe in the run's folder.
+        now: the one to go on with; paths in both are absolute.
+
+    Returns:
+        What differs, a line each: `training.epochs: 30 → 60`.
+
+    Raises:
+        RecipeError: if what differs decides what is learned. A checkpoint holds the learning rate, so changing the
+            optimizer would change nothing; and a schedule over the run's epochs cannot be stretched.
+    """
+    before, after = _flat(began.to_dict()), _flat(now.to_dict())
+    changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
+    scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
+    refused = [path for path in changed if not path.startswith(_FREE) or (scheduled and path == "training.epochs")]
+    lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
+    if refused:
+        why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""
+        raise RecipeError(
+            f"It would be another run.{why} Go on with the recipe in its folder, by naming that with --logdir and no "
+            f"--preset, or begin a new run. Received: {'; '.join(lines[path] for path in refused)}"
+        )
+    return list(lines.values())
+
+
+def _flat(table: dict, prefix: str = "") -> dict:
+    """Dotted path → value."""
+    flat = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,74 @@
+"""What a run has written, taken back to an epoch."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_aha.files import write_whole
+
+from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+HISTORY = "history.csv"
+COMPLETIONS = "completions.jsonl"
+
+
+def rewind(folder: str | os.PathLike, epochs: int) -> None:
+    """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
+
+    Rows of `history.csv` and lines of `completions.jsonl` of later epochs are left out, and a last one that was not
+    written to its end; and so are events of TensorBoard. What is not there is no matter.
+
+    Args:
+        folder: the run's.
+        epochs: how many have been trained.
+    """
+    folder = Path(folder)
+    if (folder / HISTORY).exists():
+        _rewind_history(folder / HISTORY, epochs)
+    if (folder / COMPLETIONS).exists():
+        _rewind_completions(folder / COMPLETIONS, epochs)
+    for path in folder.glob("**/events.out.tfevents.*"):
+        _rewind_events(path, epochs)
+
+
+def _rewind_history(path: Path, epochs: int) -> None:
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
+    columns = list(rows[0]) if rows else []
+    kept = [row for row in rows if None not in row.values() and 0 < _integer(row["epoch"]) <= epochs]
+    if not kept:
+        path.unlink()  # and the next one begins anew
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(kept)
+    write_whole(path, text.getvalue())
+
+
+def _rewind_completions(path: Path, epochs: int) -> None:
+    lines = path.read_bytes().splitlines(keepends=True)
+    write_whole(path, b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["epoch"] <= epochs))
+
+
+def _rewind_events(path: Path, epochs: int) -> None:
+    kept = [event for event in _events(path) if Event.FromString(event).step < epochs]
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    for event in kept:
+        writer.write(event)
+    if buffer.getvalue() != path.read_bytes():
+        write_whole(path, buffer.getvalue())
+
+
+def _events(path: Path) -> Iterable[bytes]:
+    """The records of an event file up to one that was not written to its end."""
+    return RawEventFileLoader(str(path)).Load()
+
+
+def _integer(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,241 @@
+"""Runs that end early go on to the same end. It is the embedded model that is trained: its rewards differ."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.recipe import Recipe
+
+import h5py
+import pandas as pd
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import fit  # noqa: E402
+
+EPOCHS = 4
+SMALL = [
+    *("rollouts.prompts_per_epoch=4", "rollouts.group_size=4", "rollouts.max_completion_length=24"),
+    *("evaluation.puzzles=4", "evaluation.samples=2", "evaluation.every=2", "lora.rank=2"),
+    *(
+        "training.micro_batch_size=none",
+        "training.completion_lengths=1",
+        f"training.epochs={EPOCHS}",
+        "optimizer.config.learning_rate=0.002",
+    ),
+]
+FLAGS = [part for change in SMALL for part in ("--set", change)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs(tmp_path_factory):
+    """Kept in files, as by the scripts, so that a run that goes on need not compile again."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", before[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert fit.main(["--logdir", str(folder), *FLAGS]) == 0
+    return folder
+
+
+def assert_same(folder, expected):
+    """Everything but seconds, and what depends on them."""
+    found, wanted = (pd.read_csv(path / "history.csv") for path in (folder, expected))
+    assert wanted["reward"].nunique() == EPOCHS and wanted["grad_norm"].gt(0).all()  # there was something to learn
+    same = [name for name in wanted if "seconds" not in name]
+    assert list(found) == list(wanted)
+    pd.testing.assert_frame_equal(found[same], wanted[same], check_exact=True)
+    for name in ("completions.jsonl", "held_out_before.jsonl"):
+        assert (folder / name).read_text() == (expected / name).read_text()
+    assert arrays(folder / "adapters.lora.h5") == arrays(expected / "adapters.lora.h5")
+    assert events(folder) == events(expected)
+    found, wanted = (json.loads((path / "summary.json").read_text()) for path in (folder, expected))
+    assert {**found, "wall_seconds": 0, "preset": ""} == {**wanted, "wall_seconds": 0, "preset": ""}
+
+
+def arrays(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
+    return found
+
+
+def events(folder):
+    """`(run, tag, step, value)` of all that TensorBoard shows, in order; values only where they are no times."""
+    found = []
+    for path in sorted(folder.glob("**/events*"), key=lambda path: (path.parent, path.name)):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                timed = re.search("second|mfu|memory|compiles", value.tag)
+                content = "" if timed else value.tensor.SerializeToString()
+                found.append((path.parent.name, value.tag, event.step, content))
+    return sorted(found, key=lambda entry: entry[:3])
+
+
+def at_epoch(monkeypatch, callback, method, epoch, act):
+    """Lets `act()` happen as the `method` of a callback is called in an epoch, which is counted from 0."""
+    original = getattr(callback, method)
+
+    def replaced(self, index, logs=None):
+        if index == epoch:
+            act()
+        original(self, index, logs)
+
+    monkeypatch.setattr(callback, method, replaced)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    "callback, method, epoch",
+    [
+        pytest.param(RolloutCallback, "on_epoch_begin", 0, id="before anything is saved"),
+        pytest.param(RolloutCallback, "on_epoch_begin", 2, id="in a rollout"),
+        pytest.param(EvaluateCallback, "on_epoch_end", 3, id="after an update"),
+    ],
+)
+def test_a_run_that_fails_goes_on_to_the_same_end(callback, method, epoch, uninterrupted, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_epoch(patch, callback, method, epoch, kill)
+        with pytest.raises(Killed):
+            fit.main(["--logdir", str(folder), *FLAGS])
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert_same(folder, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "number, method, code, trained",
+    [
+        pytest.param(signal.SIGTERM, "on_epoch_end", 143, 2, id="asked to end during the update"),
+        pytest.param(signal.SIGINT, "on_epoch_begin", 130, 1, id="interrupted in a rollout"),
+    ],
+)
+def test_signals(number, method, code, trained, uninterrupted, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    callback = EvaluateCallback if method == "on_epoch_end" else RolloutCallback
+    with monkeypatch.context() as patch:
+        at_epoch(patch, callback, method, 1, lambda: os.kill(os.getpid(), number))
+        assert fit.main(["--logdir", str(folder), *FLAGS]) == code
+    said = capsys.readouterr().out
+    assert f"Stopped by {number.name}" in said and f"--resume --logdir {folder}" in said
+    assert len(pd.read_csv(folder / "history.csv")) == trained
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert_same(folder, uninterrupted)
+
+
+def test_the_time_limit(uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--max-hours", "1e-4"]) == 0
+    said = capsys.readouterr().out
+    assert "Stopped by time" in said and f"--resume --logdir {folder}" in said
+    assert len(pd.read_csv(folder / "history.csv")) == 1
+    assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "1"]) == 0
+    assert_same(folder, uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed(uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, str(SCRIPTS / "fit.py"), "--logdir", str(folder), *FLAGS]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
+    ) as child:
+        while child.poll() is None and not (folder / "checkpoints" / "1").exists():
+            time.sleep(0.05)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert_same(folder, uninterrupted)
+
+
+# === What is there already ===
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")}
+    assert fit.main(["--resume", "--logdir", str(uninterrupted)]) == 0
+    assert "is finished: 4 epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs(uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", "2"]) == 0
+    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS)]) == 0
+    assert "changed since the run began: training.epochs: 2 → 4" in capsys.readouterr().out
+    assert_same(folder, uninterrupted)
+
+
+def test_a_runs_folder_is_not_begun_again(uninterrupted, capsys):
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--logdir", str(uninterrupted), *FLAGS])
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert f"--resume --logdir {uninterrupted};" in said and f"--logdir {uninterrupted}-2." in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("optimizer.config.learning_rate=0.1", "task.max_number=9", "rollouts.group_size=2", "lora.rank=4"),
+        *("training.seed=1", "loss.kl_coef=0.1", "evaluation.puzzles=5"),
+    ],
+)
+def test_what_would_be_another_run_is_refused(change, uninterrupted, capsys):
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--resume", "--logdir", str(uninterrupted), "--set", change])
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert "It would be another run" in said and f"{change.split('=')[0]}: " in said
+
+
+def test_a_schedule_is_not_stretched(uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    Recipe.load("countdown_tiny").dump(folder / "recipe.toml")
+    with pytest.raises(SystemExit):
+        fit.main(["--resume", "--logdir", str(folder), "--epochs", "60"])
+    said = capsys.readouterr().err
+    assert "The learning rate has a schedule" in said and "training.epochs: 30 → 60" in said
+
+
+def test_another_preset_in_the_same_folder_is_refused(uninterrupted, capsys):
+    with pytest.raises(SystemExit):
+        fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(uninterrupted)])
+    assert "rollouts.group_size: 4 → 16" in capsys.readouterr().err
+
+
+def test_the_same_command_goes_on(uninterrupted, tmp_path):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    assert fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(folder), *FLAGS]) == 0
+    assert_same(folder, uninterrupted)
