@@ -15,6 +15,7 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.recipe import Recipe
 
 import h5py
+import jax
 import pandas as pd
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
