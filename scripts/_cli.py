@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ def start(main) -> None:
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    _keep_to_a_sentence()
     try:
         sys.exit(main())
     except KeyboardInterrupt:
@@ -205,6 +207,13 @@ def print_session_limit(max_hours: float | None) -> None:
 def printable(text: str) -> str:
     """`text` without what a terminal would obey; line breaks stay."""
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
+def _keep_to_a_sentence() -> None:
+    """Leaves out what orbax logs, page after page, of a failure that it raises too, and what its threads meet then."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or unraisable(what)
 
 
 def _keep_compiled_programs() -> None:

@@ -117,7 +117,6 @@ def kill():
 @pytest.mark.parametrize(
     "callback, method, epoch",
     [
-        pytest.param(RolloutCallback, "on_epoch_begin", 0, id="before anything is saved"),
         pytest.param(RolloutCallback, "on_epoch_begin", 2, id="in a rollout"),
         pytest.param(EvaluateCallback, "on_epoch_end", 3, id="after an update"),
     ],

@@ -118,8 +118,10 @@ def test_a_runs_folder_holds_what_came_out(runs):
     folder = runs / "first"
     assert {path.name for path in folder.iterdir()} == {
         "adapters.lora.h5",
+        "checkpoints",
         "completions",
         "completions.jsonl",
+        "held_out_before.jsonl",
         "history.csv",
         "recipe.toml",
         "summary.json",
@@ -146,19 +148,16 @@ def test_two_runs_of_one_seed_are_equal(runs):
     assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
 
 
-@pytest.mark.slow
-def test_two_processes_are_one_run(runs, small, tmp_path):
-    """Each with a device of its own; the first one prints and writes."""
+def in_two_processes(*flags):
+    """What `fit.py` prints in each, a device of its own for each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
     command = [sys.executable, SCRIPTS / "fit.py", *flags, "--coordinator", address, "--num-processes", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
     children = [
         subprocess.Popen(
             [*map(str, command), "--process-id", str(i)],
-            env=environment,
+            env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -167,8 +166,17 @@ def test_two_processes_are_one_run(runs, small, tmp_path):
     ]
     outputs = [child.communicate(timeout=500) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
-    assert "held-out accuracy after" in outputs[0][0] and "2 batch × 1 model" in outputs[0][0]
     assert all(line.startswith("[Gloo]") for line in outputs[1][0].splitlines())  # which is not ours
+    return outputs[0][0]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(runs, small, tmp_path):
+    """The first one prints and writes; stopped after an epoch, they go on together."""
+    flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
+    out = in_two_processes(*flags, "--max-hours", "1e-4")
+    assert "Stopped by time" in out and "2 batch × 1 model" in out
+    assert "held-out accuracy after" in in_two_processes("--logdir", tmp_path / "run", "--resume")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
     found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
     same = [name for name in expected if "seconds" not in name]

@@ -233,7 +233,8 @@ class _Damaged(Exception):
 
 
 def _in_a_line(error):
-    return " ".join(str(error).split())[:300]
+    text = " ".join(str(error).split())
+    return text if len(text) < 300 else f"{text[:100]} … {text[-180:]}"  # the cause stands last
 
 
 def _trained(model):
