@@ -107,6 +107,27 @@ def test_no_home_to_write_to_means_no_cache(monkeypatch, tmp_path):
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "given"
 
 
+@pytest.mark.parametrize("variable, hours", [("KAGGLE_KERNEL_RUN_TYPE", "8.5"), ("COLAB_RELEASE_TAG", "11.5")])
+def test_where_sessions_end_a_limit_is_suggested(variable, hours, monkeypatch, capsys):
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    _cli.print_session_limit(None)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv(variable, "x")
+    _cli.print_session_limit(1.0)
+    assert capsys.readouterr().out == ""
+    _cli.print_session_limit(None)
+    assert f"--max-hours {hours} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "soon"])
+def test_hours_are_above_0(hours, capfd):
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--max-hours", hours])
+    assert exit.value.code == 2
+    assert f"needs a number above 0. Received: {hours!r}" in capfd.readouterr().err
+
+
 def test_what_a_terminal_would_obey_is_not_printed():
     assert _cli.printable("a\x1b[2Jb\r\nc\u202e") == "a\ufffd[2Jb\ufffd\nc\ufffd"
 
@@ -208,7 +229,8 @@ def test_tensorboard_finds_the_curves(runs):
 
 def test_a_folder_in_use_is_kept(runs, small, capfd):
     before = sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*"))
-    assert "choose another --logdir" in refused(fit.main, ["--logdir", str(runs / "first"), *small], capfd)
+    assert "holds a run. Go on: " in refused(fit.main, ["--logdir", str(runs / "first"), *small], capfd)
+    assert "choose another --logdir" in refused(fit.main, ["--logdir", str(runs), "--resume", *small], capfd)
     assert sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*")) == before
 
 
