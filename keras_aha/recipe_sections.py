@@ -101,6 +101,8 @@ class Rollouts:
     mask_truncated: bool = False
     overlong_buffer: int | None = _at_least(1, default=None)
     refills: int = _at_least(0, default=0)
+    reward_seconds: float | None = _above_zero(default=5.0)
+    on_reward_error: str = _one_of("skip", "stop")
     updates_per_rollout: int = _at_least(1, default=1)
 
 
@@ -244,15 +246,8 @@ def _is_text(value) -> bool:
 
 
 def _in_words(hint) -> str:
-    words = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "a string",
-        dict: "a table",
-        types.NoneType: '"none"',
-    }
-    words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings"}
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string", dict: "a table"}
+    words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings", types.NoneType: '"none"'}
     return " or ".join(words[option] for option in (hint.__args__ if isinstance(hint, types.UnionType) else (hint,)))
 
 
