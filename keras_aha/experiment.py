@@ -234,6 +234,8 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
         stop_strings=recipe.rollouts.stop_strings,
         max_rows=recipe.rollouts.max_rows or _rows(recipe),
         seed=seed,
+        reward_seconds=recipe.rollouts.reward_seconds,
+        on_reward_error=recipe.rollouts.on_reward_error,
     )
 
 

@@ -21,6 +21,7 @@ import os
 
 import h5py
 import keras
+import numpy as np
 from keras import layers, ops
 
 ADAPTERS = "adapters.lora.h5"  # the file in a run's folder
@@ -148,10 +149,11 @@ def check_adapters(backbone, path):
 
     Raises:
         ValueError: if there are no adapters, or the file holds none, or those of another rank, of other layers
-            (keras-hub by itself would load the ones it finds and be silent about the rest) or of another model.
+            (keras-hub by itself would load the ones it finds and be silent about the rest) or of another model, or
+            values that are not finite.
     """
     _check_adapters(backbone)
-    rank, saved = _read_shapes(path)
+    rank, saved, finite = _read_file(path)
     received = f"Received: path={os.fspath(path)!r}"
     if rank != backbone._lora_rank:
         raise ValueError(
@@ -173,6 +175,10 @@ def check_adapters(backbone, path):
                 f"The file's adapters are those of another model. {received}, which has the shapes {saved[i]} where "
                 f"those of {layer.path} have {shapes}"
             )
+    if not finite:
+        raise ValueError(
+            f"The file's adapters hold values that are not finite: the run that saved them broke. {received}"
+        )
 
 
 def _is_quantized(layer):
@@ -200,19 +206,21 @@ def _merged_kernel(layer):
     return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
 
 
-def _read_shapes(path):
-    """The rank in a file of adapters, and the number of each adapted layer → the shapes of A and B."""
+def _read_file(path):
+    """Rank, number of each adapted layer → shapes of A and B, and whether all values are finite."""
     try:
         with h5py.File(path, "r") as file:
             stored = file["lora"]
             rank = int(stored["vars/rank"][()])
             numbers = [name for name in stored if name.isdigit()]
-            shapes = {int(n): tuple(stored[n]["vars"][f"lora_kernel_{x}"].shape for x in "ab") for n in numbers}
-    except (OSError, KeyError):
+            values = {int(n): [stored[n]["vars"][f"lora_kernel_{x}"][()] for x in "ab"] for n in numbers}
+            shapes = {n: tuple(value.shape for value in pair) for n, pair in values.items()}
+            finite = all(np.isfinite(value).all() for pair in values.values() for value in pair)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):  # as h5py meets what is broken
         raise ValueError(
             f"The file holds no adapters of a keras-hub model. Received: path={os.fspath(path)!r}"
         ) from None
-    return rank, shapes
+    return rank, shapes, finite
 
 
 def _check_adapters(backbone):

@@ -24,13 +24,37 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     rate = config.get("learning_rate")
     path = "optimizer.config.learning_rate"
     if isinstance(rate, dict):
-        if not {"class_name"} <= rate.keys() <= {"class_name", "config", "module", "registered_name"}:
+        inner = rate.get("config", {})
+        known = {"class_name", "config", "module", "registered_name"}
+        if not {"class_name"} <= rate.keys() <= known or not isinstance(inner, dict):
             raise RecipeError(f"A schedule is a table of class_name and config. Received: {path}={rate}")
         schedules = keras.optimizers.schedules
         config["learning_rate"] = _build(
-            path, schedules, schedules.LearningRateSchedule, rate["class_name"], rate.get("config", {}), steps
+            path, schedules, schedules.LearningRateSchedule, rate["class_name"], inner, steps
         )
-    return _build("optimizer", keras.optimizers, keras.optimizers.Optimizer, section.class_name, config, steps)
+    made, trial = (
+        _build("optimizer", keras.optimizers, keras.optimizers.Optimizer, section.class_name, config, steps)
+        for _ in range(2)
+    )
+    _check_steps(section, trial)
+    return made
+
+
+def _check_steps(section: Optimizer, optimizer) -> None:
+    """Raises RecipeError where an optimizer, which is used up, cannot take steps: Keras looks at few values before."""
+    received = f"Received: optimizer.class_name={section.class_name!r}, optimizer.config={section.config}"
+    weights = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
+    try:
+        for _ in range(2):
+            optimizer.apply([keras.ops.ones((2, 2))], [weights])
+        fits = bool(optimizer.learning_rate >= 0) and bool(keras.ops.all(keras.ops.isfinite(weights)))
+    except Exception as error:  # whatever comes of a value of any type in Keras's arithmetic
+        reason = " ".join(str(error).split())[:200]
+        raise RecipeError(f"The optimizer cannot take a step: {reason}. {received}") from error
+    if not fits:
+        raise RecipeError(
+            f"The optimizer makes weights that are not finite, or its learning rate is below 0. {received}"
+        )
 
 
 def _build(path: str, module, base: type, class_name: str, config: dict, steps: int):

@@ -10,12 +10,15 @@ from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import RECIPE, Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
+import jax
+import jax.numpy as jnp
 import keras
 import keras_hub
 
 _ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
+_DTYPES = ("float32", "bfloat16", "float16")  # each also as Keras's "mixed_…", with weights in float32
 _REMAT_FROM = 50_000_000  # parameters
 
 
@@ -30,17 +33,23 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
 
     Raises:
         RecipeError, ValueError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt,
-            adapters to start from that are missing or others (both before weights are loaded), or an architecture
-            that cannot be quantized, or not so on several devices.
+            adapters to start from that are missing or others (both before weights are loaded), an architecture that
+            cannot be quantized, or not so on several devices, or weights that are not finite.
     """
     _check_dtype(recipe)
     quantization = recipe.model.quantization if adapters else None
     if quantization:
         _check_quantizable(recipe, load_tokenizer(recipe).backbone_cls)
-    if adapters:
-        _check_start(recipe)
+    if adapters and recipe.lora.rank:
+        _check_adapters(recipe)
+    elif adapters and recipe.lora.start is not None:
+        raise RecipeError(
+            "There are no adapters to load where every weight is trained: leave lora.start out, or name the run's "
+            f"preset folder as model.preset. Received: lora.start={recipe.lora.start!r}, lora.rank=0"
+        )
     with keras.RematScope(mode="list_of_layers", layer_names=blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
+    _check_loaded(recipe, policy.backbone)
     if quantization:
         quantize_base(policy.backbone, quantization)
     if adapters and recipe.lora.rank:
@@ -123,12 +132,9 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
 
 
 def _check_dtype(recipe: Recipe) -> None:
-    try:
-        keras.DTypePolicy(recipe.model.dtype)
-    except (ValueError, TypeError):
-        raise RecipeError(
-            f"Keras knows no such dtype; usual are float32 and bfloat16. Received: model.dtype={recipe.model.dtype!r}"
-        ) from None
+    dtype = recipe.model.dtype
+    if dtype.removeprefix("mixed_") not in _DTYPES:
+        raise RecipeError(f"A policy computes in one of {', '.join(_DTYPES)}. Received: model.dtype={dtype!r}")
 
 
 def _check_quantizable(recipe: Recipe, backbone: type) -> None:
@@ -146,20 +152,15 @@ def _check_quantizable(recipe: Recipe, backbone: type) -> None:
         )
 
 
-def _check_start(recipe: Recipe) -> None:
-    """Raises RecipeError or ValueError where the adapters of `lora.start` are not those that the policy will have."""
+def _check_adapters(recipe: Recipe) -> None:
+    """Raises RecipeError or ValueError where `[lora]` names no layers, or other adapters than the policy will have."""
     section = recipe.lora
-    if section.start is None:
-        return
-    if not section.rank:
-        raise RecipeError(
-            "There are no adapters to load where every weight is trained: leave lora.start out, or name the run's "
-            f"preset folder as model.preset. Received: lora.start={section.start!r}, lora.rank=0"
-        )
-    path = _adapters_file(section.start)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     with without_values():
         _enable_lora(backbone, section)
+    if section.start is None:
+        return
+    path = _adapters_file(section.start)
     lora.check_adapters(backbone, path)
     saved = path.with_name(RECIPE)
     before = (Recipe.load(saved).lora if saved.is_file() else section).alpha or section.rank
@@ -196,6 +197,25 @@ def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
             backbone = load_preset(kind.backbone_cls, model.preset, dtype=model.dtype, **encoders)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
     return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
+
+
+def _check_loaded(recipe: Recipe, backbone) -> None:
+    """Raises RecipeError where the weights are broken, or another model's than that which all has been checked for."""
+    received = f"Received: model.preset={recipe.model.preset!r}"
+    described = abstract_backbone(recipe.model.preset, recipe.model.dtype).count_params()
+    if backbone.count_params() != described:
+        raise RecipeError(
+            f"The preset's config.json describes a model of {described:,} parameters, and its task.json one of "
+            f"{backbone.count_params():,}. {received}"
+        )
+    for variable in backbone.variables:
+        if keras.backend.is_float_dtype(variable.dtype) and not _is_finite(variable.value):
+            raise RecipeError(f"The preset's weights are not finite: it is broken. {received}, {variable.path}")
+
+
+@jax.jit
+def _is_finite(x):
+    return jnp.isfinite(x).all()
 
 
 def _enable_lora(backbone, section) -> None:

@@ -67,7 +67,7 @@ class Recipe:
             sections = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-        except ValueError as error:  # not UTF-8, or not TOML
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
             raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
         try:
             recipe = cls.from_dict(sections)
@@ -146,12 +146,12 @@ def _parse(text: str, assignment: str):
     """A TOML value, or a bare word as a string; what begins like another value but is broken is an error."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = {}
     if parsed.keys() == {"value"}:  # and no second key after a line break
         return parsed["value"]
     if not text or text[0] in "[{\"'" or re.fullmatch(r"[-+]?\.?\d[\d._]*([eE][-+]?\d*)?", text):
-        raise RecipeError(f"{text!r} is not a TOML value. Received: {assignment!r}")
+        raise RecipeError(f"What follows the = is no value of TOML. Received: {assignment!r}")
     return text
 
 

@@ -5,8 +5,8 @@ from keras_aha.recipe_sections import RecipeError
 
 # What decides how long, how fast and how well observed a run is, but not what it learns.
 _FREE = (
-    *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "rollouts.max_rows"),
-    *("evaluation.every", "distribution.", "priming."),
+    *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "evaluation.every"),
+    *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
 )
 
 

@@ -6,17 +6,12 @@ as `optimizer.config`, which is a Keras optimizer's own. TOML has no null: where
 
 import dataclasses
 import difflib
-import math
-import types
-import typing
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, field
 
+from keras_aha.recipe_values import RecipeError, convert, free_value, in_words
+
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
-
-
-class RecipeError(ValueError):
-    """A recipe, or a change to one, cannot be used; its message is one sentence for the user."""
 
 
 def _rule(words: str, holds: Callable, default):
@@ -26,6 +21,10 @@ def _rule(words: str, holds: Callable, default):
 
 def _at_least(bound: float, default=MISSING):
     return _rule(f"at least {bound}", lambda number: number >= bound, default)
+
+
+def _from_to(least: int, most: int, default: int):
+    return _rule(f"from {least} to {most}", lambda number: least <= number <= most, default)
 
 
 def _above_zero(default=MISSING):
@@ -58,7 +57,7 @@ class Lora:
     with the same `rank`, `alpha` and `target`; the reference policy is still the preset.
     """
 
-    rank: int = _at_least(0, default=16)
+    rank: int = _from_to(0, 4096, default=16)
     alpha: float | None = _above_zero(default=None)
     target: tuple[str, ...] = (
         "query",
@@ -100,7 +99,15 @@ class Rollouts:
     advantage_baseline: str = _one_of("mean", "leave_one_out")
     mask_truncated: bool = False
     overlong_buffer: int | None = _at_least(1, default=None)
-    refills: int = _at_least(0, default=0)
+    refills: int = _from_to(0, 100, default=0)
+    reward_seconds: float | None = _above_zero(default=5.0)
+    on_reward_error: str = _one_of("skip", "stop")
+
+    def __post_init__(self):
+        tokens = self.prompts_per_epoch * self.group_size * self.max_completion_length
+        if tokens >= 2**31:
+            raise RecipeError(f"A rollout may have 2**31 tokens: lower prompts_per_epoch. Received: {tokens} tokens")
+
     updates_per_rollout: int = _at_least(1, default=1)
 
 
@@ -143,6 +150,13 @@ class Evaluation:
     puzzles: int = _at_least(1, default=256)
     samples: int = _at_least(1, default=4)
     every: int = _at_least(1, default=10)
+
+    def __post_init__(self):
+        if self.puzzles * self.samples > 10**6:
+            raise RecipeError(
+                "An evaluation may have a million completions, puzzles times samples. "
+                f"Received: evaluation.puzzles={self.puzzles}, evaluation.samples={self.samples}"
+            )
 
 
 @_section
@@ -194,66 +208,15 @@ def _read_value(path: str, value, declared: dataclasses.Field):
     if declared.type is dict and isinstance(value, dict):
         return free_value(path, value)
     try:
-        result = _convert(value, declared.type)
-    except (TypeError, OverflowError):
-        raise RecipeError(f"{path} must be {_in_words(declared.type)}. Received: {path}={value!r}") from None
+        result = convert(value, declared.type)
+    except TypeError:
+        raise RecipeError(f"{path} must be {in_words(declared.type)}. Received: {path}={value!r}") from None
+    except OverflowError:
+        raise RecipeError(f"{path} must be a number of 32 bits. Received: {path}={value!r}") from None
     if result is not None and "holds" in declared.metadata:
         if not all(map(declared.metadata["holds"], result if isinstance(result, tuple) else (result,))):
             raise RecipeError(f"{path} must be {declared.metadata['words']}. Received: {path}={value!r}")
     return result
-
-
-def _convert(value, hint):
-    """`value` as a key of type `hint` holds it; raises TypeError or OverflowError where it cannot be one."""
-    if isinstance(hint, types.UnionType):
-        for option in sorted(hint.__args__, key=lambda option: option is not types.NoneType):  # "none" is no string
-            try:
-                return _convert(value, option)
-            except TypeError:
-                continue
-    elif hint is types.NoneType and (value is None or value == "none"):
-        return None
-    elif hint is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        kinds = typing.get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-        if len(kinds) == len(value):
-            return tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
-    elif (hint in (int, bool) and type(value) is hint) or (hint is str and _is_text(value)):  # True is no number
-        return value
-    raise TypeError
-
-
-def free_value(path: str, value):
-    """A copy of what stands in a free table, lists as tuples; RecipeError where TOML could not hold it."""
-    if isinstance(value, dict) and all(map(_is_text, value)):
-        return {key: free_value(f"{path}.{key}", item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(free_value(path, item) for item in value)
-    if type(value) in (bool, int) or _is_text(value) or (type(value) is float and math.isfinite(value)):
-        return value
-    raise RecipeError(
-        f"{path} must be a string, a finite number, a boolean, a list or a table. Received: {path}={value!r}"
-    )
-
-
-def _is_text(value) -> bool:
-    # A command line that is no Unicode arrives with surrogates, which no TOML file can hold.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _in_words(hint) -> str:
-    words = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "a string",
-        dict: "a table",
-        types.NoneType: '"none"',
-    }
-    words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings"}
-    return " or ".join(words[option] for option in (hint.__args__ if isinstance(hint, types.UnionType) else (hint,)))
 
 
 # === Near misses ===

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+_LONGEST = 600  # characters of an error's sentence
+
 
 def start(main) -> None:
     """Runs `main` as a script, in a process whose environment is set up for it."""
@@ -29,8 +31,8 @@ def errors_in_a_sentence():
     """Ends the process with exit code 2 and one line on stderr where a recipe, a flag or a file cannot be used."""
     try:
         yield
-    except (ValueError, ImportError) as error:
-        sentence = " ".join(str(error).split())
+    except (ValueError, ImportError, OSError) as error:
+        sentence = _short(" ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError) and error.name == "keras_aha":
             sentence = "keras-aha is not installed: run `pip install -e .` in its folder first."
         print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
@@ -55,7 +57,7 @@ def quiet(unless: bool = False):
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except (ValueError, ImportError):
+        except (ValueError, ImportError, OSError):
             raise  # one sentence follows
         except BaseException:
             sys.stderr.flush()
@@ -68,12 +70,24 @@ def quiet(unless: bool = False):
             os.close(stderr)
 
 
+def _short(sentence: str) -> str:
+    """Without the middle of a long one, which shows a value that is too long to be shown."""
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[: _LONGEST - 100]} … {sentence[-90:]}"
+
+
 # === Flags ===
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """One line, as all errors are; the usage stands in --help."""
+        print(f"{self.prog}: {_short(message)} (see --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser with `--set`, which every script has, as all of them read a recipe."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = _Parser(description=description)
     parser.add_argument(
         "--set",
         action="append",
@@ -127,11 +141,11 @@ def join_processes(args) -> None:
 
 
 def at_least(bound: int):
-    """An argparse type: an integer from `bound`."""
+    """An argparse type: an integer from `bound`, of 32 bits as those of a recipe."""
 
     def integer(text: str) -> int:
-        if not text.isdecimal() or int(text) < bound:
-            raise argparse.ArgumentTypeError(f"needs an integer from {bound}. Received: {text!r}")
+        if not text.isdecimal() or len(text) > 10 or not bound <= int(text) < 2**31:
+            raise argparse.ArgumentTypeError(f"needs an integer from {bound} to {2**31 - 1}. Received: {text!r}")
         return int(text)
 
     return integer
@@ -157,7 +171,7 @@ def load_recipe(name: str, assignments: list[str], **values):
 
 
 def check_new_folder(path: Path, flag: str) -> None:
-    """Raises ValueError unless `path` can be made, or is an empty folder; nothing is made here."""
+    """Raises ValueError unless `path` can be made, or is an empty folder; nothing that is made here stays."""
     if path.exists() or path.is_symlink():
         if path.is_dir() and not any(path.iterdir()):
             return
@@ -165,20 +179,35 @@ def check_new_folder(path: Path, flag: str) -> None:
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
+    if not _takes_files(parent):
         raise ValueError(f"{path} cannot be made, as {parent} is no folder to write to. Received: {flag} {path}")
 
 
 def check_writable(path: Path, flag: str) -> None:
     """Raises ValueError if `path` is there and nothing can be written into it."""
-    if path.exists() and not os.access(path, os.W_OK):
+    if path.exists() and not _takes_files(path):
         raise ValueError(f"Nothing can be written into {path}. Received: {flag} {path}")
 
 
 def check_new_file(path: Path | None, flag: str) -> None:
     """Raises ValueError unless a file can be written at `path`, be it in place of another."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-        raise ValueError(f"{path} cannot be written. Received: {flag} {path}")
+    if path is None:
+        return
+    if path.exists():
+        with contextlib.suppress(OSError), open(path, "ab"):  # which changes nothing
+            return
+    elif _takes_files(path.absolute().parent):
+        return
+    raise ValueError(f"{path} cannot be written. Received: {flag} {path}")
+
+
+def _takes_files(folder: Path) -> bool:
+    # By trying, as permissions do not tell it of a superuser's folders, nor of /proc or a full disk.
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 # === Output ===

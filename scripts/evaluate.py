@@ -25,6 +25,8 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         _cli.check_new_file(args.json, "--json")
         _cli.check_new_file(args.csv, "--csv")
+        if args.csv is not None and args.csv == args.json:
+            raise ValueError(f"Two files cannot have one name. Received: --json {args.json} --csv {args.csv}")
         recipe = find_recipe(args, is_run)
         _cli.join_processes(args)
         with _cli.quiet():

@@ -44,8 +44,10 @@ def main(argv=None) -> int:
     choose_platform(args.topology)
     with _cli.errors_in_a_sentence():
         _cli.check_new_file(args.json, "--json")
-        if args.price_per_chip_hour is not None and not args.price_per_chip_hour >= 0:
-            raise ValueError(f"A price is 0 or more. Received: --price-per-chip-hour {args.price_per_chip_hour}")
+        if args.price_per_chip_hour is not None and not 0 <= args.price_per_chip_hour < float("inf"):
+            raise ValueError(
+                f"A price is 0 or more, and finite. Received: --price-per-chip-hour {args.price_per_chip_hour}"
+            )
         recipe = _cli.load_recipe(args.preset, args.set)
         with _cli.quiet():
             from keras_aha import planner

@@ -57,7 +57,7 @@ def check_habits(task, habits: dict) -> None:
     """Raises ValueError where the task has no worked solutions, or not with these habits."""
     try:
         task.worked_solution(task.problem(0), random.Random(0), **habits)
-    except (NotImplementedError, TypeError) as error:
+    except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
 
 

@@ -1,5 +1,7 @@
+import dataclasses
 import html
 import json
+import math
 import re
 
 from keras_aha.callbacks.completions_callback import CompletionsCallback
@@ -84,6 +86,15 @@ def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
         "length": 5,
     }
     assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
+
+
+def test_a_reward_that_failed_is_null(model, tmp_path):
+    """JSON has no NaN, and other programs refuse it."""
+    scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
+    model.rollout = dataclasses.replace(model.rollout, scores=scores)
+    records = write(model, CompletionsCallback(tmp_path), epochs=1)
+    assert [record["reward"] for record in records] == [None, 0.1, 0.1, 0.1] and records[0]["verdict"] == "error"
+    assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
 
 
 def test_few_are_spread_over_the_rollout(model, tmp_path):

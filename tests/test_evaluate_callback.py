@@ -133,6 +133,29 @@ def test_a_stopped_run_ends_with_an_evaluation(model, held_out, sampled, monkeyp
     pd.testing.assert_frame_equal(latest, sampled)
 
 
+class Fragile(Countdown):
+    """Fails on the second completion of each puzzle, in a way of its own."""
+
+    calls = 0
+
+    def score(self, problem, completion):
+        self.calls += 1
+        return super().score(problem, completion) if self.calls % 2 else None
+
+
+def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monkeypatch):
+    monkeypatch.setattr(held_out, "score", Fragile(num_numbers=3).score)
+    with pytest.warns(UserWarning, match="score returned None, which is no Score") as caught:
+        table = callback_of(held_out).evaluate(model)
+    assert len(caught) == 1
+    assert (table["verdict"] == "error").tolist() == table["reward"].isna().tolist() == [False, True] * 5
+    assert not table["correct"][1::2].any()
+    kept = [name for name in sampled if name not in ("reward", "correct", "verdict", "well_formed")]
+    pd.testing.assert_frame_equal(table[kept], sampled[kept])
+    with pytest.raises(RuntimeError, match='on_reward_error is "stop"'):
+        callback_of(held_out, on_reward_error="stop").evaluate(model)
+
+
 @pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}])
 def test_arguments_are_checked(held_out, argument):
     with pytest.raises(ValueError, match=f"Received: {next(iter(argument))}=0"):

@@ -184,7 +184,7 @@ def test_a_loaded_policy_is_the_trained_one(full_run):
         ),
         ("rollouts.max_prompt_length=9", "tokens, more than the limit: raise rollouts.max_prompt_length"),
         ("model.preset=gema2_2b_en", "No preset has that name; the nearest is 'gemma2_2b_en'"),
-        ("model.dtype=float", "Keras knows no such dtype"),
+        ("model.dtype=float", "A policy computes in one of float32"),
         ('lora.target=["querry"]', "The policy has no layer 'querry' to adapt; the nearest is 'query'."),
         ('lora.target=["token_embedding"]', "The policy has no layer 'token_embedding' to adapt"),  # not saved
         ("lora.target=[]", "No layer was adapted: name some, or set lora.rank=0."),

@@ -23,6 +23,15 @@ def test_a_schedule_runs_over_the_run_unless_it_says_otherwise(decay_steps, half
 
 
 @pytest.mark.parametrize(
+    "name", "Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lion Muon Nadam RMSprop SGD".split()
+)
+def test_kerass_optimizers_are_all_taken(name):
+    """With what most of them have, and a step that waits for others."""
+    optimizer = build_optimizer(Optimizer(class_name=name, config={"gradient_accumulation_steps": 2}), steps=3)
+    assert int(optimizer.iterations) == 0 and not optimizer.built
+
+
+@pytest.mark.parametrize(
     "section, sentence",
     [
         ({"class_name": "Adamm"}, "Keras has no Optimizer of that name; the nearest is Adam. Received: "),
@@ -43,6 +52,18 @@ def test_a_schedule_runs_over_the_run_unless_it_says_otherwise(decay_steps, half
             {"config": {"learning_rate": DECAY | {"config": {"power": 1, "decay_stesp": 3}}}},
             "Unknown key optimizer.config.learning_rate.config.decay_stesp; the nearest is "
             "optimizer.config.learning_rate.config.decay_steps. ",
+        ),
+        ({"config": {"learning_rate": {"class_name": "CosineDecay", "config": 3}}}, "A schedule is a table of"),
+        (
+            {"config": {"learning_rate": -0.1}},
+            "or its learning rate is below 0. Received: optimizer.class_name='AdamW'",
+        ),
+        ({"config": {"beta_2": 5.0}}, "The optimizer makes weights that are not finite"),
+        ({"config": {"weight_decay": "much"}}, "The optimizer cannot take a step: "),
+        ({"config": {"global_clipnorm": "much"}}, "The optimizer cannot take a step: "),
+        (
+            {"config": {"learning_rate": DECAY | {"config": {"initial_learning_rate": "x"}}}},
+            "The optimizer cannot take a step: ",
         ),
         (
             {"config": {"learning_rate": {"class_name": "PolynomialDecay"}}},

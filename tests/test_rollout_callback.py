@@ -1,5 +1,8 @@
 """`RolloutCallback` in a real `fit` of a tiny random model."""
 
+import os
+import time
+
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.grpo_model import GRPOModel
@@ -257,7 +260,7 @@ def test_other_rewards_and_one_that_fails(trained, task):
     def length(problem, completion):
         return len(completion) if completion != failing else float("nan")
 
-    with pytest.warns(UserWarning, match="The reward 'length' returned nan") as caught:
+    with pytest.warns(UserWarning, match="The reward 'length' returned nan, which is no finite number") as caught:
         rollout, logs = begin_with_logs(trained[0], task, rewards={"length": (length, 0.1)})
     assert len(caught) == 1 and repr(failing) in str(caught[0].message)
     expected = plain.rewards + 0.1 * np.array([len(text) for text in plain.texts])
@@ -270,6 +273,44 @@ def test_other_rewards_and_one_that_fails(trained, task):
     assert logs["failed_rewards"] == 1 / 8
     assert logs["reward"] == pytest.approx(np.nanmean(expected))
     assert logs["task_reward"] == pytest.approx(plain.rewards.mean())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no such signal")
+def test_a_run_goes_on_past_rewards_that_hang(fit, trained):
+    """The first completion of each epoch hangs."""
+    firsts = [rollout.texts[0] for rollout in trained[2].rollouts]
+    calls = []
+
+    def hangs(problem, completion):
+        calls.append(completion)
+        while len(calls) % 8 == 1:
+            time.sleep(0.01)
+        return 0.0
+
+    with pytest.warns(UserWarning, match="The reward 'x' took longer than 0.2 s") as caught:
+        _, _, recorder, history = fit(2, rewards={"x": (hangs, 1.0)}, reward_seconds=0.2)
+    assert [rollout.texts[0] for rollout in recorder.rollouts][0] == firsts[0] == calls[0]
+    assert len(calls) == 16 and history["failed_rewards"] == [1 / 8, 1 / 8]
+    assert len([warning for warning in caught if "'x'" in str(warning.message)]) == 2  # one an epoch
+    assert [np.isnan(rollout.rewards).tolist() for rollout in recorder.rollouts] == [[True] + [False] * 7] * 2
+
+
+def test_an_epoch_of_failures_alone_ends_the_run(fit):
+    with pytest.warns(UserWarning, match="None"):
+        with pytest.raises(RuntimeError, match="nothing to learn from: The reward 'x' returned None"):
+            fit(2, rewards={"x": (lambda problem, completion: None, 1.0)})
+
+
+def test_a_failure_ends_the_run_where_that_is_asked_for(fit):
+    with pytest.raises(RuntimeError, match='on_reward_error is "stop": Broken.score raised KeyError'):
+        fit(2, task=Broken(num_numbers=3), on_reward_error="stop")
+
+
+class Broken(DigitHunt):
+    """A task whose score was written in haste."""
+
+    def score(self, problem, completion):
+        raise KeyError(completion)
 
 
 def test_a_cap_on_importance_weights_asks_the_trainer(trained, task, monkeypatch):
@@ -465,6 +506,8 @@ def test_a_resumed_run_goes_on_with_the_next_problems(trained, task):
         (dict(overlong_buffer=9), "`buffer` must be 1 to 8 tokens. Received: buffer=9"),
         (dict(refills=-1), "Received: refills=-1"),
         (dict(rewards={"x": len}), r"Received: rewards\['x'\]="),
+        (dict(reward_seconds=-1.0), "Received: reward_seconds=-1.0"),
+        (dict(on_reward_error="ignore"), "Received: on_reward_error='ignore'"),
     ],
 )
 def test_settings_are_checked_at_once(task, wrong, sentence):
@@ -473,7 +516,7 @@ def test_settings_are_checked_at_once(task, wrong, sentence):
 
 
 def test_a_group_of_one_is_an_error(task):
-    with pytest.raises(ValueError, match="group_size must be 2 or more.*Received: group_size=1"):
+    with pytest.raises(ValueError, match="A group has 2 completions or more.*Received: group_size=1"):
         RolloutCallback(task, group_size=1)
 
 

@@ -14,6 +14,7 @@ OPTIONS = [
     dict(temperature=0.7),
     dict(top_k=4),
     dict(top_k=8),
+    dict(top_k=99),  # more than there are
     dict(top_p=0.75),
     dict(top_p=0.75, temperature=0.5),
     dict(top_p=0.97),

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 import os
 from pathlib import Path
 
@@ -15,8 +16,8 @@ class CompletionsCallback(keras.callbacks.Callback):
     """Writes some completions of the epoch's rollout to `completions.jsonl` and, as text, to TensorBoard.
 
     A line of the file is one completion: `epoch` (counted from 1), `problem`, `text`, `reward`, `correct`, `verdict`,
-    `length` (tokens). They are spread evenly over the rollout, so they are of different problems as far as there are
-    that many. In TensorBoard they stand under the run `completions`.
+    `length` (tokens); a reward that failed is null. They are spread evenly over the rollout, so they are of different
+    problems as far as there are that many. In TensorBoard they stand under the run `completions`.
 
     Args:
         logdir: the folder of both; it is made where it is missing. A `completions.jsonl` that is there is added to.
@@ -61,7 +62,7 @@ def _records(rollout, epoch: int, count: int) -> list[dict]:
             "epoch": epoch,
             "problem": str(rollout.problems[i]),
             "text": rollout.texts[i],
-            "reward": rollout.scores[i].reward,
+            "reward": None if math.isnan(rollout.scores[i].reward) else rollout.scores[i].reward,  # JSON has no NaN
             "correct": rollout.scores[i].correct,
             "verdict": rollout.scores[i].verdict,
             "length": int(lengths[i]),

@@ -5,6 +5,7 @@ import time
 from keras_aha import processes
 from keras_aha.behaviours import count_behaviours
 from keras_aha.evaluation import summarize
+from keras_aha.rewards import Grader
 from keras_aha.rollout import PROMPT_MULTIPLE
 from keras_aha.rollout_bar import rollout_bar
 from keras_aha.tasks.task import Task
@@ -27,6 +28,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     Each evaluation draws from the same random keys, so what differs between two is the policy. Where `max_rows` is the
     number of rows in a rollout, and lengths are the same, they share most of their compiled programs.
 
+    A completion whose score fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
+
     Args:
         task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
         every: epochs from one evaluation to the next.
@@ -36,6 +39,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         temperature: of the samples, > 0.
         stop_tokens, stop_strings, max_rows: see `PolicySampler.generate`.
         seed: of the sampling keys.
+        reward_seconds, on_reward_error: see `RolloutCallback`.
 
     Attributes:
         latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
@@ -55,6 +59,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = 256,
         seed: int = 0,
+        reward_seconds: float | None = 5.0,
+        on_reward_error: str = "skip",
     ):
         super().__init__()
         for name, value in {"every": every, "samples": samples}.items():
@@ -63,6 +69,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         if temperature <= 0:
             raise ValueError(f"Samples are drawn at a temperature above 0. Received: temperature={temperature}")
         self.task = task
+        self.grader = Grader(task, seconds=reward_seconds, on_error=on_reward_error)
         self.every = every
         self.samples = samples
         self.greedy = greedy
@@ -127,8 +134,9 @@ class EvaluateCallback(keras.callbacks.Callback):
             )
         self._warm.add(greedy)
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
+        reported = {}
         rows = [
-            self._graded(row // samples, problems[row // samples], row % samples, text)
+            self._graded(row // samples, problems[row // samples], row % samples, text, reported)
             | {"completion_length": int(length), "stopped": bool(stopped)}
             for row, (text, length, stopped) in enumerate(
                 zip(texts, completions.lengths, completions.stopped, strict=True), start=first_row
@@ -136,8 +144,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         ]
         return pd.DataFrame(processes.gather_records(rows))
 
-    def _graded(self, puzzle, problem, sample, text):
-        score = self.task.score(problem, text)
+    def _graded(self, puzzle, problem, sample, text, reported):
+        score = self.grader.score(problem, text, reported)
         return {
             "puzzle": puzzle,
             "problem": str(problem),

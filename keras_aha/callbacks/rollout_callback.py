@@ -1,7 +1,6 @@
 """`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
 
 import dataclasses
-import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping
@@ -36,10 +35,10 @@ class RolloutCallback(keras.callbacks.Callback):
 
     It adds to an epoch's logs:
 
-    - `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`, and `zero_std_groups`, the share of groups
-      whose rewards are all equal: means over the rollout as it was first sampled, as refills would flatter them.
-    - Where anything is added to the task's reward, the parts of `reward`: `task_reward`, `reward_<name>`,
-      `overlong_penalty`; and `failed_rewards`, the share of completions without one.
+    - `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`, `failed_rewards`, the share of completions
+      without a reward, and `zero_std_groups`, the share of groups whose rewards are all equal: means over the rollout
+      as it was first sampled, as refills would flatter them.
+    - Where anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
     - With refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, what that cost.
     - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
     - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over tokens, where the loss has an `importance_cap`.
@@ -53,8 +52,10 @@ class RolloutCallback(keras.callbacks.Callback):
         task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before, and refills take
             theirs from number 2³² on.
         rewards: others beside the task's own, which has weight 1: name → `(function, weight)`, where
-            `function(problem, completion)` returns a number. One that raises or returns what is no finite number is
+            `function(problem, completion)` returns a number. One that fails, see `Grader`, and so the task's own, is
             reported by a warning, once an epoch, and costs only the completion where it happens.
+        reward_seconds: that a reward of a completion may take; `None` for no limit. See `time_limit.within`.
+        on_reward_error: "skip", or "stop": the first failure ends the run, as an epoch with nothing else always does.
         prompts_per_epoch: P.
         group_size: G ≥ 2, completions of each prompt.
         max_completion_length: C, in tokens.
@@ -73,6 +74,7 @@ class RolloutCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: for an argument outside of these.
+        RuntimeError: in training, where a reward fails, see `on_reward_error`.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class RolloutCallback(keras.callbacks.Callback):
         task: Task,
         *,
         rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
+        reward_seconds: float | None = 5.0,
+        on_reward_error: str = "skip",
         prompts_per_epoch: int = 32,
         group_size: int = 16,
         max_completion_length: int = 1024,
@@ -102,10 +106,7 @@ class RolloutCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         if group_size < 2:
-            raise ValueError(
-                "group_size must be 2 or more: an advantage compares a completion with the others of its prompt. "
-                f"Received: group_size={group_size}"
-            )
+            raise ValueError(f"A group has 2 completions or more, to compare them. Received: group_size={group_size}")
         if temperature <= 0:
             raise ValueError(f"Training samples at a temperature above 0. Received: temperature={temperature}")
         check_choice("advantage_scale", advantage_scale, SCALES)
@@ -115,7 +116,7 @@ class RolloutCallback(keras.callbacks.Callback):
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
         self.task = task
-        self.grader = Grader(task, rewards, penalties)
+        self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
         self.prompts_per_epoch = prompts_per_epoch
         self.group_size = group_size
         self.max_prompt_length = max_prompt_length
@@ -167,11 +168,12 @@ class RolloutCallback(keras.callbacks.Callback):
         problems = self._problems(iteration * self.prompts_per_epoch, self.prompts_per_epoch)
         pools = self.refills.pools(iteration)
         self._tokenize(sum(pools, problems))  # finds the length that all of them need
-        sample = functools.partial(self._sample, iteration=iteration, reported=set())
-        rollout, logs = sample(problems)
+        shared = dict(iteration=iteration, reported={})
+        rollout, logs = self._sample(problems, **shared)
+        self.grader.check_any(rollout.rewards, shared["reported"])
         logs["generated_tokens"] = int(rollout.lengths.sum())
         if pools:
-            rollout, groups, tokens = self.refills.fill(rollout, pools, lambda *args: sample(*args)[0])
+            rollout, groups, tokens = self.refills.fill(rollout, pools, lambda *args: self._sample(*args, **shared)[0])
             logs |= {"refilled_groups": groups, "refill_tokens": tokens}
             logs["generated_tokens"] += tokens
             if not tokens and not self._epochs:
@@ -181,7 +183,8 @@ class RolloutCallback(keras.callbacks.Callback):
         rollout = self._with_advantages(rollout)
         if self.model.grpo_loss.importance_cap is not None:
             rollout = self._with_trainers_log_probs(rollout)
-            logs["sampler_gap"] = _mean_gap(rollout)
+            gap = np.abs(rollout.old_log_probs - rollout.sampler_log_probs).sum()  # 0 after the end of a completion
+            logs["sampler_gap"] = float(gap / rollout.lengths.sum())
         self.model.rollout = rollout
         own = processes.share(len(rollout.rewards))
         batch = {name: x[own] for name, x in rollout.batch().items()}
@@ -286,11 +289,6 @@ def _gathered(completions, texts, scores, rewards):
     completions = completions._replace(**{name: gathered[name] for name in arrays})
     texts, scores = zip(*((text, Score(*score)) for text, score in records), strict=True)
     return completions, texts, scores, {name: gathered[name] for name in rewards}
-
-
-def _mean_gap(rollout: Rollout) -> float:
-    # Both are 0 after the end of a completion.
-    return float(np.abs(rollout.old_log_probs - rollout.sampler_log_probs).sum() / rollout.lengths.sum())
 
 
 class _RolloutDataset(keras.utils.PyDataset):

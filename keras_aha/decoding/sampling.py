@@ -59,7 +59,8 @@ def _restricted(logits, sampling: Sampling):
     """`logits`, -inf at tokens that may not be drawn: each limit sees the full softmax, and all of them must hold."""
     allowed = logits
     if sampling.top_k is not None:
-        allowed = jnp.where(logits >= jax.lax.top_k(logits, sampling.top_k)[0][:, -1:], allowed, -jnp.inf)
+        best, _ = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))
+        allowed = jnp.where(logits >= best[:, -1:], allowed, -jnp.inf)
     if sampling.top_p is not None:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         probabilities = jax.nn.softmax(ordered)

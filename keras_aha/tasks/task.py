@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "too_long"})
+_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "too_long", "error"})
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Score:
     """The graded record of one completion.
 
     Attributes:
-        reward: what the policy is trained on, a float in [0, 1].
+        reward: what the policy is trained on, a float in [0, 1]; NaN where `score` failed, with the verdict `"error"`.
         correct: whether the problem is solved, whatever was deducted for form.
         verdict: the reason in one word, e.g. `"correct"` or `"wrong_value"`.
     """
