@@ -65,9 +65,12 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
 
 
 def no_signal(history: list[dict]) -> Finding | None:
-    """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2)."""
+    """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2).
+
+    Where all completions are the same text, that is another finding.
+    """
     recent = _lasting(history, lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"))
-    if not recent:
+    if not recent or entropy_collapse(history):
         return None
     accuracy = _mean(recent, "accuracy")
     return Finding(
@@ -83,9 +86,13 @@ def no_signal(history: list[dict]) -> Finding | None:
 
 
 def format_only(history: list[dict]) -> Finding | None:
-    """Completions have the form of an answer, and none is right: the plateau at 0.1 of TinyZero's smallest models."""
-    recent = _lasting(history, lambda e: e["accuracy"] == 0 and e["format_rate"] >= 0.9, _FORM_PATIENCE)
-    if not recent:
+    """Completions have the form of an answer, all answers earn the same, and none is right.
+
+    TinyZero's smallest models never left that plateau, at a reward of 0.1.
+    """
+    form_decides = _lasting(history, lambda e: e["format_rate"] >= 0.9 and e["answer_rewards"] == 1, _FORM_PATIENCE)
+    recent = _lasting(history, lambda e: e["accuracy"] == 0, _FORM_PATIENCE)
+    if not (form_decides and recent):
         return None
     completions = sum(e["completions"] for e in recent)
     return Finding(

@@ -29,12 +29,14 @@ def observe(logs: dict, rollout, **others: float) -> dict[str, float]:
         **others: more to remember.
 
     Returns:
-        Numbers by name: the logs; `completions`, how many; `repeated_tails`, the share of completions that repeat
+        Numbers by name: the logs; `completions`, how many; `answer_rewards`, how many different rewards the task gave
+        to completions with an answer that can be read; `repeated_tails`, the share of completions that repeat
         themselves up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats.
     """
     looping = [cut and repeated_tail(text) > 0 for cut, text in zip(rollout.truncated, rollout.texts, strict=True)]
     told = {
         "completions": len(looping),
+        "answer_rewards": len({score.reward for score in rollout.scores if score.well_formed}),
         "repeated_tails": sum(looping) / len(looping),
         "completion_entropy": -rollout.sampler_log_probs.sum() / len(looping),
     }

@@ -36,6 +36,7 @@ class DoctorCallback(keras.callbacks.Callback):
         self.logdir = Path(logdir)
         self._said = []
         self._history = []
+        self._writer = None  # until there is something to say: TensorBoard would show an empty run
 
     def get_state(self) -> dict:
         """What it remembers, as JSON can hold it: `said`, names of findings, and `history`, at most 100 epochs."""
@@ -64,6 +65,11 @@ class DoctorCallback(keras.callbacks.Callback):
         if findings and processes.is_first():
             self._tell(epoch, findings)
 
+    def on_train_end(self, logs=None):
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
     def _fingerprint(self) -> int:
         return int(_checksum([variable.value for variable in self.model.trainable_variables]))
 
@@ -72,10 +78,10 @@ class DoctorCallback(keras.callbacks.Callback):
         with open(self.logdir / "findings.jsonl", "a", encoding="utf-8") as file:
             for finding in findings:
                 file.write(json.dumps({"epoch": epoch + 1, **dataclasses.asdict(finding)}) + "\n")
-        writer = tf.summary.create_file_writer(str(self.logdir / "doctor"))
-        with writer.as_default():
+        self._writer = self._writer or tf.summary.create_file_writer(str(self.logdir / "doctor"))
+        with self._writer.as_default():
             tf.summary.text("doctor", [str(finding) for finding in findings], step=epoch)
-        writer.close()
+        self._writer.flush()
         for finding in findings:
             # The first line break ends the line of a progress bar that is redrawn in place: the next one begins below.
             print(f"\nDoctor, epoch {epoch + 1}: {finding}", flush=True)
