@@ -73,15 +73,17 @@ def no_signal(history: list[dict]) -> Finding | None:
     if not recent or entropy_collapse(history):
         return None
     accuracy = _mean(recent, "accuracy")
+    harder = "The problems are too easy: make them harder (Countdown: `task.num_numbers`, `task.max_number`)."
+    easier = (
+        "The problems are too hard: make them easier (Countdown: `task.num_numbers`, `task.max_number`), raise "
+        "`rollouts.group_size`, set `rollouts.refills`, or start from a policy that solves some of them "
+        "(`scripts/prime.py`, `lora.start`)."
+    )
     return Finding(
         "no_signal",
         f"In each of the last {PATIENCE} epochs the rewards of every group were all equal (accuracy {accuracy:.0%}).",
         "No completion was better than another one of its prompt, so no update had a gradient.",
-        "The problems are too easy: make them harder (Countdown: `task.num_numbers`, `task.max_number`)."
-        if accuracy > 0.5
-        else "The problems are too hard: make them easier (Countdown: `task.num_numbers`, `task.max_number`), raise "
-        "`rollouts.group_size`, set `rollouts.refills`, or start from a policy that solves some of them "
-        "(`scripts/prime.py`, `lora.start`).",
+        harder if accuracy > 0.5 else easier,
     )
 
 
@@ -90,9 +92,12 @@ def format_only(history: list[dict]) -> Finding | None:
 
     TinyZero's smallest models never left that plateau, at a reward of 0.1.
     """
-    form_decides = _lasting(history, lambda e: e["format_rate"] >= 0.9 and e["answer_rewards"] == 1, _FORM_PATIENCE)
-    recent = _lasting(history, lambda e: e["accuracy"] == 0, _FORM_PATIENCE)
-    if not (form_decides and recent):
+
+    def stuck(e):
+        return e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1
+
+    recent = _lasting(history, stuck, _FORM_PATIENCE)
+    if not recent:
         return None
     completions = sum(e["completions"] for e in recent)
     return Finding(
