@@ -15,8 +15,7 @@ from collections.abc import Callable
 PATIENCE = 3  # epochs in a row that must look ill, unless a finding says otherwise
 _FORM_PATIENCE = 5  # with 256 completions an epoch, fewer than 1 in 400 is right then, by the rule of three
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
-_APART = 10  # epochs between two evaluations that are compared
-_NEAR = 5  # epochs up to an evaluation, whose mean reward stands beside it
+_WINDOW = 10  # epochs up to an evaluation, whose mean reward stands beside it
 _GAP = 0.1  # nats a token: half of the usual clip range, 0.2, would be spent on what is no change of the policy
 
 
@@ -230,22 +229,21 @@ def gamed(history: list[dict]) -> Finding | None:
     """The reward has risen, and held-out accuracy has not: Goodhart's law.
 
     This epoch's evaluation is compared with those of 10 and more epochs ago, each with the rewards, penalties of length
-    left out, of the 5 epochs up to it. A reward has risen if it did so by 6 of its standard errors, which a plateau
-    does once in 10,000 times, and by more than a quarter, as Countdown takes up to a fifth off an untidy right answer.
-    While the policy still learns the form of an answer nothing is said.
+    left out, of the 10 epochs up to it. A reward has risen if it did so by 6 of its standard errors, which a plateau
+    does not by chance, and by more than a quarter, as Countdown takes up to a fifth off an untidy right answer. While
+    the policy still learns the form of an answer nothing is said.
     """
-    now = len(history) - 1
-    for then in range(_NEAR - 1, now - _APART + 1):
-        found = _compare(history[then - _NEAR + 1 : then + 1], history[now - _NEAR + 1 :])
-        if found:
-            return found
-    return None
+    if "val_accuracy" not in history[-1]:
+        return None
+    ends = range(_WINDOW, len(history) - _WINDOW + 1)
+    earlier = [history[end - _WINDOW : end] for end in ends if "val_accuracy" in history[end - 1]]
+    return next(filter(None, (_compare(before, history[-_WINDOW:]) for before in earlier)), None)
 
 
 def _compare(before: list[dict], after: list[dict]) -> Finding | None:
     if not all("reward" in e and "format_rate" in e for e in before + after):
         return None
-    old, new = before[-1].get("val_accuracy", math.nan), after[-1].get("val_accuracy", math.nan)
+    old, new = before[-1]["val_accuracy"], after[-1]["val_accuracy"]
     rewards = [[e["reward"] - e.get("overlong_penalty", 0) for e in epochs] for epochs in (before, after)]
     forms = [[e["format_rate"] for e in epochs] for epochs in (before, after)]
     low, high = map(statistics.fmean, rewards)

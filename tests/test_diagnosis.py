@@ -107,18 +107,19 @@ def test_programs_that_are_compiled_again_and_again():
 
 # === A reward that is gamed ===
 
-NOISE = (0.01, -0.02, 0.0, 0.02, -0.01)  # of the epochs' rewards; a mean's standard error is √(0.00025 / 5) = 0.00707
+# Of the epochs' rewards: their variance is 0.002 / 9, and the standard error of two means' difference 0.00667.
+NOISE = (0.01, -0.02, 0.0, 0.02, -0.01) * 2
 
 
 def evaluated(reward, val_accuracy, **changes):
-    """Five epochs with this mean reward, the last one with an evaluation."""
+    """Ten epochs with this mean reward, the last one with an evaluation."""
     history = [HEALTHY | changes | {"reward": reward + noise} for noise in NOISE]
     history[-1]["val_accuracy"] = val_accuracy
     return history
 
 
 def test_reward_up_and_held_out_accuracy_not():
-    (finding,) = examine(evaluated(0.4, 0.3) + epochs(5) + evaluated(0.6, 0.3))
+    (finding,) = examine(evaluated(0.4, 0.3) + evaluated(0.6, 0.3))
     assert finding.name == "gamed"
     assert finding.seen == "The reward rose from 0.4 to 0.6, and held-out accuracy went from 30.0% to 30.0%."
 
@@ -128,7 +129,7 @@ def test_reward_up_and_held_out_accuracy_not():
     [
         (evaluated(0.4, 0.3), evaluated(0.6, 0.31)),  # accuracy rose
         (evaluated(0.4, 0.3), evaluated(0.49, 0.3)),  # by less than a quarter
-        (evaluated(0.1, 0.3), evaluated(0.159, 0.3)),  # by 5.9 standard errors of 0.01
+        (evaluated(0.1, 0.3), evaluated(0.139, 0.3)),  # by 5.85 standard errors
         (evaluated(0.4, 0.3), evaluated(0.6, 0.3, format_rate=0.96)),  # the form is still being learnt
         (evaluated(0.4, 0.3), evaluated(0.6, 0.3)[:-1] + epochs(1, reward=0.62)),  # no evaluation in this epoch
         (evaluated(0.4, 0.3)[:-1] + epochs(1), evaluated(0.6, 0.3)),  # none before
@@ -138,15 +139,15 @@ def test_reward_up_and_held_out_accuracy_not():
     ],
 )
 def test_rewards_that_are_not_gamed(before, after):
-    assert names(before + epochs(5) + after) == []
+    assert names(before + after) == []
 
 
 def test_a_rise_of_six_standard_errors_is_enough():
-    assert names(evaluated(0.1, 0.3) + epochs(5) + evaluated(0.161, 0.3)) == ["gamed"]
+    assert names(evaluated(0.1, 0.3) + evaluated(0.141, 0.3)) == ["gamed"]
 
 
 def test_evaluations_that_are_compared_are_ten_epochs_apart():
-    assert names(evaluated(0.4, 0.3) + epochs(4) + evaluated(0.6, 0.3)) == []
+    assert names(evaluated(0.4, 0.3) + evaluated(0.6, 0.3)[1:]) == []
     assert names(evaluated(0.4, 0.3) + epochs(40) + evaluated(0.6, 0.3)) == ["gamed"]
 
 
@@ -163,7 +164,7 @@ ILL = [
     epochs(3, sampler_gap=1.0),
     epochs(3, skipped_updates=1.0),
     epochs(3, compiles=1.0),
-    evaluated(0.4, 0.3) + epochs(5) + evaluated(0.6, 0.3),
+    evaluated(0.4, 0.3) + evaluated(0.6, 0.3),
 ]
 
 

@@ -119,7 +119,7 @@ def test_a_learning_rate_that_breaks_the_policy(fit, doctor):
 def test_a_reward_that_is_not_what_counts(fit, doctor):
     evaluation = EvaluateCallback(Countdown(**COUNTDOWN).held_out(2), every=5, samples=2, greedy=False, **SAMPLING)
     rewards = {"length": (lambda problem, completion: len(completion) / 100, 1.0)}
-    assert "gamed" in fit(doctor, 15, evaluation, task=Countdown, rewards=rewards, learning_rate=0.1)
+    assert "gamed" in fit(doctor, 25, evaluation, task=Countdown, rewards=rewards, learning_rate=0.03)
 
 
 def test_a_trainer_that_has_other_weights_than_the_sampler(fit, doctor):
