@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras_aha as aha
 from keras_aha import processes
-from keras_aha.callbacks.doctor_callback import _checksum
+from keras_aha.checksum import checksums
 from keras_aha.tasks import Score, Task
 
 import jax
@@ -110,7 +110,7 @@ def epochs(sizes) -> dict:
     )
     evaluation = aha.EvaluateCallback(task.held_out(5), samples=2, greedy=False, max_completion_length=LENGTH)
     doctor = aha.DoctorCallback("nothing is said")
-    checksum = _checksum([variable.value for variable in model.trainable_variables])
+    before = checksums([variable.value for variable in model.trainable_variables])
     history = model.fit(rollouts.dataset, callbacks=[rollouts, evaluation, doctor], verbose=0).history
     backbone = model.policy.backbone
     result = {
@@ -119,7 +119,7 @@ def epochs(sizes) -> dict:
         "old_log_probs": model.rollout.old_log_probs,
         "val_texts": np.array(evaluation.latest[1]["text"].tolist()),
         "first_adapters": flat(model),
-        "checksum": np.asarray(checksum),
+        "checksums": np.array(before),
         "moved": np.array(doctor.get_state()["history"][0]["moved"]),
     } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
     start_anew(model)

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from keras_aha import processes
+from keras_aha.checksum import checksums, combined
 from keras_aha.diagnosis import examine
 from keras_aha.observation import HISTORY, observe
+from keras_aha.run_files import FINDINGS
 
-import jax
-import jax.numpy as jnp
 import keras
 import tensorflow as tf
 
@@ -71,11 +71,11 @@ class DoctorCallback(keras.callbacks.Callback):
             self._writer = None
 
     def _fingerprint(self) -> int:
-        return int(_checksum([variable.value for variable in self.model.trainable_variables]))
+        return combined(checksums([variable.value for variable in self.model.trainable_variables]))
 
     def _tell(self, epoch, findings):
         self.logdir.mkdir(parents=True, exist_ok=True)
-        with open(self.logdir / "findings.jsonl", "a", encoding="utf-8") as file:
+        with open(self.logdir / FINDINGS, "a", encoding="utf-8") as file:
             for finding in findings:
                 file.write(json.dumps({"epoch": epoch + 1, **dataclasses.asdict(finding)}) + "\n")
         self._writer = self._writer or tf.summary.create_file_writer(str(self.logdir / "doctor"))
@@ -85,10 +85,3 @@ class DoctorCallback(keras.callbacks.Callback):
         for finding in findings:
             # The first line break ends the line of a progress bar that is redrawn in place: the next one begins below.
             print(f"\nDoctor, epoch {epoch + 1}: {finding}", flush=True)
-
-
-@jax.jit
-def _checksum(values):
-    """Of all bits of floating-point arrays, as an integer; sums of integers are exact however arrays are split."""
-    words = [jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") for x in values]
-    return sum(jnp.sum(word.astype("uint32")) for word in words)

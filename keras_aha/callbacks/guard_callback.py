@@ -11,8 +11,8 @@ class GuardCallback(keras.callbacks.Callback):
     `GRPOModel.train_step` skips an update whose loss or gradient is not finite: weights and optimizer stay as they are,
     and the log `skipped_updates` is the share of an epoch's updates that were skipped. So the policy that a stopped run
     ends with is the one before those epochs, and worth saving. Put it before callbacks that act on a run's last epoch:
-    `model.stop_training` tells them that this is the last. At the first skipped update the
-    `DoctorCallback` has said what to do.
+    `model.stop_training` tells them that this is the last. At the first skipped update the `DoctorCallback`
+    has said what to do.
 
     Args:
         patience: epochs in a row with every update skipped, after which training stops.
