@@ -10,6 +10,7 @@ from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.run_files import rewind
 from keras_aha.tasks.countdown import Countdown
 from keras_aha.tasks.task import Score
 
@@ -163,6 +164,9 @@ def test_a_finding_is_said_once_everywhere(fit, doctor, capsys):
         page = plugin_util.markdown_to_safe_html(markdown)  # what TensorBoard itself makes of it
         assert set(re.findall("<[^>]*>", page)) == {"<p>", "</p>", "<code>", "</code>"}
         assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text.replace("`", "")
+
+    rewind(doctor.logdir, 4)  # for a run that goes on from there
+    assert (doctor.logdir / "findings.jsonl").read_text() == json.dumps(lines[0]) + "\n"
 
 
 def test_a_resumed_run_goes_on(fit, doctor, tmp_path, capsys):
