@@ -13,6 +13,7 @@ from keras_aha.versions import check_versions
 _HOMES = {
     "CheckpointCallback": "callbacks.checkpoint_callback",
     "CompletionsCallback": "callbacks.completions_callback",
+    "DoctorCallback": "callbacks.doctor_callback",
     "EvaluateCallback": "callbacks.evaluate_callback",
     "GRPOLoss": "losses",
     "GRPOModel": "grpo_model",

@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_aha import lora, processes
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.callbacks.doctor_callback import DoctorCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.history_callback import HistoryCallback
@@ -139,8 +140,9 @@ class Experiment:
         """
         logdir = Path(logdir)
         self.stopped_by = None
-        guard, interrupt = GuardCallback(), InterruptCallback()
-        checkpoints = CheckpointCallback(logdir, remembering={"rollouts": self.rollouts, "guard": guard})
+        guard, doctor, interrupt = GuardCallback(), DoctorCallback(logdir), InterruptCallback()
+        remembering = {"rollouts": self.rollouts, "guard": guard, "doctor": doctor}
+        checkpoints = CheckpointCallback(logdir, remembering=remembering)
         callbacks = [self.rollouts, UtilizationCallback(), guard, self.evaluation]
         self._begin(logdir)
         if processes.is_first():
@@ -151,7 +153,8 @@ class Experiment:
                 ProgressCallback(),
             ]
         limits = [] if max_hours is None else [TimeLimitCallback(max_hours, start)]
-        callbacks += [checkpoints, *limits, interrupt]
+        # The doctor after what prints a line an epoch, so that its words stand below it.
+        callbacks += [doctor, checkpoints, *limits, interrupt]
         try:
             history = self.model.fit(
                 self.rollouts.dataset,

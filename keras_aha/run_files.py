@@ -15,13 +15,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 HISTORY = "history.csv"
 COMPLETIONS = "completions.jsonl"
+FINDINGS = "findings.jsonl"
 
 
 def rewind(folder: str | os.PathLike, epochs: int) -> None:
     """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
 
-    Rows of `history.csv` and lines of `completions.jsonl` of later epochs are left out, and a last one that was not
-    written to its end; and so are events of TensorBoard. What is not there is no matter.
+    Rows of `history.csv` and lines of `completions.jsonl` and `findings.jsonl` of later epochs are left out, and a last
+    one that was not written to its end; and so are events of TensorBoard. What is not there is no matter.
 
     Args:
         folder: the run's.
@@ -30,8 +31,9 @@ def rewind(folder: str | os.PathLike, epochs: int) -> None:
     folder = Path(folder)
     if (folder / HISTORY).exists():
         _rewind_history(folder / HISTORY, epochs)
-    if (folder / COMPLETIONS).exists():
-        _rewind_completions(folder / COMPLETIONS, epochs)
+    for path in (folder / COMPLETIONS, folder / FINDINGS):
+        if path.exists():
+            _rewind_lines(path, epochs)
     for path in folder.glob("**/events.out.tfevents.*"):
         _rewind_events(path, epochs)
 
@@ -50,7 +52,7 @@ def _rewind_history(path: Path, epochs: int) -> None:
     write_whole(path, text.getvalue())
 
 
-def _rewind_completions(path: Path, epochs: int) -> None:
+def _rewind_lines(path: Path, epochs: int) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     write_whole(path, b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["epoch"] <= epochs))
 

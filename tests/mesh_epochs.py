@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras_aha as aha
 from keras_aha import processes
+from keras_aha.checksum import checksums
 from keras_aha.tasks import Score, Task
 
 import jax
@@ -108,7 +109,9 @@ def epochs(sizes) -> dict:
         task, prompts_per_epoch=PROMPTS, group_size=GROUP, max_completion_length=LENGTH, refills=1
     )
     evaluation = aha.EvaluateCallback(task.held_out(5), samples=2, greedy=False, max_completion_length=LENGTH)
-    history = model.fit(rollouts.dataset, callbacks=[rollouts, evaluation], verbose=0).history
+    doctor = aha.DoctorCallback("nothing is said")
+    before = checksums([variable.value for variable in model.trainable_variables])
+    history = model.fit(rollouts.dataset, callbacks=[rollouts, evaluation, doctor], verbose=0).history
     backbone = model.policy.backbone
     result = {
         "token_ids": model.rollout.token_ids,
@@ -116,6 +119,8 @@ def epochs(sizes) -> dict:
         "old_log_probs": model.rollout.old_log_probs,
         "val_texts": np.array(evaluation.latest[1]["text"].tolist()),
         "first_adapters": flat(model),
+        "checksums": np.array(before),
+        "moved": np.array(doctor.get_state()["history"][0]["moved"]),
     } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
     start_anew(model)
     given = given_batch(backbone.vocabulary_size, model.rollout.token_ids.shape[1] - LENGTH)

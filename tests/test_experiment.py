@@ -165,6 +165,14 @@ def test_a_loaded_policy_is_the_trained_one(full_run):
     pd.testing.assert_frame_equal(again, experiment.evaluation.latest[1])
 
 
+def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
+    Experiment(recipe.override("training.epochs=3")).fit(tmp_path)
+    findings = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
+    assert [(finding["epoch"], finding["name"]) for finding in findings] == [(3, "no_signal"), (3, "truncated")]
+    shown = capsys.readouterr().out
+    assert shown.index("3/3") < shown.index("Doctor, epoch 3: In each of the last 3 epochs the rewards of every group")
+
+
 # === Errors ===
 
 

@@ -24,36 +24,21 @@ def fit():
     return run
 
 
-def test_nothing_skipped_says_nothing(fit, recwarn):
-    assert fit([0.0, 0.0], GuardCallback()) == [0, 1]
+@pytest.mark.parametrize("shares", [[0.0, 0.0], [0.0, 1.0, 0.0], [0.25, 0.99, 0.99, 0.99]])
+def test_few_skipped_updates_are_no_end(fit, recwarn, shares):
+    assert fit(shares, GuardCallback()) == list(range(len(shares)))
     assert not [warning for warning in recwarn if "skipped" in str(warning.message)]
-
-
-def test_a_skipped_epoch_is_a_warning_of_one_line(fit):
-    with pytest.warns(UserWarning, match=r"^Epoch 2: 100% of the updates were skipped") as warned:
-        assert fit([0.0, 1.0, 0.0], GuardCallback()) == [0, 1, 2]
-    assert len(warned) == 1 and "\n" not in str(warned[0].message)
-
-
-def test_some_skipped_updates_are_a_warning(fit):
-    with pytest.warns(UserWarning, match=r"^Epoch 1: 25% of the updates were skipped") as warned:
-        assert fit([0.25, 0.0], GuardCallback(patience=1)) == [0, 1]
-    assert len(warned) == 1
 
 
 def test_skipped_epochs_in_a_row_stop_training(fit):
     with pytest.warns(UserWarning) as warned:
         assert fit([0.0, 1.0, 1.0, 1.0, 0.0], GuardCallback(patience=3)) == [0, 1, 2, 3]
-    first, second, last = (str(warning.message) for warning in warned)
-    assert first.startswith("Epoch 2: ") and second.startswith("Epoch 3: ")
-    assert last.startswith("Training stops after epoch 4: every update of the last 3 epochs was skipped")
-    for advice in ("learning rate", "float32", "completions"):
-        assert advice in last
+    (warning,) = (str(warning.message) for warning in warned)
+    assert warning.startswith("Training stops after epoch 4: every update of the last 3 epochs was skipped")
 
 
 def test_an_epoch_with_an_update_starts_the_count_again(fit):
-    with pytest.warns(UserWarning):
-        assert fit([1.0, 0.5, 1.0, 0.0, 1.0], GuardCallback(patience=2)) == [0, 1, 2, 3, 4]
+    assert fit([1.0, 0.5, 1.0, 0.0, 1.0], GuardCallback(patience=2)) == [0, 1, 2, 3, 4]
 
 
 def test_every_fit_starts_the_count_again(fit):

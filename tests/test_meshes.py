@@ -16,6 +16,7 @@ import pytest
 SPLIT = {"model": 2, "weights": "split", "rollout_model": 2}
 MESHES = {"alone": None, "2x4": {"batch": 2, "model": 4}, "4x2 split": SPLIT}
 SAME = ("token_ids", "rewards", "val_texts", "refill_tokens", "refilled_groups", "reward", "val_accuracy", "truncated")
+SAME += ("checksums", "moved")  # of adapters, bit by bit
 CLOSE = {"old_log_probs": 1e-5, "first_adapters": 1e-5, "adapters": 1e-5, "loss": 1e-6, "losses": 1e-6, "kl": 1e-6}
 
 
@@ -75,7 +76,7 @@ def assert_same(found, expected):
 
 def test_what_is_compared(meshes):
     alone = meshes["alone", 0]
-    assert alone["devices"] == 1
+    assert alone["devices"] == 1 and alone["checksums"].all() and alone["moved"] == 1
     assert np.ptp(alone["rewards"]) > 0 and alone["refilled_groups"] == 1
     assert np.all(np.diff(alone["losses"]) < -1e-3)  # of five epochs on the same rollout
     assert np.abs(alone["adapters"] - alone["first_adapters"]).max() > 1e-3

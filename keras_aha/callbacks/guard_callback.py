@@ -1,4 +1,4 @@
-"""`GuardCallback`: warns of skipped updates, and stops a run that skips them all."""
+"""`GuardCallback`: stops a run that skips all its updates."""
 
 import warnings
 
@@ -6,12 +6,13 @@ import keras
 
 
 class GuardCallback(keras.callbacks.Callback):
-    """Warns where updates were skipped, and stops training where nothing but that has happened for some epochs.
+    """Stops training where every update was skipped for some epochs.
 
     `GRPOModel.train_step` skips an update whose loss or gradient is not finite: weights and optimizer stay as they are,
     and the log `skipped_updates` is the share of an epoch's updates that were skipped. So the policy that a stopped run
     ends with is the one before those epochs, and worth saving. Put it before callbacks that act on a run's last epoch:
-    `model.stop_training` tells them that this is the last.
+    `model.stop_training` tells them that this is the last. At the first skipped update the `DoctorCallback`
+    has said what to do.
 
     Args:
         patience: epochs in a row with every update skipped, after which training stops.
@@ -36,20 +37,11 @@ class GuardCallback(keras.callbacks.Callback):
         self._epochs = state["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):
-        skipped = logs["skipped_updates"]
-        self._epochs = self._epochs + 1 if skipped == 1 else 0
+        self._epochs = self._epochs + 1 if logs["skipped_updates"] == 1 else 0
         if self._epochs == self.patience:
             self.model.stop_training = True
             warnings.warn(
                 f"Training stops after epoch {epoch + 1}: every update of the last {self.patience} epochs was skipped, "
-                "because the loss or a gradient was not finite. The policy is the one from before them. Try a lower "
-                "learning rate, a global_clipnorm in the optimizer, and adapters in float32, and look at the "
-                "completions: a policy that had begun to write nonsense was broken earlier.",
-                stacklevel=2,
-            )
-        elif skipped:
-            warnings.warn(
-                f"Epoch {epoch + 1}: {skipped:.0%} of the updates were skipped, because the loss or a gradient was not "
-                "finite.",
+                "because the loss or a gradient was not finite. The policy is the one from before them.",
                 stacklevel=2,
             )

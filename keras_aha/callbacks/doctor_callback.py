@@ -1,0 +1,87 @@
+"""`DoctorCallback`: says in plain words what is wrong with a run, once each."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from keras_aha import processes
+from keras_aha.checksum import checksums, combined
+from keras_aha.diagnosis import examine
+from keras_aha.observation import HISTORY, observe
+from keras_aha.run_files import FINDINGS
+
+import keras
+import tensorflow as tf
+
+
+class DoctorCallback(keras.callbacks.Callback):
+    """Looks at the logs and the rollout of each epoch and says what is wrong, what it means and what to do.
+
+    It knows groups without signal, a reward that stands at what the form pays, truncated completions, repeated tails,
+    collapsed entropy, weights that do not move, a sampler that differs from the trainer, updates that are not finite,
+    programs that are compiled again, and a reward that rises while held-out accuracy does not; `diagnosis` has a
+    function for each. A healthy run hears nothing.
+
+    A finding is said once in a run: printed, added to `findings.jsonl` (`epoch`, counted from 1, and what a `Finding`
+    has), and written to TensorBoard as the text `doctor` of the run `doctor`. Put it after all callbacks that add logs
+    or print. With several processes each of them must have one, as all of them look at the weights; the first speaks.
+
+    Args:
+        logdir: the run's folder; nothing is written there before there is a finding.
+    """
+
+    def __init__(self, logdir: str | os.PathLike):
+        super().__init__()
+        self.logdir = Path(logdir)
+        self._said = []
+        self._history = []
+        self._writer = None  # until there is something to say: TensorBoard would show an empty run
+
+    def get_state(self) -> dict:
+        """What it remembers, as JSON can hold it: `said`, names of findings, and `history`, at most 100 epochs."""
+        return {"said": list(self._said), "history": list(self._history)}
+
+    def set_state(self, state: dict) -> None:
+        """Goes on from what `get_state` returned, so that a resumed run hears nothing twice."""
+        self._said, self._history = list(state["said"]), list(state["history"])
+
+    def on_train_begin(self, logs=None):
+        self._compiling = True  # the first epoch compiles everything, that of a resumed run too
+        self._weights = self._fingerprint()
+
+    def on_epoch_end(self, epoch, logs=None):
+        before, self._weights = self._weights, self._fingerprint()
+        logs = dict(logs)
+        if self._compiling:
+            logs.pop("compiles", None)
+        if self.params["steps"] > 1 and self.model.grpo_loss.importance_cap is None:
+            logs.pop("sampler_gap", None)  # from the second update on a rollout it is the policy's own change, too
+        self._compiling = False
+        latest = observe(logs, self.model.rollout, moved=before != self._weights)
+        self._history = [*self._history, latest][-HISTORY:]
+        findings = [finding for finding in examine(self._history) if finding.name not in self._said]
+        self._said += [finding.name for finding in findings]
+        if findings and processes.is_first():
+            self._tell(epoch, findings)
+
+    def on_train_end(self, logs=None):
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    def _fingerprint(self) -> int:
+        return combined(checksums([variable.value for variable in self.model.trainable_variables]))
+
+    def _tell(self, epoch, findings):
+        self.logdir.mkdir(parents=True, exist_ok=True)
+        with open(self.logdir / FINDINGS, "a", encoding="utf-8") as file:
+            for finding in findings:
+                file.write(json.dumps({"epoch": epoch + 1, **dataclasses.asdict(finding)}) + "\n")
+        self._writer = self._writer or tf.summary.create_file_writer(str(self.logdir / "doctor"))
+        with self._writer.as_default():
+            tf.summary.text("doctor", [str(finding) for finding in findings], step=epoch)
+        self._writer.flush()
+        for finding in findings:
+            # The first line break ends the line of a progress bar that is redrawn in place: the next one begins below.
+            print(f"\nDoctor, epoch {epoch + 1}: {finding}", flush=True)

@@ -1,0 +1,278 @@
+"""What a run's logs say about its health: what was observed of its epochs → findings in plain words.
+
+A finding is a function of the history, a list of what `observation.observe` returned for each epoch, the latest last.
+It says something only where it is sure: a false alarm is worse than silence. In remedies, `section.key` is a key of a
+recipe and the keyword argument of that name. Thresholds are definitions where there is one; by the others the three
+default runs of the README are healthy with room to spare.
+"""
+
+import collections
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable
+
+PATIENCE = 3  # epochs in a row that must look ill, unless a finding says otherwise
+_FORM_PATIENCE = 5  # with 256 completions an epoch, fewer than 1 in 400 is right then, by the rule of three
+_COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
+_WINDOW = 10  # epochs up to an evaluation, whose mean reward stands beside it
+_GAP = 0.1  # nats a token: half of the usual clip range, 0.2, would be spent on what is no change of the policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a run.
+
+    Attributes:
+        name: one for each kind of finding.
+        seen: what the logs show, with the numbers.
+        meaning: what that says about the run.
+        remedy: what to do.
+    """
+
+    name: str
+    seen: str
+    meaning: str
+    remedy: str
+
+    def __str__(self):
+        return f"{self.seen} {self.meaning} {self.remedy}"
+
+
+def examine(history: list[dict[str, float]]) -> list[Finding]:
+    """All that is wrong after the latest epoch.
+
+    Args:
+        history: what `observation.observe` returned for each epoch, the latest last.
+    """
+    findings = (
+        no_signal,
+        format_only,
+        truncated,
+        repeated_tails,
+        entropy_collapse,
+        not_moving,
+        sampler_apart,
+        not_finite,
+        compiling,
+        gamed,
+    )
+    return [found for finding in findings if (found := finding(history))]
+
+
+# === Findings ===
+
+
+def no_signal(history: list[dict]) -> Finding | None:
+    """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2).
+
+    Where all completions are the same text, that is another finding.
+    """
+    recent = _lasting(history, lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"))
+    if not recent or entropy_collapse(history):
+        return None
+    accuracy = _mean(recent, "accuracy")
+    harder = "The problems are too easy: make them harder (Countdown: `task.num_numbers`, `task.max_number`)."
+    easier = (
+        "The problems are too hard: make them easier (Countdown: `task.num_numbers`, `task.max_number`), raise "
+        "`rollouts.group_size`, set `rollouts.refills`, or start from a policy that solves some of them "
+        "(`scripts/prime.py`, `lora.start`)."
+    )
+    return Finding(
+        "no_signal",
+        f"In each of the last {PATIENCE} epochs the rewards of every group were all equal (accuracy {accuracy:.0%}).",
+        "No completion was better than another one of its prompt, so no update had a gradient.",
+        harder if accuracy > 0.5 else easier,
+    )
+
+
+def format_only(history: list[dict]) -> Finding | None:
+    """Completions have the form of an answer, all answers earn the same, and none is right.
+
+    TinyZero's smallest models never left that plateau, at a reward of 0.1.
+    """
+
+    def stuck(e):
+        return e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1
+
+    recent = _lasting(history, stuck, _FORM_PATIENCE)
+    if not recent:
+        return None
+    completions = sum(e["completions"] for e in recent)
+    return Finding(
+        "format_only",
+        f"In the last {_FORM_PATIENCE} epochs {_mean(recent, 'format_rate'):.0%} of {completions:.0f} completions had "
+        f"the form of an answer, and none was right; the reward stands at {_mean(recent, 'reward'):.2f}.",
+        "The policy earns what the form alone pays, and never meets the reward for a right answer.",
+        "Let some be right from the start: easier problems (Countdown: `task.num_numbers`, `task.max_number`), a "
+        "larger or instruction-tuned `model.preset`, or one that was primed (`scripts/prime.py`).",
+    )
+
+
+def truncated(history: list[dict]) -> Finding | None:
+    """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
+    recent = _lasting(history, lambda e: e["truncated"] > 0.5)
+    if not recent:
+        return None
+    return Finding(
+        "truncated",
+        f"In the last {PATIENCE} epochs {_mean(recent, 'truncated'):.0%} of the completions ran into the length limit.",
+        "What would have come after it earns nothing, so that length decides the reward.",
+        "Raise `rollouts.max_completion_length`; if completions have answered by then and only go on, end them with "
+        '`rollouts.stop_strings`, such as "</answer>"; if they ramble, set `rollouts.overlong_buffer`.',
+    )
+
+
+def repeated_tails(history: list[dict]) -> Finding | None:
+    """One completion in ten repeats itself to the limit (DAPO, arXiv:2503.14476, §3.3); healthy: none."""
+    recent = _lasting(history, lambda e: e["repeated_tails"] > 0.1)
+    if not recent:
+        return None
+    return Finding(
+        "repeated_tails",
+        f"In the last {PATIENCE} epochs {_mean(recent, 'repeated_tails'):.0%} of the completions repeated one piece of "
+        "text again and again up to the length limit.",
+        "The policy is caught in loops, whose many tokens outweigh those of other completions.",
+        "Lower the learning rate, set `rollouts.overlong_buffer` so that loops cost something or "
+        "`loss.aggregation` to sequence_mean so that they weigh no more than others, and go back to earlier adapters "
+        "(`lora.start`) if it wrote well before.",
+    )
+
+
+def entropy_collapse(history: list[dict]) -> Finding | None:
+    """A completion is as certain as the toss of a coin, and many are wrong (DAPO, arXiv:2503.14476, §3.1).
+
+    Two completions of a prompt are the same text with probability Σp² = E[p] ≥ exp(E[log p]) = exp(−entropy), by
+    Jensen's inequality. With an entropy of log 2 that is at least one half. The default runs stay above 4 nats.
+    """
+    recent = _lasting(history, lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9)
+    if not recent:
+        return None
+    entropy = _mean(recent, "completion_entropy")
+    return Finding(
+        "entropy_collapse",
+        f"In the last {PATIENCE} epochs a whole completion had an entropy of {entropy:.2g} nats, and "
+        f"{_mean(recent, 'accuracy'):.0%} of them were right.",
+        f"At least {math.exp(-entropy):.0%} of the pairs of one prompt are the same text: the policy has stopped "
+        "trying other things, and groups have nothing to compare.",
+        "Start again with a lower learning rate; raise the upper end of `loss.clip_range` (0.2, 0.28), set a small "
+        "`loss.entropy_coef`, or a `loss.kl_coef` that holds the policy near the reference.",
+    )
+
+
+def not_moving(history: list[dict]) -> Finding | None:
+    """Trained weights are bit by bit what they were, though there were gradients and updates.
+
+    One epoch proves nothing: a warm-up begins with a learning rate of 0.
+    """
+    recent = _lasting(history, lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1)
+    if not recent:
+        return None
+    return Finding(
+        "not_moving",
+        f"In the last {PATIENCE} epochs no trained weight changed, though gradients had a norm of "
+        f"{_mean(recent, 'grad_norm'):.2g}.",
+        "The updates are 0, or too small for the dtype of the weights, so nothing is learnt.",
+        "Look at `optimizer.config.learning_rate` and at its schedule, whose steps may be over; where every weight is "
+        'trained in bfloat16, train adapters (`lora.rank`), which are float32, or set `model.dtype` to "float32".',
+    )
+
+
+def sampler_apart(history: list[dict]) -> Finding | None:
+    """Trainer and sampler, of the same weights, give tokens other probabilities; healthy: to 1e-6 in float32.
+
+    It needs the log `sampler_gap` of epochs in which that gap is not the policy's own change.
+    """
+    recent = _lasting(history, lambda e: e["sampler_gap"] > _GAP)
+    if not recent:
+        return None
+    return Finding(
+        "sampler_apart",
+        f"In the last {PATIENCE} epochs the log-probs of sampler and trainer differed by "
+        f"{_mean(recent, 'sampler_gap'):.2g} nats a token.",
+        "What was sampled is not what the policy would write, so ratios and clipping act on that difference.",
+        'Set `rollouts.quantization` to "none" where it is "int8", set `loss.importance_cap` (2, say), and see that '
+        "nothing changes the weights between the rollout and the update.",
+    )
+
+
+def not_finite(history: list[dict]) -> Finding | None:
+    """An update was skipped, for its loss or gradient was not finite; a healthy run has none."""
+    skipped = history[-1].get("skipped_updates", 0)
+    if not skipped:
+        return None
+    return Finding(
+        "not_finite",
+        f"{skipped:.0%} of the epoch's updates were skipped, because the loss or a gradient was not finite.",
+        "The weights are those from before these updates; after some epochs of nothing else the run ends.",
+        "Lower the learning rate, set `optimizer.config.global_clipnorm`, and read the completions: a policy that had "
+        "begun to write nonsense was broken earlier.",
+    )
+
+
+def compiling(history: list[dict]) -> Finding | None:
+    """Programs are compiled epoch after epoch; the first epoch of a process, in which all are, has no log here."""
+    recent = history[-_COMPILING_EPOCHS:]
+    compiles = [e["compiles"] for e in recent if e.get("compiles")]
+    if len(compiles) < PATIENCE:
+        return None
+    return Finding(
+        "compiling",
+        f"{sum(compiles):.0f} programs were compiled again in {len(compiles)} of the last {len(recent)} epochs.",
+        "Compiling takes time that training could have; shapes or constants that change from epoch to epoch cause it.",
+        "Start with the environment variable `JAX_LOG_COMPILES=1`, which names the programs, and look first at rewards "
+        "and callbacks of your own that use JAX or `keras.ops`.",
+    )
+
+
+def gamed(history: list[dict]) -> Finding | None:
+    """The reward has risen, and held-out accuracy has not: Goodhart's law.
+
+    This epoch's evaluation is compared with those of 10 and more epochs ago, each with the rewards, penalties of length
+    left out, of the 10 epochs up to it. A reward has risen if it did so by 6 of its standard errors, which a plateau
+    does not by chance, and by more than a quarter, as Countdown takes up to a fifth off an untidy right answer. While
+    the policy still learns the form of an answer nothing is said.
+    """
+    if "val_accuracy" not in history[-1]:
+        return None
+    ends = range(_WINDOW, len(history) - _WINDOW + 1)
+    earlier = [history[end - _WINDOW : end] for end in ends if "val_accuracy" in history[end - 1]]
+    return next(filter(None, (_compare(before, history[-_WINDOW:]) for before in earlier)), None)
+
+
+def _compare(before: list[dict], after: list[dict]) -> Finding | None:
+    if not all("reward" in e and "format_rate" in e for e in before + after):
+        return None
+    old, new = before[-1]["val_accuracy"], after[-1]["val_accuracy"]
+    rewards = [[e["reward"] - e.get("overlong_penalty", 0) for e in epochs] for epochs in (before, after)]
+    forms = [[e["format_rate"] for e in epochs] for epochs in (before, after)]
+    low, high = map(statistics.fmean, rewards)
+    risen = _rise(*rewards) > 6 and high - low > abs(low) / 4 and _rise(*forms) < 1
+    if not (new <= old and risen):
+        return None
+    return Finding(
+        "gamed",
+        f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
+        "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
+        "Read `completions.jsonl` for what pays; take that reward away, lower its weight, or let it pay only where "
+        "the problem is solved; with a puzzle file of few puzzles, add more.",
+    )
+
+
+# === Numbers ===
+
+
+def _lasting(history: list[dict], ill: Callable[[dict], bool], epochs: int = PATIENCE) -> list[dict]:
+    """The last `epochs` if each of them is `ill`, else none. What one lacks is NaN, for which no comparison holds."""
+    recent = [collections.defaultdict(lambda: math.nan, e) for e in history[-epochs:]]
+    return recent if len(recent) == epochs and all(map(ill, recent)) else []
+
+
+def _mean(epochs: list[dict], name: str) -> float:
+    return statistics.fmean(e[name] for e in epochs)
+
+
+def _rise(before: list[float], after: list[float]) -> float:
+    """How far the mean rises, in standard errors (Welch's t)."""
+    error = math.sqrt(statistics.variance(before) / len(before) + statistics.variance(after) / len(after))
+    return (statistics.fmean(after) - statistics.fmean(before)) / max(error, 1e-9)
