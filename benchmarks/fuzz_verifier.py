@@ -8,8 +8,8 @@
 A finding is an input that raises, whose verdict or reward is not the oracle's (`tests/verdict_oracle.py`), that has
 more than 0.1 for a wrong answer, or whose reading takes more than 50 ms of processor time, in each of three repeats, so
 that a busy machine is no finding. Texts have at most 20,000 characters, about what a few thousand tokens are. Findings
-are written to the corpus' folder as `finding-KIND-…` and counted in the last line. Run one process a core, each with a seed
-and a corpus of its own.
+are written to the corpus' folder as `finding-KIND-…` and counted in the last line. Run one process a core, each with a
+seed and a corpus of its own.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def draw_until(reading, minutes, seed):
 
 
 def guide(atheris, reading, args, heading):
-    """Hands over to libFuzzer, which ends the process without a way back; its log tells coverage as `cov` (edges) and `ft` (features)."""
+    """Hands over to libFuzzer, from which no way leads back; its log tells coverage as `cov` (edges) and `ft`."""
     from hostile_completions import hostile_completion
 
     if not any(args.corpus.iterdir()):

@@ -6,8 +6,10 @@ All is drawn from the `random.Random` that is handed in. `EDITS` are functions o
 import re
 
 OPEN, CLOSE = "<answer>", "</answer>"
-TAGS = [OPEN, CLOSE, OPEN, CLOSE, "<answer", "answer>", "</answer", "< answer>", "<Answer>", "<answer/>",
-        "<answer >", "<think>", "</think>", "<answer><answer>", "</answer></answer>", "<answer></answer>", "&lt;answer&gt;"]  # fmt: skip
+TAGS = [
+    *(OPEN, CLOSE, OPEN, CLOSE, "<answer", "answer>", "</answer", "< answer>", "<Answer>", "<answer/>", "<answer >"),
+    *("<think>", "</think>", "<answer><answer>", "</answer></answer>", "<answer></answer>", "&lt;answer&gt;"),
+]
 LOOKALIKES = {
     "+": ["\uff0b", "\ufe62", "\u2795", "++"],
     "-": ["\u2212", "\u2013", "\u2010", "\uff0d", "--", "- -"],
@@ -20,10 +22,12 @@ LOOKALIKES = {
 DIGIT_SETS = ["\uff10", "\u0660", "\u06f0", "\u0966", "\U0001d7ce"]  # their zeros; nine more follow each
 SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 BLANKS = [" ", "\n", "\t", "\r", "\v", "\f", "\r\n", "\u00a0", "\u2028", "\x85", "\u3000", "\x1c"]
-ODDITIES = ["\x00", "\ud800", "\udfff", "\u200b", "\ufeff", "\u202e", "\x1b[2J", "\\", "'", '"', "#", ";", ",", "_",
-            ".", "e", "e0", "1e3", "0x10", "0b1", "0o7", "1j", "nan", "inf", "None", "True", "lambda:1", "__import__('os')",
-            "%", "^", "!", "~", "<<", ":=", "@", "if", "or", "$", "`", "\\frac{1}{2}", "\u00bd", "\u2167",
-            "\U0001f600", "0", "1", "=", "(", ")", "+", "-", "*", "/", "no", "yes"]  # fmt: skip
+ODDITIES = [
+    *("\x00", "\ud800", "\udfff", "\u200b", "\ufeff", "\u202e", "\x1b[2J", "\u00bd", "\u2167", "\U0001f600"),
+    *("\\", "'", '"', "#", ";", ",", "_", ".", "%", "^", "!", "~", "<<", ":=", "@", "$", "`", "\\frac{1}{2}"),
+    *("e", "e0", "1e3", "0x10", "0b1", "0o7", "1j", "nan", "inf", "None", "True", "if", "or", "lambda:1"),
+    *("__import__('os')", "0", "1", "=", "(", ")", "+", "-", "*", "/", "no", "yes"),
+]
 
 
 def right_expression(rng, problem):

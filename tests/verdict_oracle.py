@@ -79,7 +79,8 @@ def parsed(text):
     if not re.fullmatch(r"[-+*/()0-9 \t\r\n\f\v]*", text) or re.search(r"(?<![0-9])0[0-9]", text):
         raise Unreadable
     try:
-        tree = ast.parse(f"({re.sub('[^-+*/()0-9]', ' ', text)}\n)", mode="eval").body
+        # Not between brackets, or `1)+(2` would be read.
+        tree = ast.parse(re.sub("[^-+*/()0-9]", " ", text).strip(), mode="eval").body
     except SyntaxError:
         raise Unreadable from None
     for node in ast.walk(tree):
