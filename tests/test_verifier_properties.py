@@ -10,7 +10,7 @@ from keras_aha.tasks.expression import MAX_LENGTH, ExpressionError, parse_expres
 
 import hostile_completions as hostile
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from verdict_oracle import VERDICTS, find_answer, judge
 
@@ -52,7 +52,6 @@ def test_any_text_has_a_verdict(text):
 @settings(max_examples=100, deadline=None)
 @given(WITHOUT_TAGS)
 def test_nothing_is_earned_without_an_answer(text):
-    assume("(1+2)*3" not in text)
     for completion in (text, f"<answer>{text}", f"{text}</answer>", f"</answer>{text}<answer>"):
         assert TASK.score(PROBLEM, completion).reward == 0.0
 
