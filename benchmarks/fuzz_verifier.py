@@ -43,10 +43,14 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, metavar="FOLDER", default=Path("fuzz"), help="(default: %(default)s)")
     parser.add_argument("--replay", type=Path, metavar="FOLDER", help="read its inputs once and stop")
     args = parser.parse_args()
+    if args.replay and not args.replay.is_dir():
+        parser.error(f"--replay is a folder of inputs. Received: {args.replay}")
     args.corpus.mkdir(parents=True, exist_ok=True)
     if args.engine == "atheris" and not args.replay:
-        import atheris
-
+        try:
+            import atheris
+        except ImportError as error:
+            parser.error(f'--engine atheris needs pip install -e ".[fuzz]". Received: {error}')
         versions = f"atheris {metadata.version('atheris')}"
         imports = atheris.instrument_imports(include=["keras_aha.tasks", "keras_aha.behaviours"])
     else:
