@@ -40,7 +40,7 @@ def count_behaviours(text: str) -> Behaviours:
     thinking = text.partition("</think>")[0].partition("<answer>")[0]
     remarks: list[list[str]] = []  # what is said after each attempt
     for line in thinking.splitlines():
-        before, after, is_attempt = _split_at_equations(line)
+        before, after, is_attempt = _split_at_equations(line) if "=" in line else (line, "", False)
         if remarks:
             remarks[-1].append(before)
         if is_attempt:
@@ -58,10 +58,11 @@ def _split_at_equations(line: str) -> tuple[str, str, bool]:
     pieces = line.split("=")
     before = after = None
     for left, right in zip(pieces, pieces[1:], strict=False):
+        result = _RESULT.match(right)  # first, because it is cheap and most often decides
+        if result is None:
+            continue
         words = left.rstrip(_ARITHMETIC)
-        operation = _OPERATION.search(re.sub(r"[ \t]", "", left[len(words) :]))
-        result = _RESULT.match(right)
-        if operation and result:
+        if _OPERATION.search(re.sub(r"[ \t]", "", left[len(words) :])):
             before = words if before is None else before
             after = right[result.end() :]
     return (line, "", False) if before is None else (before, after, True)

@@ -4,13 +4,15 @@ import json
 import math
 import re
 
-from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.callbacks.completions_callback import CompletionsCallback, _as_markup
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.rollout import Rollout
 from keras_aha.tasks import CountdownProblem, Score
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensorboard import plugin_util
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
@@ -97,6 +99,13 @@ def test_a_reward_that_failed_is_null(model, tmp_path):
     assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
 
 
+def test_a_text_that_is_no_unicode_ends_no_run(model, tmp_path):
+    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
+    model.rollout = dataclasses.replace(model.rollout, texts=texts)
+    records = write(model, CompletionsCallback(tmp_path), epochs=1)
+    assert [record["text"] for record in records] == list(texts)
+
+
 def test_few_are_spread_over_the_rollout(model, tmp_path):
     records = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
     assert [record["text"] for record in records] == [HOSTILE[0], HOSTILE[2]]
@@ -115,6 +124,20 @@ def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
         seen = html.unescape(page.removeprefix("<pre>").removesuffix("</pre>"))
         visible = text.replace("\x02", "\ufffd").replace("\x03", "\ufffd")
         assert seen.split("\n", 1) == ["9 1 -> 8  wrong_numbers", visible]
+
+
+MARKUP = [
+    *("<", ">", "&", "&lt;", "&#60;", "</pre>", "<pre>", "<script>", "<!--", "-->", "<![CDATA[", "]]>", "<?", "`"),
+    *("```\n", "~~~\n", "*", "_", "#", "[x](y)", "![", "|", "\n", "\n\n", "    ", "\t", "\\", '"', "'", "\x02", "\x03"),
+    *("\ud800", "\u2028", "\x00", "\r", "a"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(MARKUP), max_size=12).map("".join) | st.text(st.characters(), max_size=30))
+def test_no_markup_takes_effect(text):
+    page = plugin_util.markdown_to_safe_html(_as_markup({"problem": "9 1 -> 8", "verdict": "no_answer", "text": text}))
+    assert re.findall("<[^>]*>?", page) == ["<pre>", "</pre>"]
 
 
 @pytest.mark.parametrize("argument", [{"every": 0}, {"count": 0}])

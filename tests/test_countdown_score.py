@@ -2,11 +2,13 @@ import itertools
 import random
 
 from keras_aha.tasks import Countdown, CountdownProblem, Score
+from keras_aha.tasks.countdown import MAX_BLANK_TAIL
 from keras_aha.tasks.expression import MAX_DEPTH, MAX_DIGITS, MAX_LENGTH, MAX_OPERATIONS, parse_expression
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from verdict_oracle import judge
 
 TASK = Countdown(num_numbers=3, max_number=20, template="compact")
 
@@ -15,6 +17,14 @@ TASK = Countdown(num_numbers=3, max_number=20, template="compact")
 CASES = [
     ("<answer>(1+2)*3</answer>", 1.0, "correct"),
     ("<answer>(1+2)*3</answer>\n", 1.0, "correct"),
+    ("<answer>(1+2)*3</answer>" + "\n" * MAX_BLANK_TAIL, 1.0, "correct"),
+    ("<answer>(1+2)*3</answer>" + "\n" * (MAX_BLANK_TAIL + 1), 0.9, "correct"),
+    ("<answer>(1+2)*3</answer>" + "<answer>(1+2)*3</answer>" * 99, 0.9, "correct"),
+    ("<answer>(1+2)*3</answer> \u200b", 0.9, "correct"),
+    ("<answer>1+2+3</answer> done.", 0.0, "wrong_value"),
+    ("<answer>9</answer><answer>1+2+3</answer>", 0.0, "wrong_value"),
+    ("<answer>9</answer><answer>1+2+3</answer> done.", 0.0, "wrong_value"),
+    ("</answer><answer>1+2+3=9</answer>", 0.0, "false_equation"),
     ("<answer>\n(1+2)\n*3\n</answer>", 1.0, "correct"),
     ("<answer>(1+2)*3 = 9</answer>", 1.0, "correct"),
     ("<answer></answer>", 0.0, "not_an_expression"),
@@ -33,10 +43,10 @@ CASES = [
     ("no tags of thinking <answer>(1+2)*3</answer>", 1.0, "correct"),
     ("1+2=3,3*3=9 yes\n</think>\n<answer>(1+2)*3</answer>", 1.0, "correct"),
     ("<answer>1</answer> <answer>(1+2)*3</answer>", 0.9, "correct"),
-    ("<answer>(1+2)*3</answer> <answer>1</answer>", 0.1, "wrong_numbers"),
+    ("<answer>(1+2)*3</answer> <answer>1</answer>", 0.0, "wrong_numbers"),
     ("<answer>(1+2)*3</answer> <answer>", 0.8, "correct"),
     ("<answer>1<answer>(1+2)*3</answer>", 0.9, "correct"),
-    ("<answer>(1+2)*3<answer>1</answer>", 0.1, "wrong_numbers"),
+    ("<answer>(1+2)*3<answer>1</answer>", 0.0, "wrong_numbers"),
     ("<answer>(1+2)*3</answer></answer>", 0.8, "correct"),
     ("<answer>(1+2)*3</answer> done.", 0.9, "correct"),
     ("<answer>1</answer><answer>(1+2)*3</answer> \u00a0 done.", 0.8, "correct"),
@@ -52,12 +62,12 @@ CASES = [
     ("<answer>1+2+3 = 6</answer>", 0.1, "wrong_value"),
     ("<answer>1+2+3 = 9</answer>", 0.1, "false_equation"),
     ("<answer>9 = (1+2)*3</answer>", 0.0, "not_an_expression"),
-    ("<answer>9</answer>", 0.1, "wrong_numbers"),
-    ("<answer>3*3</answer>", 0.1, "wrong_numbers"),
-    ("<answer>(1+2)*3*1</answer>", 0.1, "wrong_numbers"),
-    ("<answer>12-3</answer>", 0.1, "wrong_numbers"),
+    ("<answer>9</answer>", 0.0, "wrong_numbers"),
+    ("<answer>3*3</answer>", 0.0, "wrong_numbers"),
+    ("<answer>(1+2)*3*1</answer>", 0.0, "wrong_numbers"),
+    ("<answer>12-3</answer>", 0.0, "wrong_numbers"),
     ("<answer>1 2-3</answer>", 0.0, "not_an_expression"),
-    ("<answer>1/(3-2-1)</answer>", 0.1, "wrong_numbers"),
+    ("<answer>1/(3-2-1)</answer>", 0.0, "wrong_numbers"),
     ("<answer>[1+2]*3</answer>", 0.0, "not_an_expression"),
     ("<answer>(1+2)*\uff13</answer>", 0.0, "not_an_expression"),
     ("<answer>(1+2)*+3</answer>", 0.0, "not_an_expression"),
@@ -71,7 +81,8 @@ CASES = [
 def test_score(completion, reward, verdict):
     score = TASK.score(CountdownProblem(numbers=(1, 2, 3), target=9), completion)
     assert score == Score(reward, verdict == "correct", verdict)
-    assert score.well_formed == (reward > 0)
+    assert score.well_formed == (verdict not in ("no_answer", "too_long", "not_an_expression"))
+    assert judge((1, 2, 3), 9, completion) == (verdict, reward)
 
 
 @pytest.mark.parametrize(

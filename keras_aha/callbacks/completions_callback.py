@@ -42,7 +42,8 @@ class CompletionsCallback(keras.callbacks.Callback):
         if epoch and (epoch + 1) % self.every and not last:
             return
         chosen = _records(self.model.rollout, epoch + 1, self.count)
-        with open(self.logdir / COMPLETIONS, "a", encoding="utf-8") as file:
+        # A lone surrogate is no UTF-8; as a backslash and its number it is JSON.
+        with open(self.logdir / COMPLETIONS, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in chosen)
         with self._writer.as_default():
             tf.summary.text("completions", [_as_markup(record) for record in chosen], step=epoch)

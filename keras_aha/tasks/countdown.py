@@ -18,8 +18,9 @@ from keras_aha.tasks.solver import MAX_NUMBERS, difficulty, shortest_solution
 from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.template import render_template, resolve_template
 
-WRONG_REWARD = 0.1  # a readable expression that does not solve the problem
+WRONG_REWARD = 0.1  # the numbers used as asked, but not the target: a constant text cannot earn it everywhere
 FORM_DEDUCTION = 0.1  # for text after the answer, and again for a second answer tag
+MAX_BLANK_TAIL = 10  # blanks that may follow an answer; more are text as well
 _HELD_OUT_SHARE = 4  # one canonical puzzle in this many is never trained on
 _FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
 
@@ -156,28 +157,22 @@ class Countdown(Task):
     def score(self, problem: CountdownProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`.
 
-        The reward is 1.0 if correct, less 0.1 for text after the answer and 0.1 for more than one answer tag (so
-        0.8 at least); 0.1 if an expression can be read that does not solve the problem; else 0.0. Verdicts, the
-        first that applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`,
-        `false_equation` (a trailing `= 23` that is not so), `wrong_value`, `correct`.
+        The reward is 1.0 if correct; 0.1 if an expression uses the numbers as asked but does not solve the problem;
+        else 0.0. Text after the answer (more than `MAX_BLANK_TAIL` blanks are text) takes 0.1 of it, and so does more
+        than one answer tag: at least 0.8 is left of a correct one, nothing of a wrong one. Verdicts, the first that
+        applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`, `false_equation`
+        (a trailing `= 23` that is not so), `wrong_value`, `correct`.
         """
         answer, rest = _last_answer(completion)
         if answer is None:
             return Score(0.0, False, "no_answer")
-        try:
-            expression = parse_expression(answer)
-        except ExpressionError as error:
-            return Score(0.0, False, error.verdict)
-        if sorted(expression.numbers) != sorted(problem.numbers):
-            return Score(WRONG_REWARD, False, "wrong_numbers")
-        if expression.value is None:
-            return Score(WRONG_REWARD, False, "division_by_zero")
-        if expression.stated is not None and expression.stated != expression.value:
-            return Score(WRONG_REWARD, False, "false_equation")
-        if expression.value != problem.target:
-            return Score(WRONG_REWARD, False, "wrong_value")
+        verdict = _verdict(problem, answer)
+        if verdict in ("too_long", "not_an_expression", "wrong_numbers"):
+            return Score(0.0, False, verdict)
         several = max(completion.count("<answer>"), completion.count("</answer>")) > 1
-        return Score(1.0 - FORM_DEDUCTION * (bool(rest.strip()) + several), True, "correct")
+        tail = len(rest) > MAX_BLANK_TAIL or bool(rest.strip())
+        reward = 1.0 if verdict == "correct" else WRONG_REWARD
+        return Score(max(reward - FORM_DEDUCTION * (tail + several), 0.0), verdict == "correct", verdict)
 
     def held_out(self, n: int) -> HeldOut:
         """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
@@ -246,6 +241,20 @@ def _combine_all(values: list[int], rng: random.Random) -> int:
             ways.append(high // low)
         values.append(rng.choice(ways))
     return values[0]
+
+
+def _verdict(problem: CountdownProblem, answer: str) -> str:
+    try:
+        expression = parse_expression(answer)
+    except ExpressionError as error:
+        return error.verdict
+    if sorted(expression.numbers) != sorted(problem.numbers):
+        return "wrong_numbers"
+    if expression.value is None:
+        return "division_by_zero"
+    if expression.stated is not None and expression.stated != expression.value:
+        return "false_equation"
+    return "correct" if expression.value == problem.target else "wrong_value"
 
 
 def _last_answer(completion: str) -> tuple[str | None, str]:

@@ -52,18 +52,18 @@ def parse_expression(text: str) -> Expression:
     digits without leading zeros. A minus may stand wherever Python allows one, in any number; a unary plus may not.
 
     Raises:
-        ExpressionError: with `verdict` `"too_long"` beyond `MAX_LENGTH`, `MAX_DEPTH`, `MAX_OPERATIONS` or
-            `MAX_DIGITS`, and `"not_an_expression"` for all else that cannot be read.
+        ExpressionError: with `verdict` `"too_long"` where the whole text is beyond `MAX_LENGTH`, `MAX_DEPTH`,
+            `MAX_OPERATIONS` or `MAX_DIGITS`, readable or not, and else `"not_an_expression"` if it cannot be read.
     """
     if len(text) > MAX_LENGTH:
         raise ExpressionError("too_long", f"An expression has at most {MAX_LENGTH} characters.")
     tokens = _TOKEN.findall(text.translate(_FORGIVEN))
+    _check_bounds(tokens)
     stated = None
     if "=" in tokens:
         equals = tokens.index("=")
         stated = _stated_integer(tokens[equals + 1 :])
         tokens = tokens[:equals]
-    _check_bounds(tokens)
     value, numbers = _evaluate(tokens)
     return Expression(value, numbers, stated)
 
@@ -71,7 +71,7 @@ def parse_expression(text: str) -> Expression:
 def _check_bounds(tokens: list[str]) -> None:
     depth = operations = 0
     for token in tokens:
-        depth += (token == "(") - (token == ")")
+        depth = max(depth + (token == "(") - (token == ")"), 0)
         operations += token in _PRECEDENCE
         if depth > MAX_DEPTH or operations > MAX_OPERATIONS or len(token) > MAX_DIGITS:
             raise ExpressionError(
@@ -89,7 +89,6 @@ def _integer(token: str) -> int:
 
 
 def _stated_integer(tokens: list[str]) -> int:
-    _check_bounds(tokens)
     minuses = len(tokens) - 1
     if not tokens or any(token != "-" for token in tokens[:-1]):
         raise _not_an_expression("=")
