@@ -27,10 +27,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], help="as of fit.py")
+    parser.add_argument(
+        "--folder", type=Path, help="for both runs, a new one, which is kept (default: a temporary one)"
+    )
     args = parser.parse_args()
     flags = [part for change in args.set for part in ("--set", change)]
-    with tempfile.TemporaryDirectory() as folder:
-        expected, folder = Path(folder, "uninterrupted"), Path(folder, "killed")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        expected, folder = folder / "uninterrupted", folder / "killed"
         print("the uninterrupted run", flush=True)
         subprocess.run([sys.executable, FIT, "--logdir", expected, *flags], check=True, stdout=subprocess.DEVNULL)
         history = pd.read_csv(expected / "history.csv")
