@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from keras_aha import lora, processes
-from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
 from keras_aha.callbacks.completions_callback import CompletionsCallback
 from keras_aha.callbacks.doctor_callback import DoctorCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -134,7 +134,8 @@ class Experiment:
             tables of the trained policy.
 
         Raises:
-            CheckpointError: if there are checkpoints and none can be restored; see `CheckpointCallback`.
+            CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`; or if more
+                epochs have been trained than the recipe has.
             OSError: if files cannot be written.
             KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
         """
@@ -155,13 +156,13 @@ class Experiment:
         limits = [] if max_hours is None else [TimeLimitCallback(max_hours, start)]
         # The doctor after what prints a line an epoch, so that its words stand below it.
         callbacks += [doctor, checkpoints, *limits, interrupt]
+        epochs = self.recipe.training.epochs
         try:
+            trained = checkpoints.restore(self.model) if resume else 0
+            if trained > epochs:
+                raise CheckpointError(f"The run has {trained} epochs already. Received: training.epochs={epochs}")
             history = self.model.fit(
-                self.rollouts.dataset,
-                epochs=self.recipe.training.epochs,
-                initial_epoch=checkpoints.restore(self.model) if resume else 0,
-                callbacks=callbacks,
-                verbose=0,
+                self.rollouts.dataset, epochs=epochs, initial_epoch=trained, callbacks=callbacks, verbose=0
             )
         finally:
             interrupt.release()
@@ -172,7 +173,7 @@ class Experiment:
                 self.stopped_by = "time"
         self._save_policy(logdir)
         if self.stopped_by is None and self.evaluation.latest is None:  # resumed after its last epoch
-            self.evaluation.latest = (self.recipe.training.epochs - 1, *self.evaluate())
+            self.evaluation.latest = (epochs - 1, *self.evaluate())
         return history
 
     def _begin(self, logdir):

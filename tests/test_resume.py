@@ -195,6 +195,12 @@ def test_a_finished_run_goes_on_with_more_epochs(uninterrupted, tmp_path, capsys
     assert_same(folder, uninterrupted)
 
 
+def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"]) == 2
+    assert "has 4 epochs already. Received: training.epochs=3" in capsys.readouterr().err
+
+
 def test_a_runs_folder_is_not_begun_again(uninterrupted, capsys):
     with pytest.raises(SystemExit) as exit:
         fit.main(["--logdir", str(uninterrupted), *FLAGS])
