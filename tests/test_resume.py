@@ -75,6 +75,10 @@ def assert_same(folder, expected):
     assert {**found, "wall_seconds": 0, "preset": ""} == {**wanted, "wall_seconds": 0, "preset": ""}
 
 
+def trained(folder):
+    return len(pd.read_csv(folder / "history.csv"))
+
+
 def arrays(path):
     found = {}
     with h5py.File(path) as file:
@@ -114,51 +118,39 @@ def kill():
     raise Killed
 
 
-@pytest.mark.parametrize(
-    "callback, method, epoch",
-    [
-        pytest.param(RolloutCallback, "on_epoch_begin", 2, id="in a rollout"),
-        pytest.param(EvaluateCallback, "on_epoch_end", 3, id="after an update"),
-    ],
-)
-def test_a_run_that_fails_goes_on_to_the_same_end(callback, method, epoch, uninterrupted, tmp_path, monkeypatch):
+def test_a_run_that_fails_goes_on_to_the_same_end(uninterrupted, tmp_path, monkeypatch):
+    """After an update, and after an epoch whose checkpoint is there."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        at_epoch(patch, callback, method, epoch, kill)
+        at_epoch(patch, EvaluateCallback, "on_epoch_end", 1, kill)
         with pytest.raises(Killed):
             fit.main(["--logdir", str(folder), *FLAGS])
     assert fit.main(["--resume", "--logdir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
 
 
-@pytest.mark.parametrize(
-    "number, method, code, trained",
-    [
-        pytest.param(signal.SIGTERM, "on_epoch_end", 143, 2, id="asked to end during the update"),
-        pytest.param(signal.SIGINT, "on_epoch_begin", 130, 1, id="interrupted in a rollout"),
-    ],
-)
-def test_signals(number, method, code, trained, uninterrupted, tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys):
+    """By the time limit, by Ctrl-C in a rollout, by SIGTERM after an update, and by its own last epoch."""
     folder = tmp_path / "run"
-    callback = EvaluateCallback if method == "on_epoch_end" else RolloutCallback
-    with monkeypatch.context() as patch:
-        at_epoch(patch, callback, method, 1, lambda: os.kill(os.getpid(), number))
-        assert fit.main(["--logdir", str(folder), *FLAGS]) == code
-    said = capsys.readouterr().out
-    assert f"Stopped by {number.name}" in said and f"--resume --logdir {folder}" in said
-    assert len(pd.read_csv(folder / "history.csv")) == trained
-    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
-    assert_same(folder, uninterrupted)
-
-
-def test_the_time_limit(uninterrupted, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS, "--max-hours", "1e-4"]) == 0
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-4"]) == 0
     said = capsys.readouterr().out
     assert "Stopped by time" in said and f"--resume --logdir {folder}" in said
-    assert len(pd.read_csv(folder / "history.csv")) == 1
-    assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "1"]) == 0
+    assert trained(folder) == 1
+    for number, callback, method, epochs in [
+        (signal.SIGINT, RolloutCallback, "on_epoch_begin", 1),
+        (signal.SIGTERM, EvaluateCallback, "on_epoch_end", 2),
+    ]:
+        with monkeypatch.context() as patch:
+            at_epoch(patch, callback, method, 1, lambda number=number: os.kill(os.getpid(), number))
+            assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "1"]) == 128 + number
+        said = capsys.readouterr().out
+        assert f"Stopped by {number.name}" in said and f"--resume --logdir {folder}" in said
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+        assert trained(folder) == epochs
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert trained(folder) == EPOCHS // 2 and (folder / "summary.json").exists()
+    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS)]) == 0
+    assert f"changed since the run began: training.epochs: {EPOCHS // 2} → {EPOCHS}" in capsys.readouterr().out
     assert_same(folder, uninterrupted)
 
 
@@ -185,14 +177,6 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
     assert fit.main(["--resume", "--logdir", str(uninterrupted)]) == 0
     assert "is finished: 4 epochs" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
-
-
-def test_a_finished_run_goes_on_with_more_epochs(uninterrupted, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", "2"]) == 0
-    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS)]) == 0
-    assert "changed since the run began: training.epochs: 2 → 4" in capsys.readouterr().out
-    assert_same(folder, uninterrupted)
 
 
 def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
