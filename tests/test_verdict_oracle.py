@@ -96,3 +96,30 @@ def test_the_oracle_reads_no_half(text):
     """The first is what the fuzzer found: an oracle that puts brackets around a text reads two halves as one."""
     with pytest.raises(Unreadable):
         parsed(text)
+
+
+# From the fuzzer's corpora: the disagreement it found, which was the oracle's, and odd ways to each verdict.
+FUZZED = [
+    ((0, 0), 0, "\n<answer>-8*3)/8*0---(---(-(8*3)/8*0/0))</answer>", "not_an_expression", 0.0),
+    ((8, 3), 24, "<answer>8)*(3</answer>", "not_an_expression", 0.0),
+    ((0, 0), 0, "9-1=8,8/4=2 no\n</thin/answer>", "no_answer", 0.0),
+    ((1, 2, 3), 9, "8/=1think>\n<answer>--((1+2)*8/a\ufffder3)</answer>", "not_an_expression", 0.0),
+    ((2, 2, 1), 5, " s.\n<answer>1/1/1/1/1/1/0/1/1/1\x1e/1*2</answer>", "not_an_expression", 0.0),
+    ((0, 5), 0, "lee s\ufffd\n<answer>0*5=9999999099999999999999</answer>\nr>", "too_long", 0.0),
+    ((25, 50, 75, 100), 52, f"<answer>2\x06{'(' * 37}\t{'(' * 14}</answer>", "too_long", 0.0),
+    ((4,), -4, "l\n<answer>-3=-\t3</answer>", "wrong_numbers", 0.0),
+    ((2, 2, 1), 5, "\n<answer>1+2/0/1/1/1*2</answer>", "wrong_numbers", 0.0),
+    ((0, 0), 0, "<answer>------( 0/\u22120\n)</answer>", "division_by_zero", 0.1),
+    ((0, 0), 0, "<answer>---( 0/\u22120\n)</answer>0\ner>", "division_by_zero", 0.0),
+    ((98, 58, 3), 43, f"<answer>3+98-58={'-' * 121}43</answer>", "false_equation", 0.1),
+    ((4,), -4, "<answer>-4=-3</answer>\n<aner)", "false_equation", 0.0),
+    ((3, 3, 8, 8), 24, "I wanswer> tags.\n<answer>-(-(8*3)/8*3)</answer>\n<answer>1", "wrong_value", 0.0),
+    ((1, 1, 1, 1), 0, "<w><answer>1*1*1*1</answer>", "wrong_value", 0.1),
+    ((4,), -4, "I wrer> tegs.\n<answer>-4</answer>", "correct", 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("numbers", "target", "completion", "verdict", "reward"), FUZZED)
+def test_what_fuzzing_left(numbers, target, completion, verdict, reward):
+    score = TASK.score(CountdownProblem(numbers, target), completion)
+    assert (score.verdict, score.reward) == judge(numbers, target, completion) == (verdict, reward)
