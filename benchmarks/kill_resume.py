@@ -57,7 +57,7 @@ def killed(folder: Path, flags: list[str], kills: int, epoch_seconds: float, mom
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             epochs = next(int(line.split()[1].rstrip(",")) for line in child.stdout if line.startswith("  epochs"))
             next(line for line in child.stdout if line.startswith("held-out accuracy before"))
-            seconds = moments.uniform(0, 2 * (epochs - len(saved(folder)[1])) * epoch_seconds / left)
+            seconds = moments.uniform(0, 2 * (epochs - len(saved(folder)[1])) * epoch_seconds / (left + 1))
             time.sleep(seconds)
             child.kill()
         if child.returncode == 0:

@@ -1,6 +1,7 @@
 """The device mesh: how many parts a batch and a kernel are split into, for training and for rollouts."""
 
 import contextlib
+import functools
 import math
 
 from keras_aha.architecture import abstract_backbone
@@ -186,9 +187,22 @@ def rollout_values(variables, values) -> list[jax.Array]:
     distribution = keras.distribution.distribution()
     if distribution is None:
         return list(values)
-    layouts = [distribution.rollouts.layout(v.path, x.shape) for v, x in zip(variables, values, strict=True)]
-    values = jax.device_put(list(values), [layout.backend_layout for layout in layouts])
+    values = list(values)
+    layouts = [
+        distribution.rollouts.layout(v.path, x.shape).backend_layout for v, x in zip(variables, values, strict=True)
+    ]
+    moved = [i for i, x in enumerate(values) if not x.sharding.is_equivalent_to(layouts[i], x.ndim)]
+    if moved:
+        # By one program: with several processes each array's own would wait for the others' devices, in some order.
+        arrays = _laid_out(tuple(layouts[i] for i in moved))([values[i] for i in moved])
+        for i, array in zip(moved, arrays, strict=True):
+            values[i] = array
     return values if jax.process_count() == 1 else list(map(_of_this_process, values))
+
+
+@functools.cache
+def _laid_out(layouts: tuple[NamedSharding, ...]):
+    return jax.jit(lambda arrays: arrays, out_shardings=list(layouts))
 
 
 def _of_this_process(value: jax.Array) -> jax.Array:

@@ -180,6 +180,12 @@ def test_a_resumed_run_goes_on(fit, doctor, tmp_path, capsys):
     assert capsys.readouterr().out.count("Doctor, ") == 1
 
 
+def test_what_another_process_compiled_is_forgotten(doctor):
+    """Each compiles its evaluations when it comes to the first, which says nothing of the run."""
+    doctor.set_state({"said": [], "history": [{"compiles": 6.0, "reward": 0.5}] * 3})
+    assert doctor.get_state()["history"] == [{"reward": 0.5}] * 3
+
+
 def test_what_is_remembered_has_a_bound(fit, doctor):
     fit(doctor, 1)
     (epoch,) = doctor.get_state()["history"]

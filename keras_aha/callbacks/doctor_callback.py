@@ -44,7 +44,9 @@ class DoctorCallback(keras.callbacks.Callback):
 
     def set_state(self, state: dict) -> None:
         """Goes on from what `get_state` returned, so that a resumed run hears nothing twice."""
-        self._said, self._history = list(state["said"]), list(state["history"])
+        self._said = list(state["said"])
+        # What another process compiled says nothing: each compiles its evaluations when it comes to the first.
+        self._history = [{k: v for k, v in epoch.items() if k != "compiles"} for epoch in state["history"]]
 
     def on_train_begin(self, logs=None):
         self._compiling = True  # the first epoch compiles everything, that of a resumed run too
