@@ -129,7 +129,15 @@ def test_a_run_that_fails_goes_on_to_the_same_end(uninterrupted, tmp_path, monke
     assert_same(folder, uninterrupted)
 
 
-def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is not ignored, as it is in a shell's background jobs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys, interruptible):
     """By the time limit, by Ctrl-C in a rollout, by SIGTERM after an update, and by its own last epoch."""
     folder = tmp_path / "run"
     assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-4"]) == 0

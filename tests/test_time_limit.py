@@ -15,9 +15,11 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no such sig
 
 @pytest.fixture(autouse=True)
 def clean():
-    """No test may leave a handler or a timer behind."""
+    """No test may leave a handler or a timer behind; Ctrl-C is not ignored, as it is in a shell's background jobs."""
     before = signal.getsignal(signal.SIGALRM)
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    signal.signal(signal.SIGINT, interrupt)
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 

@@ -32,7 +32,8 @@ class InterruptCallback(keras.callbacks.Callback):
         self.signal = None
         self._nothing_to_lose = True
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._handle)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for a shell's background jobs
+                self._before[number] = signal.signal(number, self._handle)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._nothing_to_lose = False
