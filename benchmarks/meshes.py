@@ -87,7 +87,6 @@ def run(args) -> None:
     settings, _, count = LAYOUTS[name]
     if count > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.config.update("jax_cpu_enable_async_dispatch", False)  # or gloo may wait for itself
         keras.distribution.initialize(f"127.0.0.1:{args.port}", count, args.process)
     changes = [f"distribution.{key}={value}" for key, value in settings.items()]
     recipe = Recipe.load("countdown_tiny").override([*changes, f"training.epochs={args.epochs}"])

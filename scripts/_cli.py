@@ -132,7 +132,6 @@ def join_processes(args) -> None:
         import jax
         import keras
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_cpu_enable_async_dispatch", False)  # or gloo may wait for itself
     try:
         keras.distribution.initialize(args.coordinator, args.num_processes, args.process_id)
     except (RuntimeError, ValueError) as error:

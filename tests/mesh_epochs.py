@@ -146,7 +146,6 @@ def flat(model):
 def main(out, meshes, port=None, count=1, process=0):
     if port is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.config.update("jax_cpu_enable_async_dispatch", False)  # or gloo may wait for itself
         keras.distribution.initialize(f"127.0.0.1:{port}", int(count), int(process))
     for i, sizes in enumerate(json.loads(meshes)):
         np.savez(Path(out, f"{i}-{process}.npz"), **epochs(sizes))
