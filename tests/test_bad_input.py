@@ -60,6 +60,15 @@ def write(path, content):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+@pytest.fixture(autouse=True)
+def surroundings():
+    """As they were, for the tests of other files: `plan.py` sets them up for a process of its own."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="module")
 def folder(make_policy, tmp_path_factory):
     """A folder with a preset, the same without its weights, and broken files of each kind."""
