@@ -85,6 +85,7 @@ def run(args) -> None:
     from keras_aha.distribution import whole
     from keras_aha.experiment import Experiment
     from keras_aha.recipe import Recipe
+    from keras_aha.run import Run
 
     (name, folder), alone = args.child, args.child[0] == "one device"
     settings, _, count = LAYOUTS[name]
@@ -96,8 +97,9 @@ def run(args) -> None:
     experiment = Experiment(recipe)
     recorder = Recorder(folder if alone else None)
     experiment.rollouts.on_epoch_begin = recorder.after(experiment.rollouts.on_epoch_begin, experiment)
-    before = experiment.evaluation.evaluate(experiment.model)["correct"].mean()
-    history = experiment.fit(Path(folder, name)).history
+    training_run = Run(experiment, Path(folder, name))
+    history = training_run.fit().history
+    before = training_run.before[0]["correct"].mean()
 
     experiment = Experiment(recipe)
     dataset = Recorded(folder, processes.share(len(recorder.first["rewards"])))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import fmean as mean
 
 from keras_aha.equations import Equation, find_equations, rewritten
 
@@ -83,6 +85,12 @@ def count_behaviours(text: str) -> Behaviours:
     search.read_remarks(len(search.text))
     search.end_attempt(followed=False)
     return Behaviours(**search.counts)
+
+
+def mean_behaviours(texts: Sequence[str]) -> dict[str, float]:
+    """How often a completion did each of `Behaviours`, on average over `texts`, one or more."""
+    counts = [asdict(count_behaviours(text)) for text in texts]
+    return {field.name: mean(count[field.name] for count in counts) for field in fields(Behaviours)}
 
 
 class _Search:

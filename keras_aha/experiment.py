@@ -4,34 +4,21 @@ import dataclasses
 import inspect
 import json
 import os
-import signal
 from pathlib import Path
 
-from keras_aha import lora, processes
-from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
-from keras_aha.callbacks.completions_callback import CompletionsCallback
-from keras_aha.callbacks.doctor_callback import DoctorCallback
+from keras_aha import lora
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
-from keras_aha.callbacks.guard_callback import GuardCallback
-from keras_aha.callbacks.history_callback import HistoryCallback
-from keras_aha.callbacks.interrupt_callback import InterruptCallback
-from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
-from keras_aha.callbacks.tensorboard_callback import TensorBoardCallback
-from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
-from keras_aha.callbacks.utilization_callback import UtilizationCallback
-from keras_aha.distribution import check_batch, distribute, whole
-from keras_aha.evaluation import summarize, with_behaviours
-from keras_aha.files import write_whole
+from keras_aha.distribution import check_batch, distribute
+from keras_aha.evaluation import summarize
 from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.lora import ADAPTERS
 from keras_aha.losses import GRPOLoss
 from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
-from keras_aha.recipe import RECIPE, Recipe
+from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
-from keras_aha.run_files import HISTORY
 from keras_aha.tasks import Countdown, Task
 
 import keras
@@ -39,13 +26,12 @@ import keras_hub
 import pandas as pd
 
 PRESET = "preset"
-_BEFORE = "held_out_before.jsonl"
 _TASKS = {"countdown": Countdown}
 _PROMPTS_CHECKED = 2000
 
 
 class Experiment:
-    """Everything that a recipe describes, built and checked; nothing is written before `fit`.
+    """Everything that a recipe describes, built and checked; nothing is written, which a `Run` does.
 
     Args:
         recipe: a `Recipe`.
@@ -57,8 +43,6 @@ class Experiment:
         model: a compiled `GRPOModel`.
         rollouts, evaluation: its `RolloutCallback`, and the `EvaluateCallback` on the held-out problems, which are the
             same ones for every training seed.
-        stopped_by: why the latest `fit` ended before the last epoch: `"time"`, `"SIGTERM"`, `"SIGINT"`, or
-            `"skipped updates"` where no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
         RecipeError, ValueError: one sentence about what cannot be used; what is cheap to check is checked before
@@ -80,121 +64,10 @@ class Experiment:
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
-        self.stopped_by = None
 
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Completes the held-out problems with the current weights: tables of sampled and of greedy completions."""
         return self.evaluation.evaluate(self.model), self.evaluation.evaluate(self.model, greedy=True)
-
-    def evaluate_before(self, logdir: str | os.PathLike, *, resume: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Makes the run's folder, and returns what `evaluate` says before anything is trained.
-
-        It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
-
-        Args:
-            logdir: the run's folder.
-            resume: see `fit`.
-        """
-        path = Path(logdir) / _BEFORE
-        if resume and path.exists():
-            table = pd.DataFrame(json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-            table = with_behaviours(table)  # an older version counted fewer
-            return tuple(table[table["greedy"] == greedy].drop(columns="greedy") for greedy in (False, True))
-        self._begin(path.parent)
-        tables = self.evaluate()
-        if processes.is_first():
-            records = [
-                record | {"greedy": greedy}
-                for greedy, table in zip((False, True), tables, strict=True)
-                for record in table.to_dict("records")
-            ]
-            write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
-        return tables
-
-    def fit(
-        self,
-        logdir: str | os.PathLike,
-        *,
-        resume: bool = False,
-        max_hours: float | None = None,
-        start: float | None = None,
-    ) -> keras.callbacks.History:
-        """Trains and writes `recipe.toml`, `history.csv`, `completions.jsonl`, TensorBoard's events and the policy.
-
-        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. After each epoch all
-        that is needed to go on is saved in `checkpoints`. With several processes all of them must call this with the
-        same folder, and the first one writes all but checkpoints.
-
-        Args:
-            logdir: the run's folder, made where it is missing.
-            resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
-            max_hours: stop where another epoch would not end so many hours after `start`.
-            start: by `time.time()`; `None` is now.
-
-        Returns:
-            The `History` of what was trained now. Where `stopped_by` is `None` after it, `evaluation.latest` holds the
-            tables of the trained policy.
-
-        Raises:
-            CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`; or if more
-                epochs have been trained than the recipe has.
-            OSError: if files cannot be written.
-            KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
-        """
-        logdir = Path(logdir)
-        self.stopped_by = None
-        guard, doctor, interrupt = GuardCallback(), DoctorCallback(logdir), InterruptCallback()
-        tensorboard = TensorBoardCallback(logdir, self.recipe.flat(), write_graph=False)
-        remembering = {"rollouts": self.rollouts, "guard": guard, "doctor": doctor, "tensorboard": tensorboard}
-        checkpoints = CheckpointCallback(logdir, remembering=remembering)
-        callbacks = [self.rollouts, UtilizationCallback(), guard, self.evaluation]
-        if processes.is_first():
-            callbacks += [
-                CompletionsCallback(logdir, every=self.recipe.evaluation.every, evaluation=self.evaluation),
-                tensorboard,
-                HistoryCallback(logdir / HISTORY),
-                ProgressCallback(),
-            ]
-        limits = [] if max_hours is None else [TimeLimitCallback(max_hours, start)]
-        # The doctor after what prints a line an epoch, so that its words stand below it.
-        callbacks += [doctor, checkpoints, *limits, interrupt]
-        epochs = self.recipe.training.epochs
-        try:
-            trained = checkpoints.restore(self.model) if resume else 0
-            if trained > epochs:
-                raise CheckpointError(f"The run has {trained} epochs already. Received: training.epochs={epochs}")
-            self._begin(logdir)
-            history = self.model.fit(
-                self.rollouts.dataset, epochs=epochs, initial_epoch=trained, callbacks=callbacks, verbose=0
-            )
-        finally:
-            interrupt.release()
-            checkpoints.close()
-            if interrupt.signal is not None:
-                self.stopped_by = signal.Signals(interrupt.signal).name
-            elif any(limit.reached for limit in limits):
-                self.stopped_by = "time"
-            elif guard.reached:
-                self.stopped_by = "skipped updates"
-        self._save_policy(logdir)
-        if self.stopped_by is None and self.evaluation.latest is None:  # resumed after its last epoch
-            self.evaluation.latest = (epochs - 1, *self.evaluate())
-        return history
-
-    def _begin(self, logdir):
-        if processes.is_first():
-            logdir.mkdir(parents=True, exist_ok=True)
-            self.recipe.dump(logdir / RECIPE)
-
-    def _save_policy(self, logdir):
-        with whole(self.model.policy.trainable_variables):
-            if not processes.is_first():
-                return
-            if self.recipe.lora.rank:
-                lora.save_adapters(self.model.policy.backbone, logdir / f"part-{ADAPTERS}")
-                os.replace(logdir / f"part-{ADAPTERS}", logdir / ADAPTERS)
-            else:
-                self.model.policy.save_to_preset(str(logdir / PRESET))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
@@ -253,7 +126,7 @@ def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.
 
     Args:
         recipe: the run's own.
-        folder: the run's, which `Experiment.fit` wrote.
+        folder: the run's, which a `Run` wrote.
 
     Raises:
         RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.

@@ -13,9 +13,12 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+BEFORE, AFTER = "held_out_before.jsonl", "held_out_after.jsonl"
+BEHAVIOUR_RATES = "behaviours.csv"
 HISTORY = "history.csv"
 COMPLETIONS = "completions.jsonl"
 FINDINGS = "findings.jsonl"
+SUMMARY = "summary.json"
 
 
 def rewind(folder: str | os.PathLike, epochs: int) -> None:

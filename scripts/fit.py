@@ -14,7 +14,6 @@ from pathlib import Path
 import _cli
 
 _DEFAULT = "countdown_tiny"
-_SUMMARY = "summary.json"
 
 
 def parse(argv):
@@ -31,6 +30,9 @@ def parse(argv):
     parser.add_argument(
         "--max-hours", type=_cli.positive, metavar="HOURS", help="save and stop before the command has run so long"
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="trace an update and a rollout for TensorBoard (pip install xprof)"
+    )
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
@@ -42,10 +44,10 @@ def main(argv=None) -> int:
         name, recipe, logdir = find_run(args)
         _cli.join_processes(args)
         with _cli.quiet():
-            from keras_aha import processes
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.experiment import Experiment, with_absolute_paths
             from keras_aha.policy import is_download
+            from keras_aha.run import Run
         if args.resume and (logdir / "recipe.toml").exists():
             print_changes(logdir, with_absolute_paths(recipe))
             if is_finished(logdir, recipe):
@@ -56,13 +58,13 @@ def main(argv=None) -> int:
 
     print_plan(name, experiment, logdir)
     _cli.print_session_limit(args.max_hours)
+    limits = dict(max_hours=args.max_hours, start=start)
+    run = Run(experiment, logdir, name=name, resume=args.resume, profile=args.profile, **limits)
     try:
-        sampled, greedy = experiment.evaluate_before(logdir, resume=args.resume)
-        before = summarize(sampled, greedy)
-        _cli.print_accuracy("held-out accuracy before", before)
-        history = experiment.fit(logdir, resume=args.resume, max_hours=args.max_hours, start=start)
+        _cli.print_accuracy("held-out accuracy before", summarize(*run.evaluate_before()))
+        run.fit()
     except KeyboardInterrupt:
-        if experiment.stopped_by is None:
+        if run.stopped_by is None:
             raise
     except CheckpointError as error:
         print(f"fit.py: {error}", file=sys.stderr)
@@ -70,27 +72,21 @@ def main(argv=None) -> int:
     except OSError as error:
         print(f"fit.py: {error}. {how_to_go_on(logdir)}", file=sys.stderr)
         return 1
-    if experiment.stopped_by == "skipped updates":
+    if run.stopped_by == "skipped updates":
         print(
             f"fit.py: No update could be made any more, so the policy in {logdir} is the one from before that. What to "
             "change stands in the doctor's words; begin a new run with it.",
             file=sys.stderr,
         )
         return 1
-    if experiment.stopped_by is not None:
-        print(f"Stopped by {experiment.stopped_by}; what was trained is saved. {how_to_go_on(logdir)}")
-        return 0 if experiment.stopped_by == "time" else 128 + signal.Signals[experiment.stopped_by]
+    if run.stopped_by is not None:
+        print(f"Stopped by {run.stopped_by}; what was trained is saved. {how_to_go_on(logdir)}")
+        return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
 
-    _, sampled_after, greedy_after = experiment.evaluation.latest
-    after = summarize(sampled_after, greedy_after)
-    seconds = time.time() - start
-    if processes.is_first():
-        write_behaviours(logdir, sampled, sampled_after)
-        seconds = write_summary(name, experiment.recipe, logdir, history, seconds, before, after)
-    print_examples(sampled, sampled_after)
-    _cli.print_accuracy("held-out accuracy before", before)
-    _cli.print_accuracy("held-out accuracy after ", after)
-    print(f"{seconds:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
+    print_examples(run.before[0], run.after[0])
+    _cli.print_accuracy("held-out accuracy before", summarize(*run.before))
+    _cli.print_accuracy("held-out accuracy after ", summarize(*run.after))
+    print(f"{time.time() - start:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
     return 0
 
 
@@ -130,7 +126,9 @@ def print_changes(logdir, recipe):
 
 
 def is_finished(logdir, recipe) -> bool:
-    path = logdir / _SUMMARY
+    from keras_aha.run_files import SUMMARY
+
+    path = logdir / SUMMARY
     return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["epochs"] == recipe.training.epochs
 
 
@@ -138,35 +136,6 @@ def summarize(sampled, greedy) -> dict:
     from keras_aha.experiment import summarize_held_out
 
     return summarize_held_out(sampled, greedy)
-
-
-def write_summary(name, recipe, logdir, history, seconds, before, after) -> float:
-    """Writes it, with what was trained before the run went on; returns the seconds that all of it took."""
-    from keras_aha.files import write_whole
-
-    import pandas as pd
-
-    epochs = pd.read_csv(logdir / "history.csv")
-    seconds += epochs["epoch_seconds"][: len(epochs) - len(history.epoch)].sum()
-    summary = {
-        "preset": name,
-        "seed": recipe.training.seed,
-        "epochs": recipe.training.epochs,
-        "wall_seconds": float(seconds),
-        "generated_tokens": int(epochs["generated_tokens"].sum()),
-        "heldout_before": before,
-        "heldout_after": after,
-    }
-    write_whole(logdir / _SUMMARY, json.dumps(summary, indent=2) + "\n")
-    return seconds
-
-
-def write_behaviours(logdir, before, after):
-    """Writes what completions do after training beside what they did before it."""
-    from keras_aha.evaluation import behaviour_rates
-    from keras_aha.files import write_whole
-
-    write_whole(logdir / "behaviours.csv", behaviour_rates(before, after).to_csv(index=False))
 
 
 # === Output ===

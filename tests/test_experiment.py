@@ -13,6 +13,7 @@ from keras_aha.policy import build_policy, is_download, with_absolute_preset
 from keras_aha.priming import prime
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
+from keras_aha.run import Run
 
 import numpy as np
 import pandas as pd
@@ -45,7 +46,7 @@ def full_run(recipe, tmp_path_factory):
     """`(experiment, its folder)` after two epochs on every weight."""
     experiment = Experiment(recipe.override("lora.rank=0"))
     folder = tmp_path_factory.mktemp("runs") / "full"
-    experiment.fit(folder)
+    Run(experiment, folder).fit()
     return experiment, folder
 
 
@@ -168,7 +169,7 @@ def test_a_loaded_policy_is_the_trained_one(full_run):
 
 
 def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
-    Experiment(recipe.override("training.epochs=3")).fit(tmp_path)
+    Run(Experiment(recipe.override("training.epochs=3")), tmp_path).fit()
     findings = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
     assert [(finding["epoch"], finding["name"]) for finding in findings] == [(3, "no_signal"), (3, "truncated")]
     shown = capsys.readouterr().out

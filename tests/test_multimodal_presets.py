@@ -4,6 +4,7 @@ from keras_aha.architecture import abstract_backbone
 from keras_aha.experiment import Experiment
 from keras_aha.policy import build_policy
 from keras_aha.recipe import Recipe
+from keras_aha.run import Run
 from keras_aha.tiny_gemma import vocabulary
 
 import keras_hub
@@ -100,6 +101,6 @@ def test_trains_without_the_encoder(make, tmp_path):
     abstract = abstract_backbone(recipe.model.preset, "float32")
     assert {v.path: v.shape for v in abstract.variables} == {v.path: v.shape for v in text.variables}
 
-    Experiment(recipe).fit(tmp_path / "run")
+    Run(Experiment(recipe), tmp_path / "run").fit()
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert 0 < history["sampler_gap"].item() < 1e-4  # the decoder and keras-hub's forward are the same policy

@@ -18,6 +18,7 @@ from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
 from keras_aha.rollout import Rollout
+from keras_aha.run import Run
 
 import jax
 import keras
@@ -286,7 +287,7 @@ def recipe(make_policy, tmp_path_factory):
 def test_a_run_comes_back_from_its_folder(recipe, tmp_path):
     experiment = Experiment(recipe)
     randomize(experiment.model.trainable_variables, 0)
-    experiment.fit(tmp_path)
+    Run(experiment, tmp_path).fit()
     written = Recipe.load(tmp_path / "recipe.toml")
     assert written.model.quantization == "int4"
     trained, loaded = experiment.model.policy, load_trained(written, tmp_path)

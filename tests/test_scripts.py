@@ -149,6 +149,7 @@ def test_a_runs_folder_holds_what_came_out(runs):
         "checkpoints",
         "completions",
         "completions.jsonl",
+        "held_out_after.jsonl",
         "held_out_before.jsonl",
         "history.csv",
         "hyper_parameters",

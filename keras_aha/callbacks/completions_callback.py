@@ -29,7 +29,7 @@ class CompletionsCallback(keras.callbacks.Callback):
         evaluation: the `EvaluateCallback`, or `None`.
     """
 
-    def __init__(self, logdir: str | os.PathLike, every: int = 10, count: int = 8, evaluation=None):
+    def __init__(self, logdir: str | os.PathLike, every: int = 1, count: int = 8, evaluation=None):
         super().__init__()
         if every < 1 or count < 1:
             raise ValueError(f"every and count must be 1 or more. Received: every={every}, count={count}")

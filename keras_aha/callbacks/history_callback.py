@@ -16,6 +16,7 @@ _ROLLOUT = (
     "truncated",
     "zero_std_groups",
     "generated_tokens",
+    *BEHAVIOURS,
 )
 _HELD_OUT = (
     "val_accuracy",

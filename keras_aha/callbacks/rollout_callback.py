@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha import processes
+from keras_aha.behaviours import mean_behaviours
 from keras_aha.compile_counter import CompileCounter
 from keras_aha.distribution import check_batch
 from keras_aha.losses import group_advantages, overlong_penalty
@@ -37,7 +38,8 @@ class RolloutCallback(keras.callbacks.Callback):
 
     - `reward`, `accuracy`, `format_rate`, `completion_length`, `truncated`, `failed_rewards`, the share of completions
       without a reward, and `zero_std_groups`, the share of groups whose rewards are all equal: means over the rollout
-      as it was first sampled, as refills would flatter them.
+      as it was first sampled, as refills would flatter them; and so `attempts`, `verifications`, `backtracks`,
+      `self_corrections` and `slips` of a completion, see `behaviours`.
     - Where anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
     - With refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, what that cost.
     - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
@@ -255,6 +257,7 @@ class RolloutCallback(keras.callbacks.Callback):
             scores=tuple(scores),
         )
         logs = reward_logs(scores, rewards)
+        logs |= mean_behaviours(texts)
         logs["completion_length"] = float(np.mean(completions.lengths))
         logs["truncated"] = float(np.mean(rollout.truncated))
         logs["zero_std_groups"] = float(np.mean(~groups_with_signal(rollout.rewards, self.group_size)))
