@@ -85,9 +85,11 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def new_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `--set`, which every script has, as all of them read a recipe."""
+def new_parser(description: str, with_recipe: bool = True) -> argparse.ArgumentParser:
+    """A parser; with `--set` for the scripts that read a recipe."""
     parser = _Parser(description=description)
+    if not with_recipe:
+        return parser
     parser.add_argument(
         "--set",
         action="append",

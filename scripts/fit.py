@@ -44,9 +44,11 @@ def main(argv=None) -> int:
         name, recipe, logdir = find_run(args)
         _cli.join_processes(args)
         with _cli.quiet():
+            from keras_aha import processes
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.experiment import Experiment, with_absolute_paths
             from keras_aha.policy import is_download
+            from keras_aha.report import write_report
             from keras_aha.run import Run
         if args.resume and (logdir / "recipe.toml").exists():
             print_changes(logdir, with_absolute_paths(recipe))
@@ -86,6 +88,8 @@ def main(argv=None) -> int:
     print_examples(run.before[0], run.after[0])
     _cli.print_accuracy("held-out accuracy before", summarize(*run.before))
     _cli.print_accuracy("held-out accuracy after ", summarize(*run.after))
+    if processes.is_first():
+        print(f"report: {write_report(logdir)}")
     print(f"{time.time() - start:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
     return 0
 

@@ -167,6 +167,9 @@ def test_the_wheel_packs_every_folder():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
     assert sorted(settings["packages"]) == sorted(folders | {"keras_aha.presets"})
-    data = sorted(path.name for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py")
-    assert settings["package-data"] == {"keras_aha": data, "keras_aha.presets": ["**/*"]}
+    data = {"keras_aha.presets": ["**/*"]}
+    for path in sorted(PACKAGE.rglob("*")):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            data.setdefault(".".join(path.parent.relative_to(ROOT).parts), []).append(path.name)
+    assert settings["package-data"] == data
     assert settings["package-dir"] == {"keras_aha.presets": "presets"}

@@ -6,6 +6,7 @@ import re
 from keras_aha import lora, recipe_sections
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation import BEHAVIOURS, with_behaviours
+from keras_aha.evaluation_file import read_tables
 from keras_aha.experiment import Experiment, build_evaluation, build_task, load_trained, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
@@ -46,7 +47,9 @@ def full_run(recipe, tmp_path_factory):
     """`(experiment, its folder)` after two epochs on every weight."""
     experiment = Experiment(recipe.override("lora.rank=0"))
     folder = tmp_path_factory.mktemp("runs") / "full"
-    Run(experiment, folder).fit()
+    run = Run(experiment, folder)
+    experiment.model.fit(**run.fit_arguments())  # step by step, as in a notebook; scripts call `run.fit`
+    run.finish()
     return experiment, folder
 
 
@@ -149,6 +152,17 @@ def test_full_fine_tuning_writes_a_preset(recipe, full_run):
         assert np.array_equal(variable.numpy(), other.numpy())
         changed += not np.array_equal(variable.numpy(), first.numpy())
     assert changed
+
+
+def test_what_came_of_a_run_is_written_step_by_step_too(full_run):
+    experiment, folder = full_run
+    sampled, greedy = read_tables(folder / "held_out_after.jsonl")
+    _, *latest = experiment.evaluation.latest
+    for written, made in zip((sampled, greedy), latest, strict=True):
+        pd.testing.assert_frame_equal(written.reset_index(drop=True), made)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["heldout_after"] == summarize_held_out(*latest) and summary["preset"] == "full"
+    assert (folder / "held_out_before.jsonl").is_file()
 
 
 def test_history_has_a_row_an_epoch_and_no_machines_columns_but_seconds(full_run):

@@ -19,6 +19,7 @@ import _cli  # noqa: E402
 import evaluate  # noqa: E402
 import fit  # noqa: E402
 import prime  # noqa: E402
+import report  # noqa: E402
 
 SECRETS = {"KAGGLE_KEY": "secret-kaggle-4711", "HF_TOKEN": "hf_secret4711"}
 WHEN = ("before", "after")
@@ -154,6 +155,8 @@ def test_a_runs_folder_holds_what_came_out(runs):
         "history.csv",
         "hyper_parameters",
         "recipe.toml",
+        "report",
+        "report.html",
         "summary.json",
         "train",
         "validation",
@@ -172,6 +175,16 @@ def test_a_runs_folder_holds_what_came_out(runs):
     assert attempts["after"] == pytest.approx(summary["heldout_after"]["mean_attempts"])
     assert (summary["preset"], summary["seed"], summary["epochs"]) == ("countdown_tiny", 5, 2)
     assert summary["generated_tokens"] == pd.read_csv(folder / "history.csv")["generated_tokens"].sum()
+
+
+def test_a_report_is_about_a_run(runs, tmp_path, capfd):
+    page = runs / "first" / "report.html"
+    written = page.read_bytes()
+    page.unlink()
+    assert report.main([str(runs / "first")]) == 0
+    assert capfd.readouterr().out == f"{page}\n" and page.read_bytes() == written
+    sentence = refused(report.main, [str(tmp_path)], capfd)
+    assert "A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no" in sentence
 
 
 def test_a_runs_files_hold_no_credentials(runs):
