@@ -13,6 +13,7 @@ from keras_aha.callbacks.doctor_callback import DoctorCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.history_callback import HistoryCallback
 from keras_aha.callbacks.interrupt_callback import InterruptCallback
+from keras_aha.callbacks.profile_callback import ProfileCallback
 from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.tensorboard_callback import TensorBoardCallback
 from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
@@ -51,8 +52,7 @@ class Run:
         resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
         max_hours: stop where another epoch would not end so many hours after `start`.
         start: by `time.time()`; `None` is now.
-        profile: trace the last update of the second epoch, the rollout of the third and its first update, for
-            TensorBoard's plugin `xprof`.
+        profile: trace the second epoch that is trained, see `ProfileCallback`.
 
     Attributes:
         before, after: tables of the held-out problems, sampled and greedy, see `Experiment.evaluate`; `None` until
@@ -82,13 +82,8 @@ class Run:
         self._guard, self._interrupt = GuardCallback(), InterruptCallback()
         self._limits = [] if max_hours is None else [TimeLimitCallback(max_hours, self._start)]
         self._doctor = DoctorCallback(self.folder)
-        updates = experiment.recipe.rollouts.updates_per_rollout
-        self._tensorboard = TensorBoardCallback(
-            self.folder,
-            experiment.recipe.flat(),
-            write_graph=False,
-            profile_batch=(2 * updates, 2 * updates + 1) if profile else 0,
-        )
+        self._profile = [ProfileCallback(self.folder / "profile")] if profile else []
+        self._tensorboard = TensorBoardCallback(self.folder, experiment.recipe.flat(), write_graph=False)
         states = {"rollouts": experiment.rollouts, "guard": self._guard, "doctor": self._doctor}
         self._checkpoints = CheckpointCallback(self.folder, remembering=states | {"tensorboard": self._tensorboard})
         self._trained = 0  # epochs, before this `fit`
@@ -143,7 +138,7 @@ class Run:
         if self._trained > epochs:
             raise CheckpointError(f"The run has {self._trained} epochs already. Received: training.epochs={epochs}")
         self._begin()
-        callbacks = [experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
+        callbacks = [*self._profile, experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
         if processes.is_first():
             callbacks += [
                 CompletionsCallback(self.folder, evaluation=experiment.evaluation),

@@ -31,7 +31,7 @@ def parse(argv):
         "--max-hours", type=_cli.positive, metavar="HOURS", help="save and stop before the command has run so long"
     )
     parser.add_argument(
-        "--profile", action="store_true", help="trace an update and a rollout for TensorBoard (pip install xprof)"
+        "--profile", action="store_true", help="trace the second epoch for TensorBoard (pip install xprof shows it)"
     )
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)

@@ -1,0 +1,35 @@
+"""`ProfileCallback`: a trace of one epoch's rollout and update."""
+
+import os
+
+import jax
+import keras
+
+
+class ProfileCallback(keras.callbacks.Callback):
+    """Traces the second epoch that `fit` trains, as the first one compiles, from its rollout to its last update.
+
+    TensorBoard shows the trace with the plugin xprof; https://docs.jax.dev/en/latest/profiling.html has other ways to
+    look at it. Keras's `TensorBoard(profile_batch=…)` traces updates only, and on JAX needs Python 3.12. Put it before
+    all other callbacks, so that a rollout belongs to the trace and an evaluation does not.
+
+    Args:
+        folder: where `plugins/profile` is written.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        super().__init__()
+        self.folder = folder
+        self._epochs = 0
+
+    def on_train_begin(self, logs=None):
+        self._epochs = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epochs += 1
+        if self._epochs == 2:
+            jax.profiler.start_trace(str(self.folder))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._epochs == 2:
+            jax.profiler.stop_trace()

@@ -1,0 +1,42 @@
+from keras_aha.callbacks.profile_callback import ProfileCallback
+
+import jax
+import jax.numpy as jnp
+import keras
+import pytest
+from jax.profiler import ProfileData
+
+
+class Work(keras.callbacks.Callback):
+    """Something to be seen in a trace, in each part of an epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        with jax.profiler.TraceAnnotation(f"rollout {epoch}"):
+            jnp.ones(3).block_until_ready()
+
+    def on_epoch_end(self, epoch, logs=None):
+        with jax.profiler.TraceAnnotation(f"evaluation {epoch}"):
+            jnp.ones(3).block_until_ready()
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_the_second_epoch_is_traced_from_its_rollout_to_its_update(first, one_batch, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    dataset = one_batch((jnp.ones((4, 2)), jnp.ones((4, 1))))
+    callbacks = [ProfileCallback(tmp_path), Work()]
+    model.fit(dataset, epochs=first + 3, initial_epoch=first, callbacks=callbacks, verbose=0)
+    (path,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
+    names = {
+        event.name for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events
+    }
+    seen = {name for name in names if name.startswith(("rollout ", "evaluation "))}
+    assert seen == {f"rollout {first + 1}"}
+
+
+def test_an_only_epoch_is_not_traced(one_batch, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    dataset = one_batch((jnp.ones((4, 2)), jnp.ones((4, 1))))
+    model.fit(dataset, callbacks=[ProfileCallback(tmp_path)], verbose=0)
+    assert not list(tmp_path.iterdir())
