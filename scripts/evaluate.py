@@ -45,7 +45,8 @@ def main(argv=None) -> int:
         other_held_out = experiment.build_evaluation(other_recipe, args.seed) if args.against else held_out
         check_puzzles(args, held_out.task, other_held_out.task)
         check_vocabularies(args, recipe, other_recipe, word)
-        experiment.distribute_as(recipe)
+        with _cli.quiet():  # libtpu logs where it is installed and there is no TPU
+            experiment.distribute_as(recipe)
         model = GRPOModel(load(recipe, args.target))
         other = GRPOModel(load(other_recipe, args.against)) if args.against else None
 
