@@ -228,11 +228,11 @@ def print_accuracy(what: str, summary: dict) -> None:
 
 def print_session_limit(max_hours: float | None) -> None:
     """Where sessions are known to end, and no limit is given, says which would do."""
-    # kaggle.com/docs/notebooks: 12 hours, 9 on a TPU; research.google.com/colaboratory/faq.html: at most 12.
-    hours = {"KAGGLE_KERNEL_RUN_TYPE": 8.5, "COLAB_RELEASE_TAG": 11.5}
-    for variable, limit in hours.items():
-        if max_hours is None and variable in os.environ:
-            print(f"Sessions end here: --max-hours {limit} saves and stops in time, and --resume goes on in the next.")
+    from keras_aha.machine import session_hours
+
+    hours = session_hours()
+    if max_hours is None and hours is not None:
+        print(f"Sessions end here: --max-hours {hours} saves and stops in time, and --resume goes on in the next.")
 
 
 def printable(text: str) -> str:

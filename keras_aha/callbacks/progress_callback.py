@@ -26,6 +26,7 @@ class ProgressCallback(keras.callbacks.Callback):
     From the first skipped update on it shows the share of the epoch's updates that were skipped, too.
 
     For `fit(…, verbose=0)`. Where the output is no terminal, or one too narrow for the bar, it prints a line an epoch.
+    So it does in a notebook, where the rollouts' bar, which comes in between, would leave pieces of this one.
     """
 
     def on_train_begin(self, logs=None):
@@ -50,5 +51,4 @@ class ProgressCallback(keras.callbacks.Callback):
 
 
 def _can_redraw() -> bool:
-    in_notebook = "ipykernel" in sys.modules
-    return in_notebook or (sys.stdout.isatty() and shutil.get_terminal_size().columns >= _WIDTH)
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns >= _WIDTH
