@@ -1,4 +1,4 @@
-"""The machine that this runs on: which recipe suits it, how it is planned for, and when its sessions end."""
+"""The machine that this runs on: which recipe suits it, and when its sessions end."""
 
 import dataclasses
 import json
@@ -12,16 +12,6 @@ _HOSTS = {
     "Kaggle": ("KAGGLE_KERNEL_RUN_TYPE", 8.5, "/kaggle/working", "/kaggle/input"),
     "Colab": ("COLAB_RELEASE_TAG", 11.5, "/content/drive/MyDrive", None),
 }
-_SOLD_AS = {  # by JAX's name of the device
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-    "Tesla T4": "t4",
-    "NVIDIA L4": "l4",
-    "NVIDIA A100-SXM4-40GB": "a100",
-    "NVIDIA H100 80GB HBM3": "h100",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +22,6 @@ class Machine:
         name: in words.
         recipe: the name of one in `presets/`.
         changes: to that recipe, for `Recipe.override`: weights that are attached here need no download.
-        topology: for `aha.plan`.
         max_hours: for `Run`, counted from the session's start; `None` where sessions do not end.
         folder: where runs may be kept; what is in it outlives a session, where there are any.
     """
@@ -40,7 +29,6 @@ class Machine:
     name: str
     recipe: str
     changes: tuple[str, ...]
-    topology: str
     max_hours: float | None
     folder: Path
 
@@ -68,7 +56,6 @@ def find_machine(recipe: str | None = None) -> Machine:
         name=f"{count} × {device.device_kind}" + (f" on {host}" if host else ""),
         recipe=recipe,
         changes=(f"model.preset={json.dumps(str(weights))}",) if weights else (),
-        topology=_topology(device, count),
         max_hours=hours,
         folder=Path(kept if kept and Path(kept).is_dir() else "runs"),
     )
@@ -82,17 +69,6 @@ def session_hours() -> float | None:
 
 def _host() -> str | None:
     return next((name for name, (variable, *_) in _HOSTS.items() if variable in os.environ), None)
-
-
-def _topology(device, count: int) -> str:
-    if device.platform == "cpu":
-        return f"cpu:{count}"
-    sold = _SOLD_AS.get(device.device_kind)
-    if sold is None:
-        return "local"
-    if device.platform == "tpu":
-        return f"{sold}-{count}"
-    return sold if count == 1 else f"{sold}x{count}"
 
 
 def _find_preset(folder: Path, name: str) -> Path | None:

@@ -78,8 +78,7 @@ def find_topology(name: str) -> Topology:
         return Topology.of(name, devices, _memory_here(devices) // len(devices))
     match = re.fullmatch(r"([a-z]+\d+)(?:x([1-9]\d*))?", name)
     if match and match[1] in _GPUS:
-        kind = _GPUS[match[1]]
-        devices = _stand_ins(name, kind, int(match[2] or 1))
+        kind, devices = _GPUS[match[1]], _cpus(name, int(match[2] or 1))
         return Topology(name, tuple(devices), kind, "gpu", int(_GPU_SHARE * chip(kind).memory), compiles=False)
     layout = _layout(name)
     if importlib.util.find_spec("libtpu") is None:
@@ -156,12 +155,6 @@ def _cpus(name: str, count: int) -> list:
             f"XLA_FLAGS=--xla_force_host_platform_device_count={count}. Received: topology={name!r}"
         )
     return devices[:count]
-
-
-def _stand_ins(name: str, kind: str, count: int) -> list:
-    """Devices for GPUs: those GPUs, where they are here, so that no process needs to be started for them; else CPUs."""
-    here = [device for device in jax.devices() if device.device_kind == kind]
-    return here[:count] if len(here) >= count else _cpus(name, count)
 
 
 def _memory_here(devices) -> int:
