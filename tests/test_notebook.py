@@ -185,7 +185,7 @@ def test_all_of_it_runs(executed):
     outputs, folder, _ = executed
     assert not [output for cell in outputs.values() for output in cell if output.output_type == "error"]
     assert printed(outputs["recipe"]) == "2 × cpu: countdown_tiny, 2 epochs, into runs/notebook-countdown_tiny\n"
-    assert "countdown_tiny on local: fits" in shown(outputs["plan"], "text/markdown")
+    assert "countdown_tiny on this machine: fits" in shown(outputs["plan"], "text/markdown")
     assert "2 batch × 1 model" in printed(outputs["experiment"])
     assert re.findall(r"reward (...)", printed(outputs["puzzle"])) == ["0.0", "0.1", "1.0"]
     assert "def train_step" in shown(outputs["algorithm"], "text/plain")

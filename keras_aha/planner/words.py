@@ -19,7 +19,7 @@ def in_a_line(plan: Plan) -> str:
     """One line, such as a recipe's comment holds."""
     fits = "fits" if plan.fits else "does not fit"
     memory = f"{_gb(plan.hbm_bytes_per_chip)} of {_gb(plan.hbm_limit_bytes)} a chip"
-    line = f"{plan.preset} on {plan.topology}: {fits}, {memory}"
+    line = f"{plan.preset} on {_place(plan)}: {fits}, {memory}"
     run = plan.run
     if run is not None:
         line += f"; at best {_time(run.epoch_seconds)} an epoch, {_time(run.run_seconds)} for {run.epochs}"
@@ -88,6 +88,7 @@ def _run_lines(plan: Plan) -> list[str]:
 def in_plain_words(plan: Plan) -> str:
     """What the numbers mean, for someone who has never trained a large model."""
     train, decode = plan.train, plan.decode
+    chips = "the one chip" if plan.chips == 1 else f"each of the {plan.chips} chips"
     phase = max(plan.phases, key=lambda name: sum(plan.phases[name].values()))
     where = {"train": "the update", "merge": "the moment when adapters are merged"}.get(phase, "the rollout")
     largest = sorted(plan.parts, key=plan.parts.get, reverse=True)[:3]
@@ -95,7 +96,7 @@ def in_plain_words(plan: Plan) -> str:
     paragraphs = [
         f"Training {plan.preset} repeats one thing: the model writes completions for a few problems (the rollout), "
         "each is scored, and the weights are changed so that what scored well becomes likelier (the update). Both have "
-        f"to fit into the memory of each of the {plan.chips} chips of {plan.topology}.",
+        f"to fit into the memory of {chips} of {_place(plan)}.",
         f"A chip has room for {_gb(plan.hbm_limit_bytes)}. The most is needed in {where}: "
         f"{_gb(plan.hbm_bytes_per_chip)}. The largest parts of that: {parts}. "
         + ("So it fits." if plan.fits else "So it does not fit."),
@@ -127,6 +128,10 @@ _EXPLAINED = {
     "activations": "activations, which are the intermediate results that an update computes gradients from",
     "program": "the compiled program itself",
 }
+
+
+def _place(plan: Plan) -> str:
+    return "this machine" if plan.topology == "local" else plan.topology
 
 
 def _work(flops: int, moved: int) -> str:
