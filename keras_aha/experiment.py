@@ -19,14 +19,14 @@ from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError, nearest
-from keras_aha.tasks import Countdown, Task
+from keras_aha.tasks import Countdown, Multiplication, Task
 
 import keras
 import keras_hub
 import pandas as pd
 
 PRESET = "preset"
-_TASKS = {"countdown": Countdown}
+_TASKS = {"countdown": Countdown, "multiplication": Multiplication}
 _PROMPTS_CHECKED = 2000
 
 

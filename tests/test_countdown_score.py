@@ -2,7 +2,7 @@ import itertools
 import random
 
 from keras_aha.tasks import Countdown, CountdownProblem, Score
-from keras_aha.tasks.countdown import MAX_BLANK_TAIL
+from keras_aha.tasks.answer_tag import MAX_BLANK_TAIL
 from keras_aha.tasks.expression import MAX_DEPTH, MAX_DIGITS, MAX_LENGTH, MAX_OPERATIONS, parse_expression
 
 import pytest

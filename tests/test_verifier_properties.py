@@ -5,7 +5,7 @@ import tracemalloc
 
 from keras_aha.behaviours import count_behaviours
 from keras_aha.tasks import Countdown, CountdownProblem
-from keras_aha.tasks.countdown import MAX_BLANK_TAIL
+from keras_aha.tasks.answer_tag import MAX_BLANK_TAIL
 from keras_aha.tasks.expression import MAX_LENGTH, ExpressionError, parse_expression
 
 import hostile_completions as hostile

@@ -7,21 +7,27 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from os import PathLike
 
+from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.expression import ExpressionError, canonical_text, parse_expression
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.puzzle_file import read_puzzles
 from keras_aha.tasks.search_trace import search_trace
+from keras_aha.tasks.seeding import is_held_out, stable_hash
 from keras_aha.tasks.solver import MAX_NUMBERS, difficulty, shortest_solution
 from keras_aha.tasks.task import Score, Task
-from keras_aha.tasks.template import render_template, resolve_template
+from keras_aha.tasks.template import named_templates, resolve_template
 
 WRONG_REWARD = 0.1  # the numbers used as asked, but not the target: a constant text cannot earn it everywhere
-FORM_DEDUCTION = 0.1  # for text after the answer, and again for a second answer tag
-MAX_BLANK_TAIL = 10  # blanks that may follow an answer; more are text as well
-_HELD_OUT_SHARE = 4  # one canonical puzzle in this many is never trained on
+TEMPLATES = named_templates(
+    "Numbers: {numbers}\nTarget: {target}\n"
+    "Write one arithmetic expression that equals the target. Use each number exactly once. "
+    "Only +, -, *, / and parentheses are allowed. "
+    "Think inside <think> </think> tags, then give only the expression inside <answer> </answer> tags, "
+    "for example <answer>(1 + 2) * 3</answer>.",
+    compact="Use {numbers} each once to make {target}.",
+)
 _FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
 
 
@@ -65,8 +71,7 @@ class CountdownProblem:
     @property
     def is_held_out(self) -> bool:
         """Whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
-        # A quarter and not less: with three numbers up to 20 that is 4,000 puzzles, with an eighth only 2,000.
-        return _stable_hash("held-out", *self.canonical) % _HELD_OUT_SHARE == 0
+        return is_held_out(*self.canonical)
 
     @cached_property
     def solution(self) -> str | None:
@@ -90,7 +95,8 @@ class Countdown(Task):
         max_number: numbers are drawn from 1 to this.
         max_target: targets lie between 1 and this.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
-        template: how a prompt is written (see `template.resolve_template`).
+        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+            format string with the fields `{numbers}` and `{target}`.
         puzzles: a CSV or Parquet file with the columns `nums` and `target`, to be used instead of drawn puzzles
             (see `puzzle_file.read_puzzles`). The three arguments that say how to draw are not used then.
 
@@ -121,7 +127,7 @@ class Countdown(Task):
         self.max_target = max_target
         self.seed = seed
         self.template = template
-        self._format_string = resolve_template(template)
+        self._format_string = resolve_template(template, TEMPLATES, {"numbers": "1 2", "target": 3})
         self._train_rows: list[CountdownProblem] | None = None
         self._held_out_rows: list[CountdownProblem] | None = None
         if puzzles is not None:
@@ -140,7 +146,7 @@ class Countdown(Task):
             raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
         if self._train_rows is not None:
             return self._train_rows[index % len(self._train_rows)]
-        rng = random.Random(_stable_hash("problem", self.seed, operator.index(index)))
+        rng = random.Random(stable_hash("problem", self.seed, operator.index(index)))
         for _ in range(_FRUITLESS_DRAWS):
             problem = self._draw(rng)
             if problem is not None and not problem.is_held_out:
@@ -152,27 +158,25 @@ class Countdown(Task):
 
     def prompt(self, problem: CountdownProblem) -> str:
         """Returns the template with the problem's numbers, joined by single spaces, and target."""
-        return render_template(self._format_string, problem.numbers, problem.target)
+        return self._format_string.format(numbers=" ".join(map(str, problem.numbers)), target=problem.target)
 
     def score(self, problem: CountdownProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`.
 
         The reward is 1.0 if correct; 0.1 if an expression uses the numbers as asked but does not solve the problem;
-        else 0.0. Text after the answer (more than `MAX_BLANK_TAIL` blanks are text) takes 0.1 of it, and so does more
-        than one answer tag: at least 0.8 is left of a correct one, nothing of a wrong one. Verdicts, the first that
+        else 0.0. Text after the answer takes 0.1 of it, and so does more than one answer tag (see `answer_tag`): at
+        least 0.8 is left of a correct one, nothing of a wrong one. Verdicts, the first that
         applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`, `false_equation`
         (a trailing `= 23` that is not so), `wrong_value`, `correct`.
         """
-        answer, rest = _last_answer(completion)
-        if answer is None:
+        answer = read_answer(completion)
+        if answer.text is None:
             return Score(0.0, False, "no_answer")
-        verdict = _verdict(problem, answer)
+        verdict = _verdict(problem, answer.text)
         if verdict in ("too_long", "not_an_expression", "wrong_numbers"):
             return Score(0.0, False, verdict)
-        several = max(completion.count("<answer>"), completion.count("</answer>")) > 1
-        tail = len(rest) > MAX_BLANK_TAIL or bool(rest.strip())
         reward = 1.0 if verdict == "correct" else WRONG_REWARD
-        return Score(max(reward - FORM_DEDUCTION * (tail + several), 0.0), verdict == "correct", verdict)
+        return Score(max(reward - answer.deduction, 0.0), verdict == "correct", verdict)
 
     def held_out(self, n: int) -> HeldOut:
         """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
@@ -200,7 +204,7 @@ class Countdown(Task):
 
         Not its value: the prompt tells what that should be, so to vote on values would be to check them.
         """
-        answer, _ = _last_answer(completion)
+        answer = read_answer(completion).text
         try:
             return None if answer is None else canonical_text(answer)
         except ExpressionError:
@@ -217,7 +221,7 @@ class Countdown(Task):
         return CountdownProblem(numbers, target) if target <= self.max_target else None
 
     def _draw_held_out(self, n: int) -> list[CountdownProblem]:
-        rng = random.Random(_stable_hash("held-out problems", self.seed))
+        rng = random.Random(stable_hash("held-out problems", self.seed))
         found: dict[tuple, CountdownProblem] = {}
         fruitless = 0
         while len(found) < n and fruitless < _FRUITLESS_DRAWS:
@@ -230,16 +234,11 @@ class Countdown(Task):
 
     def _read(self, path: str | PathLike) -> None:
         rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(path)]
-        random.Random(_stable_hash("rows", self.seed)).shuffle(rows)
+        random.Random(stable_hash("rows", self.seed)).shuffle(rows)
         self._train_rows = [row for row in rows if not row.is_held_out]
         self._held_out_rows = list({row.canonical: row for row in rows if row.is_held_out}.values())
         if not self._train_rows:
             raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(path)!r}")
-
-
-def _stable_hash(*parts) -> int:
-    # Python's own hash() of text changes from process to process.
-    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
 
 
 def _combine_all(values: list[int], rng: random.Random) -> int:
@@ -266,17 +265,3 @@ def _verdict(problem: CountdownProblem, answer: str) -> str:
     if expression.stated is not None and expression.stated != expression.value:
         return "false_equation"
     return "correct" if expression.value == problem.target else "wrong_value"
-
-
-def _last_answer(completion: str) -> tuple[str | None, str]:
-    """Returns what stands in the last tag that closes, and what follows it.
-
-    An inner `<answer>` begins the answer anew, so the one before it never closes. Only `find` and `rfind`: linear
-    in the length of the text, whatever is in it.
-    """
-    start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
-    if start < 0:
-        return None, ""
-    start += len("<answer>")
-    end = completion.index("</answer>", start)
-    return completion[start:end], completion[end + len("</answer>") :]

@@ -1,0 +1,197 @@
+"""Multiplication: the product of two integers, TinyZero's second task."""
+
+from __future__ import annotations
+
+import operator
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.seeding import is_held_out, stable_hash
+from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.template import named_templates, resolve_template
+
+TEMPLATES = named_templates(
+    "What is {first} times {second}? "
+    "Think inside <think> </think> tags, then give only the number inside <answer> </answer> tags, "
+    "for example <answer>42</answer>.",
+    compact="{first}*{second}=?",
+)
+_MAX_DIGITS = 6  # of a factor
+_INTEGER = re.compile(r"[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+")
+_LONGEST = 40  # characters of an answer
+_FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
+
+
+@dataclass(frozen=True)
+class MultiplicationProblem:
+    """Two positive integers to be multiplied, in the order in which the prompt shows them."""
+
+    first: int
+    second: int
+
+    def __str__(self) -> str:
+        return f"{self.first} * {self.second}"
+
+    @property
+    def product(self) -> int:
+        """What the answer must be."""
+        return self.first * self.second
+
+    @property
+    def canonical(self) -> tuple[int, int]:
+        """The factors, sorted: what makes two problems the same puzzle."""
+        return min(self.first, self.second), max(self.first, self.second)
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
+        return is_held_out("multiplication", *self.canonical)
+
+
+class Multiplication(Task):
+    """Products of two integers of a given number of digits, a pure function of `(seed, index)`.
+
+    Args:
+        digits: how many digits a factor has, or the counts to choose from for each (1 to 6). A factor of one digit is 2
+            to 9, any other has no trailing zero, so that there is something to be worked out.
+        seed: any integer; it changes the order of the problems, never which puzzles are held out.
+        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+            format string with the fields `{first}` and `{second}`.
+
+    Raises:
+        ValueError: if an argument is out of range or the template unknown.
+    """
+
+    def __init__(self, digits: int | Sequence[int] = (2, 3), seed: int = 0, template: str = "plain"):
+        counts = tuple(digits) if isinstance(digits, Sequence) else (digits,)
+        if not counts or not all(isinstance(count, int) and 1 <= count <= _MAX_DIGITS for count in counts):
+            raise ValueError(f"digits is 1 to {_MAX_DIGITS}, or several. Received: digits={digits!r}")
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        self.digits = counts
+        self.seed = seed
+        self.template = template
+        self._format_string = resolve_template(template, TEMPLATES, {"first": 1, "second": 2})
+
+    def problem(self, index: int) -> MultiplicationProblem:
+        """Returns training problem `index`, never a held-out puzzle.
+
+        Raises:
+            IndexError: if `index` is negative.
+        """
+        if operator.index(index) < 0:
+            raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
+        rng = random.Random(stable_hash("multiplication", self.seed, operator.index(index)))
+        while (problem := self._draw(rng)).is_held_out:
+            pass
+        return problem
+
+    def prompt(self, problem: MultiplicationProblem) -> str:
+        """Returns the template with the two factors."""
+        return self._format_string.format(first=problem.first, second=problem.second)
+
+    def score(self, problem: MultiplicationProblem, completion: str) -> Score:
+        """Scores the last complete `<answer>…</answer>` of `completion`: 1.0 if it is the product, else 0.0.
+
+        Text after the answer takes 0.1, and so does more than one answer tag (see `answer_tag`). Commas may stand
+        between thousands. Verdicts, the first that applies: `no_answer`, `too_long`, `not_a_number`, `wrong_value`,
+        `correct`.
+        """
+        answer = read_answer(completion)
+        if answer.text is None:
+            return Score(0.0, False, "no_answer")
+        if len(answer.text) > _LONGEST:
+            return Score(0.0, False, "too_long")
+        number = _read_integer(answer.text)
+        if number is None:
+            return Score(0.0, False, "not_a_number")
+        if number != problem.product:
+            return Score(0.0, False, "wrong_value")
+        return Score(1.0 - answer.deduction, True, "correct")
+
+    def held_out(self, n: int) -> HeldOut:
+        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
+
+        Raises:
+            ValueError: if `n` is not positive or there are not so many.
+        """
+        if operator.index(n) < 1:
+            raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
+        rng = random.Random(stable_hash("held-out multiplications", self.seed))
+        found: dict[tuple, MultiplicationProblem] = {}
+        fruitless = 0
+        while len(found) < n and fruitless < _FRUITLESS_DRAWS:
+            problem = self._draw(rng)
+            fruitless += 1
+            if problem.is_held_out and problem.canonical not in found:
+                found[problem.canonical] = problem
+                fruitless = 0
+        if len(found) < n:
+            raise ValueError(f"Only {len(found)} distinct held-out puzzles were found. Received: n={n!r}")
+        return HeldOut(self, list(found.values()))
+
+    def difficulty(self, problem: MultiplicationProblem) -> int:
+        """Returns the number of products of two digits that a long multiplication takes, zeros aside."""
+        first, second = (len(str(factor).replace("0", "")) for factor in problem.canonical)
+        return first * second
+
+    def labels(self, problem: MultiplicationProblem) -> dict[str, int]:
+        """Returns `digits`, of both factors together, and `difficulty`."""
+        digits = len(str(problem.first)) + len(str(problem.second))
+        return {"digits": digits, "difficulty": self.difficulty(problem)}
+
+    def answer(self, completion: str) -> str | None:
+        """Returns the number that `score` looks at, without commas and leading zeros; `None` where there is none."""
+        text = read_answer(completion).text
+        number = None if text is None or len(text) > _LONGEST else _read_integer(text)
+        return None if number is None else str(number)
+
+    def worked_solution(
+        self, problem: MultiplicationProblem, rng: random.Random, *, guess_rate: float = 0.0, slip_rate: float = 0.0
+    ) -> str:
+        """Returns the larger factor taken apart, as in `20*4=80,3*4=12,80+12=92` for 23 · 4, and the answer.
+
+        Args:
+            problem: what is multiplied.
+            rng: the source of every random choice.
+            guess_rate: probability of answering at once, with a number at random that has as many digits.
+            slip_rate: probability, an equation, that its result is off by a little; what follows builds on it.
+        """
+        if rng.random() < guess_rate:
+            low = 10 ** (len(str(problem.product)) - 1)
+            return f"</think>\n<answer>{rng.randrange(low, 10 * low)}</answer>"
+        steps = []
+
+        def work_out(left, sign, right):
+            result = left * right if sign == "*" else left + right
+            if rng.random() < slip_rate:
+                result = max(0, result + rng.choice((-10, -2, -1, 1, 2, 10)))
+            steps.append(f"{left}{sign}{right}={result}")
+            return result
+
+        small, large = problem.canonical
+        digits = str(large)
+        places = [int(digit) * 10**place for digit, place in zip(digits, reversed(range(len(digits))), strict=True)]
+        products = [work_out(place, "*", small) for place in places if place]
+        total = products[0]
+        for product in products[1:]:
+            total = work_out(total, "+", product)
+        return f"{','.join(steps)}\n</think>\n<answer>{total}</answer>"
+
+    def _draw(self, rng: random.Random) -> MultiplicationProblem:
+        return MultiplicationProblem(*(_draw_factor(rng.choice(self.digits), rng) for _ in range(2)))
+
+
+def _draw_factor(digits: int, rng: random.Random) -> int:
+    if digits == 1:
+        return rng.randint(2, 9)
+    return rng.randrange(10 ** (digits - 1), 10**digits, 10) + rng.randint(1, 9)
+
+
+def _read_integer(text: str) -> int | None:
+    text = text.strip()
+    return int(text.replace(",", "")) if _INTEGER.fullmatch(text) else None
