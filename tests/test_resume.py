@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from keras_aha.callbacks import time_limit_callback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
@@ -139,11 +140,23 @@ def interruptible():
 
 
 def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys, interruptible):
-    """By the time limit, by Ctrl-C in a rollout, by SIGTERM after an update, and by its own last epoch."""
+    """By the time limit before and after the first epoch, by Ctrl-C in a rollout, by SIGTERM after an update, and by
+    its own last epoch."""
     folder = tmp_path / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-4"]) == 0
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
     said = capsys.readouterr().out
-    assert "Stopped by time" in said and f"--resume --logdir {folder}" in said
+    assert (
+        f"Stopped by time; nothing has been trained yet. Go on: python scripts/fit.py --resume --logdir {folder}"
+        in said
+    )
+    assert not {"held_out_before.jsonl", "checkpoints/1"} & {
+        str(path.relative_to(folder)) for path in folder.rglob("*")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(time_limit_callback, "_MARGIN", 1e6)
+        assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "9"]) == 0
+    said = capsys.readouterr().out
+    assert "Stopped by time; what was trained is saved" in said and f"--resume --logdir {folder}" in said
     assert trained(folder) == 1
     for number, callback, method, epochs in [
         (signal.SIGINT, RolloutCallback, "on_epoch_begin", 1),
@@ -207,8 +220,11 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
 
 def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
-    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"]) == 2
-    assert "has 4 epochs already. Received: training.epochs=3" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"])
+    said = capsys.readouterr()
+    assert exit.value.code == 2 and said.out == ""
+    assert "has 4 epochs already. Received: training.epochs=3" in said.err
     assert (folder / "recipe.toml").read_text() == (uninterrupted / "recipe.toml").read_text()
 
 
