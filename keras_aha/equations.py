@@ -118,29 +118,28 @@ def find_equations(text: str) -> Iterator[Equation]:
 
 
 def _equation(text: str, left: re.Match, sign: re.Match, right: re.Match, in_chain: bool) -> Equation | None:
-    kind = sign.lastgroup
-    if not _OPERATION.search(left[0]) and (kind.endswith("_word") or not (in_chain or _OPERATION.search(right[0]))):
+    kind, start, end, left, right = sign.lastgroup, left.start(), right.end(), left[0], right[0]
+    if not _OPERATION.search(left) and (kind.endswith("_word") or not (in_chain or _OPERATION.search(right))):
         return None
     unequal = kind.startswith("unequal")
     holds = None
-    if not (unequal or len(left[0]) + len(right[0]) > MAX_LENGTH or _DECIMAL_COMMA.match(text, right.end())):
-        about = kind.startswith("about") or _REMAINDER.match(text, right.end()) is not None
-        holds = _holds(left[0], right[0], about)
-    return Equation(left.start(), right.end(), left[0], _NUMBER.search(right[0])[0], unequal, holds)
+    if not (unequal or len(left) + len(right) > MAX_LENGTH or _DECIMAL_COMMA.match(text, end)):
+        about = kind.startswith("about") or _REMAINDER.match(text, end) is not None
+        holds = _holds(left, right, about)
+    return Equation(start, end, left, _NUMBER.search(right)[0], unequal, holds)
 
 
 def _holds(left: str, right: str, about: bool) -> bool | None:
     """Whether two terms are equal as people write it; `None` if one of them cannot be read."""
-    first = _NUMBER.match(right)
-    value, whole, stated = _read(left), _read(right), first and _read(first[0])
-    if value is None or (whole is None and stated is None):
+    value, whole = _read(left), _read(right)
+    if value is None:
         return None
-    if value.value is None:
-        return False  # nothing is equal to 5/0
     if whole is not None and whole.value == value.value:
-        return True
-    if stated is None:
-        return False
+        return value.value is not None  # nothing is equal to 5/0
+    first = _NUMBER.match(right)
+    stated = first and _read(first[0])
+    if stated is None or value.value is None:
+        return None if whole is None and stated is None else False
     decimals = len(first[0].partition(".")[2])
     if not decimals and not about:
         return stated.value == value.value

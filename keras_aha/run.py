@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from keras_aha import lora, processes
-from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.completions_callback import CompletionsCallback
 from keras_aha.callbacks.doctor_callback import DoctorCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
@@ -25,6 +25,7 @@ from keras_aha.experiment import PRESET, Experiment, summarize_held_out
 from keras_aha.files import write_whole
 from keras_aha.lora import ADAPTERS
 from keras_aha.recipe import RECIPE
+from keras_aha.run_check import check_run
 from keras_aha.run_files import AFTER, BEFORE, BEHAVIOUR_RATES, HISTORY, SUMMARY
 
 import keras
@@ -50,7 +51,8 @@ class Run:
         folder: the run's, made where it is missing.
         name: what the run is called in its summary; `None` is the folder's name.
         resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
-        max_hours: stop where another epoch would not end so many hours after `start`.
+        max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
+            they are over.
         start: by `time.time()`; `None` is now.
         profile: trace the second epoch that is trained, see `ProfileCallback`.
 
@@ -59,6 +61,9 @@ class Run:
             they are made.
         stopped_by: why training ended before the last epoch: `"time"`, `"SIGTERM"`, `"SIGINT"`, or `"skipped updates"`
             where no update could be made any more, see `GuardCallback`; else `None`.
+
+    Raises:
+        ValueError: if a file of a run that goes on is damaged, or it has more epochs than the recipe, see `check_run`.
     """
 
     def __init__(
@@ -72,6 +77,8 @@ class Run:
         start: float | None = None,
         profile: bool = False,
     ):
+        if resume:
+            check_run(folder, experiment.recipe)
         self.experiment = experiment
         self.folder = Path(folder)
         self.name = name or self.folder.name
@@ -85,8 +92,15 @@ class Run:
         self._profile = [ProfileCallback(self.folder / "profile")] if profile else []
         self._tensorboard = TensorBoardCallback(self.folder, experiment.recipe.flat(), write_graph=False)
         states = {"rollouts": experiment.rollouts, "guard": self._guard, "doctor": self._doctor}
-        self._checkpoints = CheckpointCallback(self.folder, remembering=states | {"tensorboard": self._tensorboard})
+        states["tensorboard"] = self._tensorboard
+        if self._limits:
+            states["time_limit"] = self._limits[0]
+        self._checkpoints = CheckpointCallback(self.folder, remembering=states)
         self._trained = 0  # epochs, before this `fit`
+
+    def is_over(self) -> bool:
+        """Whether `max_hours` are over, so that `fit` will train nothing; all processes must ask."""
+        return any(limit.is_over() for limit in self._limits)
 
     def evaluate_before(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Makes the run's folder, and returns what `Experiment.evaluate` says before anything is trained.
@@ -98,7 +112,10 @@ class Run:
             self.before = read_tables(path)
         else:
             self._begin()
+            start = time.time()
             self.before = self.experiment.evaluate()
+            for limit in self._limits:
+                limit.evaluation_seconds = time.time() - start
             if processes.is_first():
                 write_tables(path, *self.before)
         return self.before
@@ -127,17 +144,16 @@ class Run:
         epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
 
         Raises:
-            CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`; or if more
-                epochs have been trained than the recipe has.
+            CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`.
             OSError: if files cannot be written.
         """
         experiment, epochs = self.experiment, self.experiment.recipe.training.epochs
-        if self.before is None:
+        if self.before is None and not self.is_over():
             self.evaluate_before()
         self._trained = self._checkpoints.restore(experiment.model) if self.resume else 0
-        if self._trained > epochs:
-            raise CheckpointError(f"The run has {self._trained} epochs already. Received: training.epochs={epochs}")
         self._begin()
+        if self.is_over():  # no epoch is left to Keras, and callbacks have nothing to do
+            return dict(x=experiment.rollouts.dataset, epochs=self._trained, initial_epoch=self._trained, verbose=0)
         callbacks = [*self._profile, experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
         if processes.is_first():
             callbacks += [

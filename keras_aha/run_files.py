@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+CHECKPOINTS = "checkpoints"  # the folder
 BEFORE, AFTER = "held_out_before.jsonl", "held_out_after.jsonl"
 BEHAVIOUR_RATES = "behaviours.csv"
 HISTORY = "history.csv"
@@ -30,6 +31,9 @@ def rewind(folder: str | os.PathLike, epochs: int) -> None:
     Args:
         folder: the run's.
         epochs: how many have been trained.
+
+    Raises:
+        ValueError: if a line that was written to its end does not say of which epoch it is.
     """
     folder = Path(folder)
     if (folder / HISTORY).exists():
@@ -56,8 +60,27 @@ def _rewind_history(path: Path, epochs: int) -> None:
 
 
 def _rewind_lines(path: Path, epochs: int) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)
-    write_whole(path, b"".join(line for line in lines if line.endswith(b"\n") and json.loads(line)["epoch"] <= epochs))
+    write_whole(path, b"".join(line for epoch, line in complete_lines(path) if epoch <= epochs))
+
+
+def complete_lines(path: Path) -> list[tuple[int, bytes]]:
+    """`(epoch, line)` of each line of a file that was written to its end.
+
+    Raises:
+        ValueError: if such a line does not say of which epoch it is.
+    """
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            found.append((int(json.loads(line)["epoch"]), line))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Line {number} of {path} cannot be read: remove that line, which nothing else depends on, and go on. "
+                f"Received: {error!r}"
+            ) from error
+    return found
 
 
 def _rewind_events(path: Path, epochs: int) -> None:

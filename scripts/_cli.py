@@ -4,9 +4,11 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 _LONGEST = 600  # characters of an error's sentence
 
@@ -35,8 +37,29 @@ def errors_in_a_sentence():
         sentence = _short(" ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError) and error.name == "keras_aha":
             sentence = "keras-aha is not installed: run `pip install -e .` in its folder first."
-        print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
-        sys.exit(2)
+        refuse(sentence)
+
+
+def refuse(sentence: str) -> NoReturn:
+    """Ends the process with exit code 2 and a line on stderr."""
+    print(f"{Path(sys.argv[0]).name}: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm():
+    """Lets SIGTERM raise KeyboardInterrupt as Ctrl-C does, with its number, so that there is time for last words."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt(number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -57,7 +80,7 @@ def quiet(unless: bool = False):
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except (ValueError, ImportError, OSError):
+        except (ValueError, ImportError, OSError, KeyboardInterrupt):
             raise  # one sentence follows
         except BaseException:
             sys.stderr.flush()

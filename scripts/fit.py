@@ -3,8 +3,10 @@
 A run that was stopped goes on by --resume, and ends as it would have without the stop.
 """
 
-import json
+import argparse
+import itertools
 import math
+import os
 import shlex
 import signal
 import sys
@@ -39,9 +41,21 @@ def parse(argv):
 
 def main(argv=None) -> int:
     start = time.time()
+    argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
     with _cli.errors_in_a_sentence():
-        name, recipe, logdir = find_run(args)
+        name, recipe, logdir = find_run(args, argv)
+    try:
+        with _cli.interrupted_by_sigterm():
+            return train(name, recipe, logdir, args, start)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        print(stopped_by(signal.Signals(number).name, logdir))
+        return 128 + number
+
+
+def train(name, recipe, logdir, args, start) -> int:
+    with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
         with _cli.quiet():
             from keras_aha import processes
@@ -50,9 +64,10 @@ def main(argv=None) -> int:
             from keras_aha.policy import is_download
             from keras_aha.report import write_report
             from keras_aha.run import Run
+            from keras_aha.run_check import finished_epochs
         if args.resume and (logdir / "recipe.toml").exists():
             print_changes(logdir, with_absolute_paths(recipe))
-            if is_finished(logdir, recipe):
+            if finished_epochs(logdir) == recipe.training.epochs:
                 print(f"{logdir} is finished: {recipe.training.epochs} epochs.")
                 return 0
         with _cli.quiet(unless=is_download(recipe)):
@@ -63,11 +78,9 @@ def main(argv=None) -> int:
     limits = dict(max_hours=args.max_hours, start=start)
     run = Run(experiment, logdir, name=name, resume=args.resume, profile=args.profile, **limits)
     try:
-        _cli.print_accuracy("held-out accuracy before", summarize(*run.evaluate_before()))
+        if not run.is_over():
+            _cli.print_accuracy("held-out accuracy before", summarize(*run.evaluate_before()))
         run.fit()
-    except KeyboardInterrupt:
-        if run.stopped_by is None:
-            raise
     except CheckpointError as error:
         print(f"fit.py: {error}", file=sys.stderr)
         return 2
@@ -82,7 +95,7 @@ def main(argv=None) -> int:
         )
         return 1
     if run.stopped_by is not None:
-        print(f"Stopped by {run.stopped_by}; what was trained is saved. {how_to_go_on(logdir)}")
+        print(stopped_by(run.stopped_by, logdir))
         return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
 
     print_examples(run.before[0], run.after[0])
@@ -97,7 +110,7 @@ def main(argv=None) -> int:
 # === The run ===
 
 
-def find_run(args):
+def find_run(args, argv):
     """Its name, recipe and folder; ValueError where there is something that this would overwrite."""
     name = Path(args.preset or _DEFAULT).name.removesuffix(".toml")
     flags = {"training__epochs": args.epochs, "training__seed": args.seed}
@@ -107,9 +120,9 @@ def find_run(args):
     if not own.is_file():
         _cli.check_new_folder(logdir, "--logdir")
     elif not args.resume:
-        raise ValueError(
-            f"{logdir} holds a run. {how_to_go_on(logdir)}; begin another: "
-            f"python scripts/fit.py --logdir {shlex.quote(f'{logdir}-2')}. Received: --logdir {logdir}, no --resume"
+        _cli.refuse(
+            f"{logdir} holds a run. {how_to_go_on(logdir)}; begin another: {how_to_begin_another(argv, logdir)}. "
+            f"Received: --logdir {logdir}, no --resume"
         )
     _cli.check_writable(logdir, "--logdir")
     if own.is_file() and args.preset is None:
@@ -121,19 +134,35 @@ def how_to_go_on(logdir) -> str:
     return f"Go on: python scripts/fit.py --resume --logdir {shlex.quote(str(logdir))}"
 
 
+def how_to_begin_another(argv, logdir) -> str:
+    """The same command with the first folder that is free."""
+    flag = argparse.ArgumentParser(add_help=False)
+    flag.add_argument("--logdir")
+    _, others = flag.parse_known_args(argv)
+    free = next(path for i in itertools.count(2) if not os.path.lexists(path := f"{logdir}-{i}"))
+    return shlex.join(["python", "scripts/fit.py", *others, "--logdir", free])
+
+
+def stopped_by(what, logdir) -> str:
+    if not (logdir / "recipe.toml").exists():
+        return f"Stopped by {what} before the run began: the same command begins it."
+    saved = any(path.name.isdecimal() for path in (logdir / "checkpoints").glob("*"))
+    return (
+        f"Stopped by {what}; {'what was trained is saved' if saved else 'nothing has been trained yet'}. "
+        f"{how_to_go_on(logdir)}"
+    )
+
+
 def print_changes(logdir, recipe):
+    """ValueError where the run cannot go on: it would be another one, or files are damaged."""
     from keras_aha.recipe import Recipe
     from keras_aha.recipe_changes import check_changes
+    from keras_aha.run_check import check_run
 
-    for line in check_changes(Recipe.load(logdir / "recipe.toml"), recipe):
+    changes = check_changes(Recipe.load(logdir / "recipe.toml"), recipe)
+    check_run(logdir, recipe)
+    for line in changes:
         print(f"changed since the run began: {line}")
-
-
-def is_finished(logdir, recipe) -> bool:
-    from keras_aha.run_files import SUMMARY
-
-    path = logdir / SUMMARY
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["epochs"] == recipe.training.epochs
 
 
 def summarize(sampled, greedy) -> dict:

@@ -1,5 +1,6 @@
 import random
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -76,6 +77,27 @@ def test_worked_solution():
 def test_what_lies_beyond_the_limit_is_not_read():
     text = "1+1=2 no\n".rjust(MAX_LENGTH) + "1+1=3 no\n"
     assert count_behaviours(text) == Behaviours(1, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "9-1=8" * 200_000,
+        "1+1" + "=2" * 500_000,
+        "".join(f"{i}.5-1={i}.5 " for i in range(80_000)),  # no two of them the same
+        "".join(f"{i // 100 % 100}-{i % 100}={i // 10000}," for i in range(150_000)),
+        "is the target wait\n" * 50_000,
+    ],
+    ids=lambda text: text[:10],
+)
+def test_no_text_takes_long(text):
+    """Less than 50 ms of a quiet machine's processor (LOG.md); one that others keep busy is given twice as much."""
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        count_behaviours(text)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.1
 
 
 # === The labelled table ===

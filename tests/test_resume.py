@@ -3,23 +3,27 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from keras_aha.callbacks import time_limit_callback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.experiment import Experiment
 from keras_aha.recipe import Recipe
+from keras_aha.run_check import saved_epochs
 
 import h5py
 import jax
 import pandas as pd
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from run_that_waits import HERE
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -139,11 +143,23 @@ def interruptible():
 
 
 def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys, interruptible):
-    """By the time limit, by Ctrl-C in a rollout, by SIGTERM after an update, and by its own last epoch."""
+    """By the time limit before and after the first epoch, by Ctrl-C in a rollout, by SIGTERM after an update, and by
+    its own last epoch."""
     folder = tmp_path / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-4"]) == 0
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
     said = capsys.readouterr().out
-    assert "Stopped by time" in said and f"--resume --logdir {folder}" in said
+    assert (
+        f"Stopped by time; nothing has been trained yet. Go on: python scripts/fit.py --resume --logdir {folder}"
+        in said
+    )
+    assert not {"held_out_before.jsonl", "checkpoints/1"} & {
+        str(path.relative_to(folder)) for path in folder.rglob("*")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(time_limit_callback, "_MARGIN", 1e6)
+        assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "9"]) == 0
+    said = capsys.readouterr().out
+    assert "Stopped by time; what was trained is saved" in said and f"--resume --logdir {folder}" in said
     assert trained(folder) == 1
     for number, callback, method, epochs in [
         (signal.SIGINT, RolloutCallback, "on_epoch_begin", 1),
@@ -181,18 +197,44 @@ def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed(uninterrupted, tmp_path):
+def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
+    """By SIGTERM before training; by SIGKILL within an update, and as a checkpoint is written beside a rollout."""
     folder = tmp_path / "run"
-    command = [sys.executable, str(SCRIPTS / "fit.py"), "--logdir", str(folder), *FLAGS]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)}
-    ) as child:
-        while child.poll() is None and not (folder / "checkpoints" / "1").exists():
-            time.sleep(0.05)
-        child.kill()
-    assert child.returncode == -signal.SIGKILL
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPTS.parent),
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, str(Path(__file__).with_name("run_that_waits.py"))]
+    for phase, number, code, saved, flags in [
+        ("evaluation", signal.SIGTERM, 128 + signal.SIGTERM, 0, FLAGS),
+        ("update", signal.SIGKILL, -signal.SIGKILL, 1, []),
+        ("checkpoint", signal.SIGKILL, -signal.SIGKILL, 2, []),
+    ]:
+        arguments = [phase, "--resume", "--logdir", str(folder), *flags]
+        with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as child:
+            assert any(line == f"{HERE}\n" for line in child.stdout), phase
+            child.send_signal(number)
+            said = child.stdout.read()
+        assert child.returncode == code and saved_epochs(folder) == saved, phase
+        if number == signal.SIGTERM:
+            assert said == (
+                "Stopped by SIGTERM; nothing has been trained yet. "
+                f"Go on: python scripts/fit.py --resume --logdir {folder}\n"
+            )
+    assert trained(folder) == 3 and list(folder.glob("checkpoints/3*tmp*"))
     assert fit.main(["--resume", "--logdir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_run_began(number, tmp_path, monkeypatch, capsys, interruptible):
+    monkeypatch.setattr(Experiment, "__init__", lambda *args: os.kill(os.getpid(), number))
+    assert fit.main(["--logdir", str(tmp_path / "run"), *FLAGS]) == 128 + number
+    said = capsys.readouterr()
+    assert said.out == f"Stopped by {number.name} before the run began: the same command begins it.\n" and not said.err
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler) and not list(tmp_path.iterdir())
 
 
 # === What is there already ===
@@ -207,17 +249,31 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
 
 def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
-    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"]) == 2
-    assert "has 4 epochs already. Received: training.epochs=3" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"])
+    said = capsys.readouterr()
+    assert exit.value.code == 2 and said.out == ""
+    assert "has 4 epochs already. Received: training.epochs=3" in said.err
     assert (folder / "recipe.toml").read_text() == (uninterrupted / "recipe.toml").read_text()
 
 
-def test_a_runs_folder_is_not_begun_again(uninterrupted, capsys):
+@pytest.mark.parametrize("flags", [["--logdir", "RUN", *FLAGS, "--seed", "5"], ["--epochs=3", *FLAGS, "--logdir=RUN"]])
+def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys):
+    """Both commands in the sentence do what it says; the second keeps all flags, and takes a folder that is free."""
+    folder = tmp_path / "a run"
+    folder.symlink_to(uninterrupted)
+    Path(f"{folder}-2").symlink_to("nowhere")
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--logdir", str(uninterrupted), *FLAGS])
-    assert exit.value.code == 2
+        fit.main(argv := [flag.replace("RUN", str(folder)) for flag in flags])
     said = capsys.readouterr().err
-    assert f"--resume --logdir {uninterrupted};" in said and f"--logdir {uninterrupted}-2." in said
+    assert exit.value.code == 2 and said.count("\n") == 1
+    going_on, another = re.fullmatch(r".* Go on: (.*); begin another: (.*)\. Received: --logdir .*\n", said).groups()
+    command, script, *going_on = shlex.split(going_on)
+    assert (command, script) == ("python", "scripts/fit.py") and fit.main(going_on) == 0
+    assert f"{folder} is finished" in capsys.readouterr().out
+    another = fit.parse(shlex.split(another)[2:])
+    assert vars(another) == vars(fit.parse(argv)) | {"logdir": Path(f"{folder}-3")}
+    assert fit.find_run(another, [])[2] == Path(f"{folder}-3")
 
 
 @pytest.mark.parametrize(

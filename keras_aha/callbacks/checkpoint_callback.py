@@ -10,14 +10,13 @@ from pathlib import Path
 
 from keras_aha import processes
 from keras_aha.checksum import checksums, combined
-from keras_aha.run_files import rewind
+from keras_aha.run_files import CHECKPOINTS, rewind
 
 import jax
 import keras
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-CHECKPOINTS = "checkpoints"  # the folder in a run's
 _ARRAYS, _RECORD = "arrays", "record"
 
 
@@ -132,6 +131,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: if checkpoints are there, but all are damaged, or they are of another model.
+            ValueError: if a file of the run is damaged, see `run_files.rewind`.
         """
         self._open()
         base, damaged = _base_checksum(model), {}

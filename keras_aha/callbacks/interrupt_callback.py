@@ -57,5 +57,5 @@ class InterruptCallback(keras.callbacks.Callback):
         self.signal = number
         if again or (self._nothing_to_lose and jax.process_count() == 1):
             self.release()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         print("\nStopping at the end of this epoch; once more stops at once.", flush=True)
