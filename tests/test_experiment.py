@@ -197,7 +197,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
     "changes, sentence",
     [
         ("task.num_numbres=3", "Unknown key task.num_numbres; the nearest is task.num_numbers. Received: "),
-        ("task.name=chess", "No task is called 'chess'; there is countdown. Received: task.name='chess'"),
+        ("task.name=chess", "No task is called 'chess'; there is countdown, multiplication. Received: task.name="),
         ("task.num_numbers=9", "num_numbers is 2 to 6"),
         ("task.puzzles=5", "[task] holds a value of the wrong type"),
         ("task.puzzles=nowhere.csv", "The puzzle file cannot be read"),
