@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_aha import meeting
 from keras_aha.evaluation import BEHAVIOURS
 from keras_aha.recipe import Recipe
 
@@ -237,16 +238,39 @@ def test_two_processes_are_one_run(runs, small, tmp_path):
     pd.testing.assert_frame_equal(found[same], expected[same], check_exact=False, rtol=1e-4, atol=1e-5)
 
 
+def several(address, count, index):
+    return ["--coordinator", address, "--num-processes", str(count), "--process-id", str(index)]
+
+
 @pytest.mark.parametrize(
     "flags, sentence",
     [
         (["--num-processes", "2"], "need --coordinator, --num-processes, --process-id, all three"),
-        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "is below --num-processes"),
-        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0"),
+        (several("a:1", 2, 2), "is below --num-processes"),
+        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0 --multi-host"),
+        (several("abc", 1, 0), "HOST:PORT, its port from 1 to 65535. Received: coordinator='abc', num_processes=1"),
+        (several("127.0.0.1:99999", 1, 0), "its port from 1 to 65535. Received: coordinator='127.0.0.1:99999'"),
+        (several("127.0.0.1:9", 2, 1), "Process 0 was not reached within 1 s. Received: coordinator='127.0.0.1:9'"),
+        (several("127.0.0.1:TAKEN", 2, 0), "Process 0 cannot listen at port"),
+        (several("127.0.0.1:FREE", 2, 0), "These processes have not come within 1 s: 1. Start the same command"),
     ],
 )
-def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd):
-    assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(meeting, "SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        for name, port in {"TAKEN": taken, "FREE": free}.items():
+            flags = [flag.replace(name, str(port.getsockname()[1])) for flag in flags]
+        free.close()
+        assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+
+
+def test_no_other_hosts(tmp_path):
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SCRIPTS.parent)}
+    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", "--multi-host", **environment)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert "finds no others in the environment of this machine" in done.stderr and done.stderr.count("\n") == 1
+    assert "Received: --multi-host, " in done.stderr
 
 
 def test_tensorboard_finds_the_curves(runs):
