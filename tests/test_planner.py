@@ -11,7 +11,7 @@ from pathlib import Path
 from keras_aha.chips import chip
 from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
 from keras_aha.planner.program import _temp_bytes
-from keras_aha.planner.topology import as_on
+from keras_aha.planner.topology import _layout, as_on
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
 from keras_aha.utilization import update_flops
@@ -234,6 +234,7 @@ def test_what_the_compiler_says_of_memory():
     [
         ("v9", "No topology has that name"),
         ("v5e-7", "there are v5e-1, v5e-4, v5e-8"),
+        ("v3-1", "there are v3-2, v3-8, v3-32"),
         ("cpu:0", "No topology has that name"),
         ("cpu:999", "xla_force_host_platform_device_count=999"),
         ("t4x999", "of which 999 are needed"),
@@ -243,6 +244,15 @@ def test_a_name_that_is_none(name, words):
     with pytest.raises(ValueError, match="Received: topology=") as error:
         find_topology(name)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, layout",
+    [("v2-2", "v2:1x1"), ("v3-2", "v3:1x1"), ("v3-8", "v3:2x2"), ("v5litepod-8", "v5e:2x4"), ("v4-8", "v4:2x2x1")],
+)
+def test_what_is_sold_is_counted_in_cores_or_in_chips(name, layout):
+    """Whether libtpu knows the layout, `test_tpus` asks it."""
+    assert _layout(name) == layout
 
 
 def test_a_gpu_is_planned_by_hand():
@@ -331,3 +341,11 @@ def test_a_tpu(small):
     assert planned.hbm_limit_bytes == chip("TPU v5 lite").memory
     assert planned.fits and planned.run.epoch_seconds > 0
     assert planned.decode.bytes_per_step < planned.decode.bytes_per_step_compiler * 1.01
+
+
+@pytest.mark.parametrize("name, devices", [("v2-2", 2), ("v3-2", 2), ("v3-8", 8), ("v4-2", 1), ("v5e-1", 1)])
+def test_tpus(name, devices):
+    """A chip of v2 and v3 is two devices, one a core."""
+    pytest.importorskip("libtpu")
+    topology = find_topology(name)
+    assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
