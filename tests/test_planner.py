@@ -223,6 +223,7 @@ def test_what_the_compiler_says_of_memory():
     assert _temp_bytes(used, 2**30) == 19.5 * 2**30
     temporaries = "the total memory required for HLO temporaries (480.00M) exceeds available HBM (15.75G)."
     assert _temp_bytes(temporaries, 2**30) == 480 * 2**20
+    assert _temp_bytes(temporaries.replace("480.00M", "4.27T"), 0) == int(4.27 * 2**40)
     assert _temp_bytes("RESOURCE_EXHAUSTED: something else", 0) is None
 
 
@@ -349,3 +350,17 @@ def test_tpus(name, devices):
     pytest.importorskip("libtpu")
     topology = find_topology(name)
     assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
+
+
+@pytest.mark.slow
+def test_what_a_tpus_compiler_finds_no_room_for_is_said_with_what_to_change(small):
+    """It ends with RESOURCE_EXHAUSTED for the train step and for the prefill, and says what they would take beside
+    their arguments: 4 TB and 58 GB."""
+    pytest.importorskip("libtpu")
+    changes = ["rollouts.prompts_per_epoch=524288", "rollouts.group_size=16", "training.micro_batch_size=none"]
+    planned = plan(small("model.dtype=bfloat16", *changes), "v5e-1")
+    assert not planned.fits
+    taken = {name: parts["activations"] for name, parts in planned.phases.items()}
+    assert taken.keys() == {"train", "decode"} and taken["train"] > 1e12 and taken["decode"] > 2e10
+    assert "training.micro_batch_size" in planned.advice[0] and "rollouts.max_rows" in planned.advice[1]
+    assert "To make it fit" in in_a_table(planned) and "does not fit" in in_plain_words(planned)
