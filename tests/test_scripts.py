@@ -203,35 +203,36 @@ def test_two_runs_of_one_seed_are_equal(runs):
     assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
 
 
-def in_two_processes(*flags):
-    """What `fit.py` prints in each, a device of its own for each."""
+def in_processes(count, *flags):
+    """What the first of several `fit.py` prints, each with a device of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, SCRIPTS / "fit.py", *flags, "--coordinator", address, "--num-processes", "2"]
     children = [
         subprocess.Popen(
-            [*map(str, command), "--process-id", str(i)],
+            [sys.executable, *map(str, [SCRIPTS / "fit.py", *flags, *several(address, count, index)])],
             env={**os.environ, "PYTHONPATH": str(SCRIPTS.parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for index in range(count)
     ]
     outputs = [child.communicate(timeout=500) for child in children]
-    assert [child.returncode for child in children] == [0, 0], outputs
-    assert all(line.startswith("[Gloo]") for line in outputs[1][0].splitlines())  # which is not ours
+    assert [child.returncode for child in children] == [0] * count, outputs
+    for out, _ in outputs[1:]:
+        assert all(line.startswith("[Gloo]") for line in out.splitlines())  # which is not ours
     return outputs[0][0]
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(runs, small, tmp_path):
-    """The first one prints and writes; stopped after an epoch, they go on together."""
+def test_several_processes_are_one_run(runs, small, tmp_path):
+    """The first one prints and writes; stopped after an epoch in four, it goes on in two."""
     flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
-    out = in_two_processes(*flags, "--max-hours", "1e-4")
-    assert "Stopped by time" in out and "2 batch × 1 model" in out
-    assert "held-out accuracy after" in in_two_processes("--logdir", tmp_path / "run", "--resume")
+    out = in_processes(4, *flags, "--max-hours", "1e-4")
+    assert "Stopped by time" in out and "4 batch × 1 model" in out
+    out = in_processes(2, "--logdir", tmp_path / "run", "--resume")
+    assert "held-out accuracy after" in out and "2 batch × 1 model" in out
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
     found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
     same = [name for name in expected if "seconds" not in name]
