@@ -6,7 +6,7 @@ import math
 
 from keras_aha.architecture import abstract_backbone
 from keras_aha.chips import chip
-from keras_aha.gemma_parallel import GemmaParallel
+from keras_aha.gemma_parallel import GemmaParallel, check_heads
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,8 @@ def distribute(
 
     Raises:
         ValueError: if a number of parts is not a positive int or does not divide the devices (of rollouts: those of one
-            process), or `weights` is no such word. A kernel that cannot be split raises when it is made.
+            process), or the query heads of the `preset`, or `weights` is no such word. Without a `preset`, heads that
+            cannot be split raise when their kernel is made.
     """
     for name, value in {"batch": batch, "model": model, "rollout_model": rollout_model}.items():
         if not (value is None and name != "model") and not _is_positive_int(value):
@@ -76,6 +77,7 @@ def distribute(
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
         size, heads = _bytes_of(backbone), backbone.num_query_heads
+        check_heads(heads, model, len(devices))
         memory = _SHARE * _memory(local[0])
     split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
     if rollout_model is None:
@@ -88,6 +90,8 @@ def distribute(
             f"`rollout_model` must divide the devices of a process, which are {len(local)}: choose "
             f"{' or '.join(map(str, _divisors(len(local))))}. Received: rollout_model={rollout_model}"
         )
+    elif heads is not None:
+        check_heads(heads, rollout_model, len(local), "rollout_model")
     rollouts = GemmaParallel(_mesh(devices, rollout_model))
     distribution = GemmaParallel(_mesh(devices, model), split_weights=split, rollouts=rollouts)
     keras.distribution.set_distribution(distribution)

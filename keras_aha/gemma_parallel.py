@@ -51,14 +51,8 @@ class GemmaParallel(keras.distribution.ModelParallel):
         Raises:
             ValueError: if "model" does not divide the number of query heads.
         """
-        model = self._sizes["model"]
-        if _QUERY_HEADS.fullmatch(path) and shape[0] % model:
-            devices = math.prod(self._sizes.values())
-            choices = [size for size in range(1, devices + 1) if shape[0] % size == 0 == devices % size]
-            raise ValueError(
-                f"`model` must divide the number of query heads, which is {shape[0]}, and of devices, which is "
-                f"{devices}: choose {' or '.join(map(str, choices))}. Received: model={model}"
-            )
+        if _QUERY_HEADS.fullmatch(path):
+            check_heads(shape[0], self._sizes["model"], math.prod(self._sizes.values()))
         axes = self._axes(path, len(shape))
         divided = [axis is not None and size % self._sizes[axis] == 0 for axis, size in zip(axes, shape, strict=True)]
         axes = [axis if split else None for axis, split in zip(axes, divided, strict=True)]
@@ -98,6 +92,26 @@ class GemmaParallel(keras.distribution.ModelParallel):
         rows.insert(0, ("variable", "", "shape", "dtype", f"split ({mesh})", "a device"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def check_heads(heads: int, parts: int, devices: int, name: str = "model") -> None:
+    """Checks that query heads can be split.
+
+    Args:
+        heads: query heads.
+        parts: into how many.
+        devices: of the mesh, or those of it that one process has.
+        name: of the argument that says into how many.
+
+    Raises:
+        ValueError: if they cannot be; the numbers that work are named.
+    """
+    if heads % parts:
+        choices = [size for size in range(1, devices + 1) if heads % size == 0 == devices % size]
+        raise ValueError(
+            f"`{name}` must divide the number of query heads, which is {heads}, and of devices, which is {devices}: "
+            f"choose {' or '.join(map(str, choices))}. Received: {name}={parts}"
+        )
 
 
 def _bytes(size: float) -> str:

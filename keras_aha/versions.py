@@ -11,7 +11,12 @@ OLDEST = {
         "before it LoRA's adapters had the dtype of their kernels, and Adam did not move them in bfloat16 "
         "(keras-hub's issue 2629)",
     ),
-    "keras-hub": ("0.32", "keras-aha drives the layers and caches of its models, which were others before it"),
+    # keras-hub 0.29.0 does not split the prompts of `generate`, 0.29.1 does (read).
+    "keras-hub": (
+        "0.32",
+        "keras-aha drives the layers and caches of its models, which were others before it, and until 0.29.0 each of "
+        "several devices computed all that generate() did (its pull request 2749)",
+    ),
     "jax": ("0.10", "keras-aha was never tried with older ones"),
 }
 # A package that a JAX for accelerators brings, and the extra that brings it: they are updated together.

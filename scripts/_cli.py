@@ -146,20 +146,29 @@ def join_processes(args) -> None:
     if not given and not args.multi_host:
         return
     if args.multi_host and given:
-        raise ValueError(f"--multi-host finds what the other flags say: leave one or the other out. {received}")
+        raise ValueError(
+            f"--multi-host finds what the other flags say: leave one or the other out. {received} --multi-host"
+        )
     if given and len(given) < len(named):
         raise ValueError(f"Several processes need {', '.join(named)}, all three. {received}")
     if given and args.process_id >= args.num_processes:
         raise ValueError(f"--process-id counts from 0, so it is below --num-processes. {received}")
     with quiet():
-        import keras_aha  # noqa: F401  before Keras
+        from keras_aha.coordinator import try_coordinator
 
         import jax
         import keras
+    if given:
+        try_coordinator(args.coordinator, args.process_id)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         keras.distribution.initialize(args.coordinator, args.num_processes, args.process_id)
     except (RuntimeError, ValueError) as error:
+        if args.multi_host:
+            raise ValueError(
+                "--multi-host finds no others in the environment of this machine, as a host of a TPU slice does: name "
+                f"them by {', '.join(named)}. Received: --multi-host, {error}"
+            ) from error
         raise ValueError(f"The other processes cannot be joined. {received}, {error}") from error
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives

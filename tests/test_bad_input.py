@@ -466,7 +466,9 @@ MESHES = [
     (["distribution.batch=3"], "must be the number of devices, which is 8"),
     (["distribution.batch=16"], "must be the number of devices, which is 8"),
     (["distribution.model=16"], "must be the number of devices, which is 8"),
+    (["distribution.model=8"], ": `model` must divide the number of query heads, which is 2, and of devices"),
     (["distribution.rollout_model=3"], "`rollout_model` must divide the devices of a process, which are 8"),
+    (["distribution.rollout_model=4"], ": `rollout_model` must divide the number of query heads, which is 2"),
     (["rollouts.prompts_per_epoch=3"], "The 6 completions of a step cannot be split into 8 equal parts"),
     (["rollouts.prompts_per_epoch=8", "training.micro_batch_size=4"], "be a multiple of the 8 devices that split it"),
     (

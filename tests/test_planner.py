@@ -11,7 +11,7 @@ from pathlib import Path
 from keras_aha.chips import chip
 from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
 from keras_aha.planner.program import _temp_bytes
-from keras_aha.planner.topology import as_on
+from keras_aha.planner.topology import _layout, as_on
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
 from keras_aha.utilization import update_flops
@@ -223,6 +223,7 @@ def test_what_the_compiler_says_of_memory():
     assert _temp_bytes(used, 2**30) == 19.5 * 2**30
     temporaries = "the total memory required for HLO temporaries (480.00M) exceeds available HBM (15.75G)."
     assert _temp_bytes(temporaries, 2**30) == 480 * 2**20
+    assert _temp_bytes(temporaries.replace("480.00M", "4.27T"), 0) == int(4.27 * 2**40)
     assert _temp_bytes("RESOURCE_EXHAUSTED: something else", 0) is None
 
 
@@ -234,6 +235,7 @@ def test_what_the_compiler_says_of_memory():
     [
         ("v9", "No topology has that name"),
         ("v5e-7", "there are v5e-1, v5e-4, v5e-8"),
+        ("v3-1", "there are v3-2, v3-8, v3-32"),
         ("cpu:0", "No topology has that name"),
         ("cpu:999", "xla_force_host_platform_device_count=999"),
         ("t4x999", "of which 999 are needed"),
@@ -243,6 +245,15 @@ def test_a_name_that_is_none(name, words):
     with pytest.raises(ValueError, match="Received: topology=") as error:
         find_topology(name)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, layout",
+    [("v2-2", "v2:1x1"), ("v3-2", "v3:1x1"), ("v3-8", "v3:2x2"), ("v5litepod-8", "v5e:2x4"), ("v4-8", "v4:2x2x1")],
+)
+def test_what_is_sold_is_counted_in_cores_or_in_chips(name, layout):
+    """Whether libtpu knows the layout, `test_tpus` asks it."""
+    assert _layout(name) == layout
 
 
 def test_a_gpu_is_planned_by_hand():
@@ -331,3 +342,25 @@ def test_a_tpu(small):
     assert planned.hbm_limit_bytes == chip("TPU v5 lite").memory
     assert planned.fits and planned.run.epoch_seconds > 0
     assert planned.decode.bytes_per_step < planned.decode.bytes_per_step_compiler * 1.01
+
+
+@pytest.mark.parametrize("name, devices", [("v2-2", 2), ("v3-2", 2), ("v3-8", 8), ("v4-2", 1), ("v5e-1", 1)])
+def test_tpus(name, devices):
+    """A chip of v2 and v3 is two devices, one a core."""
+    pytest.importorskip("libtpu")
+    topology = find_topology(name)
+    assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
+
+
+@pytest.mark.slow
+def test_what_a_tpus_compiler_finds_no_room_for_is_said_with_what_to_change(small):
+    """It ends with RESOURCE_EXHAUSTED for the train step and for the prefill, and says what they would take beside
+    their arguments: 4 TB and 58 GB."""
+    pytest.importorskip("libtpu")
+    changes = ["rollouts.prompts_per_epoch=524288", "rollouts.group_size=16", "training.micro_batch_size=none"]
+    planned = plan(small("model.dtype=bfloat16", *changes), "v5e-1")
+    assert not planned.fits
+    taken = {name: parts["activations"] for name, parts in planned.phases.items()}
+    assert taken.keys() == {"train", "decode"} and taken["train"] > 1e12 and taken["decode"] > 2e10
+    assert "training.micro_batch_size" in planned.advice[0] and "rollouts.max_rows" in planned.advice[1]
+    assert "To make it fit" in in_a_table(planned) and "does not fit" in in_plain_words(planned)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from keras_aha import coordinator
 from keras_aha.evaluation import BEHAVIOURS
 from keras_aha.recipe import Recipe
 
@@ -202,8 +203,8 @@ def test_two_runs_of_one_seed_are_equal(runs):
     assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
 
 
-def in_two_processes(*flags, margin=1.2):
-    """What `fit.py` prints in the first of two, a device of its own for each; `margin` is of the time limit."""
+def in_processes(count, *flags, margin=1.2):
+    """What the first of several `fit.py` prints, each with a device of its own; `margin` is of the time limit."""
     program = (
         f"import sys, keras_aha.callbacks.time_limit_callback as limit; limit._MARGIN = {margin}\n"
         "import fit; sys.exit(fit.main())"
@@ -211,46 +212,66 @@ def in_two_processes(*flags, margin=1.2):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-c", program, *flags, "--coordinator", address, "--num-processes", "2"]
     children = [
         subprocess.Popen(
-            [*map(str, command), "--process-id", str(i)],
+            [sys.executable, "-c", program, *map(str, [*flags, *several(address, count, index)])],
             env={**os.environ, "PYTHONPATH": f"{SCRIPTS.parent}{os.pathsep}{SCRIPTS}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for index in range(count)
     ]
     outputs = [child.communicate(timeout=500) for child in children]
-    assert [child.returncode for child in children] == [0, 0], outputs
-    assert all(line.startswith("[Gloo]") for line in outputs[1][0].splitlines())  # which is not ours
+    assert [child.returncode for child in children] == [0] * count, outputs
+    for out, _ in outputs[1:]:
+        assert all(line.startswith("[Gloo]") for line in out.splitlines())  # which is not ours
     return outputs[0][0]
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_run(runs, small, tmp_path):
-    """The first one prints and writes; stopped after an epoch, they go on together."""
+def test_several_processes_are_one_run(runs, small, tmp_path):
+    """The first one prints and writes; stopped after an epoch in four, it goes on in two."""
     flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
-    out = in_two_processes(*flags, "--max-hours", "9", margin=1e6)
-    assert "Stopped by time; what was trained is saved" in out and "2 batch × 1 model" in out
-    assert "held-out accuracy after" in in_two_processes("--logdir", tmp_path / "run", "--resume")
+    out = in_processes(4, *flags, "--max-hours", "9", margin=1e6)
+    assert "Stopped by time; what was trained is saved" in out and "4 batch × 1 model" in out
+    out = in_processes(2, "--logdir", tmp_path / "run", "--resume")
+    assert "held-out accuracy after" in out and "2 batch × 1 model" in out
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
     found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
     same = [name for name in expected if "seconds" not in name]
     pd.testing.assert_frame_equal(found[same], expected[same], check_exact=False, rtol=1e-4, atol=1e-5)
 
 
+def several(address, count, index):
+    return ["--coordinator", address, "--num-processes", str(count), "--process-id", str(index)]
+
+
 @pytest.mark.parametrize(
     "flags, sentence",
     [
         (["--num-processes", "2"], "need --coordinator, --num-processes, --process-id, all three"),
-        (["--coordinator", "a:1", "--num-processes", "2", "--process-id", "2"], "is below --num-processes"),
-        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0"),
+        (several("a:1", 2, 2), "is below --num-processes"),
+        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0 --multi-host"),
+        (several("abc", 1, 0), "HOST:PORT, its port from 1 to 65535. Received: coordinator='abc', process_id=0"),
+        (several("127.0.0.1:99999", 1, 0), "its port from 1 to 65535. Received: coordinator='127.0.0.1:99999'"),
+        (several("127.0.0.1:9", 2, 1), "Process 0 was not reached within 1 s. Received: coordinator='127.0.0.1:9'"),
+        (several("127.0.0.1:TAKEN", 2, 0), "Process 0 cannot listen at port"),
     ],
 )
-def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd):
-    assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(coordinator, "SECONDS", 1)
+    with socket.create_server(("", 0)) as taken:
+        flags = [flag.replace("TAKEN", str(taken.getsockname()[1])) for flag in flags]
+        assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+
+
+def test_no_other_hosts(tmp_path):
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SCRIPTS.parent)}
+    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", "--multi-host", **environment)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert "finds no others in the environment of this machine" in done.stderr and done.stderr.count("\n") == 1
+    assert "Received: --multi-host, " in done.stderr
 
 
 def test_tensorboard_finds_the_curves(runs):

@@ -31,6 +31,7 @@ def child(folder, *arguments, **versions):
     [
         ({"keras": "3.14.1"}, "Adam did not move them in bfloat16", 'pip install -U "keras>=3.15"'),
         ({"keras_hub": "0.31.1"}, "layers and caches", 'pip install -U "keras-hub>=0.32"'),
+        ({"keras_hub": "0.29.0"}, "until 0.29.0 each of several devices computed all that generate() did", "keras-hub"),
         ({"jax": "0.9.2"}, "never tried", '>=0.10"'),
         ({"jax": "0.9.2", "libtpu": "0.0.30"}, "never tried", 'pip install -U "jax[tpu'),
         ({"keras": "3.9.0rc1", "keras_hub": "0.4"}, "caches", 'pip install -U "keras>=3.15" "keras-hub>=0.32"'),
@@ -50,11 +51,20 @@ def test_that_version_and_later_ones_are_taken(tmp_path, version):
     assert child(tmp_path, "-c", "import keras_aha.tasks", keras=version).returncode == 0
 
 
-@pytest.mark.parametrize("script", ["fit.py", "evaluate.py", "prime.py"])
-def test_scripts_say_it_and_exit_with_2(tmp_path, script):
-    arguments = {"evaluate.py": ["countdown_tiny"], "prime.py": ["--preset", "countdown_tiny", "--out", "primed"]}
-    result = child(tmp_path, str(ROOT / "scripts" / script), *arguments.get(script, []), keras="3.14.1")
+@pytest.mark.parametrize(
+    "script, arguments",
+    [
+        ("fit.py", []),
+        ("evaluate.py", ["countdown_tiny"]),
+        ("prime.py", ["--preset", "countdown_tiny", "--out", "primed"]),
+        ("plan.py", ["--preset", "countdown_tiny", "--topology", "t4"]),
+        ("report.py", ["runs"]),
+    ],
+)
+def test_scripts_say_it_and_exit_with_2(tmp_path, script, arguments):
+    result = child(tmp_path, str(ROOT / "scripts" / script), *arguments, keras="3.14.1")
     assert result.returncode == 2
+    assert result.stdout == ""
     assert re.fullmatch(rf"{script}: keras-aha needs keras 3\.15 or later.*Received: keras 3\.14\.1\n", result.stderr)
 
 

@@ -94,12 +94,12 @@ def compile_program(lowered: jax.stages.Lowered, argument_bytes: int) -> jax.sta
 
 def _temp_bytes(message: str, argument_bytes: int) -> int | None:
     """The bytes beside its arguments that a program would need, in either of the compiler's wordings."""
-    number = r"([\d.]+)([KMG])"
-    if used := re.search(rf"Used {number} of [\d.]+[KMG] hbm", message):
+    number = r"([\d.]+)([KMGT])"
+    if used := re.search(rf"Used {number} of [\d.]+[KMGT] hbm", message):
         return max(0, _bytes(*used.groups()) - argument_bytes)
     temporaries = re.search(rf"\({number}\) exceeds available", message)
     return temporaries and _bytes(*temporaries.groups())
 
 
 def _bytes(number: str, unit: str) -> int:
-    return int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30}[unit])
+    return int(float(number) * 2 ** {"K": 10, "M": 20, "G": 30, "T": 40}[unit])
