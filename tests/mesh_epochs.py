@@ -63,7 +63,7 @@ def build():
 
     from conftest import ALL_LINEAR, GEMMA_2, randomize
 
-    policy = tiny_gemma(**GEMMA_2 | {"num_layers": 1})
+    policy = tiny_gemma(**GEMMA_2 | {"num_layers": 1, "num_query_heads": 8})
     randomize(policy.backbone.variables, 0)
     policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
     randomize(policy.trainable_variables, 1)

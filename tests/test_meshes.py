@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 SPLIT = {"model": 2, "weights": "split", "rollout_model": 2}
-MESHES = {"alone": None, "2x4": {"batch": 2, "model": 4}, "4x2 split": SPLIT}
+# Parts of a batch, and of eight query heads; the two of keys and values are whole where these are more.
+SIZES = {"8x1": (8, 1), "4x2": (4, 2), "2x4": (2, 4), "1x8": (1, 8)}
+MESHES = {"alone": None, "4x2 split": SPLIT}
+MESHES |= {name: {"batch": batch, "model": model} for name, (batch, model) in SIZES.items()}
 SAME = ("token_ids", "rewards", "val_texts", "refill_tokens", "refilled_groups", "reward", "val_accuracy", "truncated")
 SAME += ("checksums", "moved")  # of adapters, bit by bit
 CLOSE = {"old_log_probs": 1e-5, "first_adapters": 1e-5, "adapters": 1e-5, "loss": 1e-6, "losses": 1e-6, "kl": 1e-6}
@@ -92,7 +95,13 @@ def test_meshes(meshes, name):
 
 @pytest.mark.parametrize(
     "name, kernel, adapter",
-    [("2x4", [1, 16, 8], [1, 16, 2]), ("4x2 split", [2, 4, 8], [2, 16, 2])],
+    [
+        ("8x1", [8, 16, 8], [8, 16, 2]),
+        ("4x2", [4, 16, 8], [4, 16, 2]),
+        ("2x4", [2, 16, 8], [2, 16, 2]),
+        ("1x8", [1, 16, 8], [1, 16, 2]),
+        ("4x2 split", [4, 4, 8], [4, 16, 2]),
+    ],
 )
 def test_what_a_device_has(meshes, name, kernel, adapter):
     """Of the query's kernel and adapter, (heads, hidden, …)."""
