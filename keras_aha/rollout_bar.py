@@ -23,7 +23,8 @@ def rollout_bar(what: str, rows: int):
     Yields:
         A function for the argument `on_segment` of `GRPOModel.generate`.
     """
-    hidden = not (sys.stderr.isatty() or "ipykernel" in sys.modules) or not processes.is_first()
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+    hidden = not (sys.stderr.isatty() or in_notebook) or not processes.is_first()
     with tqdm.auto.tqdm(total=rows, desc=what, delay=_PATIENCE, leave=False, disable=hidden, unit="completion") as bar:
 
         def on_segment(unfinished: int, tokens: int) -> None:

@@ -27,11 +27,9 @@ SMALL = [
 ]
 MESHES = {
     "4x1": [],
-    "2x2": ["distribution.model=2"],
-    "split": ['distribution.weights="split"', 'lora.target=["query","value"]'],
-    "waiting": ["rollouts.max_rows=16"],
+    "2x2 split": ["distribution.model=2", 'distribution.weights="split"', 'lora.target=["query","value"]'],
     "int8": ['model.quantization="int8"'],
-    "twin": ['rollouts.quantization="int8"'],
+    "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"'],
     "full": ["lora.rank=0", "loss.kl_coef=0.1"],
 }
 

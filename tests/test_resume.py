@@ -115,25 +115,6 @@ def at_epoch(monkeypatch, callback, method, epoch, act):
     monkeypatch.setattr(callback, method, replaced)
 
 
-class Killed(BaseException):
-    pass
-
-
-def kill():
-    raise Killed
-
-
-def test_a_run_that_fails_goes_on_to_the_same_end(uninterrupted, tmp_path, monkeypatch):
-    """After an update, and after an epoch whose checkpoint is there."""
-    folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        at_epoch(patch, EvaluateCallback, "on_epoch_end", 1, kill)
-        with pytest.raises(Killed):
-            fit.main(["--logdir", str(folder), *FLAGS])
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
-    assert_same(folder, uninterrupted)
-
-
 @pytest.fixture
 def interruptible():
     """Ctrl-C is not ignored, as it is in a shell's background jobs."""
