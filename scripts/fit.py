@@ -102,7 +102,8 @@ def train(name, recipe, logdir, args, start) -> int:
     _cli.print_accuracy("held-out accuracy before", summarize(*run.before))
     _cli.print_accuracy("held-out accuracy after ", summarize(*run.after))
     if processes.is_first():
-        print(f"report: {write_report(logdir)}")
+        with _cli.errors_in_a_sentence():
+            print(f"report: {write_report(logdir)}")
     print(f"{time.time() - start:.0f} s; files: {logdir}; curves: tensorboard --logdir {logdir.parent}")
     return 0
 
