@@ -91,11 +91,11 @@ class Run:
         self._doctor = DoctorCallback(self.folder)
         self._profile = [ProfileCallback(self.folder / "profile")] if profile else []
         self._tensorboard = TensorBoardCallback(self.folder, experiment.recipe.flat(), write_graph=False)
-        states = {"rollouts": experiment.rollouts, "guard": self._guard, "doctor": self._doctor}
-        states["tensorboard"] = self._tensorboard
-        if self._limits:
-            states["time_limit"] = self._limits[0]
-        self._checkpoints = CheckpointCallback(self.folder, remembering=states)
+        remembering = dict(
+            rollouts=experiment.rollouts, guard=self._guard, doctor=self._doctor, tensorboard=self._tensorboard
+        )
+        remembering |= {"time_limit": limit for limit in self._limits}
+        self._checkpoints = CheckpointCallback(self.folder, remembering=remembering)
         self._trained = 0  # epochs, before this `fit`
 
     def is_over(self) -> bool:
