@@ -94,7 +94,8 @@ class Run:
         remembering = dict(
             rollouts=experiment.rollouts, guard=self._guard, doctor=self._doctor, tensorboard=self._tensorboard
         )
-        remembering |= {"time_limit": limit for limit in self._limits}
+        if self._limits:
+            remembering["time_limit"] = self._limits[0]
         self._checkpoints = CheckpointCallback(self.folder, remembering=remembering)
         self._trained = 0  # epochs, before this `fit`
 
