@@ -4,7 +4,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from keras_aha.behaviours import MAX_LENGTH, Behaviours, count_behaviours
+from keras_aha.behaviours import MAX_LENGTH, Behaviours, count_behaviours, mean_behaviours
 from keras_aha.tasks import Countdown
 
 import pytest
@@ -141,3 +141,14 @@ def test_the_embedded_model_is_read_without_a_miss(completions):
     for completion in completions:
         if completion["style"] == "real":
             assert completion["found"] == completion["labels"]
+
+
+def test_means_are_over_completions():
+    means = mean_behaviours(["1+1=2 no\n2+2=4 yes", "I guess.", "1+1=3 no", ""])
+    assert means == {
+        "attempts": 0.75,
+        "verifications": 0.75,
+        "backtracks": 0.25,
+        "self_corrections": 0.0,
+        "slips": 0.25,
+    }

@@ -3,8 +3,10 @@
 import os
 import time
 
+from keras_aha.behaviours import mean_behaviours
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.evaluation import BEHAVIOURS
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
 from keras_aha.stop_table import stop_token_ids
@@ -238,6 +240,7 @@ class HalfFlat(DigitHunt):
 def test_a_group_without_signal_weighs_nothing(trained):
     rollout, logs = begin_with_logs(trained[0], HalfFlat(num_numbers=3))
     assert logs["zero_std_groups"] == 0.5
+    assert {name: logs[name] for name in BEHAVIOURS} == mean_behaviours(rollout.texts)
     assert not rollout.completion_mask[:4].any() and not rollout.advantages[:4].any()
     np.testing.assert_array_equal(rollout.completion_mask[4:].sum(axis=1), rollout.lengths[4:])
     assert (rollout.lengths > 0).all()  # what was sampled is still told
