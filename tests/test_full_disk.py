@@ -20,6 +20,7 @@ import pytest
 
 FIT = Path(__file__).parents[1] / "scripts" / "fit.py"
 sys.path.insert(0, str(FIT.parent))
+import _cli  # noqa: E402
 import fit  # noqa: E402
 
 FLAGS = [
@@ -68,29 +69,22 @@ def test_a_full_disk_then_a_read_only_one_then_room(tmp_path):
 NOBODY = 65534
 
 
-def test_a_folder_that_cannot_be_written(capsys):
+@pytest.mark.parametrize("path, sentence", [("run", "Nothing can be written into"), ("run/new", "cannot be made, as")])
+def test_a_folder_that_cannot_be_written(path, sentence):
     """Nor by a superuser, who becomes someone else for a moment."""
     with tempfile.TemporaryDirectory() as parent:  # and not pytest's, which is closed to others
         os.chmod(parent, 0o755)
         folder = Path(parent, "run")
-        folder.mkdir()
-        shutil.copy(FIT.parents[1] / "presets" / "countdown_tiny.toml", folder / "recipe.toml")
-        os.chmod(folder, 0o555)
+        folder.mkdir(mode=0o555)
         user = os.geteuid()
         try:
             os.seteuid(user or NOBODY)
-            for flags in (["--logdir", str(folder), "--resume"], ["--logdir", str(folder / "new")]):
-                with pytest.raises(SystemExit) as exit:
-                    fit.main(flags)
-                assert exit.value.code == 2
+            with pytest.raises(ValueError, match=f"{sentence}.*Received: --logdir"):
+                check = _cli.check_writable if path == "run" else _cli.check_new_folder  # as fit.py does
+                check(Path(parent, path), "--logdir")
         finally:
             os.seteuid(user)
-            os.chmod(folder, 0o755)
-        said = capsys.readouterr()
-        assert [path.name for path in folder.iterdir()] == ["recipe.toml"] and not said.out
-    going_on, beginning = said.err.splitlines()
-    assert f"Nothing can be written into {folder}. Received: --logdir" in going_on
-    assert f"{folder}/new cannot be made, as {folder} is no folder to write to. Received: --logdir" in beginning
+        assert not list(folder.iterdir())
 
 
 @pytest.fixture(scope="module")
