@@ -157,6 +157,12 @@ def test_a_run_that_has_not_finished_has_its_curves(folder):
     ]
 
 
+def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
+    Recipe.load(folder / "recipe.toml").override("training.epochs=6").dump(folder / "recipe.toml")
+    record = RunRecord.load(folder)
+    assert record.after is record.rates is record.summary is None
+
+
 def test_findings_of_the_doctor_come_first(folder):
     finding = {"epoch": 2, "name": "x", "seen": "It is so.", "meaning": "It means this.", "remedy": "Do that."}
     (folder / "findings.jsonl").write_text(json.dumps(finding) + "\n")
@@ -323,6 +329,7 @@ def test_a_folder_without_a_runs_files(folder, name):
         ("history.csv", b"epoch,reward\n1,2\n"),
         ("history.csv", b"epoch,accuracy\n"),
         ("history.csv", b"\xff\xfe\x00"),
+        ("summary.json", b"x"),
         ("completions.jsonl", b""),
         ("completions.jsonl", b"{"),
         ("findings.jsonl", b"\xff"),

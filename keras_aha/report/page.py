@@ -12,7 +12,7 @@ from keras_aha.report.record import RunRecord
 
 import jinja2
 
-REPORT, _PICTURES = "report.html", "report"
+_REPORT, _PICTURES = "report.html", "report"
 
 
 def write_report(folder: str | os.PathLike) -> Path:
@@ -44,7 +44,7 @@ def write_report(folder: str | os.PathLike) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "points": "{:+.1f}".format}
+    environment.filters |= {"steps": steps, "percent": "{:.1%}".format}
     page = environment.get_template("page.html").render(
         record=record,
         pictures=pictures,
@@ -55,6 +55,6 @@ def write_report(folder: str | os.PathLike) -> Path:
         pairs=[] if record.after is None else pairs(record),
         recipe_text=(record.folder / RECIPE).read_text(encoding="utf-8"),
     )
-    path = record.folder / REPORT
+    path = record.folder / _REPORT
     write_whole(path, page)
     return path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_aha.evaluation_file import read_tables
 from keras_aha.recipe import RECIPE, Recipe
+from keras_aha.run_check import finished_epochs
 from keras_aha.run_files import AFTER, BEFORE, BEHAVIOUR_RATES, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
 
 import pandas as pd
@@ -60,10 +61,11 @@ class RunRecord:
                     f"A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no "
                     f"{name}. Received: {str(folder)!r}"
                 )
-        finished = (folder / SUMMARY).is_file()
+        recipe = Recipe.load(folder / RECIPE)
+        finished = finished_epochs(folder) == recipe.training.epochs  # fewer where it goes on with more
         record = cls(
             folder=folder,
-            recipe=Recipe.load(folder / RECIPE),
+            recipe=recipe,
             history=_read_history(folder / HISTORY),
             verdicts=_read_verdicts(folder / _EVENTS),
             completions=_read_lines(folder / COMPLETIONS),
