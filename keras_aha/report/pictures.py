@@ -49,7 +49,7 @@ class Picture:
 def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     """Draws those that there are numbers for."""
     yield _picture("accuracy", _accuracy, record, _ACCURACY, "history.csv, held_out_before.jsonl, held_out_after.jsonl")
-    if record.after is not None and difficulty_label(record):
+    if record.after is not None and "difficulty" in record.before and record.before["difficulty"].nunique() > 1:
         files = "held_out_before.jsonl, held_out_after.jsonl"
         yield _picture("difficulty", _difficulty, record, _DIFFICULTY, files)
     yield _picture("reward", _reward, record, _REWARD, "history.csv")
@@ -58,11 +58,6 @@ def draw_pictures(record: RunRecord) -> Iterator[Picture]:
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
     if len(record.verdicts):
         yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
-
-
-def difficulty_label(record: RunRecord) -> str | None:
-    """The label of the held-out puzzles that accuracy is shown by: with several values, if there is one."""
-    return "difficulty" if "difficulty" in record.before and record.before["difficulty"].nunique() > 1 else None
 
 
 # === What is drawn ===
@@ -93,29 +88,28 @@ def _accuracy(axes: Axes, record: RunRecord) -> None:
     for epoch, table in ends.items():
         per_puzzle = by_puzzle(table)["accuracy"]
         _interval(axes, epoch, per_puzzle.mean(), bootstrap_interval(per_puzzle), _AFTER)
-    axes.set(xlabel="epoch", ylabel="right", title="Accuracy")
+    _over_epochs(axes, ylabel="right", title="Accuracy")
     _shares(axes)
     axes.legend(loc="best")
 
 
 def _difficulty(axes: Axes, record: RunRecord) -> None:
-    label = difficulty_label(record)
-    tables = [by_label(table, label) for table in (record.before, record.after)]
+    tables = [by_label(table, "difficulty") for table in (record.before, record.after)]
     for name, table, color, shift in zip(("before", "after"), tables, (_BEFORE, _AFTER), (-0.09, 0.09), strict=True):
         places = np.arange(len(table)) + shift
         axes.plot(places, table["accuracy"], "o", color=color, markersize=5, label=name)
         for place, row in zip(places, table.itertuples(), strict=True):
             _interval(axes, place, row.accuracy, (row.ci95_low, row.ci95_high), color)
-    names = [f"{value:g}\nn={n}" for value, n in zip(tables[0][label], tables[0]["n"], strict=True)]
+    names = [f"{value:g}\nn={n}" for value, n in zip(tables[0]["difficulty"], tables[0]["n"], strict=True)]
     axes.set_xticks(np.arange(len(names)), names)
-    axes.set(xlabel=label, ylabel="right", title="Accuracy by difficulty")
+    axes.set(xlabel="difficulty", ylabel="right", title="Accuracy by difficulty")
     _shares(axes)
     axes.legend(loc="best")
 
 
 def _reward(axes: Axes, record: RunRecord) -> None:
     axes.plot(record.history["epoch"], record.history["reward"], color=_BLUE)
-    axes.set(xlabel="epoch", ylabel="reward", title="Reward")
+    _over_epochs(axes, ylabel="reward", title="Reward")
     _from_zero(axes)
 
 
@@ -123,7 +117,7 @@ def _length(axes: Axes, record: RunRecord) -> None:
     axes.plot(record.history["epoch"], record.history["completion_length"], color=_TRAINING, label="training")
     axes.plot(*_held_out(record, "completion_length"), "o:", color=_AFTER, markersize=4.5, label="held-out")
     limit = record.recipe.rollouts.max_completion_length
-    axes.set(xlabel="epoch", ylabel=f"tokens (limit {limit:,})", title="Completion length")
+    _over_epochs(axes, ylabel=f"tokens (limit {limit:,})", title="Completion length")
     _from_zero(axes)
     axes.legend(loc="best")
 
@@ -135,7 +129,7 @@ def _behaviours(axes: Axes, record: RunRecord) -> None:
         label = name.replace("_", "-")
         axes.plot(record.history["epoch"], record.history[name], color=color, linestyle=dashes, label=label)
         axes.plot(*_held_out(record, name), "o", color=color, markersize=4)
-    axes.set(xlabel="epoch", ylabel="a completion", title="Behaviours")
+    _over_epochs(axes, ylabel="a completion", title="Behaviours")
     _from_zero(axes)
     axes.legend(loc="best")
 
@@ -148,7 +142,7 @@ def _verdicts(axes: Axes, record: RunRecord) -> None:
     if len(shares) == 1:  # an area needs two epochs
         shares = shares.loc[[shares.index[0]] * 2].set_axis([0.5, 1.5])
     axes.stackplot(shares.index, shares[names].T, colors=colors, labels=[name.replace("_", " ") for name in names])
-    axes.set(xlabel="epoch", ylabel="completions", title="Verdicts", xlim=(shares.index[0], shares.index[-1]))
+    _over_epochs(axes, ylabel="completions", title="Verdicts", xlim=(shares.index[0], shares.index[-1]))
     _shares(axes)
     axes.set_ylim(0, 1)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, columnspacing=1)
@@ -169,6 +163,11 @@ def _interval(axes, place, value, ends, color):
     # Rounding may put a mean of equal values a hair outside of its interval.
     errors = np.maximum([[value - ends[0]], [ends[1] - value]], 0)
     axes.errorbar(place, value, errors, color=color, capsize=3, linewidth=1.5)
+
+
+def _over_epochs(axes, **settings):
+    axes.set(xlabel="epoch", **settings)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _shares(axes):
@@ -194,8 +193,6 @@ def _picture(
         figure = Figure(_SIZE, layout="constrained")
         axes = figure.add_subplot()
         draw(axes, record)
-        if name != "difficulty":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         png, svg = io.BytesIO(), io.StringIO()
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

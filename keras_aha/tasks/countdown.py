@@ -11,7 +11,7 @@ from os import PathLike
 
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.expression import ExpressionError, canonical_text, parse_expression
-from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.held_out import FRUITLESS_DRAWS, HeldOut, draw_held_out
 from keras_aha.tasks.puzzle_file import read_puzzles
 from keras_aha.tasks.search_trace import search_trace
 from keras_aha.tasks.seeding import is_held_out, stable_hash
@@ -28,7 +28,6 @@ TEMPLATES = named_templates(
     "for example <answer>(1 + 2) * 3</answer>.",
     compact="Use {numbers} each once to make {target}.",
 )
-_FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Countdown(Task):
         if self._train_rows is not None:
             return self._train_rows[index % len(self._train_rows)]
         rng = random.Random(stable_hash("problem", self.seed, operator.index(index)))
-        for _ in range(_FRUITLESS_DRAWS):
+        for _ in range(FRUITLESS_DRAWS):
             problem = self._draw(rng)
             if problem is not None and not problem.is_held_out:
                 return problem
@@ -222,15 +221,7 @@ class Countdown(Task):
 
     def _draw_held_out(self, n: int) -> list[CountdownProblem]:
         rng = random.Random(stable_hash("held-out problems", self.seed))
-        found: dict[tuple, CountdownProblem] = {}
-        fruitless = 0
-        while len(found) < n and fruitless < _FRUITLESS_DRAWS:
-            problem = self._draw(rng)
-            fruitless += 1
-            if problem is not None and problem.is_held_out and problem.canonical not in found:
-                found[problem.canonical] = problem
-                fruitless = 0
-        return list(found.values())
+        return draw_held_out(lambda: self._draw(rng), n)
 
     def _read(self, path: str | PathLike) -> None:
         rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(path)]

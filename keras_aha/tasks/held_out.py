@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import operator
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
+
+FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
+
+
+def draw_held_out(draw: Callable[[], Any], n: int) -> list:
+    """Draws problems until `n` distinct held-out ones are found, or no new one for a long time.
+
+    Args:
+        draw: returns a problem with `is_held_out` and `canonical`, or `None`.
+        n: how many.
+
+    Returns:
+        At most `n` of them, in the order in which they were drawn.
+    """
+    found: dict[Any, Any] = {}
+    fruitless = 0
+    while len(found) < n and fruitless < FRUITLESS_DRAWS:
+        problem = draw()
+        fruitless += 1
+        if problem is not None and problem.is_held_out and problem.canonical not in found:
+            found[problem.canonical] = problem
+            fruitless = 0
+    return list(found.values())
 
 
 class HeldOut(Task):

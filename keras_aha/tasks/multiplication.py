@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keras_aha.tasks.answer_tag import read_answer
-from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.held_out import HeldOut, draw_held_out
 from keras_aha.tasks.seeding import is_held_out, stable_hash
 from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.template import named_templates, resolve_template
@@ -23,7 +23,6 @@ TEMPLATES = named_templates(
 _MAX_DIGITS = 6  # of a factor
 _INTEGER = re.compile(r"[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+")
 _LONGEST = 40  # characters of an answer
-_FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
 
 
 @dataclass(frozen=True)
@@ -122,17 +121,10 @@ class Multiplication(Task):
         if operator.index(n) < 1:
             raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
         rng = random.Random(stable_hash("held-out multiplications", self.seed))
-        found: dict[tuple, MultiplicationProblem] = {}
-        fruitless = 0
-        while len(found) < n and fruitless < _FRUITLESS_DRAWS:
-            problem = self._draw(rng)
-            fruitless += 1
-            if problem.is_held_out and problem.canonical not in found:
-                found[problem.canonical] = problem
-                fruitless = 0
+        found = draw_held_out(lambda: self._draw(rng), n)
         if len(found) < n:
             raise ValueError(f"Only {len(found)} distinct held-out puzzles were found. Received: n={n!r}")
-        return HeldOut(self, list(found.values()))
+        return HeldOut(self, found)
 
     def difficulty(self, problem: MultiplicationProblem) -> int:
         """Returns the number of products of two digits that a long multiplication takes, zeros aside."""
