@@ -72,7 +72,7 @@ NOBODY = 65534
 @pytest.mark.parametrize("path, sentence", [("run", "Nothing can be written into"), ("run/new", "cannot be made, as")])
 def test_a_folder_that_cannot_be_written(path, sentence):
     """Nor by a superuser, who becomes someone else for a moment."""
-    with tempfile.TemporaryDirectory() as parent:  # and not pytest's, which is closed to others
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:  # as pytest's, or $TMPDIR, may be closed to others
         os.chmod(parent, 0o755)
         folder = Path(parent, "run")
         folder.mkdir(mode=0o555)
