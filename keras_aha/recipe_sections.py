@@ -2,6 +2,9 @@
 
 Two kinds of key are free, and checked by whoever is built from them: the task's arguments in `[task]`, and tables such
 as `optimizer.config`, which is a Keras optimizer's own. TOML has no null: where a key may be None, it is "none" there.
+
+What a key means stands in its section's docstring, or in that of what the section is the keyword arguments of.
+`docs/recipe_keys.py` makes the manual's tables of them.
 """
 
 import dataclasses
@@ -38,9 +41,12 @@ def _one_of(*choices: str):
 
 @_section
 class Model:
-    """`preset`: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`.
+    """The policy.
 
-    `quantization` is of its weights, which are frozen then.
+    Attributes:
+        preset: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`.
+        dtype: of the weights and of what is computed with them.
+        quantization: of the weights, which are frozen then.
     """
 
     preset: str
@@ -50,11 +56,15 @@ class Model:
 
 @_section
 class Lora:
-    """`rank` 0 trains every weight; `target` names layers of the backbone, by default all of Gemma's linears.
+    """The adapters that are trained.
 
-    Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732) let `alpha`
-    grow with √`rank`. `start` is the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from,
-    with the same `rank`, `alpha` and `target`; the reference policy is still the preset.
+    Attributes:
+        rank: of the adapters; 0 trains every weight.
+        alpha: Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732)
+            let it grow with √`rank`.
+        target: names of layers of the backbone, by default all of Gemma's linears.
+        start: the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from, with the same
+            `rank`, `alpha` and `target`; the reference policy is still the preset.
     """
 
     rank: int = _from_to(0, 4096, default=16)
@@ -127,7 +137,13 @@ class Loss:
 
 @_section
 class Optimizer:
-    """A Keras optimizer's class and what its `from_config` takes."""
+    """The Keras optimizer.
+
+    Attributes:
+        class_name: of `keras.optimizers`.
+        config: what its `from_config` takes. A schedule is a table of `class_name` and `config`; its `decay_steps`,
+            where they are left out, are those of the run.
+    """
 
     class_name: str = "AdamW"
     config: dict = field(default_factory=dict)
@@ -135,7 +151,12 @@ class Optimizer:
 
 @_section
 class Training:
-    """`micro_batch_size` in completions; None takes a step's completions all at once."""
+    """How long, and in what pieces; `micro_batch_size` and `completion_lengths` are those of `GRPOModel`.
+
+    Attributes:
+        epochs: rollouts to train on.
+        seed: of all that is random: the order of problems, completions, the adapters' first values.
+    """
 
     epochs: int = _at_least(1, default=100)
     seed: int = _at_least(0, default=0)
@@ -145,7 +166,13 @@ class Training:
 
 @_section
 class Evaluation:
-    """Held-out `puzzles`, completions a puzzle, and epochs from one evaluation to the next."""
+    """What is measured before training, every few epochs, and after it.
+
+    Attributes:
+        puzzles: held-out problems, the same ones for every training seed.
+        samples: completions of each at temperature 1; each is decoded greedily too.
+        every: epochs from one evaluation to the next.
+    """
 
     puzzles: int = _at_least(1, default=256)
     samples: int = _at_least(1, default=4)

@@ -58,7 +58,7 @@ class RolloutCallback(keras.callbacks.Callback):
             reported by a warning, once an epoch, and costs only the completion where it happens.
         reward_seconds: that a reward of a completion may take; `None` for no limit. See `time_limit.within`.
         on_reward_error: "skip", or "stop": the first failure ends the run, as an epoch with nothing else always does.
-        prompts_per_epoch: P.
+        prompts_per_epoch: P, problems of an epoch.
         group_size: G ≥ 2, completions of each prompt.
         max_completion_length: C, in tokens.
         max_prompt_length: in tokens; a longer prompt is an error.

@@ -14,9 +14,9 @@ RATIOS = ("token", "sequence")
 def aggregation_weights(completion_mask, aggregation="token_mean"):
     """How much each token counts, so that a loss is Σ weights · values.
 
-    token_mean      wᵢₜ = mᵢₜ / Σⱼ|oⱼ|       every token counts the same (DAPO, arXiv:2503.14476, §3.3)
-    sequence_mean   wᵢₜ = mᵢₜ / (B′·|oᵢ|)    every completion counts the same (GRPO, arXiv:2402.03300, eq. 3)
-    fixed_length    wᵢₜ = mᵢₜ / (B·C)        no bias by length (Dr. GRPO, arXiv:2503.20783, §3)
+        token_mean      wᵢₜ = mᵢₜ / Σⱼ|oⱼ|       every token counts the same (DAPO, arXiv:2503.14476, §3.3)
+        sequence_mean   wᵢₜ = mᵢₜ / (B′·|oᵢ|)    every completion counts the same (GRPO, arXiv:2402.03300, eq. 3)
+        fixed_length    wᵢₜ = mᵢₜ / (B·C)        no bias by length (Dr. GRPO, arXiv:2503.20783, §3)
 
     mᵢₜ is the mask, |oᵢ| the number of its true tokens in row i, and B′ the number of rows that have any (a completion
     that was masked out whole is no completion). Compute the weights once for the whole optimizer step and slice them
@@ -47,8 +47,8 @@ def aggregation_weights(completion_mask, aggregation="token_mean"):
 def importance_ratio(log_probs, old_log_probs, completion_mask, ratio="token"):
     """How much likelier the policy makes what was sampled than the policy that sampled it.
 
-    token      ρᵢₜ = exp(log πᵢₜ − log πᵢₜᵒˡᵈ)              (PPO, arXiv:1707.06347; GRPO, arXiv:2402.03300)
-    sequence   ρᵢₜ = exp(1/|oᵢ| Σₛ (log πᵢₛ − log πᵢₛᵒˡᵈ))   (GSPO, arXiv:2507.18071, eq. 7)
+        token      ρᵢₜ = exp(log πᵢₜ − log πᵢₜᵒˡᵈ)              (PPO, arXiv:1707.06347; GRPO, arXiv:2402.03300)
+        sequence   ρᵢₜ = exp(1/|oᵢ| Σₛ (log πᵢₛ − log πᵢₛᵒˡᵈ))   (GSPO, arXiv:2507.18071, eq. 7)
 
     GSPO's ratio is one number a completion, repeated over its tokens; the gradient flows through the mean into all of
     them. Both are exactly 1 where `log_probs` and `old_log_probs` agree.

@@ -1,0 +1,107 @@
+"""Tables of a recipe's keys, made of what the code declares and says of them."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from dataclasses import MISSING
+
+from keras_aha.recipe_sections import SECTIONS, TaskSection
+from keras_aha.recipe_values import in_words
+
+# Where the meaning of a section's keys stands, beside its own docstring; the first that has it counts.
+SOURCES = {
+    "rollouts": (
+        "callbacks.rollout_callback.RolloutCallback",
+        "policy_sampler.PolicySampler.generate",
+        "decoding.Sampling",
+    ),
+    "loss": ("losses.GRPOLoss",),
+    "training": ("grpo_model.GRPOModel",),
+    "distribution": ("distribution.distribute",),
+    "priming": ("priming.prime",),
+}
+_BLOCK = re.compile(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
+_ENTRY = re.compile(r"^ {4}([\w, ]+): ?(.*(?:\n {8}.*|\n(?=\n {8}))*)", re.MULTILINE)
+
+
+def table(what: str) -> str:
+    """A table in Markdown.
+
+    Args:
+        what: the name of a section, or the path of a class whose arguments are keys, such as `tasks.Countdown`.
+
+    Raises:
+        LookupError: if a key is documented nowhere.
+    """
+    rows = _rows_of_section(what) if what in SECTIONS else _rows_of_arguments(find(what))
+    lines = [" | ".join(("", *(cell.replace("|", r"\|") for cell in row), "")).strip() for row in rows]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *lines]) + "\n"
+
+
+def find(path: str):
+    """The object at `path`, which begins with a module of `keras_aha`."""
+    head, *rest = path.split(".")
+    found = importlib.import_module(f"keras_aha.{head}")
+    for name in rest:
+        found = getattr(found, name) if hasattr(found, name) else importlib.import_module(f"{found.__name__}.{name}")
+    return found
+
+
+def documented(found) -> dict[str, str]:
+    """Name → text, in one line, of all `Args` and `Attributes` in a docstring of Google's style."""
+    text = inspect.getdoc(found) + "\n"
+    entries = [entry for block in _BLOCK.findall(text) for entry in _ENTRY.findall(block)]
+    return {name.strip(): " ".join(words.split()) for names, words in entries for name in names.split(",")}
+
+
+def _rows_of_section(name: str):
+    kind = SECTIONS[name]
+    texts = [documented(kind), *(documented(find(path)) for path in SOURCES.get(name, ()))]
+    for key in dataclasses.fields(kind):
+        if kind is TaskSection and key.name == "arguments":
+            continue
+        found = [text[key.name] for text in texts if key.name in text]
+        if not found:
+            raise LookupError(f"The key {name}.{key.name} is documented nowhere.")
+        found.sort(key=lambda text: text.startswith("see "))  # those that say it themselves first
+        yield f"`{key.name}`", _default(key), f"{_sentence(found[0])} *{_sentence(_takes(key))}.*"
+
+
+def _rows_of_arguments(found):
+    texts = documented(found)
+    for name, parameter in inspect.signature(found).parameters.items():
+        if name not in texts:
+            raise LookupError(f"The argument {name} of {found.__name__} is documented nowhere.")
+        default = "" if parameter.default is parameter.empty else _as_toml(parameter.default)
+        yield f"`{name}`", default, _sentence(texts[name])
+
+
+def _takes(key: dataclasses.Field) -> str:
+    """Its type, with the bounds that it must keep."""
+    bounds = key.metadata.get("words", "")
+    if bounds.startswith(('"', "texts")):  # a choice says it all
+        return bounds
+    return ", ".join(filter(None, [in_words(key.type), bounds]))
+
+
+def _default(key: dataclasses.Field) -> str:
+    if key.default is not MISSING:
+        return _as_toml(key.default)
+    return "none: it is needed" if key.default_factory is MISSING else "empty"
+
+
+def _as_toml(value) -> str:
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    if value is None:
+        return '`"none"`'
+    return (
+        f'`"{value}"`'
+        if isinstance(value, str)
+        else f"`{str(value).lower() if value is True or value is False else value}`"
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
