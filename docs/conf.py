@@ -1,7 +1,6 @@
 """The manual: Markdown pages, and the API from docstrings. Everything that is missing or broken is a warning."""
 
 import importlib
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -15,9 +14,10 @@ import docstrings  # noqa: E402
 import recipe_keys  # noqa: E402
 from docutils import nodes  # noqa: E402
 from docutils.statemachine import StringList  # noqa: E402
+from docutils.utils.math import MathError  # noqa: E402
 from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 from sphinx import addnodes  # noqa: E402
-from sphinx.util import logging  # noqa: E402
+from sphinx.util import inspect, logging  # noqa: E402
 from sphinx.util.docutils import SphinxDirective  # noqa: E402
 
 project, author, copyright = "keras-aha", "The keras-aha authors", "the keras-aha authors"
@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
 default_role = "backticks"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-smartquotes = False
+smartquotes_action = "D"  # dashes; quotes are as they are written
 autodoc_inherit_docstrings = False  # Keras's words about its hooks are Keras's
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -52,6 +52,7 @@ def setup(app):
     app.add_role("backticks", link_or_code)
     app.add_html_math_renderer("mathml", (write_inline_math, None), (write_math, None))
     app.connect("autodoc-process-docstring", check_and_convert, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", sign_by_init)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", find_by_last_name)
 
@@ -60,11 +61,18 @@ def setup(app):
 
 
 def check_and_convert(app, what, name, obj, options, lines):
-    own = None if obj is None else getattr(obj, "__doc__", None) or inspect.getdoc(obj)
-    inherited = inspect.isclass(obj) and "__doc__" in vars(obj) and vars(obj)["__doc__"] is None
-    if what in ("class", "function", "method", "exception", "module") and (not own or inherited):
+    if what in ("class", "exception", "function", "method", "module") and not obj.__doc__:
         _log.warning("%s has no docstring", name, type="aha", subtype="undocumented")
     lines[:] = docstrings.as_restructured(lines)
+
+
+def sign_by_init(app, what, name, obj, options, signature, returns):
+    """Keras's models hide the arguments of their own `__init__`."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        signature = inspect.stringify_signature(
+            inspect.signature(obj.__init__, bound_method=True), unqualified_typehints=True
+        )
+        return signature, returns
 
 
 def check_public_names(app, env):
@@ -98,23 +106,17 @@ def link_or_code(name, rawtext, text, lineno, inliner, options=None, content=Non
 
 def find_by_last_name(app, env, node, contnode):
     """Resolves a name that says where it is defined, or not all of its path, to where it is documented."""
-    if node.get("refdomain") != "py":
-        return None
-    domain, target = env.get_domain("py"), node["reftarget"]
+    target, reftype = node["reftarget"], node["reftype"]
+    if node.get("refdomain") != "py" or (reftype == "obj" and target.isalpha() and target.islower()):
+        return None  # `fit`, `policy`: a word that names an argument more often than a function of ours
     last = target.split(".")[-1] if target.startswith("keras_aha.") else target
-    places = [path for path in domain.objects if path.endswith(f".{last}") and not path.endswith(f"..{last}")]
-    kinds = [path for path in places if domain.objects[path].objtype in ("class", "function", "method", "exception")]
-    if len(kinds) != 1 or (node["reftype"] == "obj" and "." not in target and target.islower() and "_" not in target):
+    objects = env.get_domain("py").objects.items()
+    found = [(path, entry) for path, entry in objects if path.endswith(f".{last}") and not entry.aliased]
+    if len(found) != 1:
         return None
-    entry = domain.objects[kinds[0]]
-    return nodes.reference(
-        "",
-        "",
-        contnode,
-        internal=True,
-        reftitle=kinds[0],
-        refuri=f"{app.builder.get_relative_uri(node.get('refdoc', env.docname), entry.docname)}#{entry.node_id}",
-    )
+    (path, entry), refdoc = found[0], node.get("refdoc", env.docname)
+    uri = f"{app.builder.get_relative_uri(refdoc, entry.docname)}#{entry.node_id}"
+    return nodes.reference("", "", contnode, internal=True, reftitle=path, refuri=uri)
 
 
 # === Tables of keys, and formulas ===
@@ -135,10 +137,18 @@ class RecipeKeys(SphinxDirective):
 
 
 def write_inline_math(writer, node):
-    writer.body.append(tex2mathml(node.astext()))
+    writer.body.append(as_mathml(node))
     raise nodes.SkipNode
 
 
 def write_math(writer, node):
-    writer.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    writer.body.append(f'<div class="math" style="overflow-x: auto">{as_mathml(node, as_block=True)}</div>')
     raise nodes.SkipNode
+
+
+def as_mathml(node, **settings):
+    try:
+        return tex2mathml(node.astext(), **settings)
+    except MathError as error:
+        _log.warning("%s In: %s", error, node.astext(), location=node, type="aha", subtype="formula")
+        return ""
