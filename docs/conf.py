@@ -130,7 +130,11 @@ class RecipeKeys(SphinxDirective):
     def run(self):
         for module in ("recipe_sections", "callbacks.rollout_callback", "losses.grpo_loss", "distribution", "priming"):
             self.env.note_dependency(recipe_keys.find(module).__file__)
-        text = recipe_keys.table(self.arguments[0])
+        try:
+            text = recipe_keys.table(self.arguments[0])
+        except (LookupError, ImportError) as error:
+            _log.warning("%s", error, location=self.get_location(), type="aha", subtype="keys")
+            return []
         node = nodes.Element()
         self.state.nested_parse(StringList(text.splitlines(), self.arguments[0]), 0, node)
         return node.children

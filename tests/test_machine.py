@@ -26,7 +26,7 @@ MACHINES = {  # the devices, and the recipe for them
     "Colab's GPU": ([T4], "gemma3_270m"),
     "a laptop": ([Device("cpu", "cpu")], "countdown_tiny"),
 }
-PLANS = {  # where each was planned: in its recipe's comment, or in the README
+PLANS = {  # where each was planned: in its recipe's comment, or in the manual
     "Kaggle's TPU": r"^# Planned for: v5e:2x4\n# By scripts/plan\.py it fits, ",
     "Colab's TPU": r"^# Planned for: v5e:1x1\n# By scripts/plan\.py it fits, ",
     "Colab's GPU": r"On a T4, by arithmetic and in float32: `(gemma3_270m)` [\d.]+ of 12 GB",
@@ -70,8 +70,8 @@ def test_its_rows_fill_the_devices(devices, recipe):
 @pytest.mark.parametrize("name", PLANS)
 def test_its_recipe_fits_there_as_planned(name):
     _, recipe = MACHINES[name]
-    readme = Path(__file__).parents[1] / "README.md"
-    path = readme if name == "Colab's GPU" else presets_folder() / f"{recipe}.toml"
+    manual = Path(__file__).parents[1] / "docs" / "tpu.md"
+    path = manual if name == "Colab's GPU" else presets_folder() / f"{recipe}.toml"
     planned = re.search(PLANS[name], path.read_text(encoding="utf-8"), re.MULTILINE)
     assert planned and set(planned.groups()) <= {recipe}
 

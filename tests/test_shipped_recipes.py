@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in presets_folder().glob("*.toml"))
 PLANNED = [name for name in NAMES if not name.endswith("_tiny")]  # which run anywhere
 
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+MANUAL = (Path(__file__).parents[1] / "docs" / "tpu.md").read_text(encoding="utf-8")
 MACHINE = re.compile(r"^# Planned for: (v\w+:\d+(?:x\d+)+)$", re.MULTILINE)
 PLAN = re.compile(
     r"^# By scripts/plan\.py it fits, ([\d.]+) of ([\d.]+) GB a chip; at best (.+) an epoch, (.+) for (\d+)\.$",
@@ -59,12 +59,12 @@ def test_rows_fill_micro_batches_and_chips(name):
 
 
 @pytest.mark.parametrize("name", [name for name in PLANNED if PLAN.search(comment(name))])
-def test_its_plan_is_the_readmes(name):
+def test_its_plan_is_the_manuals(name):
     used, limit, epoch, run, epochs = PLAN.search(comment(name)).groups()
     assert float(used) <= float(limit)
     assert int(epochs) == Recipe.load(name).training.epochs
     row = f"| `{name}` | `{MACHINE.search(comment(name))[1]}` | {used} of {limit} GB | {epoch} | {run} |"
-    assert row in README
+    assert row in MANUAL
 
 
 @pytest.mark.parametrize("name", PLANNED)
