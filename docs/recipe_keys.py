@@ -65,7 +65,8 @@ def _rows_of_section(name: str):
         if not found:
             raise LookupError(f"The key {name}.{key.name} is documented nowhere.")
         found.sort(key=lambda text: text.startswith("see "))  # those that say it themselves first
-        yield f"`{key.name}`", _default(key), f"{_sentence(found[0])} *{_sentence(_takes(key))}.*"
+        told = _sentence(found[0]).replace("`None`", _as_toml(None))
+        yield f"`{key.name}`", _default(key), f"{told} *{_sentence(_takes(key))}.*"
 
 
 def _rows_of_arguments(found):
@@ -92,15 +93,15 @@ def _default(key: dataclasses.Field) -> str:
 
 
 def _as_toml(value) -> str:
+    return f"`{_plain(value)}`"
+
+
+def _plain(value) -> str:
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_as_toml, value))}]"
-    if value is None:
-        return '`"none"`'
-    return (
-        f'`"{value}"`'
-        if isinstance(value, str)
-        else f"`{str(value).lower() if value is True or value is False else value}`"
-    )
+        return f"[{', '.join(map(_plain, value))}]"
+    if value is None or isinstance(value, str):
+        return f'"{value or "none"}"'
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _sentence(text: str) -> str:

@@ -60,7 +60,7 @@ class RolloutCallback(keras.callbacks.Callback):
         on_reward_error: "skip", or "stop": the first failure ends the run, as an epoch with nothing else always does.
         prompts_per_epoch: P, problems of an epoch.
         group_size: G ≥ 2, completions of each prompt.
-        max_completion_length: C, in tokens.
+        max_completion_length: C, at which a completion is cut, in tokens.
         max_prompt_length: in tokens; a longer prompt is an error.
         temperature: of sampler and trainer alike, > 0.
         top_k, top_p, min_p, stop_tokens, stop_strings, max_rows, quantization: see `PolicySampler.generate`.
