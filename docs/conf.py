@@ -1,6 +1,5 @@
-"""The manual: Markdown pages, and the API from docstrings. Everything that is missing or broken is a warning."""
+"""The manual's settings; what is its own stands in `manual.py`. Everything that is missing or broken is a warning."""
 
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -8,20 +7,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-import keras_aha  # noqa: E402  before Keras
-
-import docstrings  # noqa: E402
-import recipe_keys  # noqa: E402
-from docutils import nodes  # noqa: E402
-from docutils.statemachine import StringList  # noqa: E402
-from docutils.utils.math import MathError  # noqa: E402
-from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
-from sphinx import addnodes  # noqa: E402
-from sphinx.util import inspect, logging  # noqa: E402
-from sphinx.util.docutils import SphinxDirective  # noqa: E402
-
 project, author, copyright = "keras-aha", "The keras-aha authors", "the keras-aha authors"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "manual"]
 html_theme = "furo"
 html_title = "keras-aha"
 html_math_renderer = "mathml"  # which browsers draw themselves: nothing is loaded from anywhere
@@ -43,116 +30,3 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 90
 napoleon_use_ivar = True
-
-_log = logging.getLogger(__name__)
-
-
-def setup(app):
-    app.add_directive("recipe-keys", RecipeKeys)
-    app.add_role("backticks", link_or_code)
-    app.add_html_math_renderer("mathml", (write_inline_math, None), (write_math, None))
-    app.connect("autodoc-process-docstring", check_and_convert, priority=400)  # before napoleon
-    app.connect("autodoc-process-signature", sign_by_init)
-    app.connect("env-check-consistency", check_public_names)
-    app.connect("missing-reference", find_by_last_name)
-
-
-# === Nothing public is left out ===
-
-
-def check_and_convert(app, what, name, obj, options, lines):
-    if what in ("class", "exception", "function", "method", "module") and not obj.__doc__:
-        _log.warning("%s has no docstring", name, type="aha", subtype="undocumented")
-    lines[:] = docstrings.as_restructured(lines)
-
-
-def sign_by_init(app, what, name, obj, options, signature, returns):
-    """Keras's models hide the arguments of their own `__init__`."""
-    if what == "class" and signature == "(*args, **kwargs)":
-        signature = inspect.stringify_signature(
-            inspect.signature(obj.__init__, bound_method=True), unqualified_typehints=True
-        )
-        return signature, returns
-
-
-def check_public_names(app, env):
-    """Each public name has its place on a page; one that two namespaces have needs one place only."""
-    objects = env.get_domain("py").objects
-    found = {id(_import(path)) for path in objects if path.startswith("keras_aha")}
-    for path in ("keras_aha", "keras_aha.losses", "keras_aha.tasks"):
-        for name in importlib.import_module(path).__all__:
-            if id(_import(f"{path}.{name}")) not in found:
-                _log.warning("%s.%s is public and has no place in docs/api/", path, name, type="aha", subtype="missing")
-
-
-def _import(path):
-    found = keras_aha
-    for name in path.split(".")[1:]:
-        found = getattr(found, name, None)
-    return found
-
-
-# === Links ===
-
-
-def link_or_code(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """What stands between single backticks in a docstring: code, and a link where it names something."""
-    code = nodes.literal(text, text.replace("\x00", ""))
-    reference = addnodes.pending_xref(
-        "", code, refdomain="py", reftype="obj", reftarget=text.removesuffix("()"), refexplicit=True
-    )
-    return [reference], []
-
-
-def find_by_last_name(app, env, node, contnode):
-    """Resolves a name that says where it is defined, or not all of its path, to where it is documented."""
-    target, reftype = node["reftarget"], node["reftype"]
-    if node.get("refdomain") != "py" or (reftype == "obj" and target.isalpha() and target.islower()):
-        return None  # `fit`, `policy`: a word that names an argument more often than a function of ours
-    last = target.split(".")[-1] if target.startswith("keras_aha.") else target
-    objects = env.get_domain("py").objects.items()
-    found = [(path, entry) for path, entry in objects if path.endswith(f".{last}") and not entry.aliased]
-    if len(found) != 1:
-        return None
-    (path, entry), refdoc = found[0], node.get("refdoc", env.docname)
-    uri = f"{app.builder.get_relative_uri(refdoc, entry.docname)}#{entry.node_id}"
-    return nodes.reference("", "", contnode, internal=True, reftitle=path, refuri=uri)
-
-
-# === Tables of keys, and formulas ===
-
-
-class RecipeKeys(SphinxDirective):
-    """The table of a section's keys; see `recipe_keys.table`."""
-
-    required_arguments = 1
-
-    def run(self):
-        for module in ("recipe_sections", "callbacks.rollout_callback", "losses.grpo_loss", "distribution", "priming"):
-            self.env.note_dependency(recipe_keys.find(module).__file__)
-        try:
-            text = recipe_keys.table(self.arguments[0])
-        except (LookupError, ImportError) as error:
-            _log.warning("%s", error, location=self.get_location(), type="aha", subtype="keys")
-            return []
-        node = nodes.Element()
-        self.state.nested_parse(StringList(text.splitlines(), self.arguments[0]), 0, node)
-        return node.children
-
-
-def write_inline_math(writer, node):
-    writer.body.append(as_mathml(node))
-    raise nodes.SkipNode
-
-
-def write_math(writer, node):
-    writer.body.append(f'<div class="math" style="overflow-x: auto">{as_mathml(node, as_block=True)}</div>')
-    raise nodes.SkipNode
-
-
-def as_mathml(node, **settings):
-    try:
-        return tex2mathml(node.astext(), **settings)
-    except MathError as error:
-        _log.warning("%s In: %s", error, node.astext(), location=node, type="aha", subtype="formula")
-        return ""

@@ -194,7 +194,8 @@ def jobs(tmp_path_factory):
     names = environment(folder, repository)
 
     def run(command, cwd, **changes):
-        return subprocess.run(command, cwd=cwd, env=names | changes, capture_output=True, text=True, encoding="utf-8")
+        settings = dict(capture_output=True, text=True, encoding="utf-8", timeout=600)
+        return subprocess.run(command, cwd=cwd, env=names | changes, **settings)
 
     def python(page):
         cwd = folder / page.replace("/", "-")
@@ -219,10 +220,11 @@ def jobs(tmp_path_factory):
         path = os.pathsep.join([str(repository), str(source)])
         return run(["sphinx-build", *flags, str(source), str(folder / "out")], folder, PYTHONPATH=path)
 
-    with ThreadPoolExecutor(2) as pool:
-        started = {(page, "sh"): pool.submit(shell, page) for page in pages_with("sh")}
-        started |= {(page, "python"): pool.submit(python, page) for page in pages_with("python")}
-        yield started | {"broken": pool.submit(broken)}
+    pool = ThreadPoolExecutor(2)
+    started = {(page, "sh"): pool.submit(shell, page) for page in pages_with("sh")}
+    started |= {(page, "python"): pool.submit(python, page) for page in pages_with("python")}
+    yield started | {"broken": pool.submit(broken)}
+    pool.shutdown(cancel_futures=True)  # where few tests are asked for, not all of them are needed
 
 
 def pages_with(language: str) -> list[str]:

@@ -1,0 +1,128 @@
+"""What the manual adds to Sphinx: nothing public is left out, backticks link, tables of keys, formulas in MathML."""
+
+import importlib
+
+import keras_aha
+
+import docstrings
+import recipe_keys
+from docutils import nodes
+from docutils.statemachine import StringList
+from docutils.utils.math import MathError
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx import addnodes
+from sphinx.util import inspect, logging
+from sphinx.util.docutils import SphinxDirective
+
+_log = logging.getLogger(__name__)
+
+
+def setup(app):
+    app.add_directive("recipe-keys", RecipeKeys)
+    app.add_role("backticks", link_or_code)
+    app.add_html_math_renderer("mathml", (write_inline_math, None), (write_math, None))
+    app.connect("autodoc-process-docstring", check_and_convert, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", sign_by_init)
+    app.connect("env-check-consistency", check_public_names)
+    app.connect("missing-reference", find_by_last_name)
+
+
+# === Nothing public is left out ===
+
+
+def check_and_convert(app, what, name, obj, options, lines):
+    if what in ("class", "exception", "function", "method", "module") and not obj.__doc__:
+        _log.warning("%s has no docstring", name, type="aha", subtype="undocumented")
+    lines[:] = docstrings.as_restructured(lines)
+
+
+def sign_by_init(app, what, name, obj, options, signature, returns):
+    """Keras's models hide the arguments of their own `__init__`."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        signature = inspect.stringify_signature(
+            inspect.signature(obj.__init__, bound_method=True), unqualified_typehints=True
+        )
+        return signature, returns
+
+
+def check_public_names(app, env):
+    """Each public name has its place on a page; one that two namespaces have needs one place only."""
+    objects = env.get_domain("py").objects
+    found = {id(_import(path)) for path in objects if path.startswith("keras_aha")}
+    for path in ("keras_aha", "keras_aha.losses", "keras_aha.tasks"):
+        for name in importlib.import_module(path).__all__:
+            if id(_import(f"{path}.{name}")) not in found:
+                _log.warning("%s.%s is public and has no place in docs/api/", path, name, type="aha", subtype="missing")
+
+
+def _import(path):
+    found = keras_aha
+    for name in path.split(".")[1:]:
+        found = getattr(found, name, None)
+    return found
+
+
+# === Links ===
+
+
+def link_or_code(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """What stands between single backticks in a docstring: code, and a link where it names something."""
+    code = nodes.literal(text, text.replace("\x00", ""))
+    reference = addnodes.pending_xref(
+        "", code, refdomain="py", reftype="obj", reftarget=text.removesuffix("()"), refexplicit=True
+    )
+    return [reference], []
+
+
+def find_by_last_name(app, env, node, contnode):
+    """Resolves a name that says where it is defined, or not all of its path, to where it is documented."""
+    target, reftype = node["reftarget"], node["reftype"]
+    if node.get("refdomain") != "py" or (reftype == "obj" and target.isalpha() and target.islower()):
+        return None  # `fit`, `policy`: a word that names an argument more often than a function of ours
+    last = target.split(".")[-1] if target.startswith("keras_aha.") else target
+    objects = env.get_domain("py").objects.items()
+    found = [(path, entry) for path, entry in objects if path.endswith(f".{last}") and not entry.aliased]
+    if len(found) != 1:
+        return None
+    (path, entry), refdoc = found[0], node.get("refdoc", env.docname)
+    uri = f"{app.builder.get_relative_uri(refdoc, entry.docname)}#{entry.node_id}"
+    return nodes.reference("", "", contnode, internal=True, reftitle=path, refuri=uri)
+
+
+# === Tables of keys, and formulas ===
+
+
+class RecipeKeys(SphinxDirective):
+    """The table of a section's keys; see `recipe_keys.table`."""
+
+    required_arguments = 1
+
+    def run(self):
+        for module in ("recipe_sections", "callbacks.rollout_callback", "losses.grpo_loss", "distribution", "priming"):
+            self.env.note_dependency(recipe_keys.find(module).__file__)
+        try:
+            text = recipe_keys.table(self.arguments[0])
+        except (LookupError, ImportError) as error:
+            _log.warning("%s", error, location=self.get_location(), type="aha", subtype="keys")
+            return []
+        node = nodes.Element()
+        self.state.nested_parse(StringList(text.splitlines(), self.arguments[0]), 0, node)
+        return node.children
+
+
+def write_inline_math(writer, node):
+    writer.body.append(as_mathml(node))
+    raise nodes.SkipNode
+
+
+def write_math(writer, node):
+    writer.body.append(f'<div class="math" style="overflow-x: auto">{as_mathml(node, as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def as_mathml(node, **settings):
+    try:
+        return tex2mathml(node.astext(), **settings)
+    except MathError as error:
+        _log.warning("%s In: %s", error, node.astext(), location=node, type="aha", subtype="formula")
+        return ""
