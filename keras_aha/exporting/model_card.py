@@ -43,7 +43,8 @@ class ModelCard:
     @property
     def is_embedded(self) -> bool:
         """Whether the base is the model that comes with keras-aha."""
-        return (presets_folder() / self.recipe.model.preset / "config.json").is_file()
+        preset = self.recipe.model.preset
+        return Path(preset).name == preset and (presets_folder() / preset).is_dir()
 
     @property
     def license(self) -> str | None:
@@ -84,10 +85,18 @@ class ModelCard:
             base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
             summary=json.loads((self.run / SUMMARY).read_text(encoding="utf-8")),
-            recipe_text=(self.run / RECIPE).read_text(encoding="utf-8"),
+            recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
+
+    def _recipe_text(self) -> str:
+        """The recipe without folders of the machine that trained: a card is published."""
+        text = (self.run / RECIPE).read_text(encoding="utf-8")
+        for path in (self.recipe.model.preset, self.recipe.lora.start, self.recipe.task.arguments.get("puzzles")):
+            if path and Path(path).is_absolute():
+                text = text.replace(path, Path(path).name)
+        return text
 
 
 def as_text(value) -> str:
