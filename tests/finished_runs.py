@@ -29,7 +29,6 @@ GEMMA_3 = dict(
     final_logit_soft_cap=2.0,
     use_sliding_window_attention=True,
     sliding_window_size=4,
-    query_head_dim_normalize=False,
     local_rope_scaling_factor=2.0,
     global_rope_scaling_factor=8.0,
 )

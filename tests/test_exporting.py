@@ -3,7 +3,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from keras_aha.architecture import abstract_backbone, known_presets
+from keras_aha.architecture import abstract_backbone
 from keras_aha.exporting import export, hugging_face
 from keras_aha.exporting.merged import merge
 from keras_aha.exporting.model_card import ModelCard, as_text, fenced
@@ -174,23 +174,35 @@ def test_names_on_the_hub(preset, name):
 # === What is refused ===
 
 
-@pytest.mark.parametrize("preset", known_presets())
-def test_published_gemmas_up_to_3_have_a_class(preset):
-    backbone = abstract_backbone(preset, "bfloat16")
-    if preset.startswith("gemma4"):
-        with pytest.raises(ValueError, match="Hugging Face's formats are written of Gemma, Gemma 2 and Gemma 3"):
-            hugging_face.class_name(backbone)
-    else:
-        version = preset.removeprefix("code_").partition("_")[0].removeprefix("gemma")
-        assert hugging_face.class_name(backbone) == f"Gemma{version}ForCausalLM"
+@pytest.mark.parametrize(
+    "preset, name",
+    [
+        ("code_gemma_2b_en", "GemmaForCausalLM"),
+        ("gemma2_9b_en", "Gemma2ForCausalLM"),
+        ("gemma3_270m", "Gemma3ForCausalLM"),
+        ("gemma3_12b", "Gemma3ForCausalLM"),
+    ],
+)
+def test_published_gemmas_up_to_3_have_a_class(preset, name):
+    assert hugging_face.class_name(abstract_backbone(preset, "bfloat16")) == name
+
+
+@pytest.mark.parametrize("preset", ["gemma2_27b_en", "gemma3_27b", "gemma4_2b"])
+def test_a_gemma_that_keras_hub_computes_otherwise_has_none_nor_has_a_4(preset):
+    with pytest.raises(ValueError, match="where keras-hub computes what was published: take the format keras alone"):
+        hugging_face.class_name(abstract_backbone(preset, "bfloat16"))
 
 
 @pytest.mark.parametrize(
     "architecture",
-    [dict(final_logit_soft_cap=2.0), dict(use_post_ffw_norm=True), dict(query_head_dim_normalize=False, head_dim=4)],
+    [
+        dict(final_logit_soft_cap=2.0),
+        dict(use_post_ffw_norm=True),
+        dict(query_head_dim_normalize=False),
+    ],
 )
 def test_an_architecture_of_ones_own_has_none(architecture, make_policy):
-    with pytest.raises(ValueError, match="as they were published.*Received: a GemmaBackbone"):
+    with pytest.raises(ValueError, match="what was published: .*Received: a GemmaBackbone"):
         hugging_face.class_name(make_policy(**architecture).backbone)
 
 

@@ -47,7 +47,8 @@ def compare(model, policy, tokenizer):
 def greedy(policy, ids):
     length = len(ids) + NEW_TOKENS
     while len(ids) < length and ids[-1] not in (1, 5):
-        ids = [*ids, int(logits(policy, ids)[-1].argmax())]
+        padded = ids + [0] * (length - len(ids))  # one length, for which all is compiled once
+        ids = [*ids, int(logits(policy, padded)[len(ids) - 1].argmax())]
     return ids
 
 

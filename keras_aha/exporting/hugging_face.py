@@ -44,22 +44,34 @@ def class_name(backbone) -> str:
         ValueError: if there is none, or none that tests compare with ours.
     """
     kind, config = type(backbone), backbone.get_config()
-    post_norms = {config.get("use_post_attention_norm"), config.get("use_post_ffw_norm")}
-    if kind is keras_hub.models.GemmaBackbone and post_norms == {True}:
-        return "Gemma2ForCausalLM"
-    if kind is keras_hub.models.GemmaBackbone and post_norms == {False}:
-        capped = config["attention_logit_soft_cap"] is not None or config["final_logit_soft_cap"] is not None
-        if not capped and not config["use_sliding_window_attention"] and _query_scalar(config) == config["head_dim"]:
+    if kind in (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone) and _is_scaled_by_head_dim(backbone):
+        plain = not config["use_post_attention_norm"] and not config["use_post_ffw_norm"]
+        normed = config["use_post_attention_norm"] and config["use_post_ffw_norm"]
+        caps = config["attention_logit_soft_cap"], config["final_logit_soft_cap"]
+        if kind is keras_hub.models.Gemma3Backbone:
+            # transformers 5.24 reads attn_logit_softcapping of a Gemma 3 and does not apply it
+            others = caps[0] or config["vision_encoder"] or config["is_embedding_model"]
+            others = others or config["use_bidirectional_attention"] or not config["use_query_key_norm"]
+            if normed and not others:
+                return "Gemma3ForCausalLM"
+        elif normed:
+            return "Gemma2ForCausalLM"
+        elif plain and caps == (None, None) and not config["use_sliding_window_attention"]:
             return "GemmaForCausalLM"
-    if kind is keras_hub.models.Gemma3Backbone and post_norms == {True} and config["use_query_key_norm"]:
-        # transformers 5.24 reads attn_logit_softcapping of a Gemma 3 and does not apply it
-        other = config["attention_logit_soft_cap"] or config["use_bidirectional_attention"] or config["vision_encoder"]
-        if not other and not config["is_embedding_model"]:
-            return "Gemma3ForCausalLM"
     raise ValueError(
-        "Hugging Face's formats are written of Gemma, Gemma 2 and Gemma 3 as they were published, without encoders of "
-        f"images: take the format keras alone. Received: a {kind.__name__} with {config}"
+        "Hugging Face's formats are written of the text models Gemma, Gemma 2 and Gemma 3, where keras-hub computes what "
+        f"was published: take the format keras alone. Received: a {kind.__name__} with {config}"
     )
+
+
+def _is_scaled_by_head_dim(backbone) -> bool:
+    """Whether queries are divided by the root of `head_dim`, and were in what was published.
+
+    keras-hub 0.32 does so whatever `query_head_dim_normalize` is, while Gemma 2 27B and Gemma 3 27B were trained with
+    other numbers, which transformers takes: a policy trained here would be another one there.
+    """
+    said = [backbone.get_config()["query_head_dim_normalize"]]
+    return all(said + [block.attention.query_head_dim_normalize for block in backbone.transformer_layers])
 
 
 def config(backbone, end_token_ids) -> dict:
@@ -90,7 +102,7 @@ def config(backbone, end_token_ids) -> dict:
         return found | {"rope_theta": 10_000.0}
     sliding = [block.use_sliding_window_attention for block in backbone.transformer_layers]
     found |= {
-        "query_pre_attn_scalar": _query_scalar(keras),
+        "query_pre_attn_scalar": keras["head_dim"],
         "final_logit_softcapping": keras["final_logit_soft_cap"],
         "attn_logit_softcapping": keras["attention_logit_soft_cap"],
         "sliding_window": keras["sliding_window_size"],
@@ -153,13 +165,6 @@ def hub_name(preset: str) -> str | None:
     kind = "-it" if instruct else "" if published_bare else "-pt"
     number = f"-{version.strip('_')}" if version else ""
     return f"google/{'code' if code else ''}gemma{number}-{size}{kind}"
-
-
-def _query_scalar(config: dict) -> int:
-    """Queries are divided by its root."""
-    if config["query_head_dim_normalize"]:
-        return config["head_dim"]
-    return config["hidden_dim"] // config["num_query_heads"]
 
 
 def _as_matrix(layer: str, value: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from keras_aha.tasks import Task
 
 import jinja2
 
-_GEMMA_TERMS = re.compile(r"(code_)?gemma(2|3|3n|_1\.1|)_.*")  # Gemma 4 came under the Apache License
+# Gemma 4 came under the Apache License, as did the embedded model.
+_LICENSES = {r"(code_)?gemma(2|3|3n|_1\.1|)_.*": "gemma", r"gemma4_.*": "apache-2.0"}
 _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped, §2.4
 
 
@@ -51,7 +52,8 @@ class ModelCard:
         """Hugging Face's word for the license of the base's weights; `None` where it is not known."""
         if self.is_embedded:
             return "apache-2.0"
-        return "gemma" if _GEMMA_TERMS.fullmatch(bare_name(self.recipe.model.preset)) else None
+        name = bare_name(self.recipe.model.preset)
+        return next((word for pattern, word in _LICENSES.items() if re.fullmatch(pattern, name)), None)
 
     def write(self, folder: Path, library: str) -> None:
         """Writes `README.md`.
