@@ -59,7 +59,7 @@ def test_the_preset_computes_the_policy(exported):
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_a_quantized_base_is_merged_as_it_computes(mode, make_policy, tmp_path):
-    run = make_run(make_policy, tmp_path, "gemma_2", model__quantization=mode)
+    run = make_run(make_policy, tmp_path, model__quantization=mode)
     policy = trained(run)
     expected = logits(policy, TOKENS)
     merged = merge(policy, Recipe.load(run / RECIPE))
@@ -188,7 +188,7 @@ def test_published_gemmas_up_to_3_have_a_class(preset, name):
 
 
 @pytest.mark.parametrize("preset", ["gemma2_27b_en", "gemma3_27b", "gemma4_2b"])
-def test_a_gemma_that_keras_hub_computes_otherwise_has_none_nor_has_a_4(preset):
+def test_others_have_none(preset):
     with pytest.raises(ValueError, match="where keras-hub computes what was published: take the format keras alone"):
         hugging_face.class_name(abstract_backbone(preset, "bfloat16"))
 
@@ -219,6 +219,7 @@ def refused(argv, capsys) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
 def test_the_script_refuses_in_a_sentence(exported, tmp_path, capsys):
     run, out, _ = exported
     assert "is there already, and is kept: choose another folder. Received: " in refused([run], capsys)
@@ -231,6 +232,7 @@ def test_the_script_refuses_in_a_sentence(exported, tmp_path, capsys):
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
 def test_the_script_prints_what_it_wrote(exported, tmp_path, capsys):
     run, _, _ = exported
     assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0

@@ -59,8 +59,8 @@ def class_name(backbone) -> str:
         elif plain and caps == (None, None) and not config["use_sliding_window_attention"]:
             return "GemmaForCausalLM"
     raise ValueError(
-        "Hugging Face's formats are written of the text models Gemma, Gemma 2 and Gemma 3, where keras-hub computes what "
-        f"was published: take the format keras alone. Received: a {kind.__name__} with {config}"
+        "Hugging Face's formats are written of the text models Gemma, Gemma 2 and Gemma 3, where keras-hub computes "
+        f"what was published: take the format keras alone. Received: a {kind.__name__} with {config}"
     )
 
 
@@ -81,19 +81,19 @@ def config(backbone, end_token_ids) -> dict:
         backbone: one that `class_name` knows.
         end_token_ids: that end a completion.
     """
-    keras, name = backbone.get_config(), class_name(backbone)
+    ours, name = backbone.get_config(), class_name(backbone)
     found = {
         "architectures": [name],
         "model_type": {"Gemma": "gemma", "Gemma2": "gemma2", "Gemma3": "gemma3_text"}[name.removesuffix("ForCausalLM")],
-        "vocab_size": keras["vocabulary_size"],
-        "hidden_size": keras["hidden_dim"],
+        "vocab_size": ours["vocabulary_size"],
+        "hidden_size": ours["hidden_dim"],
         "intermediate_size": backbone.get_layer("decoder_block_0").gating_ffw.kernel.shape[1],
-        "num_hidden_layers": keras["num_layers"],
-        "num_attention_heads": keras["num_query_heads"],
-        "num_key_value_heads": keras["num_key_value_heads"],
-        "head_dim": keras["head_dim"],
+        "num_hidden_layers": ours["num_layers"],
+        "num_attention_heads": ours["num_query_heads"],
+        "num_key_value_heads": ours["num_key_value_heads"],
+        "head_dim": ours["head_dim"],
         "hidden_activation": "gelu_pytorch_tanh",
-        "rms_norm_eps": keras["layer_norm_epsilon"],
+        "rms_norm_eps": ours["layer_norm_epsilon"],
         "tie_word_embeddings": True,
         "dtype": backbone.dtype_policy.variable_dtype,
         **generation_config(end_token_ids),
@@ -102,17 +102,17 @@ def config(backbone, end_token_ids) -> dict:
         return found | {"rope_theta": 10_000.0}
     sliding = [block.use_sliding_window_attention for block in backbone.transformer_layers]
     found |= {
-        "query_pre_attn_scalar": keras["head_dim"],
-        "final_logit_softcapping": keras["final_logit_soft_cap"],
-        "attn_logit_softcapping": keras["attention_logit_soft_cap"],
-        "sliding_window": keras["sliding_window_size"],
+        "query_pre_attn_scalar": ours["head_dim"],
+        "final_logit_softcapping": ours["final_logit_soft_cap"],
+        "attn_logit_softcapping": ours["attention_logit_soft_cap"],
+        "sliding_window": ours["sliding_window_size"],
         "layer_types": ["sliding_attention" if slides else "full_attention" for slides in sliding],
     }
     if name == "Gemma2ForCausalLM":
         return found | {"rope_theta": 10_000.0}
     factors = {"sliding_attention": "local_rope_scaling_factor", "full_attention": "global_rope_scaling_factor"}
     thetas = {"sliding_attention": 10_000.0, "full_attention": 1_000_000.0}
-    rope = {k: {"rope_type": "linear", "factor": keras[factors[k]], "rope_theta": thetas[k]} for k in thetas}
+    rope = {k: {"rope_type": "linear", "factor": ours[factors[k]], "rope_theta": thetas[k]} for k in thetas}
     return found | {"rope_parameters": rope}
 
 
