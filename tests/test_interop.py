@@ -30,7 +30,7 @@ def load(folder):
 
 
 def compare(model, policy, tokenizer):
-    """Checks logits and greedy tokens, and returns the largest difference of logits."""
+    """Checks logits and greedy tokens."""
     ids = tokenizer(TEXT).input_ids
     with torch.no_grad():
         found = model(torch.tensor([ids])).logits[0].numpy()
@@ -41,7 +41,6 @@ def compare(model, policy, tokenizer):
     with torch.no_grad():
         drawn = model.generate(**prompt, max_new_tokens=NEW_TOKENS, do_sample=False)[0].tolist()
     assert drawn == greedy(policy, prompt.input_ids[0].tolist())
-    return np.abs(found - expected).max()
 
 
 def greedy(policy, ids):
@@ -62,19 +61,18 @@ def test_the_tokenizer_is_the_same(exported):
         assert tokenizer.decode(ids) == text
 
 
-def test_transformers_computes_the_policy(exported, record_property):
+def test_transformers_computes_the_policy(exported):
     policy, out = exported
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "transformers")
-    record_property("largest difference", compare(load(out / "transformers"), policy, tokenizer))
+    compare(load(out / "transformers"), policy, tokenizer)
 
 
-def test_peft_computes_the_policy(exported, record_property):
+def test_peft_computes_the_policy(exported):
     policy, out = exported
     tokenizer = transformers.AutoTokenizer.from_pretrained(out / "peft" / "base")
     model = peft.PeftModel.from_pretrained(load(out / "peft" / "base"), out / "peft").eval()
-    record_property("largest difference", compare(model, policy, tokenizer))
-    merged = model.merge_and_unload()
-    compare(merged, policy, tokenizer)
+    compare(model, policy, tokenizer)
+    compare(model.merge_and_unload(), policy, tokenizer)
 
 
 def test_a_quantized_base_is_loaded_as_floats(make_policy, tmp_path):
