@@ -26,7 +26,7 @@ def main(argv=None) -> int:
     args = parse(argv)
     out = args.out or args.run / "export"
     with _cli.errors_in_a_sentence():
-        _cli.check_writable(out, "--out")
+        _cli.check_new_folder(out, "--out")
         with _cli.quiet():
             from keras_aha.exporting import export
 

@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import sys
@@ -33,6 +34,12 @@ def exported(request, make_policy, tmp_path_factory):
     return run, run / "export", expected
 
 
+@pytest.fixture(scope="module")
+def make_shallow(make_policy):
+    """`make_policy` of one layer, where more would show nothing."""
+    return functools.partial(make_policy, num_layers=1)
+
+
 # === What the files compute ===
 
 
@@ -59,8 +66,8 @@ def test_the_preset_computes_the_policy(exported):
     np.testing.assert_allclose(logits(policy, TOKENS), expected, atol=1e-5)
 
 
-def test_a_quantized_base_is_merged_as_it_computes(make_policy, tmp_path):
-    run = make_run(make_policy, tmp_path, model__quantization="int4")  # which has embeddings in int8
+def test_a_quantized_base_is_merged_as_it_computes(make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, model__quantization="int4")  # which has embeddings in int8
     policy = trained(run)
     expected = logits(policy, TOKENS)
     merged = merge(policy, Recipe.load(run / RECIPE))
@@ -68,8 +75,8 @@ def test_a_quantized_base_is_merged_as_it_computes(make_policy, tmp_path):
     np.testing.assert_allclose(logits(merged, TOKENS), expected, atol=1e-4)
 
 
-def test_a_run_without_adapters_has_merged_weights_alone(make_policy, tmp_path):
-    run = make_run(make_policy, tmp_path, rank=0)
+def test_a_run_without_adapters_has_merged_weights_alone(make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, rank=0)
     with pytest.raises(ValueError, match="PEFT holds adapters, and the run has none.*Received: lora.rank=0"):
         export(run, tmp_path / "out", ["peft"])
     assert [folder.name for folder in export(run, tmp_path / "out")] == ["keras", "transformers"]
@@ -140,9 +147,9 @@ def test_text_from_outside_is_text():
     assert fenced("a\n```\n<b>\n", "toml") == "````toml\na\n```\n<b>\n````"
 
 
-def test_a_hostile_run_makes_a_harmless_card(make_policy, tmp_path):
+def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
     template = "{numbers} {target} ``` \n```\n# x <script>"
-    run = make_run(make_policy, tmp_path, task__template=template, rollouts__stop_strings=["<b>"])
+    run = make_run(make_shallow, tmp_path, task__template=template, rollouts__stop_strings=["<b>"])
     run = run.rename(tmp_path / "<b>[x](y)")
     (folder,) = export(run, tmp_path / "out", ["keras"])
     card = (folder / "README.md").read_text()
@@ -173,6 +180,15 @@ def test_names_on_the_hub(preset, name):
 
 
 # === What is refused ===
+
+
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
+def test_a_format_may_be_added_and_none_is_replaced(exported, tmp_path):
+    run, _, _ = exported
+    export(run, tmp_path, ["keras"])
+    with pytest.raises(ValueError, match="keras is there already, and is kept: choose another folder. Received: "):
+        export(run, tmp_path, ["peft", "keras"])
+    assert [path.name for path in tmp_path.iterdir()] == ["keras"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +239,7 @@ def refused(argv, capsys) -> str:
 @pytest.mark.parametrize("exported", ["gemma"], indirect=True)
 def test_the_script_refuses_in_a_sentence(exported, tmp_path, capsys):
     run, out, _ = exported
-    assert "is there already, and is kept: choose another folder. Received: " in refused([run], capsys)
+    assert "is there already, and is kept: choose another --out. Received: --out " in refused([run], capsys)
     assert "A format is one of keras, transformers, peft. Received: 'gguf'" in refused(
         [run, "--out", tmp_path / "out", "--format", "gguf"], capsys
     )

@@ -55,8 +55,8 @@ def export(run: str | os.PathLike, out: str | os.PathLike, formats=None) -> list
     if formats != ("keras",):
         classes["transformers"] = hugging_face.class_name(backbone)
     card = ModelCard(run, recipe, build_task(recipe), _end_tokens(recipe), classes)
-    out.mkdir(parents=True, exist_ok=True)
     policy = load_trained(recipe, run)
+    out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy.backbone, folder, card))
     if formats != ("peft",):

@@ -58,9 +58,10 @@ def class_name(backbone) -> str:
             return "Gemma2ForCausalLM"
         elif plain and caps == (None, None) and not config["use_sliding_window_attention"]:
             return "GemmaForCausalLM"
+    told = {key: value for key, value in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
     raise ValueError(
         "Hugging Face's formats are written of the text models Gemma, Gemma 2 and Gemma 3, where keras-hub computes "
-        f"what was published: take the format keras alone. Received: a {kind.__name__} with {config}"
+        f"what was published: take the format keras alone. Received: a {kind.__name__} with {told}"
     )
 
 
