@@ -4,10 +4,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from keras_aha.architecture import abstract_backbone
+from keras_aha.architecture import abstract_backbone, scale_queries
 from keras_aha.exporting import export, hugging_face
 from keras_aha.exporting.merged import merge
 from keras_aha.exporting.model_card import ModelCard, as_text, fenced
+from keras_aha.exporting.transformers_folder import write_transformers
 from keras_aha.recipe import RECIPE, Recipe
 
 import keras_hub
@@ -197,17 +198,33 @@ def test_a_format_may_be_added_and_none_is_replaced(exported, tmp_path):
         ("code_gemma_2b_en", "GemmaForCausalLM"),
         ("gemma2_9b_en", "Gemma2ForCausalLM"),
         ("gemma3_270m", "Gemma3ForCausalLM"),
-        ("gemma3_12b", "Gemma3ForCausalLM"),
+        ("gemma2_27b_en", "Gemma2ForCausalLM"),
+        ("gemma3_27b", "Gemma3ForCausalLM"),
     ],
 )
 def test_published_gemmas_up_to_3_have_a_class(preset, name):
     assert hugging_face.class_name(abstract_backbone(preset, "bfloat16")) == name
 
 
-@pytest.mark.parametrize("preset", ["gemma2_27b_en", "gemma3_27b", "gemma4_2b"])
-def test_others_have_none(preset):
-    with pytest.raises(ValueError, match="where keras-hub computes what was published: take the format keras alone"):
-        hugging_face.class_name(abstract_backbone(preset, "bfloat16"))
+def test_others_have_none():
+    with pytest.raises(ValueError, match="Gemma, Gemma 2 and Gemma 3: take the format keras. Received: a Gemma4"):
+        hugging_face.class_name(abstract_backbone("gemma4_2b", "bfloat16"))
+
+
+@pytest.mark.parametrize("preset, scale", [("gemma2_9b_en", 256), ("gemma2_27b_en", 144), ("gemma3_27b", 168)])
+def test_queries_are_scaled_as_published(preset, scale):
+    backbone = abstract_backbone(preset, "bfloat16")
+    assert hugging_face.config(backbone, [1])["query_pre_attn_scalar"] == scale
+
+
+def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):
+    policy = make_shallow("gemma_2", query_head_dim_normalize=False)
+    wrong = logits(policy, TOKENS)
+    scale_queries(policy.backbone)
+    write_transformers(policy, tmp_path, [1])
+    expected = logits(policy, TOKENS)
+    assert np.abs(wrong - expected).max() > 1e-3
+    np.testing.assert_allclose(HuggingFaceOracle(tmp_path).logits(TOKENS), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +236,7 @@ def test_others_have_none(preset):
     ],
 )
 def test_an_architecture_of_ones_own_has_none(architecture, make_policy):
-    with pytest.raises(ValueError, match="what was published: .*Received: a GemmaBackbone"):
+    with pytest.raises(ValueError, match="take the format keras. Received: a GemmaBackbone"):
         hugging_face.class_name(make_policy(**architecture).backbone)
 
 

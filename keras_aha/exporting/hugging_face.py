@@ -44,8 +44,9 @@ def class_name(backbone) -> str:
         ValueError: if there is none, or none that tests compare with ours.
     """
     kind, config = type(backbone), backbone.get_config()
-    if kind in (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone) and _is_scaled_by_head_dim(backbone):
+    if kind in (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone):
         plain = not config["use_post_attention_norm"] and not config["use_post_ffw_norm"]
+        plain = plain and config["query_head_dim_normalize"]
         normed = config["use_post_attention_norm"] and config["use_post_ffw_norm"]
         caps = config["attention_logit_soft_cap"], config["final_logit_soft_cap"]
         if kind is keras_hub.models.Gemma3Backbone:
@@ -60,19 +61,9 @@ def class_name(backbone) -> str:
             return "GemmaForCausalLM"
     told = {key: value for key, value in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
     raise ValueError(
-        "Hugging Face's formats are written of the text models Gemma, Gemma 2 and Gemma 3, where keras-hub computes "
-        f"what was published: take the format keras alone. Received: a {kind.__name__} with {told}"
+        "Hugging Face's formats are written of text models of Gemma, Gemma 2 and Gemma 3: take the format keras. "
+        f"Received: a {kind.__name__} with {told}"
     )
-
-
-def _is_scaled_by_head_dim(backbone) -> bool:
-    """Whether queries are divided by the root of `head_dim`, and were in what was published.
-
-    keras-hub 0.32 does so whatever `query_head_dim_normalize` is, while Gemma 2 27B and Gemma 3 27B were trained with
-    other numbers, which transformers takes: a policy trained here would be another one there.
-    """
-    said = [backbone.get_config()["query_head_dim_normalize"]]
-    return all(said + [block.attention.query_head_dim_normalize for block in backbone.transformer_layers])
 
 
 def config(backbone, end_token_ids) -> dict:
@@ -101,9 +92,10 @@ def config(backbone, end_token_ids) -> dict:
     }
     if name == "GemmaForCausalLM":
         return found | {"rope_theta": 10_000.0}
+    width, heads = ours["hidden_dim"], ours["num_query_heads"]
     sliding = [block.use_sliding_window_attention for block in backbone.transformer_layers]
     found |= {
-        "query_pre_attn_scalar": ours["head_dim"],
+        "query_pre_attn_scalar": ours["head_dim"] if ours["query_head_dim_normalize"] else width // heads,
         "final_logit_softcapping": ours["final_logit_soft_cap"],
         "attn_logit_softcapping": ours["attention_logit_soft_cap"],
         "sliding_window": ours["sliding_window_size"],
