@@ -11,8 +11,9 @@ import json
 import time
 from pathlib import Path
 
-from keras_aha.experiment import build_evaluation, build_task, summarize_held_out
+from keras_aha.experiment import build_evaluation, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
+from keras_aha.named_task import build_task
 from keras_aha.policy import build_policy
 from keras_aha.priming import prime
 from keras_aha.recipe import Recipe

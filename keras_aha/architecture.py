@@ -41,10 +41,24 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     table = _known().get(bare_name(preset))
     with without_values():
         if table is not None:
-            return getattr(keras_hub.models, table["class_name"])(dtype=dtype, **table["arguments"])
+            return scale_queries(getattr(keras_hub.models, table["class_name"])(dtype=dtype, **table["arguments"]))
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
         encoders = ENCODERS.get(type(backbone))
-        return type(backbone).from_config(backbone.get_config() | dict.fromkeys(encoders)) if encoders else backbone
+        if encoders:
+            backbone = type(backbone).from_config(backbone.get_config() | dict.fromkeys(encoders))
+        return scale_queries(backbone)
+
+
+def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backbone:
+    """Has a Gemma's attention layers scale queries as the backbone's `query_head_dim_normalize` says, and returns it.
+
+    keras-hub 0.32 does not pass it on, so that Gemma 2 27B and Gemma 3 27B would be computed with √head_dim,
+    and not with the root of what their queries were scaled by in training: 144 and 168.
+    """
+    if isinstance(backbone, keras_hub.models.GemmaBackbone | keras_hub.models.Gemma3Backbone):
+        for block in backbone.transformer_layers:
+            block.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
+    return backbone
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """A recipe → live objects. Every script goes through here."""
 
 import dataclasses
-import inspect
 import json
 import os
 from pathlib import Path
@@ -15,18 +14,18 @@ from keras_aha.gemma_parallel import GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.lora import ADAPTERS
 from keras_aha.losses import GRPOLoss
+from keras_aha.named_task import build_task, with_absolute_files
 from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
-from keras_aha.recipe_sections import RecipeError, nearest
-from keras_aha.tasks import Countdown, Multiplication, Task
+from keras_aha.recipe_sections import RecipeError
+from keras_aha.tasks import Task
 
 import keras
 import keras_hub
 import pandas as pd
 
 PRESET = "preset"
-_TASKS = {"countdown": Countdown, "multiplication": Multiplication}
 _PROMPTS_CHECKED = 2000
 
 
@@ -78,27 +77,6 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
     """
     model = recipe.model
     return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
-
-
-def build_task(recipe: Recipe, seed: int = 0) -> Task:
-    """The task of `[task]`; `seed` is its seed unless the section has one.
-
-    Raises:
-        RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
-    """
-    name, arguments = recipe.task.name, recipe.task.arguments
-    if name not in _TASKS:
-        raise RecipeError(f"No task is called {name!r}; there is {', '.join(_TASKS)}. Received: task.name={name!r}")
-    known = inspect.signature(_TASKS[name]).parameters
-    for key, value in arguments.items():
-        if key not in known:
-            raise RecipeError(
-                f"Unknown key task.{key}; the nearest is task.{nearest(key, known)}. Received: task.{key}={value!r}"
-            )
-    try:
-        return _TASKS[name](**{"seed": seed} | arguments)
-    except TypeError as error:
-        raise RecipeError(f"[task] holds a value of the wrong type: {error}. Received: {arguments}") from error
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
@@ -157,9 +135,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: an unknown preset.
     """
-    if "puzzles" in recipe.task.arguments:
-        puzzles = str(Path(recipe.task.arguments["puzzles"]).resolve())
-        recipe = recipe.override(f"task.puzzles={json.dumps(puzzles)}")
+    recipe = with_absolute_files(recipe)
     if recipe.lora.start is not None:
         recipe = recipe.override(f"lora.start={json.dumps(str(Path(recipe.lora.start).resolve()))}")
     return with_absolute_preset(recipe)

@@ -102,6 +102,22 @@ def merged_kernels(model):
     return [_merged_kernel(layer) for layer in adapted_layers(model) if not _is_quantized(layer)]
 
 
+def merge(model):
+    """Multiplies the adapters into the kernels for good, and makes them 0, so that the model computes what it did.
+
+    Quantized kernels and their adapters stay as they are.
+
+    Args:
+        model: a Keras layer or model, its adapters on.
+    """
+    for kernel, value in merged_kernels(model):
+        kernel.assign(value)
+    for layer in adapted_layers(model):
+        if not _is_quantized(layer):
+            b = layer.lora_kernel_b if isinstance(layer, _KERNEL_LAYERS) else layer.lora_embeddings_b
+            b.assign(ops.zeros(b.shape, b.dtype))
+
+
 def adapted_kernel(layer, kernel, a, b):
     """W + (alpha / rank) · A B of given arrays, as `layer` adds its adapters to its kernel."""
     return ops.add(kernel, scale(layer) * ops.matmul(a, b))

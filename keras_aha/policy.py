@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from keras_aha import lora
-from keras_aha.architecture import ENCODERS, abstract_backbone, without_values
+from keras_aha.architecture import ENCODERS, abstract_backbone, scale_queries, without_values
 from keras_aha.preset import find_preset, load_preset
 from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import RECIPE, Recipe, presets_folder
@@ -49,6 +49,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         )
     with keras.RematScope(mode="list_of_layers", layer_names=blocks_to_compute_again(recipe)):
         policy = _load_text_model(recipe)
+    scale_queries(policy.backbone)
     _check_loaded(recipe, policy.backbone)
     if quantization:
         quantize_base(policy.backbone, quantization)

@@ -108,13 +108,16 @@ class Recipe:
 
         Args:
             assignments: `section.key=value`, once or several times, the value in TOML; bare words need no quotes.
-                Free tables nest: `optimizer.config.learning_rate=1e-3`.
+                Free tables nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` takes the former task's
+                arguments and habits away.
 
         Raises:
             RecipeError: an assignment of another form, or what `from_dict` raises.
         """
         sections = self.to_dict()
-        for assignment in [assignments] if isinstance(assignments, str) else assignments:
+        assignments = [assignments] if isinstance(assignments, str) else list(assignments)
+        # A task's name first, so that arguments before it are the new task's, too.
+        for assignment in sorted(assignments, key=lambda text: text.partition("=")[0].strip() != "task.name"):
             path, equals, text = assignment.partition("=")
             *parents, key = (part.strip() for part in path.split("."))
             if not (equals and parents and key and all(parents)):
@@ -124,7 +127,11 @@ class Recipe:
                 table = table.setdefault(parent, {})
                 if not isinstance(table, dict):
                     raise RecipeError(f"{parent} is a value and holds no keys. Received: {assignment!r}")
-            table[key] = _parse(text.strip(), assignment)
+            value = _parse(text.strip(), assignment)
+            if path.strip() == "task.name" and value != table.get(key):
+                sections["task"] = table = {}
+                sections["priming"]["habits"] = {}
+            table[key] = value
         return Recipe.from_dict(sections)
 
     def dump(self, path: str | os.PathLike) -> None:

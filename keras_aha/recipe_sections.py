@@ -109,6 +109,7 @@ class Rollouts:
     advantage_baseline: str = _one_of("mean", "leave_one_out")
     mask_truncated: bool = False
     overlong_buffer: int | None = _at_least(1, default=None)
+    curriculum: float | None = _rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
     refills: int = _from_to(0, 100, default=0)
     reward_seconds: float | None = _above_zero(default=5.0)
     on_reward_error: str = _one_of("skip", "stop")

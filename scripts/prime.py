@@ -30,13 +30,14 @@ def main(argv=None) -> int:
         with _cli.quiet():
             from keras_aha import experiment
             from keras_aha.grpo_model import GRPOModel
+            from keras_aha.named_task import build_task
             from keras_aha.policy import build_policy, is_download
             from keras_aha.priming import prime
             from keras_aha.tiny_gemma import tiny_gemma
 
             import keras
         priming = recipe.priming
-        task = experiment.build_task(recipe, priming.seed)
+        task = build_task(recipe, priming.seed)
         check_habits(task, priming.habits)
         held_out = experiment.build_evaluation(recipe)
         with _cli.quiet(unless=not args.new and is_download(recipe)):

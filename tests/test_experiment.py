@@ -7,9 +7,10 @@ from keras_aha import lora, recipe_sections
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation import BEHAVIOURS, with_behaviours
 from keras_aha.evaluation_file import read_tables
-from keras_aha.experiment import Experiment, build_evaluation, build_task, load_trained, summarize_held_out
+from keras_aha.experiment import Experiment, build_evaluation, load_trained, summarize_held_out
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
+from keras_aha.named_task import build_task
 from keras_aha.policy import build_policy, is_download, with_absolute_preset
 from keras_aha.priming import prime
 from keras_aha.recipe import Recipe
@@ -197,11 +198,11 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
     "changes, sentence",
     [
         ("task.num_numbres=3", "Unknown key task.num_numbres; the nearest is task.num_numbers. Received: "),
-        ("task.name=chess", "No task is called 'chess'; there is countdown, multiplication. Received: task.name="),
+        ("task.name=chess", "No task is called 'chess'; there is countdown, multiplication, word_problems, reasoning_"),
         ("task.num_numbers=9", "num_numbers is 2 to 6"),
-        ("task.puzzles=5", "[task] holds a value of the wrong type"),
+        ("task.puzzles=5", "[task] does not hold what countdown takes"),
         ("task.puzzles=nowhere.csv", "The puzzle file cannot be read"),
-        ("evaluation.puzzles=100000", "distinct held-out puzzles were found. Received: n=100000"),
+        ("evaluation.puzzles=100000", "distinct held-out problems. Received: n=100000"),
         ("optimizer.config.lerning_rate=1", "the nearest is optimizer.config.learning_rate."),
         (
             "training.micro_batch_size=3",

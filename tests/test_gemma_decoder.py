@@ -1,5 +1,6 @@
 """Cached decoding equals keras-hub's own forward, for the shapes of Gemma and Gemma 2, adapters on."""
 
+from keras_aha.architecture import scale_queries
 from keras_aha.decoding import cache as rings
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.gemma_decoder import GemmaDecoder
@@ -72,14 +73,7 @@ ARCHITECTURES = {
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def backbone(request, make_policy):
-    return scaled(make_policy(**ARCHITECTURES[request.param]).backbone)
-
-
-def scaled(backbone):
-    """What `query_head_dim_normalize` says reaches the attention layers, which keras-hub 0.32 forgets for Gemma."""
-    for layer in backbone.transformer_layers:
-        layer.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
-    return backbone
+    return scale_queries(make_policy(**ARCHITECTURES[request.param]).backbone)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +124,7 @@ def test_each_step_equals_the_forward_of_keras_hub(backbone, rows, shared):
 def test_the_scale_of_queries_matters(make_policy, rows):
     """Or the test above would not see it."""
     inputs = {"token_ids": rows[0], "padding_mask": np.ones_like(rows[0])}
-    backbones = [scaled(make_policy("gemma_2", query_head_dim_normalize=yes).backbone) for yes in (True, False)]
+    backbones = [scale_queries(make_policy("gemma_2", query_head_dim_normalize=yes).backbone) for yes in (True, False)]
     hidden, other = (np.asarray(jax.jit(backbone)(inputs)) for backbone in backbones)
     assert np.abs(hidden - other).max() > 1e-2
 

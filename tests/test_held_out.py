@@ -20,9 +20,10 @@ def test_no_puzzle_is_on_both_sides():
 def test_split_knows_neither_seed_nor_order():
     for problem in TASK.held_out(20).problems:
         assert all(
-            CountdownProblem(order, problem.target).is_held_out for order in itertools.permutations(problem.numbers)
+            TASK.is_held_out(CountdownProblem(order, problem.target))
+            for order in itertools.permutations(problem.numbers)
         )
-    share = np.mean([CountdownProblem((1, 2, 3), target).is_held_out for target in range(4000)])
+    share = np.mean([TASK.is_held_out(CountdownProblem((1, 2, 3), target)) for target in range(4000)])
     assert 0.22 < share < 0.28
 
 
@@ -40,7 +41,7 @@ def test_held_out_is_a_task():
     for index in (10, -1):
         with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):
             held_out.problem(index)
-    with pytest.raises(ValueError, match="has 10 problems to choose from. Received: n=11"):
+    with pytest.raises(ValueError, match="There are only 10 distinct held-out problems. Received: n=11"):
         held_out.held_out(11)
 
 

@@ -147,6 +147,22 @@ def test_merged_kernels_are_the_adapted_model(dtype, tolerance):
         assert (value.shape, value.dtype) == (variable.shape, variable.dtype)
 
 
+def test_merging_for_good_keeps_the_function_and_empties_the_adapters():
+    backbone, _ = adapted_backbone("float32")
+    embedding = keras.layers.Embedding(7, 4)
+    embedding.build()
+    embedding.enable_lora(rank=4)
+    randomize_adapters(embedding)
+    on, rows = outputs(backbone), embedding(np.arange(7))
+    for model in (backbone, embedding):
+        lora.merge(model)
+    np.testing.assert_allclose(outputs(backbone), on, atol=1e-5)
+    np.testing.assert_allclose(embedding(np.arange(7)), rows, atol=1e-6)
+    with lora.adapters_off(backbone), lora.adapters_off(embedding):
+        np.testing.assert_allclose(outputs(backbone), on, atol=1e-5)
+        np.testing.assert_allclose(embedding(np.arange(7)), rows, atol=1e-6)
+
+
 def test_merged_kernels_by_hand():
     layer = keras.layers.Dense(2, use_bias=False)
     layer.build((None, 3))

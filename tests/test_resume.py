@@ -33,6 +33,7 @@ import fit  # noqa: E402
 EPOCHS = 4
 SMALL = [
     *("rollouts.prompts_per_epoch=4", "rollouts.group_size=4", "rollouts.max_completion_length=24"),
+    "rollouts.curriculum=0.5",
     *("evaluation.puzzles=4", "evaluation.samples=2", "evaluation.every=2", "lora.rank=2"),
     *(
         "training.micro_batch_size=none",

@@ -498,12 +498,29 @@ def test_a_resumed_run_goes_on_with_the_next_problems(trained, task):
     model.optimizer.iterations.assign(iterations)
 
 
+def test_a_curriculum(fit, task):
+    _, callback, recorder, history = fit(3, curriculum=0.2)
+    levels = [0.0]
+    for i, rollout in enumerate(recorder.rollouts):
+        pool = sorted((task.problem(8 * i + k) for k in range(8)), key=task.difficulty)
+        first = round(levels[i] * 6)
+        assert [rollout.problems[0], rollout.problems[4]] == pool[first : first + 2]
+        assert history["difficulty"][i] == (task.difficulty(pool[first]) + task.difficulty(pool[first + 1])) / 2
+        levels.append(min(max(levels[i] + 0.2 * (history["accuracy"][i] - 0.2), 0.0), 1.0))
+    assert history["curriculum_level"] == pytest.approx(levels[:3]) and max(levels) > 0
+    other = RolloutCallback(task, **SETTINGS, curriculum=0.2)
+    other.set_state(callback.get_state())
+    assert other.curriculum.level == pytest.approx(levels[3])
+    assert history["compiles"][1:] == [0, 0]
+
+
 # === Errors ===
 
 
 @pytest.mark.parametrize(
     "wrong, sentence",
     [
+        (dict(curriculum=1.5), "above 0 and below 1. Received: curriculum=1.5"),
         (dict(advantage_scale="mean"), "`advantage_scale` must be one of 'std', 'batch', None. Received"),
         (dict(advantage_baseline=None), "`advantage_baseline` must be one of 'mean', 'leave_one_out'. Received"),
         (dict(overlong_buffer=9), "`buffer` must be 1 to 8 tokens. Received: buffer=9"),

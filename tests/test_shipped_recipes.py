@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_aha import lora, policy
 from keras_aha.architecture import abstract_backbone, known_presets, without_values
-from keras_aha.experiment import build_task
+from keras_aha.named_task import build_task
 from keras_aha.recipe import Recipe, presets_folder
 
 import pytest

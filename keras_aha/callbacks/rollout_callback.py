@@ -9,6 +9,7 @@ from typing import Any
 from keras_aha import processes
 from keras_aha.behaviours import mean_behaviours
 from keras_aha.compile_counter import CompileCounter
+from keras_aha.curriculum import Curriculum
 from keras_aha.distribution import check_batch
 from keras_aha.losses import group_advantages, overlong_penalty
 from keras_aha.losses.advantages import BASELINES, SCALES
@@ -17,6 +18,7 @@ from keras_aha.refills import Refills
 from keras_aha.rewards import Grader, groups_with_signal, reward_logs
 from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length
 from keras_aha.rollout_bar import rollout_bar
+from keras_aha.rollout_dataset import RolloutDataset
 from keras_aha.tasks.task import Score, Task
 
 import jax
@@ -41,6 +43,7 @@ class RolloutCallback(keras.callbacks.Callback):
       as it was first sampled, as refills would flatter them; and so `attempts`, `verifications`, `backtracks`,
       `self_corrections` and `slips` of a completion, see `behaviours`.
     - Where anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
+    - With a curriculum, its `curriculum_level` and the problems' mean `difficulty`.
     - With refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, what that cost.
     - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
     - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over tokens, where the loss has an `importance_cap`.
@@ -51,7 +54,7 @@ class RolloutCallback(keras.callbacks.Callback):
     alone: a run that goes on from a checkpoint goes on as it would have.
 
     Args:
-        task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before, and refills take
+        task: a `Task`; epoch i takes its problems i·P to (i + 1)·P − 1, whatever was trained before; refills take
             theirs from number 2³² on.
         rewards: others beside the task's own, which has weight 1: name → `(function, weight)`, where
             `function(problem, completion)` returns a number. One that fails, see `Grader`, and so the task's own, is
@@ -68,6 +71,8 @@ class RolloutCallback(keras.callbacks.Callback):
         advantage_baseline: `"mean"` or `"leave_one_out"`, see there.
         mask_truncated: leave truncated completions out of the loss (DAPO's overlong filtering, arXiv:2503.14476).
         overlong_buffer: in tokens, see `losses.overlong_penalty`, which is added to rewards; `None` adds nothing.
+        curriculum: the share of completions that should be right, to which the difficulty of problems is led: an
+            epoch takes P of the problems i·4·P to (i + 1)·4·P − 1, see `Curriculum`. `None` takes them as they come.
         refills: rounds in which groups whose rewards are all equal are replaced (dynamic sampling), see `Refills`. The
             first epoch samples such a round even where none is needed, so that no later one compiles anything; its
             tokens are not counted.
@@ -102,6 +107,7 @@ class RolloutCallback(keras.callbacks.Callback):
         advantage_baseline: str = "mean",
         mask_truncated: bool = False,
         overlong_buffer: int | None = None,
+        curriculum: float | None = None,
         refills: int = 0,
         updates_per_rollout: int = 1,
         seed: int = 0,
@@ -119,6 +125,7 @@ class RolloutCallback(keras.callbacks.Callback):
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
         self.task = task
         self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
+        self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch = prompts_per_epoch
         self.group_size = group_size
         self.max_prompt_length = max_prompt_length
@@ -138,27 +145,29 @@ class RolloutCallback(keras.callbacks.Callback):
             quantization=quantization,
             seed=seed,
         )
-        self.dataset = _RolloutDataset(updates_per_rollout)
+        self.dataset = RolloutDataset(updates_per_rollout)
         self._prompt_length = 0
         self._epochs = 0  # begun in this `fit`
         self._compiles = CompileCounter()
         self._logs = {}
 
     def get_state(self) -> dict:
-        """What a run that goes on from a checkpoint must know: the length that prompts are padded to."""
-        return {"prompt_length": self._prompt_length}
+        """What a run that goes on from a checkpoint must know: the length that prompts are padded to, and a level."""
+        return {"prompt_length": self._prompt_length, "level": self.curriculum.level}
 
     def set_state(self, state: dict):
         """Takes what `get_state` returned."""
         self._prompt_length = state["prompt_length"]
+        self.curriculum.level = state["level"]
 
     def on_train_begin(self, logs=None):
         check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout
         # All epochs have prompts of one length, so that no later one needs other programs.
         epochs = self.params["epochs"]
-        problems = self._problems(0, min(_PROMPTS_AHEAD, epochs * self.prompts_per_epoch))
+        problems = (problem for i in range(epochs) for problem in self.curriculum.pool(i))
         refills = (problem for i in range(epochs) for pool in self.refills.pools(i) for problem in pool)
-        self._tokenize([*problems, *itertools.islice(refills, _PROMPTS_AHEAD)])
+        ahead = (itertools.islice(source, _PROMPTS_AHEAD) for source in (problems, refills))
+        self._tokenize([*itertools.chain.from_iterable(ahead)])
         self._epochs = 0
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -167,12 +176,13 @@ class RolloutCallback(keras.callbacks.Callback):
             self._compiles.count = 0  # what other callbacks compiled at the first epoch's end belongs to it
         # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
         iteration = int(self.model.optimizer.iterations) // len(self.dataset)
-        problems = self._problems(iteration * self.prompts_per_epoch, self.prompts_per_epoch)
-        pools = self.refills.pools(iteration)
-        self._tokenize(sum(pools, problems))  # finds the length that all of them need
+        pool, pools = self.curriculum.pool(iteration), self.refills.pools(iteration)
+        self._tokenize(sum(pools, pool))  # finds the length that all of them need
+        problems = self.curriculum.choose(pool)
         shared = dict(iteration=iteration, reported={})
         rollout, logs = self._sample(problems, **shared)
         self.grader.check_any(rollout.rewards, shared["reported"])
+        logs |= self.curriculum.update(problems, logs["accuracy"])
         logs["generated_tokens"] = int(rollout.lengths.sum())
         if pools:
             rollout, groups, tokens = self.refills.fill(rollout, pools, lambda *args: self._sample(*args, **shared)[0])
@@ -198,9 +208,6 @@ class RolloutCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self._logs | {"compiles": self._compiles.count})
         self._compiles.count = 0
-
-    def _problems(self, first, count):
-        return [self.task.problem(first + i) for i in range(count)]
 
     def _tokenize(self, problems):
         prompts = [self.task.prompt(problem) for problem in problems]
@@ -292,18 +299,3 @@ def _gathered(completions, texts, scores, rewards):
     completions = completions._replace(**{name: gathered[name] for name in arrays})
     texts, scores = zip(*((text, Score(*score)) for text, score in records), strict=True)
     return completions, texts, scores, {name: gathered[name] for name in rewards}
-
-
-class _RolloutDataset(keras.utils.PyDataset):
-    """The latest rollout as a batch, once for each update: constant length, static shapes."""
-
-    def __init__(self, updates_per_rollout: int):
-        super().__init__()
-        self.updates_per_rollout = updates_per_rollout
-        self.batch = None
-
-    def __len__(self):
-        return self.updates_per_rollout
-
-    def __getitem__(self, index):
-        return self.batch

@@ -1,7 +1,27 @@
 """Tasks: problems, their prompts, and exact scores. Standard library only, neither Keras nor JAX."""
 
+from keras_aha.tasks.answer_tag import Answer, read_answer
 from keras_aha.tasks.countdown import Countdown, CountdownProblem
+from keras_aha.tasks.drawn_task import DrawnTask
+from keras_aha.tasks.gym_task import GymProblem, GymTask
+from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.multiplication import Multiplication, MultiplicationProblem
 from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.word_problems import WordProblem, WordProblems
 
-__all__ = ["Countdown", "CountdownProblem", "Multiplication", "MultiplicationProblem", "Score", "Task"]
+__all__ = [
+    "Answer",
+    "Countdown",
+    "CountdownProblem",
+    "DrawnTask",
+    "GymProblem",
+    "GymTask",
+    "HeldOut",
+    "Multiplication",
+    "MultiplicationProblem",
+    "Score",
+    "Task",
+    "WordProblem",
+    "WordProblems",
+    "read_answer",
+]

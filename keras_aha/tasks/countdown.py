@@ -10,13 +10,14 @@ from functools import cached_property
 from os import PathLike
 
 from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.drawn_task import DrawnTask, check_index
 from keras_aha.tasks.expression import ExpressionError, canonical_text, parse_expression
-from keras_aha.tasks.held_out import FRUITLESS_DRAWS, HeldOut, draw_held_out
+from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.puzzle_file import read_puzzles
+from keras_aha.tasks.rows import split_rows
 from keras_aha.tasks.search_trace import search_trace
-from keras_aha.tasks.seeding import is_held_out, stable_hash
 from keras_aha.tasks.solver import MAX_NUMBERS, difficulty, shortest_solution
-from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 
 WRONG_REWARD = 0.1  # the numbers used as asked, but not the target: a constant text cannot earn it everywhere
@@ -67,11 +68,6 @@ class CountdownProblem:
         """Sorted numbers and the target: what makes two problems the same puzzle."""
         return tuple(sorted(self.numbers)), self.target
 
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
-        return is_held_out(*self.canonical)
-
     @cached_property
     def solution(self) -> str | None:
         """The shortest solution (see `solver.shortest_solution`); `None` if there is none."""
@@ -83,7 +79,7 @@ class CountdownProblem:
         return difficulty(self.numbers, self.target)
 
 
-class Countdown(Task):
+class Countdown(DrawnTask):
     """Countdown puzzles, always solvable, a pure function of `(seed, index)`.
 
     A puzzle is made by drawing numbers and combining all of them at random, two at a time, so that every value on
@@ -119,12 +115,10 @@ class Countdown(Task):
         for name, value, least in (("max_number", max_number, 1), ("max_target", max_target, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer from {least}. Received: {name}={value!r}")
-        if not isinstance(seed, int):
-            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        super().__init__(seed)
         self.num_numbers = counts
         self.max_number = max_number
         self.max_target = max_target
-        self.seed = seed
         self.template = template
         self._format_string = resolve_template(template, TEMPLATES, {"numbers": "1 2", "target": 3})
         self._train_rows: list[CountdownProblem] | None = None
@@ -133,6 +127,17 @@ class Countdown(Task):
             self._read(puzzles)
         self.problem(0)  # raises now, not in the middle of a run, where nothing can be drawn
 
+    def draw(self, rng: random.Random) -> CountdownProblem | None:
+        """Returns a solvable puzzle, `None` where its target would be too large."""
+        count = rng.choice(self.num_numbers)
+        numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
+        target = _combine_all(list(numbers), rng)
+        return CountdownProblem(numbers, target) if target <= self.max_target else None
+
+    def canonical(self, problem: CountdownProblem) -> tuple[tuple[int, ...], int]:
+        """Returns the problem's own."""
+        return problem.canonical
+
     def problem(self, index: int) -> CountdownProblem:
         """Returns training problem `index`, never a held-out puzzle.
 
@@ -140,20 +145,11 @@ class Countdown(Task):
 
         Raises:
             IndexError: if `index` is negative.
+            ValueError: if no puzzle to train on can be drawn.
         """
-        if operator.index(index) < 0:
-            raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
-        if self._train_rows is not None:
-            return self._train_rows[index % len(self._train_rows)]
-        rng = random.Random(stable_hash("problem", self.seed, operator.index(index)))
-        for _ in range(FRUITLESS_DRAWS):
-            problem = self._draw(rng)
-            if problem is not None and not problem.is_held_out:
-                return problem
-        raise ValueError(
-            "No puzzle to train on can be drawn. Received: "
-            f"num_numbers={self.num_numbers}, max_number={self.max_number}, max_target={self.max_target}"
-        )
+        if self._train_rows is None:
+            return super().problem(index)
+        return self._train_rows[check_index(index) % len(self._train_rows)]
 
     def prompt(self, problem: CountdownProblem) -> str:
         """Returns the template with the problem's numbers, joined by single spaces, and target."""
@@ -183,12 +179,9 @@ class Countdown(Task):
         Raises:
             ValueError: if `n` is not positive or there are not so many.
         """
-        if operator.index(n) < 1:
-            raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
-        rows = self._draw_held_out(n) if self._held_out_rows is None else self._held_out_rows
-        if len(rows) < n:
-            raise ValueError(f"Only {len(rows)} distinct held-out puzzles were found. Received: n={n!r}")
-        return HeldOut(self, rows[:n])
+        if self._held_out_rows is None:
+            return super().held_out(n)
+        return HeldOut(self, self._held_out_rows).held_out(n)
 
     def difficulty(self, problem: CountdownProblem) -> int:
         """Returns the problem's own (with six numbers it takes seconds to compute)."""
@@ -213,21 +206,9 @@ class Countdown(Task):
         """Returns a search trace with its answer (see `search_trace.search_trace`, which lists the habits)."""
         return search_trace(problem.numbers, problem.target, rng, **habits)
 
-    def _draw(self, rng: random.Random) -> CountdownProblem | None:
-        count = rng.choice(self.num_numbers)
-        numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
-        target = _combine_all(list(numbers), rng)
-        return CountdownProblem(numbers, target) if target <= self.max_target else None
-
-    def _draw_held_out(self, n: int) -> list[CountdownProblem]:
-        rng = random.Random(stable_hash("held-out problems", self.seed))
-        return draw_held_out(lambda: self._draw(rng), n)
-
     def _read(self, path: str | PathLike) -> None:
         rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(path)]
-        random.Random(stable_hash("rows", self.seed)).shuffle(rows)
-        self._train_rows = [row for row in rows if not row.is_held_out]
-        self._held_out_rows = list({row.canonical: row for row in rows if row.is_held_out}.values())
+        self._train_rows, self._held_out_rows = split_rows(rows, self.canonical, self.seed)
         if not self._train_rows:
             raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(path)!r}")
 

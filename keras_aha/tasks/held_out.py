@@ -4,33 +4,10 @@ from __future__ import annotations
 
 import operator
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
-
-FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
-
-
-def draw_held_out(draw: Callable[[], Any], n: int) -> list:
-    """Draws problems until `n` distinct held-out ones are found, or no new one for a long time.
-
-    Args:
-        draw: returns a problem with `is_held_out` and `canonical`, or `None`.
-        n: how many.
-
-    Returns:
-        At most `n` of them, in the order in which they were drawn.
-    """
-    found: dict[Any, Any] = {}
-    fruitless = 0
-    while len(found) < n and fruitless < FRUITLESS_DRAWS:
-        problem = draw()
-        fruitless += 1
-        if problem is not None and problem.is_held_out and problem.canonical not in found:
-            found[problem.canonical] = problem
-            fruitless = 0
-    return list(found.values())
 
 
 class HeldOut(Task):
@@ -68,10 +45,12 @@ class HeldOut(Task):
         """Returns the first `n` of these problems.
 
         Raises:
-            ValueError: unless `1 <= n <= len(self)`.
+            ValueError: if `n` is not positive or there are not so many.
         """
-        if not 1 <= operator.index(n) <= len(self):
-            raise ValueError(f"This held-out task has {len(self)} problems to choose from. Received: n={n!r}")
+        if operator.index(n) < 1:
+            raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
+        if n > len(self):
+            raise ValueError(f"There are only {len(self)} distinct held-out problems. Received: n={n!r}")
         return HeldOut(self.task, self.problems[:n])
 
     def difficulty(self, problem: Any) -> float:

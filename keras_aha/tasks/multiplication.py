@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from keras_aha.tasks.answer_tag import read_answer
-from keras_aha.tasks.held_out import HeldOut, draw_held_out
-from keras_aha.tasks.seeding import is_held_out, stable_hash
-from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.drawn_task import DrawnTask
+from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 
 TEMPLATES = named_templates(
@@ -45,13 +43,8 @@ class MultiplicationProblem:
         """The factors, sorted: what makes two problems the same puzzle."""
         return min(self.first, self.second), max(self.first, self.second)
 
-    @property
-    def is_held_out(self) -> bool:
-        """Whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
-        return is_held_out("multiplication", *self.canonical)
 
-
-class Multiplication(Task):
+class Multiplication(DrawnTask):
     """Products of two integers of a given number of digits, a pure function of `(seed, index)`.
 
     Args:
@@ -69,25 +62,18 @@ class Multiplication(Task):
         counts = tuple(digits) if isinstance(digits, Sequence) else (digits,)
         if not counts or not all(isinstance(count, int) and 1 <= count <= _MAX_DIGITS for count in counts):
             raise ValueError(f"digits is 1 to {_MAX_DIGITS}, or several. Received: digits={digits!r}")
-        if not isinstance(seed, int):
-            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        super().__init__(seed)
         self.digits = counts
-        self.seed = seed
         self.template = template
         self._format_string = resolve_template(template, TEMPLATES, {"first": 1, "second": 2})
 
-    def problem(self, index: int) -> MultiplicationProblem:
-        """Returns training problem `index`, never a held-out puzzle.
+    def draw(self, rng: random.Random) -> MultiplicationProblem:
+        """Returns two factors."""
+        return MultiplicationProblem(*(_draw_factor(rng.choice(self.digits), rng) for _ in range(2)))
 
-        Raises:
-            IndexError: if `index` is negative.
-        """
-        if operator.index(index) < 0:
-            raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
-        rng = random.Random(stable_hash("multiplication", self.seed, operator.index(index)))
-        while (problem := self._draw(rng)).is_held_out:
-            pass
-        return problem
+    def canonical(self, problem: MultiplicationProblem) -> tuple[str, int, int]:
+        """Returns the factors, sorted, behind a word that tells them from other tasks' pairs."""
+        return "multiplication", *problem.canonical
 
     def prompt(self, problem: MultiplicationProblem) -> str:
         """Returns the template with the two factors."""
@@ -111,20 +97,6 @@ class Multiplication(Task):
         if number != problem.product:
             return Score(0.0, False, "wrong_value")
         return Score(1.0 - answer.deduction, True, "correct")
-
-    def held_out(self, n: int) -> HeldOut:
-        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
-
-        Raises:
-            ValueError: if `n` is not positive or there are not so many.
-        """
-        if operator.index(n) < 1:
-            raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
-        rng = random.Random(stable_hash("held-out multiplications", self.seed))
-        found = draw_held_out(lambda: self._draw(rng), n)
-        if len(found) < n:
-            raise ValueError(f"Only {len(found)} distinct held-out puzzles were found. Received: n={n!r}")
-        return HeldOut(self, found)
 
     def difficulty(self, problem: MultiplicationProblem) -> int:
         """Returns the number of products of two digits that a long multiplication takes, zeros aside."""
@@ -173,9 +145,6 @@ class Multiplication(Task):
         for product in products[1:]:
             total = work_out(total, "+", product)
         return f"{','.join(steps)}\n</think>\n<answer>{total}</answer>"
-
-    def _draw(self, rng: random.Random) -> MultiplicationProblem:
-        return MultiplicationProblem(*(_draw_factor(rng.choice(self.digits), rng) for _ in range(2)))
 
 
 def _draw_factor(digits: int, rng: random.Random) -> int:

@@ -1,0 +1,91 @@
+"""`DrawnTask`: a task whose problems are drawn at random; what is left to say is how one is drawn."""
+
+from __future__ import annotations
+
+import operator
+import random
+from abc import abstractmethod
+from collections.abc import Hashable
+from typing import Any
+
+from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.seeding import is_held_out, stable_hash
+from keras_aha.tasks.task import Task
+
+_FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
+
+
+class DrawnTask(Task):
+    """Problems that are a pure function of `(seed, index)`, a quarter of all puzzles held out.
+
+    A subclass has `draw`, `prompt` and `score`, and `canonical` where problems that differ may be the same puzzle.
+
+    Args:
+        seed: any integer; it changes the order of the problems, never which puzzles are held out.
+
+    Raises:
+        ValueError: if the seed is no integer.
+    """
+
+    def __init__(self, seed: int = 0):
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        self.seed = seed
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> Any:
+        """Returns a problem drawn with `rng`, or `None` where this draw makes none."""
+
+    def canonical(self, problem: Any) -> tuple[Hashable, ...]:
+        """Returns what makes two problems the same puzzle; its `repr` must be the same in every process."""
+        return (problem,)
+
+    def is_held_out(self, problem: Any) -> bool:
+        """Returns whether the puzzle belongs to the quarter that is never trained on, whatever the seed."""
+        return is_held_out(*self.canonical(problem))
+
+    def problem(self, index: int) -> Any:
+        """Returns training problem `index`, never a held-out puzzle.
+
+        Raises:
+            IndexError: if `index` is negative.
+            ValueError: if no puzzle to train on can be drawn.
+        """
+        rng = random.Random(stable_hash("problem", self.seed, check_index(index)))
+        for _ in range(_FRUITLESS_DRAWS):
+            problem = self.draw(rng)
+            if problem is not None and not self.is_held_out(problem):
+                return problem
+        raise ValueError(f"{type(self).__name__} draws no puzzle to train on. Received: {_arguments(self)}")
+
+    def held_out(self, n: int) -> HeldOut:
+        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
+
+        Raises:
+            ValueError: if `n` is not positive or there are not so many.
+        """
+        rng = random.Random(stable_hash("held-out problems", self.seed))
+        found: dict[tuple, Any] = {}
+        fruitless = 0
+        while len(found) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
+            problem = self.draw(rng)
+            fruitless += 1
+            if problem is not None and self.is_held_out(problem) and self.canonical(problem) not in found:
+                found[self.canonical(problem)] = problem
+                fruitless = 0
+        return HeldOut(self, list(found.values())).held_out(n)
+
+
+def check_index(index: int) -> int:
+    """Returns `index`, the number of a training problem.
+
+    Raises:
+        IndexError: if it is negative.
+    """
+    if operator.index(index) < 0:
+        raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
+    return operator.index(index)
+
+
+def _arguments(task: DrawnTask) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in vars(task).items() if not name.startswith("_"))

@@ -1,0 +1,159 @@
+"""`GymTask`: reasoning-gym's generators as tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.drawn_task import DrawnTask
+from keras_aha.tasks.evaluated import evaluated_by
+from keras_aha.tasks.task import Score
+from keras_aha.tasks.template import named_templates, resolve_template
+
+TEMPLATES = named_templates(
+    "{question}\nThink inside <think> </think> tags, then give only the answer inside <answer> </answer> tags.",
+    compact="{question}",
+)
+_LONGEST = 2000  # characters of an answer
+
+
+@dataclass(frozen=True)
+class GymProblem:
+    """An entry of a generator: its question, and all that its scorer needs."""
+
+    question: str
+    entry: dict[str, Any] = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.question
+
+
+class GymTask(DrawnTask):
+    """A generator of reasoning-gym (https://github.com/open-thought/reasoning-gym, arXiv:2505.24760).
+
+    Args:
+        dataset: the generator's name, such as `"chain_sum"`.
+        config: its own arguments, such as `{"max_terms": 3}`.
+        seed: any integer; it changes the order of the problems, never which puzzles are held out.
+        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+            format string with the field `{question}`.
+        size: how many entries the generator has, of which some may be the same.
+        partial_credit: give the part of a point that some generators' scorers give for answers that are not right,
+            such as those that hold the right one among others. By default only a right answer has a reward.
+
+    Raises:
+        ValueError: if reasoning-gym is not installed, there is no such generator, it does not take its arguments, its
+            scorer hands answers to Python's evaluator, the template is unknown, or there is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        template: str = "plain",
+        size: int = 10_000,
+        partial_credit: bool = False,
+    ):
+        super().__init__(seed)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be an integer from 1. Received: size={size!r}")
+        self.dataset = dataset
+        self.config = dict(config or {})
+        self.template = template
+        self.size = size
+        self.partial_credit = partial_credit
+        self._format_string = resolve_template(template, TEMPLATES, {"question": "What?"})
+        self._entries = _generator(dataset, {"seed": 0, "size": size} | self.config)
+        self.problem(0)  # raises now, not in the middle of a run
+
+    def draw(self, rng: random.Random) -> GymProblem:
+        """Returns one of the generator's entries."""
+        entry = self._entries[rng.randrange(self.size)]
+        return GymProblem(entry["question"], entry)
+
+    def canonical(self, problem: GymProblem) -> tuple[str, str]:
+        """Returns the generator's name and the question."""
+        return self.dataset, problem.question
+
+    def prompt(self, problem: GymProblem) -> str:
+        """Returns the template with the question."""
+        return self._format_string.format(question=problem.question)
+
+    def score(self, problem: GymProblem, completion: str) -> Score:
+        """Scores the last complete `<answer>…</answer>` of `completion` by the generator's own `score_answer`.
+
+        The reward is 1.0 if that gives a full point, else 0.0, or what it gives where there is `partial_credit`. Text
+        after the answer takes 0.1 of it, and so does more than one answer tag (see `answer_tag`). Verdicts, the first
+        that applies: `no_answer`, `too_long`, `not_readable` (the scorer failed at it), `wrong_value`, `correct`.
+        """
+        answer = read_answer(completion)
+        if answer.text is None:
+            return Score(0.0, False, "no_answer")
+        if len(answer.text) > _LONGEST:
+            return Score(0.0, False, "too_long")
+        try:
+            points = float(self._entries.score_answer(answer.text.strip(), problem.entry))
+        except Exception:  # whatever some scorers raise at texts that they do not expect
+            return Score(0.0, False, "not_readable")
+        correct = points >= 1.0
+        reward = 1.0 if correct else max(points, 0.0) * self.partial_credit
+        return Score(max(reward - answer.deduction, 0.0), correct, "correct" if correct else "wrong_value")
+
+    def answer(self, completion: str) -> str | None:
+        """Returns the text that `score` looks at; `None` where there is none."""
+        text = read_answer(completion).text
+        return None if text is None else text.strip() or None
+
+    def worked_solution(self, problem: GymProblem, rng: random.Random, *, guess_rate: float = 0.0) -> str:
+        """Returns the generator's answer without a thought, as it has none to show.
+
+        Args:
+            problem: what is answered.
+            rng: the source of every random choice.
+            guess_rate: probability of giving the answer to another problem.
+
+        Raises:
+            NotImplementedError: if the generator has no answer of its own, only a scorer.
+        """
+        entry = self.draw(rng).entry if rng.random() < guess_rate else problem.entry
+        if entry["answer"] is None:
+            raise NotImplementedError(f"{self.dataset} has no worked solutions, so it cannot be used for priming.")
+        return f"</think>\n<answer>{entry['answer']}</answer>"
+
+
+def _generator(name: str, config: dict[str, Any]):
+    try:
+        from reasoning_gym.factory import DATASETS  # its create_dataset alone does not name what is near
+    except ImportError as error:
+        raise ValueError(
+            f'reasoning-gym is not installed: pip install "keras-aha[gym]". Received: dataset={name!r}'
+        ) from error
+    if name not in DATASETS:
+        near = ", ".join(difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.0))
+        raise ValueError(
+            f"reasoning-gym has no generator of that name; the nearest of {len(DATASETS)} are {near}. "
+            f"Received: dataset={name!r}"
+        )
+    kind, config_kind = DATASETS[name]
+    known = [key.name for key in dataclasses.fields(config_kind)]
+    for key in config:
+        if key not in known:
+            near = ", ".join(difflib.get_close_matches(key, known, n=1, cutoff=0.0))
+            raise ValueError(f"{name} takes no {key!r}; the nearest is {near!r}. Received: config={config}")
+    culprit = evaluated_by(kind, "score_answer")
+    if culprit is not None:
+        raise ValueError(
+            f"The scorer of this generator calls {culprit}, which would run a policy's text, so it is not used. "
+            f"Received: dataset={name!r}"
+        )
+    try:
+        return kind(config=config_kind(**config))
+    except Exception as error:  # assertions, for the most part
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name} does not take its arguments: {reason}. Received: config={config}") from error

@@ -1,0 +1,208 @@
+"""Word problems whose answer is a number, as GSM8K has them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+
+from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.drawn_task import check_index
+from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.number import MAX_LENGTH, read_number
+from keras_aha.tasks.rows import split_rows
+from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.template import named_templates, resolve_template
+
+TEMPLATES = named_templates(
+    "{question}\n"
+    "Think inside <think> </think> tags, then give only the number inside <answer> </answer> tags, "
+    "for example <answer>42</answer>.",
+    compact="{question}",
+)
+_CALCULATION = re.compile("<<[^<>]*>>")  # GSM8K's notes for a calculator, as in 48/2 = <<48/2=24>>24
+
+
+@dataclass(frozen=True)
+class WordProblem:
+    """A question, its number, and how a person worked it out.
+
+    Attributes:
+        question: what is asked.
+        number: the exact answer.
+        steps: lines that lead to it, as the file has them.
+    """
+
+    question: str
+    number: Fraction
+    steps: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.question
+
+    @property
+    def canonical(self) -> tuple[str, str]:
+        """The question, with single blanks: what makes two problems the same puzzle."""
+        return "word problem", " ".join(self.question.split())
+
+
+class WordProblems(Task):
+    """The problems of a JSONL file, in an order that the seed decides, again and again.
+
+    Each line holds `question` and `answer`, a text whose last line is `#### ` and a number: GSM8K's form
+    (https://github.com/openai/grade-school-math), arXiv:2110.14168.
+
+    Args:
+        file: the `.jsonl` file, a quarter of whose questions is held out.
+        held_out_file: another one, such as GSM8K's `test.jsonl`, of which all is held out instead; what is in both is
+            not trained on.
+        seed: any integer; it changes the order of the problems, never which are held out.
+        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+            format string with the field `{question}`.
+        number_reward: for an answer that is a number, right or wrong.
+        form_reward: for such an answer that stands alone behind the one `</think>`. Both are part of the reward of a
+            right answer, which is 1.
+
+    Raises:
+        ValueError: if an argument is out of range, the template unknown, a file not readable (the line is named), or
+            no problem left to train on.
+    """
+
+    def __init__(
+        self,
+        file: str | PathLike,
+        held_out_file: str | PathLike | None = None,
+        seed: int = 0,
+        template: str = "plain",
+        number_reward: float = 0.1,
+        form_reward: float = 0.1,
+    ):
+        if not isinstance(seed, int):
+            raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
+        if number_reward < 0 or form_reward < 0 or number_reward + form_reward >= 1:
+            raise ValueError(
+                "number_reward and form_reward are 0 or more, and less than 1 together. "
+                f"Received: number_reward={number_reward!r}, form_reward={form_reward!r}"
+            )
+        self.seed = seed
+        self.template = template
+        self.number_reward = number_reward
+        self.form_reward = form_reward
+        self._format_string = resolve_template(template, TEMPLATES, {"question": "How many?"})
+        rows = read_problems(file)
+        self._training, self._held_out = split_rows(rows, lambda row: row.canonical, seed)
+        if held_out_file is not None:
+            self._held_out = list({row.canonical: row for row in read_problems(held_out_file)}.values())
+            kept = {row.canonical for row in self._held_out}
+            self._training = [row for row in rows if row.canonical not in kept]
+            random.Random(seed).shuffle(self._training)
+        if not self._training:
+            raise ValueError(f"The file leaves no problem to train on. Received: file={str(file)!r}")
+
+    def problem(self, index: int) -> WordProblem:
+        """Returns training problem `index`, never a held-out one.
+
+        Raises:
+            IndexError: if `index` is negative.
+        """
+        return self._training[check_index(index) % len(self._training)]
+
+    def prompt(self, problem: WordProblem) -> str:
+        """Returns the template with the question."""
+        return self._format_string.format(question=problem.question)
+
+    def score(self, problem: WordProblem, completion: str) -> Score:
+        """Scores the last complete `<answer>…</answer>` of `completion`, see `number.read_number`.
+
+        The reward is 1.0 if it is the number, else what `number_reward` and `form_reward` give. Text after the answer
+        takes 0.1 of it, and so does more than one answer tag (see `answer_tag`). Verdicts, the first that applies:
+        `no_answer`, `too_long`, `not_a_number`, `wrong_value`, `correct`.
+        """
+        answer = read_answer(completion)
+        if answer.text is None:
+            return Score(0.0, False, "no_answer")
+        if len(answer.text) > MAX_LENGTH:
+            return Score(0.0, False, "too_long")
+        number = read_number(answer.text)
+        if number is None:
+            return Score(0.0, False, "not_a_number")
+        correct = number == problem.number
+        reward = self.number_reward + self.form_reward * _has_form(completion)
+        if correct:
+            reward += 1 - self.number_reward - self.form_reward
+        return Score(max(reward - answer.deduction, 0.0), correct, "correct" if correct else "wrong_value")
+
+    def held_out(self, n: int) -> HeldOut:
+        """Returns `n` distinct held-out problems; fewer of them are the first of more.
+
+        Raises:
+            ValueError: if `n` is not positive or there are not so many.
+        """
+        return HeldOut(self, self._held_out).held_out(n)
+
+    def difficulty(self, problem: WordProblem) -> int:
+        """Returns the number of lines in which a person worked it out."""
+        return len(problem.steps.splitlines())
+
+    def labels(self, problem: WordProblem) -> dict[str, int]:
+        """Returns `difficulty`."""
+        return {"difficulty": self.difficulty(problem)}
+
+    def answer(self, completion: str) -> str | None:
+        """Returns the number that `score` looks at, in lowest terms; `None` where there is none."""
+        text = read_answer(completion).text
+        number = None if text is None else read_number(text)
+        return None if number is None else str(number)
+
+    def worked_solution(self, problem: WordProblem, rng: random.Random) -> str:
+        """Returns the file's own lines, without its notes for a calculator, and the answer."""
+        return f"{_CALCULATION.sub('', problem.steps)}\n</think>\n<answer>{_written(problem.number)}</answer>"
+
+
+def read_problems(path: str | PathLike) -> list[WordProblem]:
+    """Reads the word problems of a JSONL file, every line checked.
+
+    Raises:
+        ValueError: if the file cannot be read or is empty, or a line is no problem; it is named, counted from 1.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The file of word problems cannot be read: {error}. Received: {str(path)!r}") from error
+    rows = [_read_line(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise ValueError(f"The file of word problems is empty. Received: {str(path)!r}")
+    return rows
+
+
+def _read_line(line_number: int, line: str) -> WordProblem:
+    try:
+        row = json.loads(line)
+        question, (steps, mark, number) = row["question"].strip(), row["answer"].rpartition("####")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        question = mark = number = ""
+    value = read_number(number)
+    if not question or not mark or value is None:
+        raise ValueError(
+            f"Line {line_number} of the file needs a question, and an answer that ends in #### and a number. "
+            f"Received: {line[:200]!r}"
+        )
+    return WordProblem(question, value, steps.strip())
+
+
+def _has_form(completion: str) -> bool:
+    """Whether the thought ends once, and behind it there is one answer and nothing else."""
+    _, end, rest = completion.partition("</think>")
+    alone = rest.strip()
+    marks = [completion.count(mark) for mark in ("<think>", "</think>", "<answer>", "</answer>")]
+    return bool(end) and marks == [0, 1, 1, 1] and alone.startswith("<answer>") and alone.endswith("</answer>")
+
+
+def _written(number: Fraction) -> str:
+    """As a decimal where it is one."""
+    exact = number.denominator == 1 or Fraction(str(float(number))) == number
+    return f"{number}" if number.denominator == 1 or not exact else str(float(number))

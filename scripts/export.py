@@ -1,0 +1,40 @@
+"""Writes the policy of a finished run as folders that keras-hub, transformers and PEFT load, with model cards."""
+
+from pathlib import Path
+
+import _cli
+
+
+def parse(argv):
+    parser = _cli.new_parser(__doc__, with_recipe=False)
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a finished run's folder, such as runs/countdown_tiny-seed0"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help="where the folders come to lie (default: RUN/export)"
+    )
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="FORMAT",
+        help="keras, transformers or peft; may be given several times (default: all that the run can have)",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse(argv)
+    out = args.out or args.run / "export"
+    with _cli.errors_in_a_sentence():
+        _cli.check_new_folder(out, "--out")
+        with _cli.quiet():
+            from keras_aha.exporting import export
+
+            folders = export(args.run, out, args.format)
+    for folder in folders:
+        print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    _cli.start(main)

@@ -1,0 +1,166 @@
+"""The tests run on reasoning-gym, where it is installed (it needs a C compiler), and on generators of its interface."""
+
+import dataclasses
+import random
+import sys
+import types
+
+from keras_aha.tasks import GymTask
+
+import pytest
+
+try:
+    from reasoning_gym.factory import DATASETS
+except ImportError:
+    DATASETS = None
+needs_gym = pytest.mark.skipif(DATASETS is None, reason='needs pip install -e ".[gym]"')
+SUMS = dict(config={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2}, template="compact")
+
+
+@dataclasses.dataclass
+class Config:
+    seed: int = 0
+    size: int = 500
+    min_terms: int = 2
+    max_terms: int = 6
+    min_digits: int = 1
+    max_digits: int = 4
+
+
+class Sums:
+    def __init__(self, config):
+        assert config.min_terms <= config.max_terms, "min_terms must be <= max_terms"
+        self.config = config
+
+    def __getitem__(self, index):
+        rng = random.Random(self.config.seed + index)
+        first, second = (rng.randrange(10**self.config.max_digits) for _ in range(2))
+        sign, answer = rng.choice([("+", first + second), ("-", first - second)])
+        question = f"State the final answer to the following arithmetic problem: {first} {sign} {second} ="
+        return {"question": question, "answer": str(answer)}
+
+    def score_answer(self, answer, entry):
+        return 1.0 if answer == entry["answer"] else 0.3 * (entry["answer"] in answer)
+
+
+class Silent(Sums):
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"answer": None}
+
+
+class Evaluating(Sums):
+    def score_answer(self, answer, entry):
+        return float(parse_expr(answer) == entry["answer"])  # noqa: F821
+
+
+@pytest.fixture(autouse=True, params=[pytest.param("reasoning_gym", marks=needs_gym), "of its interface"])
+def generators(request, monkeypatch):
+    if request.param == "of its interface":
+        factory = types.ModuleType("reasoning_gym.factory")
+        kinds = {"chain_sum": Sums, "graph_color": Silent, "countdown": Evaluating}
+        factory.DATASETS = {name: (kind, Config) for name, kind in kinds.items()}
+        monkeypatch.setitem(sys.modules, "reasoning_gym", types.ModuleType("reasoning_gym"))
+        monkeypatch.setitem(sys.modules, "reasoning_gym.factory", factory)
+
+
+@pytest.fixture
+def task(generators):
+    return GymTask("chain_sum", **SUMS)
+
+
+def test_problems_are_the_generators(task):
+    problem = task.problem(0)
+    assert str(problem).startswith("State the final answer to the following arithmetic problem: ")
+    first, sign, second = str(problem).removesuffix(" =").split()[-3:]
+    total = int(first) + (int(second) if sign == "+" else -int(second))
+    assert problem.entry["answer"] == str(total)
+    assert task.prompt(problem) == f"{problem}\n<think>\n"
+    assert [task.problem(i) for i in range(9)] == [GymTask("chain_sum", **SUMS).problem(i) for i in range(9)]
+    assert [task.problem(i) for i in range(9)] != [GymTask("chain_sum", **SUMS, seed=1).problem(i) for i in range(9)]
+
+
+def test_held_out(task):
+    held_out = set(task.held_out(200).problems)
+    assert len(held_out) == 200
+    assert not held_out & {GymTask("chain_sum", **SUMS, seed=seed).problem(i) for seed in (0, 5) for i in range(1500)}
+
+
+def test_score(task):
+    problem = task.problem(0)
+    answer = problem.entry["answer"]
+    for completion, reward, verdict in [
+        (f"</think>\n<answer>{answer}</answer>", 1.0, "correct"),
+        (f"<answer> {answer}\n</answer>", 1.0, "correct"),
+        (f"<answer>1</answer><answer>{answer}</answer> Done, I think.", 0.8, "correct"),
+        (f"<answer>{answer} or 0</answer>", 0.0, "wrong_value"),
+        ("<answer>a</answer>", 0.0, "wrong_value"),
+        ("<answer></answer>", 0.0, "wrong_value"),
+        (answer, 0.0, "no_answer"),
+        (f"<answer>{answer * 2001}</answer>", 0.0, "too_long"),
+    ]:
+        score = task.score(problem, completion)
+        assert (score.reward, score.verdict) == (pytest.approx(reward), verdict), completion
+    assert task.answer(f"<answer> {answer}</answer>") == answer and task.answer("<answer> </answer>") is None
+
+
+def test_partial_credit_is_asked_for(task):
+    problem = task.problem(0)
+    completion = f"<answer>{problem.entry['answer']} or 0</answer>"
+    score = GymTask("chain_sum", **SUMS, partial_credit=True).score(problem, completion)
+    assert 0 < score.reward < 1 and not score.correct and score.verdict == "wrong_value"
+
+
+def test_a_scorer_that_fails_costs_the_answer(task, monkeypatch):
+    monkeypatch.setattr(type(task._entries), "score_answer", lambda self, answer, entry: 1 / 0)
+    score = task.score(task.problem(0), "<answer>1</answer>")
+    assert (score.reward, score.verdict, score.well_formed) == (0.0, "not_readable", False)
+
+
+def test_worked_solutions(task):
+    problem, rng = task.problem(0), random.Random(0)
+    assert task.score(problem, task.worked_solution(problem, rng)).correct
+    guesses = [task.score(problem, task.worked_solution(problem, rng, guess_rate=0.5)).correct for _ in range(200)]
+    assert 80 < sum(guesses) < 120
+    with pytest.raises(NotImplementedError, match="graph_color has no worked solutions"):
+        graphs = GymTask("graph_color")
+        graphs.worked_solution(graphs.problem(0), rng)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (dict(dataset="chainsum"), "the nearest of .* are chain_sum, .*Received: dataset='chainsum'"),
+        (dict(dataset="chain_sum", config={"max_term": 3}), "takes no 'max_term'; the nearest is 'max_terms'"),
+        (dict(dataset="chain_sum", config={"max_terms": 1}), "does not take its arguments: .*Received: config="),
+        (dict(dataset="chain_sum", size=0), "size must be an integer from 1. Received: size=0"),
+        (dict(dataset="chain_sum", seed="a"), "seed must be an integer"),
+        (dict(dataset="chain_sum", template="none"), "A template is one of"),
+        (dict(dataset="countdown"), "calls parse_expr, which would run a policy's text"),
+    ],
+)
+def test_arguments(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        GymTask(**arguments)
+
+
+@needs_gym
+@pytest.mark.parametrize("generators", ["reasoning_gym"], indirect=True)
+@pytest.mark.parametrize("name", [name for name in DATASETS or () if name.startswith(("c", "p", "s"))])
+def test_every_generator_of_some_letters_is_a_task_or_is_refused(name):
+    try:
+        task = GymTask(name, size=200)
+    except ValueError as error:
+        assert "would run a policy's text" in str(error) or name == "composite"
+        return
+    assert len({str(problem) for problem in task.held_out(5).problems}) == 5
+    problem = task.problem(3)
+    assert "Think inside <think> </think> tags" in task.prompt(problem)
+    assert task.score(problem, "<answer>?</answer>").verdict in ("wrong_value", "not_readable")
+    if problem.entry["answer"] is not None:
+        assert task.score(problem, f"<answer>{problem.entry['answer']}</answer>").correct
+
+
+def test_it_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(ValueError, match='is not installed: pip install "keras-aha.gym.".*Received: dataset='):
+        GymTask("chain_sum")
