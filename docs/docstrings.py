@@ -27,7 +27,7 @@ def as_restructured(lines: list[str]) -> list[str]:
             in_code = True
         elif line.strip() and not indented:
             in_code = False
-        result.append(line if in_code else _with_bars(line))
+        result.append(line if in_code else _inline(line))
     return result
 
 
@@ -47,7 +47,9 @@ def _as_is(cell: str) -> str:
     return re.sub(r"^([-+*])", r"\\\1", cell)  # no list
 
 
-def _with_bars(line: str) -> str:
-    """Every second part between backticks is code."""
+def _inline(line: str) -> str:
+    """With bars that are bars, and no blanks at the ends of code; every second part between backticks is code."""
     parts = line.split("`")
-    return "`".join(part if i % 2 else part.replace("|", r"\|") for i, part in enumerate(parts))
+    last = len(parts) - 1  # code that goes on in the next line, if it is one
+    code = {i: part if i == last else part.strip() for i, part in enumerate(parts) if i % 2}
+    return "`".join(code.get(i, part.replace("|", r"\|")) for i, part in enumerate(parts))
