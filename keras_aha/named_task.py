@@ -67,8 +67,8 @@ def _import(name: str) -> type[Task]:
         found = vars(importlib.import_module(module)).get(kind)
     except Exception as error:  # whatever the module does
         raise RecipeError(
-            f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder in PYTHONPATH? "
-            f"Received: task.name={name!r}"
+            f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
+            f"one, or in PYTHONPATH? Received: task.name={name!r}"
         ) from error
     if not (inspect.isclass(found) and issubclass(found, Task)):
         raise RecipeError(f"The module {module} has no task {kind!r}. Received: task.name={name!r}")

@@ -22,6 +22,7 @@ def start(main) -> None:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     _keep_to_a_sentence()
+    sys.path.append(os.getcwd())  # where a task of the user's own may lie
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -38,7 +38,7 @@ def test_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "doubling_task.py").write_text(OWN_TASK)
     recipe = RECIPE.override("task.name=doubling_task:Doubling")
     with pytest.raises(
-        RecipeError, match="cannot be imported: ModuleNotFoundError: No module named 'doubling_task'. Is its folder in"
+        RecipeError, match="cannot be imported: ModuleNotFoundError: No module named 'doubling_task'. Is its folder the"
     ):
         build_task(recipe)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,0 +1,40 @@
+"""The README's task of 30 lines, saved as it is told there, primes, trains and evaluates through the scripts."""
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+import evaluate  # noqa: E402
+import fit  # noqa: E402
+import prime  # noqa: E402
+
+README = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your own task in 30 lines")[1]
+CODE = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+SMALL = [
+    *("--set", "task.name=sorting:Sorting", "--set", "evaluation.puzzles=6", "--set", "evaluation.samples=2"),
+    *("--set", "rollouts.prompts_per_epoch=2", "--set", "rollouts.group_size=4", "--set", "lora.rank=2"),
+    *("--set", "rollouts.max_completion_length=16", "--set", "training.micro_batch_size=none"),
+    *("--set", "training.completion_lengths=1"),
+]
+
+
+@pytest.mark.slow
+def test_it_trains_and_evaluates(tmp_path, monkeypatch, capsys):
+    assert len(CODE.splitlines()) <= 30
+    (tmp_path / "sorting.py").write_text(CODE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    preset, run = tmp_path / "sorter", tmp_path / "run"
+    assert prime.main(["--out", str(preset), *SMALL, "--set", "priming.steps=50"]) == 0
+    trained = ["--logdir", str(run), *SMALL, "--set", f"model.preset={preset}", "--epochs", "2"]
+    assert fit.main(trained) == 0
+    assert evaluate.main([str(run), "--csv", str(tmp_path / "puzzles.csv")]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "puzzles.csv")
+    assert len(table) == 6
+    completions = pd.read_json(run / "held_out_after.jsonl", lines=True)
+    assert set(completions["verdict"]) <= {"correct", "wrong_value", "no_answer"} and len(completions) > 6
