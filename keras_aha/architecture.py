@@ -7,7 +7,7 @@ import contextlib
 import tomllib
 from pathlib import Path
 
-from keras_aha.preset import load_preset
+from keras_aha.preset import default_dtype, load_preset
 from keras_aha.recipe import bare_name
 
 import keras
@@ -39,7 +39,7 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         RecipeError: an unknown preset, or one that cannot be downloaded or read.
     """
     table = _known().get(bare_name(preset))
-    with without_values():
+    with without_values(), default_dtype(dtype):
         if table is not None:
             return getattr(keras_hub.models, table["class_name"])(dtype=dtype, **table["arguments"])
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)

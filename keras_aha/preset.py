@@ -1,10 +1,12 @@
 """A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
 
+import contextlib
 from pathlib import Path
 
 from keras_aha.recipe import presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
+import keras
 import keras_hub
 
 _KAGGLE = (
@@ -51,7 +53,8 @@ def load_preset(kind: type, preset: str, **kwargs):
     """
     found = find_preset(preset)
     try:
-        return kind.from_preset(found, **kwargs)
+        with default_dtype(kwargs.get("dtype")):
+            return kind.from_preset(found, **kwargs)
     except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
         reason = " ".join(str(error).split())[:200]
         received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
@@ -60,3 +63,18 @@ def load_preset(kind: type, preset: str, **kwargs):
             needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
             sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
         raise RecipeError(f"{sentence}. {received}") from error
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    """Layers that are made in the block without a dtype have this one: keras-hub's SmolLM3 does not hand its own on.
+
+    Args:
+        dtype: what Keras takes as a dtype policy; `None` changes nothing.
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(before if dtype is None else dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

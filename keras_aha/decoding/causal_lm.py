@@ -98,7 +98,8 @@ def _generate(
     """All rows at a time."""
     prompt_length = np.shape(token_ids)[1]
     slots = prompt_length + max_completion_length - 1
-    _check_policy(policy, slots)
+    check_policy(policy)
+    _check_positions(policy, slots)
     starts = _starts(np.asarray(padding_mask))
     columns = (np.arange(prompt_length) + starts[:, None]) % prompt_length
     prompts = np.take_along_axis(np.asarray(token_ids, "int32"), columns, axis=1)
@@ -192,7 +193,8 @@ def _using(policy, weights):
         yield
 
 
-def _check_policy(policy, positions):
+def check_policy(policy) -> None:
+    """Raises ValueError where `generate_with_cache` cannot decode a `CausalLM`, however short its completions."""
     for name, arguments in {
         "_build_cache": ["token_ids"],
         "call_with_cache": ["token_ids", "cache", "cache_update_index"],
@@ -208,6 +210,9 @@ def _check_policy(policy, positions):
             "GPTNeoXCausalLM cannot be decoded: keras-hub rotates its cached queries as if they were at position 0 "
             f"(github.com/keras-team/keras-hub/pull/2870). Received: policy={policy}"
         )
+
+
+def _check_positions(policy, positions):
     layers = policy.backbone._flatten_layers()
     limits = [layer.sequence_length for layer in layers if isinstance(layer, keras_hub.layers.PositionEmbedding)]
     if positions > min(limits, default=positions):
