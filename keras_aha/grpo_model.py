@@ -51,11 +51,9 @@ class GRPOModel(keras.Model):
         self.rollout = None
         self.reference = None
         self._sampler = PolicySampler(policy)
-        # Where a layer is not built, `fit` draws a batch before the first rollout exists.
         if policy.preprocessor is not None and not policy.preprocessor.built:
             policy.preprocessor.build(None)
-        for layer in self._flatten_layers():
-            layer.built = True
+        _say_it_is_built(self)
 
     def call(self, inputs):
         """Logits `(B, T, V)` of the policy, for `{"token_ids", "padding_mask"}`, each `(B, T)`."""
@@ -78,6 +76,7 @@ class GRPOModel(keras.Model):
         self.grpo_loss = loss
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
+            _say_it_is_built(self.reference)
         names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
         if loss.importance_cap:
             names.append("importance_weight")
@@ -280,6 +279,12 @@ class GRPOModel(keras.Model):
         known = self.tokenizer.vocabulary_size()  # a model's may be larger, and then some ids are no text
         rows = [row[:end] for row, end in zip(completions.token_ids, ends, strict=True)]
         return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])
+
+
+def _say_it_is_built(model) -> None:
+    """Where a layer is not built, `fit` draws a batch before the first rollout exists."""
+    for layer in model._flatten_layers():
+        layer.built = True
 
 
 def _frozen_copy(policy):

@@ -10,7 +10,7 @@ import functools
 import inspect
 from typing import NamedTuple
 
-from keras_aha.decoding.completions import Completions
+from keras_aha.decoding.completions import Completions, no_completions
 from keras_aha.decoding.generate import _starts
 from keras_aha.decoding.programs import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
@@ -59,6 +59,8 @@ def generate_with_cache(
     Raises:
         ValueError: if a prompt is empty or not left-padded, or if the model cannot be decoded like this, or not so far.
     """
+    if not len(token_ids):
+        return no_completions(settings["max_completion_length"], settings.get("sampling", FULL_SOFTMAX).entropy)
     prompts = max(1, max_rows // group_size) if max_rows else len(token_ids)
     parts, tokens = [], 0
     for first in range(0, len(token_ids), prompts):
