@@ -1,6 +1,7 @@
 """A preset's backbone without weights: variables with a path, a shape and a dtype, and no values.
 
-The architectures of Gemma's presets stand in `architectures.toml`, so that nothing is downloaded for them.
+The architectures of Gemma's presets, and of some others, stand in `architectures.toml`, so that nothing is downloaded
+for them.
 """
 
 import contextlib

@@ -56,7 +56,7 @@ HOW |= {"SmolLM3": ["lora.rank=0", "loss.kl_coef=0.1"]}
 def presets(tmp_path_factory):
     """Family → the folder of a tiny preset."""
     folder = tmp_path_factory.mktemp("families")
-    return {family: save_tiny(family, folder / family, num_layers=2, hidden_dim=16) for family in FAMILIES}
+    return {family: save_tiny(family, folder / family, num_layers=1, hidden_dim=16) for family in FAMILIES}
 
 
 def recipe_of(presets, family):
@@ -125,37 +125,20 @@ def test_special_tokens(family, begin, end, stops):
     assert token_id(tokenizer, "no such token") is None
 
 
-@pytest.mark.parametrize(
-    "name, family", [("gemma", None), ("chatml", "Qwen3"), ("chatml", "SmolLM3"), ("llama3", "Llama3")]
-)
-def test_chat_templates_are_read_as_marks(name, family, gemma):
-    """And not letter by letter: as a tokenizer keeps the marks whole, few tokens have a bracket in them."""
-    tokenizer = gemma.preprocessor.tokenizer if family is None else tiny_tokenizer(family)
-    task = Countdown(template=name)
+@pytest.mark.parametrize("template, family", [("chatml", "Qwen3"), ("chatml", "SmolLM3"), ("llama3", "Llama3")])
+def test_a_chat_templates_marks_are_tokens(template, family):
+    tokenizer, task = tiny_tokenizer(family), Countdown(template=template)
     prompt = task.prompt(task.problem(0))
     (ids,) = tokenizer([prompt])
-    pieces = [tokenizer.id_to_token(int(i)) for i in ids]
-    assert tokenizer.detokenize([ids])[0] == prompt
-    for mark in re.findall(r"<\|\w+\|>|<\w+_of_turn>", prompt):
-        assert mark in pieces
+    assert set(re.findall(r"<\|\w+\|>", prompt)) <= {tokenizer.id_to_token(i) for i in ids}
+    assert tokenizer.detokenize([ids]) == [prompt]
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda tokenizer: stop_token_ids(tokenizer, ["<stop>"]),
-        lambda tokenizer: turn_end_id(tokenizer, "<stop>"),
-        lambda tokenizer: turn_end_id(tokenizer, "<end_of_turn>"),
-    ],
-)
-@pytest.mark.parametrize("family", ["gemma", "Qwen3"])
-def test_unknown_stop_tokens(call, family, gemma):
-    tokenizer = gemma.preprocessor.tokenizer if family == "gemma" else tiny_tokenizer(family)
-    if token_id(tokenizer, "<end_of_turn>") is not None:
-        assert turn_end_id(tokenizer) == token_id(tokenizer, "<end_of_turn>")
-        tokenizer = tiny_tokenizer("Llama3")
-    with pytest.raises(ValueError, match=r"^The vocabulary has no token .* Received: stop_token"):
-        call(tokenizer)
+@pytest.mark.parametrize("call", [lambda tokenizer, token: stop_token_ids(tokenizer, [token]), turn_end_id])
+def test_unknown_stop_tokens(call, gemma):
+    for tokenizer in (gemma.preprocessor.tokenizer, tiny_tokenizer("Qwen3")):
+        with pytest.raises(ValueError, match=r"^The vocabulary has no token '<stop>' .* Received: stop_token"):
+            call(tokenizer, "<stop>")
 
 
 # === Architectures ===
@@ -163,11 +146,9 @@ def test_unknown_stop_tokens(call, family, gemma):
 
 def test_layers_have_the_dtype_of_the_recipe(presets):
     """keras-hub's SmolLM3 leaves its layers Keras's default."""
-    for family in FAMILIES:
-        recipe = recipe_of(presets, family).override(["model.dtype=bfloat16", "lora.rank=0"])
-        for policy in (abstract_policy(recipe), build_policy(recipe)):
-            dtypes = {v.dtype for v in policy.backbone.variables if v.name != "inv_freq"}
-            assert dtypes == {"bfloat16"}
+    recipe = recipe_of(presets, "SmolLM3").override(["model.dtype=bfloat16", "lora.rank=0"])
+    for policy in (abstract_policy(recipe), build_policy(recipe)):
+        assert {v.dtype for v in policy.backbone.variables if v.name != "inv_freq"} == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -186,7 +167,7 @@ def test_flops_of_attention_are_counted():
     [
         ("rollouts.quantization=int8", "Only a Gemma's rollouts can be quantized"),
         ('rollouts.stop_tokens=["<stop>"]', "The vocabulary has no token '<stop>' to stop at"),
-        ('lora.target=["ffw_gating"]', "no layer 'ffw_gating' to adapt; the nearest is 'feedforward_gate_dense', of a"),
+        ('lora.target=["ffw_gating"]', "no layer 'ffw_gating' to adapt; the nearest is 'feedforward_gate_dense', of"),
     ],
 )
 def test_said_before_weights_are_loaded(change, sentence, presets):
