@@ -128,7 +128,7 @@ class PolicySampler:
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
         merged = _merged_kernels(backbone, values)
-        values = [merged.get(variable.path, variable.value) for variable in backbone.variables]
+        values = [merged.get(position, value) for position, value in enumerate(values)]
         return rollout_values(backbone.variables, values)
 
     def _quantize(self, mode, values):
@@ -148,6 +148,7 @@ class PolicySampler:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _merged_kernels(backbone, values):
-    """Merged kernels by the path of their variable."""
+    """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
+    positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
     with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
-        return {variable.path: kernel for variable, kernel in lora.merged_kernels(backbone)}
+        return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}
