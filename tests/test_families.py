@@ -51,8 +51,8 @@ SMALL = {
     "evaluation": dict(puzzles=2, samples=2, every=9),
     "priming": dict(steps=2, batch_size=2, habits=dict(max_attempts=2)),
 }
-# What each is trained with: every weight and a copy as reference, or adapters beside a base in 8 bits or as it is.
-HOW = {"Llama3": ["lora.rank=0", "loss.kl_coef=0.1"], "Qwen3": ["model.quantization=int8"], "SmolLM3": []}
+# What each is trained with: every weight, with a copy as reference, or adapters.
+HOW = {"Llama3": ["lora.rank=0", "loss.kl_coef=0.1"], "Qwen3": [], "SmolLM3": []}
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +82,24 @@ def begun(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is sampled by way of its call_with_cache:UserWarning")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_primes_trains_goes_on_and_is_evaluated(family, presets, begun, tmp_path, capsys):
+@pytest.mark.parametrize("family, goes_on", [("Llama3", False), ("Qwen3", False), ("SmolLM3", True)])
+def test_primes_trains_goes_on_and_is_evaluated(family, goes_on, presets, begun, tmp_path, capsys):
     written = tmp_path / "family.toml"
     recipe_of(presets, family).dump(written)
     primed, run = tmp_path / "primed", tmp_path / "run"
     assert prime.main(["--preset", str(written), "--out", str(primed)]) == 0
     how = [part for change in [f"model.preset={json.dumps(str(primed))}", *HOW[family]] for part in ("--set", change)]
     assert fit.main(["--preset", str(written), "--logdir", str(run), *how]) == 0
-    assert fit.main(["--resume", "--logdir", str(begun)]) == 0
-
-    history, resumed = (pd.read_csv(folder / "history.csv") for folder in (run, begun))
+    history = pd.read_csv(run / "history.csv")
     assert len(history) == 2 and history["grad_norm"].gt(0).all() and history["skipped_updates"].eq(0).all()
     assert history["sampler_gap"].max() < 1e-4  # left-padded and right-padded prompts are one policy
     assert history["completion_length"].between(1, 15.9).all()  # its stop strings are found
-    same = [name for name in history if "seconds" not in name and name != "compiles"]
-    pd.testing.assert_frame_equal(resumed[same], history[same], check_exact=True)
-    trained = "adapters.lora.h5" if (run / "adapters.lora.h5").exists() else "preset/model.weights.h5"
-    assert arrays(begun / trained) == arrays(run / trained)
+    if goes_on:  # once, as it takes as long as the rest
+        assert fit.main(["--resume", "--logdir", str(begun)]) == 0
+        resumed = pd.read_csv(begun / "history.csv")
+        same = [name for name in history if "seconds" not in name and name != "compiles"]
+        pd.testing.assert_frame_equal(resumed[same], history[same], check_exact=True)
+        assert arrays(begun / "adapters.lora.h5") == arrays(run / "adapters.lora.h5")
 
     capsys.readouterr()
     numbers = tmp_path / "numbers.json"
