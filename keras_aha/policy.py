@@ -224,8 +224,8 @@ def _enable_lora(backbone, section) -> None:
     for name in section.target:
         if name not in names:
             raise RecipeError(
-                f"The policy has no layer {name!r} to adapt; the nearest is {nearest(name, sorted(names))!r}, of "
-                f"{', '.join(sorted(names))}. Received: lora.target={list(section.target)}"
+                f"The policy has no layer {name!r} to adapt; the nearest is {nearest(name, sorted(names))!r}. "
+                f"Received: lora.target={list(section.target)}, and layers {', '.join(sorted(names))}"
             )
     backbone.enable_lora(section.rank, target_layer_names=list(section.target))
     if section.alpha is not None:

@@ -191,7 +191,7 @@ def test_each_layers_own_adapters_are_merged():
     [
         ("rollouts.quantization=int8", "Only a Gemma's rollouts can be quantized"),
         ('rollouts.stop_tokens=["<stop>"]', "The vocabulary has no token '<stop>' to stop at"),
-        ('lora.target=["ffw_gating"]', "no layer 'ffw_gating' to adapt; the nearest is 'feedforward_gate_dense', of"),
+        ('lora.target=["ffw_gating"]', "no layer 'ffw_gating' to adapt; the nearest is 'feedforward_gate_dense'."),
     ],
 )
 def test_said_before_weights_are_loaded(change, sentence, presets):
