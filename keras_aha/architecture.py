@@ -8,7 +8,7 @@ import contextlib
 import tomllib
 from pathlib import Path
 
-from keras_aha.preset import default_dtype, load_preset
+from keras_aha.preset import load_preset, own_dtype
 from keras_aha.recipe import bare_name
 
 import keras
@@ -40,12 +40,17 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         RecipeError: an unknown preset, or one that cannot be downloaded or read.
     """
     table = _known().get(bare_name(preset))
-    with without_values(), default_dtype(dtype):
+    with without_values():
         if table is not None:
-            return getattr(keras_hub.models, table["class_name"])(dtype=dtype, **table["arguments"])
+            kind = getattr(keras_hub.models, table["class_name"])
+            with own_dtype(kind, dtype):
+                return kind(dtype=dtype, **table["arguments"])
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
-        encoders = ENCODERS.get(type(backbone))
-        return type(backbone).from_config(backbone.get_config() | dict.fromkeys(encoders)) if encoders else backbone
+        kind = type(backbone)
+        if kind not in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
+            return backbone
+        with own_dtype(kind, dtype):
+            return kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from keras_aha.linear_gradients import linear_gradients
 from keras_aha.log_probs import check_positions, completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.policy_sampler import PolicySampler
-from keras_aha.preset import default_dtype
+from keras_aha.preset import own_dtype
 from keras_aha.rollout import micro_batches
 from keras_aha.special_tokens import prompt_ids, stop_token_ids
 from keras_aha.trimming import fold_trimmed
@@ -289,7 +289,7 @@ def _say_it_is_built(model) -> None:
 
 def _frozen_copy(policy):
     """The policy as it is, in variables of its own that are not trained."""
-    with default_dtype(policy.backbone.dtype_policy):
+    with own_dtype(type(policy.backbone), policy.backbone.dtype_policy):
         backbone = type(policy.backbone).from_config(policy.backbone.get_config())
     for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
         variable.assign(jnp.array(source.value))  # a copy, or both would be donated

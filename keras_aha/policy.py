@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_aha import lora
 from keras_aha.architecture import ENCODERS, abstract_backbone, without_values
-from keras_aha.preset import find_preset, load_preset
+from keras_aha.preset import find_preset, load_preset, own_dtype
 from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import RECIPE, Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
@@ -196,7 +196,8 @@ def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
             encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
             backbone = load_preset(kind.backbone_cls, model.preset, dtype=model.dtype, **encoders)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
-    return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
+    with own_dtype(tokenizer.backbone_cls, model.dtype):
+        return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
 
 
 def _check_loaded(recipe: Recipe, backbone) -> None:

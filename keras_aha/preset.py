@@ -53,8 +53,7 @@ def load_preset(kind: type, preset: str, **kwargs):
     """
     found = find_preset(preset)
     try:
-        with default_dtype(kwargs.get("dtype")):
-            return kind.from_preset(found, **kwargs)
+        return kind.from_preset(found, **kwargs)
     except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
         reason = " ".join(str(error).split())[:200]
         received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
@@ -66,14 +65,19 @@ def load_preset(kind: type, preset: str, **kwargs):
 
 
 @contextlib.contextmanager
-def default_dtype(dtype):
-    """Layers that are made in the block without a dtype have this one: keras-hub's SmolLM3 does not hand its own on.
+def own_dtype(kind: type, dtype):
+    """Lets the layers of a backbone that is made in the block have its dtype.
+
+    keras-hub's SmolLM3 does not hand it on to them, so that they take Keras's default, which is changed meanwhile. With
+    other models nothing happens.
 
     Args:
-        dtype: what Keras takes as a dtype policy; `None` changes nothing.
+        kind: the backbone's class.
+        dtype: what Keras takes as a dtype policy.
     """
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(before if dtype is None else dtype)
+    if issubclass(kind, keras_hub.models.SmolLM3Backbone):
+        keras.config.set_dtype_policy(dtype)
     try:
         yield
     finally:
