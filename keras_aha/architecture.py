@@ -1,13 +1,14 @@
 """A preset's backbone without weights: variables with a path, a shape and a dtype, and no values.
 
-The architectures of Gemma's presets stand in `architectures.toml`, so that nothing is downloaded for them.
+The architectures of Gemma's presets, and of some others, stand in `architectures.toml`, so that nothing is downloaded
+for them.
 """
 
 import contextlib
 import tomllib
 from pathlib import Path
 
-from keras_aha.preset import load_preset
+from keras_aha.preset import load_preset, own_dtype
 from keras_aha.recipe import bare_name
 
 import keras
@@ -41,11 +42,14 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     table = _known().get(bare_name(preset))
     with without_values():
         if table is not None:
-            return scale_queries(getattr(keras_hub.models, table["class_name"])(dtype=dtype, **table["arguments"]))
+            kind = getattr(keras_hub.models, table["class_name"])
+            with own_dtype(kind, dtype):
+                return scale_queries(kind(dtype=dtype, **table["arguments"]))
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
-        encoders = ENCODERS.get(type(backbone))
-        if encoders:
-            backbone = type(backbone).from_config(backbone.get_config() | dict.fromkeys(encoders))
+        kind = type(backbone)
+        if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
+            with own_dtype(kind, dtype):
+                backbone = kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
         return scale_queries(backbone)
 
 

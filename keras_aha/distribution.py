@@ -6,7 +6,7 @@ import math
 
 from keras_aha.architecture import abstract_backbone
 from keras_aha.chips import chip
-from keras_aha.gemma_parallel import GemmaParallel, check_heads
+from keras_aha.gemma_parallel import GEMMAS, GemmaParallel, check_heads
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def distribute(
     dtype: str = "bfloat16",
     devices=None,
 ) -> GemmaParallel | None:
-    """Spreads the Gemmas that are built from now on over all devices.
+    """Spreads the models that are built from now on over all devices: a Gemma's weights and rows, of others rows alone.
 
     The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch"; kernels are split along
     "model" by vocabulary, heads and feed-forward features, and adapters with them. So `batch` must divide the batch
@@ -59,8 +59,8 @@ def distribute(
 
     Raises:
         ValueError: if a number of parts is not a positive int or does not divide the devices (of rollouts: those of one
-            process), or the query heads of the `preset`, or `weights` is no such word. Without a `preset`, heads that
-            cannot be split raise when their kernel is made.
+            process), or the query heads of the `preset`, or `weights` is no such word, or weights would be split that
+            are not a Gemma's. Without a `preset`, heads that cannot be split raise when their kernel is made.
     """
     for name, value in {"batch": batch, "model": model, "rollout_model": rollout_model}.items():
         if not (value is None and name != "model") and not _is_positive_int(value):
@@ -76,9 +76,12 @@ def distribute(
     size, heads, memory = 0, None, math.inf
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
-        size, heads = _bytes_of(backbone), backbone.num_query_heads
-        check_heads(heads, model, len(devices))
-        memory = _SHARE * _memory(local[0])
+        if isinstance(backbone, GEMMAS):
+            size, heads, memory = _bytes_of(backbone), backbone.num_query_heads, _SHARE * _memory(local[0])
+            check_heads(heads, model, len(devices))
+        else:
+            _check_whole(backbone, model, weights, rollout_model)
+            rollout_model = 1
     split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
     if rollout_model is None:
         rest = memory - size / (len(devices) if split else model)
@@ -244,6 +247,16 @@ def _memory(device) -> float:
         return known.memory
     stats = device.memory_stats() or {}  # `None` on a CPU
     return stats.get("bytes_limit", math.inf)
+
+
+def _check_whole(backbone, model, weights, rollout_model) -> None:
+    """Raises ValueError where weights are to be split for which there is no layout."""
+    if model > 1 or (rollout_model or 1) > 1 or weights == "split":
+        raise ValueError(
+            "Only a Gemma's weights can be split; another model's are whole on each device, which has a part of the "
+            f"batch: leave `model`, `rollout_model` and `weights` out. Received: model={model}, "
+            f"rollout_model={rollout_model}, weights={weights!r}, and a {type(backbone).__name__}"
+        )
 
 
 def _is_positive_int(value) -> bool:

@@ -10,7 +10,7 @@ from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import check_batch, distribute
 from keras_aha.evaluation import summarize
-from keras_aha.gemma_parallel import GemmaParallel
+from keras_aha.gemma_parallel import GEMMAS, GemmaParallel
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.lora import ADAPTERS
 from keras_aha.losses import GRPOLoss
@@ -19,6 +19,7 @@ from keras_aha.optimizer_config import build_optimizer
 from keras_aha.policy import build_policy, check_base, load_tokenizer, with_absolute_preset
 from keras_aha.recipe import Recipe
 from keras_aha.recipe_sections import RecipeError
+from keras_aha.special_tokens import prompt_ids, stop_token_ids
 from keras_aha.tasks import Task
 
 import keras
@@ -59,7 +60,7 @@ class Experiment:
         self.distribution = distribute_as(self.recipe)
         check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
-        _check_prompts(self.recipe, [self.task, self.evaluation.task])
+        _check_tokens(self.recipe, [self.task, self.evaluation.task])
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
@@ -141,15 +142,22 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     return with_absolute_preset(recipe)
 
 
-def _check_prompts(recipe: Recipe, tasks: list[Task]) -> None:
-    """Raises RecipeError where prompts of the first problems are too long; reads the vocabulary and no weights."""
+def _check_tokens(recipe: Recipe, tasks: list[Task]) -> None:
+    """Raises RecipeError or ValueError where prompts of the first problems are too long, the vocabulary lacks a stop
+    token, or the model cannot be sampled as it should be; no weights are read."""
     limit = recipe.rollouts.max_prompt_length
     tokenizer = load_tokenizer(recipe)
+    stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
+    if recipe.rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
+        raise RecipeError(
+            'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
+            f"rollouts.quantization={recipe.rollouts.quantization!r}, model.preset={recipe.model.preset!r}"
+        )
     training, held_out = tasks
     problems = min(_PROMPTS_CHECKED, recipe.training.epochs * recipe.rollouts.prompts_per_epoch)
     prompts = [training.prompt(training.problem(i)) for i in range(problems)]
     prompts += [held_out.prompt(held_out.problem(i)) for i in range(len(held_out))]
-    longest = max(len(row) for row in tokenizer(prompts)) + 1  # and the begin-token
+    longest = max(map(len, prompt_ids(tokenizer, prompts)))
     if longest > limit:
         raise RecipeError(
             f"A prompt has {longest} tokens, more than the limit: raise rollouts.max_prompt_length or choose another "

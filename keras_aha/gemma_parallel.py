@@ -7,7 +7,9 @@ import re
 import jax.numpy as jnp
 import keras
 from keras.distribution import LayoutMap, TensorLayout
-from keras_hub.models import GemmaBackbone
+from keras_hub.models import Gemma3Backbone, Gemma4Backbone, GemmaBackbone
+
+GEMMAS = (GemmaBackbone, Gemma3Backbone, Gemma4Backbone)  # whose layers have the names that are laid out here
 
 _ADAPTER = re.compile(r"(.*)/lora_(kernel|embeddings)_(a|b)")
 _QUERY_HEADS = re.compile(r".*attention/(query|attention_output)/kernel")

@@ -3,15 +3,17 @@
 import functools
 
 from keras_aha import lora, processes
+from keras_aha.chat import TURN_ENDS
 from keras_aha.decoding import Completions
 from keras_aha.distribution import batch_parts, global_rows, local_rows, split_rows
 from keras_aha.gathering import as_split, gathering
 from keras_aha.linear_gradients import linear_gradients
-from keras_aha.log_probs import completion_log_probs
+from keras_aha.log_probs import check_positions, completion_log_probs
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.policy_sampler import PolicySampler
+from keras_aha.preset import own_dtype
 from keras_aha.rollout import micro_batches
-from keras_aha.stop_table import stop_token_ids
+from keras_aha.special_tokens import prompt_ids, stop_token_ids
 from keras_aha.trimming import fold_trimmed
 
 import jax
@@ -49,11 +51,9 @@ class GRPOModel(keras.Model):
         self.rollout = None
         self.reference = None
         self._sampler = PolicySampler(policy)
-        # Where a layer is not built, `fit` draws a batch before the first rollout exists.
         if policy.preprocessor is not None and not policy.preprocessor.built:
             policy.preprocessor.build(None)
-        for layer in self._flatten_layers():
-            layer.built = True
+        _say_it_is_built(self)
 
     def call(self, inputs):
         """Logits `(B, T, V)` of the policy, for `{"token_ids", "padding_mask"}`, each `(B, T)`."""
@@ -66,15 +66,17 @@ class GRPOModel(keras.Model):
         the reference.
 
         Raises:
-            ValueError: if the loss is something else.
+            ValueError: if the loss is something else, or the policy has embeddings of absolute positions.
         """
         loss = loss or GRPOLoss()
         if not isinstance(loss, GRPOLoss):
             raise ValueError(f"GRPOModel trains with a GRPOLoss. Received: loss={loss!r}")
+        check_positions(self.policy)
         super().compile(optimizer=optimizer, loss=None, **kwargs)
         self.grpo_loss = loss
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
+            _say_it_is_built(self.reference)
         names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
         if loss.importance_cap:
             names.append("importance_weight")
@@ -238,11 +240,12 @@ class GRPOModel(keras.Model):
 
     @property
     def tokenizer(self):
-        """The policy's SentencePiece tokenizer."""
+        """The policy's tokenizer."""
         return self.policy.preprocessor.tokenizer
 
     def tokenize(self, prompts: list[str], length: int | None = None, multiple: int = 1):
-        """Texts → `(token_ids, padding_mask)`, `(P, L)` int32, begin-token first, left-padded to `length`.
+        """Texts → `(token_ids, padding_mask)`, `(P, L)` int32, begin-token first if there is one, left-padded to
+        `length`.
 
         Args:
             prompts: P texts.
@@ -252,7 +255,7 @@ class GRPOModel(keras.Model):
         Raises:
             ValueError: if a prompt is longer than `length`.
         """
-        rows = [[self.tokenizer.start_token_id, *row] for row in self.tokenizer(list(prompts))]
+        rows = prompt_ids(self.tokenizer, prompts)
         longest = max(map(len, rows))
         length = length or -(-longest // multiple) * multiple
         if longest > length:
@@ -264,9 +267,7 @@ class GRPOModel(keras.Model):
             padding_mask[i, length - len(row) :] = 1
         return token_ids, padding_mask
 
-    def detokenize(
-        self, completions: Completions, stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>")
-    ) -> list[str]:
+    def detokenize(self, completions: Completions, stop_tokens: tuple[str, ...] = TURN_ENDS) -> list[str]:
         """The text of each completion, without the stop token that ended it; a stop string stays.
 
         Args:
@@ -280,9 +281,16 @@ class GRPOModel(keras.Model):
         return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])
 
 
+def _say_it_is_built(model) -> None:
+    """Where a layer is not built, `fit` draws a batch before the first rollout exists."""
+    for layer in model._flatten_layers():
+        layer.built = True
+
+
 def _frozen_copy(policy):
     """The policy as it is, in variables of its own that are not trained."""
-    backbone = type(policy.backbone).from_config(policy.backbone.get_config())
+    with own_dtype(type(policy.backbone), policy.backbone.dtype_policy):
+        backbone = type(policy.backbone).from_config(policy.backbone.get_config())
     for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
         variable.assign(jnp.array(source.value))  # a copy, or both would be donated
     backbone.trainable = False

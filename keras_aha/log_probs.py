@@ -3,6 +3,7 @@
 import contextlib
 
 from keras_aha.distribution import batch_parts
+from keras_aha.gemma_parallel import GEMMAS
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +32,9 @@ def completion_log_probs(
         `(log_probs, entropy)`, both `(B, C)` float32, in nats, of the full softmax at that temperature.
 
     Raises:
-        ValueError: if the policy has embeddings of absolute positions, which padding on the left would shift.
+        ValueError: what `check_positions` raises.
     """
-    if any(isinstance(layer, keras_hub.layers.PositionEmbedding) for layer in policy.backbone._flatten_layers()):
-        raise ValueError(
-            "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
-            f"Received: policy={type(policy).__name__}"
-        )
+    check_positions(policy)
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
     if "position_ids" in policy.backbone.input:  # Gemma 4, whose RoPE is relative too
         inputs["position_ids"] = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
@@ -62,14 +59,22 @@ def completion_log_probs(
     return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :completion_length] for x in outputs)
 
 
+def check_positions(policy) -> None:
+    """Raises ValueError if `policy` has embeddings of absolute positions, which padding on the left would shift."""
+    if any(isinstance(layer, keras_hub.layers.PositionEmbedding) for layer in policy.backbone._flatten_layers()):
+        raise ValueError(
+            "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
+            f"Received: policy={type(policy).__name__}"
+        )
+
+
 @contextlib.contextmanager
 def _soft_caps_kept(backbone):
     """Keeps attention that has a soft cap out of Keras's fused operation, which loses the cap on a TPU inside a jit.
 
     There its kernel cannot take a mask that is traced, and what Keras 3.15 falls back to has no soft cap.
     """
-    gemmas = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone, keras_hub.models.Gemma4Backbone)
-    attentions = [layer.attention for layer in backbone.transformer_layers] if isinstance(backbone, gemmas) else []
+    attentions = [layer.attention for layer in backbone.transformer_layers] if isinstance(backbone, GEMMAS) else []
     capped = [attention for attention in attentions if attention.logit_soft_cap is not None]
     for attention in capped:
         attention._use_fused_attention_op = lambda: False  # hides the method of the class

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_aha import lora
 from keras_aha.architecture import ENCODERS, abstract_backbone, scale_queries, without_values
-from keras_aha.preset import find_preset, load_preset
+from keras_aha.preset import find_preset, load_preset, own_dtype
 from keras_aha.quantization import abstract_quantized, quantize_base
 from keras_aha.recipe import RECIPE, Recipe, presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
@@ -197,7 +197,8 @@ def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:
             encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
             backbone = load_preset(kind.backbone_cls, model.preset, dtype=model.dtype, **encoders)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
-    return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
+    with own_dtype(tokenizer.backbone_cls, model.dtype):
+        return load_preset(keras_hub.models.CausalLM, model.preset, dtype=model.dtype)
 
 
 def _check_loaded(recipe: Recipe, backbone) -> None:
@@ -226,7 +227,7 @@ def _enable_lora(backbone, section) -> None:
         if name not in names:
             raise RecipeError(
                 f"The policy has no layer {name!r} to adapt; the nearest is {nearest(name, sorted(names))!r}. "
-                f"Received: lora.target={list(section.target)}"
+                f"Received: lora.target={list(section.target)}, and layers {', '.join(sorted(names))}"
             )
     backbone.enable_lora(section.rank, target_layer_names=list(section.target))
     if section.alpha is not None:

@@ -4,9 +4,11 @@ import functools
 import warnings
 
 from keras_aha import decoding, lora
+from keras_aha.chat import TURN_ENDS
 from keras_aha.distribution import rollout_values
 from keras_aha.quantization import QuantizedBackbone
-from keras_aha.stop_table import stop_table, stop_token_ids
+from keras_aha.special_tokens import stop_token_ids
+from keras_aha.stop_table import stop_table
 
 import jax
 import keras
@@ -19,6 +21,9 @@ class PolicySampler:
     Args:
         policy: a keras-hub `CausalLM` with a preprocessor. Gemma's are decoded by our own decoders; others by way of
             their `call_with_cache`, more slowly, of which a warning tells.
+
+    Raises:
+        ValueError: if the policy cannot be decoded at all, see `decoding.check_policy`.
     """
 
     def __init__(self, policy):
@@ -26,6 +31,7 @@ class PolicySampler:
         self._decoder = decoding.decoder_for(policy.backbone)
         self._quantized = {}
         if self._decoder is None:
+            decoding.check_policy(policy)
             warnings.warn(
                 f"{type(policy).__name__} is sampled by way of its call_with_cache, which is slower than the decoders "
                 "that there are for Gemma.",
@@ -44,7 +50,7 @@ class PolicySampler:
         top_p: float | None = None,
         min_p: float | None = None,
         entropy: bool = False,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
+        stop_tokens: tuple[str, ...] = TURN_ENDS,
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
         quantization: str | None = None,
@@ -67,7 +73,8 @@ class PolicySampler:
             max_completion_length: C, at which a completion is cut.
             temperature: 0 is greedy.
             top_k, top_p, min_p, entropy: see `decoding.Sampling`.
-            stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token.
+            stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token; of
+                `TURN_ENDS` those that there are.
             stop_strings: texts that end a completion, with the token that completes them.
             max_rows: rows decoded at a time, which bounds the memory for keys and values; the others wait until places
                 are free. `None` decodes all at once.
@@ -121,7 +128,7 @@ class PolicySampler:
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
         merged = _merged_kernels(backbone, values)
-        values = [merged.get(variable.path, variable.value) for variable in backbone.variables]
+        values = [merged.get(position, value) for position, value in enumerate(values)]
         return rollout_values(backbone.variables, values)
 
     def _quantize(self, mode, values):
@@ -141,6 +148,7 @@ class PolicySampler:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _merged_kernels(backbone, values):
-    """Merged kernels by the path of their variable."""
+    """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
+    positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
     with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
-        return {variable.path: kernel for variable, kernel in lora.merged_kernels(backbone)}
+        return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}

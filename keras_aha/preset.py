@@ -1,10 +1,12 @@
 """A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
 
+import contextlib
 from pathlib import Path
 
 from keras_aha.recipe import presets_folder
 from keras_aha.recipe_sections import RecipeError, nearest
 
+import keras
 import keras_hub
 
 _KAGGLE = (
@@ -60,3 +62,23 @@ def load_preset(kind: type, preset: str, **kwargs):
             needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
             sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
         raise RecipeError(f"{sentence}. {received}") from error
+
+
+@contextlib.contextmanager
+def own_dtype(kind: type, dtype):
+    """Lets the layers of a backbone that is made in the block have its dtype.
+
+    keras-hub's SmolLM3 does not hand it on to them, so that they take Keras's default, which is changed meanwhile. With
+    other models nothing happens.
+
+    Args:
+        kind: the backbone's class.
+        dtype: what Keras takes as a dtype policy.
+    """
+    before = keras.config.dtype_policy()
+    if issubclass(kind, keras_hub.models.SmolLM3Backbone):
+        keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 
+from keras_aha.special_tokens import prompt_ids, turn_end_id
 from keras_aha.tasks.task import Task
 
 import keras
@@ -21,7 +22,7 @@ def prime(
     steps: int = 2000,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
-    stop_token: str = "<end_of_turn>",
+    stop_token: str | None = None,
     seed: int = 0,
     habits: dict | None = None,
     callbacks: list | None = None,
@@ -36,15 +37,20 @@ def prime(
         steps: optimizer steps, of `batch_size` solutions each; rounded down to whole epochs.
         batch_size: solutions a step.
         learning_rate: the peak of the schedule.
-        stop_token: what the policy writes after a completion.
+        stop_token: what the policy writes after a completion; `None` takes what ends a turn in its vocabulary, see
+            `turn_end_id`.
         seed: of the worked solutions' random choices.
         habits: keyword arguments of `task.worked_solution`, e.g. `{"guess_rate": 0.1}`.
         callbacks: Keras callbacks; an epoch is a fiftieth of the steps.
 
     Returns:
         The `History` of `fit`, with `loss` and `accuracy` of the next token.
+
+    Raises:
+        ValueError: if the vocabulary lacks the `stop_token`.
     """
     tokenizer = policy.preprocessor.tokenizer
+    stop_id = turn_end_id(tokenizer, stop_token)
     trainee = type(policy)(backbone=policy.backbone, preprocessor=None)  # shares every variable; takes token ids
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)
@@ -56,7 +62,7 @@ def prime(
     )
     rows = (None, None)
     batches = tf.data.Dataset.from_generator(
-        lambda: _batches(tokenizer, task, batch_size, stop_token, seed, habits or {}),
+        lambda: _batches(tokenizer, task, batch_size, stop_id, seed, habits or {}),
         output_signature=(
             {"token_ids": tf.TensorSpec(rows, "int32"), "padding_mask": tf.TensorSpec(rows, "int32")},
             tf.TensorSpec(rows, "int32"),
@@ -74,19 +80,16 @@ def prime(
     )
 
 
-def _batches(tokenizer, task: Task, batch_size: int, stop_token: str, seed: int, habits: dict) -> Iterator[tuple]:
+def _batches(tokenizer, task: Task, batch_size: int, stop_id: int, seed: int, habits: dict) -> Iterator[tuple]:
     """Endless batches of `(inputs, next token ids, weights)`, each array `(batch_size, length)`."""
     rng = random.Random(seed)
     index = 0
     while True:
         problems = [task.problem(i) for i in range(index, index + _POOL * batch_size)]
         index += len(problems)
-        prompts = tokenizer([task.prompt(problem) for problem in problems])
-        completions = tokenizer([task.worked_solution(problem, rng, **habits) + stop_token for problem in problems])
-        rows = [
-            ([tokenizer.start_token_id, *prompt], list(completion))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
+        prompts = prompt_ids(tokenizer, [task.prompt(problem) for problem in problems])
+        completions = tokenizer([task.worked_solution(problem, rng, **habits) for problem in problems])
+        rows = [(prompt, [*row, stop_id]) for prompt, row in zip(prompts, completions, strict=True)]
         rows.sort(key=lambda row: len(row[0]) + len(row[1]))
         pool = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
         rng.shuffle(pool)

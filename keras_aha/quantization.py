@@ -19,6 +19,7 @@ is trained and sampled as it is.
 """
 
 from keras_aha.architecture import without_values
+from keras_aha.preset import own_dtype
 
 import jax
 import keras
@@ -151,7 +152,7 @@ def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
         elif type(layer) in _LINEARS:
             policies[layer.path] = Int4DTypePolicy(f"int4/{_INT4.block_size}", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
-    with without_values():
+    with without_values(), own_dtype(type(backbone), dtype):
         twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
     for layer in twin._flatten_layers():
         if type(layer) in _QUANTIZED_LAYERS and not quantize_activations:

@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, field
 
+from keras_aha.chat import TURN_ENDS
 from keras_aha.recipe_values import RecipeError, convert, free_value, in_words
 
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Rollouts:
     top_k: int | None = _at_least(1, default=None)
     top_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
     min_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
-    stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>")
+    stop_tokens: tuple[str, ...] = TURN_ENDS
     stop_strings: tuple[str, ...] = _rule("texts, none of them empty", bool, default=())
     max_rows: int | None = _at_least(1, default=None)  # decoded at a time
     quantization: str | None = _rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample
@@ -204,7 +205,7 @@ class Priming:
     steps: int = _at_least(1, default=2000)
     batch_size: int = _at_least(1, default=64)
     learning_rate: float = _above_zero(default=3e-3)
-    stop_token: str = "<end_of_turn>"
+    stop_token: str | None = None
     seed: int = _at_least(0, default=0)
     habits: dict = field(default_factory=dict)
 

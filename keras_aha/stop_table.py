@@ -44,13 +44,6 @@ def stop_table(tokenizer, vocabulary_size: int, stop_token_ids, stop_strings=())
     return table
 
 
-def stop_token_ids(tokenizer, stop_tokens) -> tuple[int, ...]:
-    """Ids of the tokenizer's end token and of those `stop_tokens`, `str`, that are pieces of its vocabulary."""
-    ids = {token: tokenizer.token_to_id(token) for token in stop_tokens}
-    known = [token_id for token, token_id in ids.items() if tokenizer.id_to_token(token_id) == token]
-    return (tokenizer.end_token_id, *known)
-
-
 def _patterns(stop_strings) -> list[bytes]:
     """The strings in UTF-8, but for those that contain another, which stops the row first."""
     # A text alone would otherwise be taken for its characters.

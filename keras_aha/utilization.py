@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from keras import layers
 
+_QUERIES = ("query", "q_proj")  # names of the layer, the latter in SmolLM3
+
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """The most floating-point operations a second that one device can do.
@@ -76,7 +78,7 @@ def _flops(backbone, lengths, completion_lengths, backward: bool) -> float:
         total += tokens * math.prod(shape) * passes(layer._kernel.trainable)
         if layer.lora_enabled:
             total += tokens * layer.lora_rank * (math.prod(shape[:-1]) + features) * passes(True)
-        if layer.name == "query":  # its features are all heads', which scores and values have too
+        if layer.name in _QUERIES:  # its features are all heads', which scores and values have too
             total += 2 * pairs * features * passes(True)
     embedding = backbone.token_embedding
     unembedding = embedding._embeddings if embedding.tie_weights else embedding.reverse_embeddings

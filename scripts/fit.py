@@ -1,4 +1,4 @@
-"""Teaches a Gemma a task by GRPO, as a recipe says. What comes out stands in the run's folder.
+"""Teaches a model a task by GRPO, as a recipe says. What comes out stands in the run's folder.
 
 A run that was stopped goes on by --resume, and ends as it would have without the stop.
 """

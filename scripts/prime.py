@@ -1,4 +1,4 @@
-"""Primes a Gemma on a task's worked solutions: supervised training of every weight, saved as a new preset."""
+"""Primes a model on a task's worked solutions: supervised training of every weight, saved as a new preset."""
 
 import dataclasses
 import os
@@ -33,6 +33,7 @@ def main(argv=None) -> int:
             from keras_aha.named_task import build_task
             from keras_aha.policy import build_policy, is_download
             from keras_aha.priming import prime
+            from keras_aha.special_tokens import turn_end_id
             from keras_aha.tiny_gemma import tiny_gemma
 
             import keras
@@ -43,11 +44,12 @@ def main(argv=None) -> int:
         with _cli.quiet(unless=not args.new and is_download(recipe)):
             keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
             policy = tiny_gemma() if args.new else build_policy(recipe, adapters=False)
+        turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)
+        model = GRPOModel(policy)
 
     print(f"{policy.backbone.count_params():,} parameters, {priming.steps} steps of {priming.batch_size} solutions")
     history = prime(policy, task, **dataclasses.asdict(priming))
     save(policy, history, args.out)
-    model = GRPOModel(policy)
     summary = experiment.summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
     _cli.print_accuracy("held-out accuracy primed", summary)
     print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}")

@@ -91,7 +91,7 @@ def test_detokenize_keeps_a_stop_string_and_drops_a_stop_token(model):
     )
     assert model.detokenize(completions) == ["a</answer>", "a</answer>", "a", "<end_of_turn>a", "ab"]
     whole = ["a</answer>", "a</answer><end_of_turn>", "a", "<end_of_turn>a", "a"]
-    assert model.detokenize(completions, stop_tokens=("b", "no such piece")) == whole
+    assert model.detokenize(completions, stop_tokens=("b", "<turn|>")) == whole
 
 
 def test_detokenize_of_a_stop_token_alone_is_empty(model):

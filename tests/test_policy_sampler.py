@@ -4,7 +4,7 @@ from keras_aha.compile_counter import CompileCounter
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.log_probs import completion_log_probs
 from keras_aha.policy_sampler import PolicySampler
-from keras_aha.stop_table import stop_token_ids
+from keras_aha.special_tokens import stop_token_ids
 
 import jax
 import keras_hub

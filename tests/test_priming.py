@@ -4,6 +4,7 @@ import itertools
 import random
 
 from keras_aha.priming import _batches, prime
+from keras_aha.special_tokens import turn_end_id
 from keras_aha.tasks.countdown import Countdown
 
 import numpy as np
@@ -19,7 +20,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def batches(gemma, task):
-    generator = _batches(gemma.preprocessor.tokenizer, task, 4, "<end_of_turn>", 0, HABITS)
+    generator = _batches(gemma.preprocessor.tokenizer, task, 4, turn_end_id(gemma.preprocessor.tokenizer), 0, HABITS)
     return list(itertools.islice(generator, 16))  # one pool: the first 64 problems
 
 
@@ -56,7 +57,7 @@ def test_a_batch_holds_rows_of_like_length(batches):
 
 
 def test_later_pools_have_later_problems(gemma, task, batches):
-    generator = _batches(gemma.preprocessor.tokenizer, task, 4, "<end_of_turn>", 0, HABITS)
+    generator = _batches(gemma.preprocessor.tokenizer, task, 4, turn_end_id(gemma.preprocessor.tokenizer), 0, HABITS)
     later = list(itertools.islice(generator, 16, 32))
     assert {row.tobytes() for _, targets, _ in batches for row in targets}.isdisjoint(
         {row.tobytes() for _, targets, _ in later for row in targets}

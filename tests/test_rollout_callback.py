@@ -9,7 +9,7 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation import BEHAVIOURS
 from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
-from keras_aha.stop_table import stop_token_ids
+from keras_aha.special_tokens import stop_token_ids
 from keras_aha.tasks.countdown import Countdown
 from keras_aha.tasks.task import Score
 

@@ -17,6 +17,22 @@ def test_gemma_turns():
     assert prompt.endswith("<end_of_turn>\n<start_of_turn>model\n<think>\n")
 
 
+@pytest.mark.parametrize(
+    "name, begins, ends",
+    [
+        ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
+        (
+            "llama3",
+            "<|start_header_id|>user<|end_header_id|>\n\n",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n<think>\n",
+        ),
+    ],
+)
+def test_turns_of_others(name, begins, ends):
+    prompt = Countdown(template=name).prompt(PROBLEM)
+    assert prompt.startswith(begins) and prompt.endswith(ends)
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_named(name):
     prompt = Countdown(template=name).prompt(PROBLEM)
@@ -26,7 +42,7 @@ def test_named(name):
     assert "{" not in prompt
 
 
-@pytest.mark.parametrize("name", ["plain", "gemma"])
+@pytest.mark.parametrize("name", ["plain", "gemma", "chatml", "llama3"])
 def test_says_the_rule_of_the_scorer(name):
     prompt = Countdown(template=name).prompt(PROBLEM)
     assert "Use each number exactly once." in prompt
@@ -47,5 +63,6 @@ def test_custom():
      "{numbers.real} {target}", "{numbers:d} {target}", "{numbers[0]} {target}", None, 3],
 )  # fmt: skip
 def test_neither_name_nor_format(template):
-    with pytest.raises(ValueError, match="'plain', 'gemma', 'compact', or a format string.* Received: template="):
+    names = "'plain', 'compact', 'gemma', 'chatml', 'llama3', or a format string"
+    with pytest.raises(ValueError, match=f"{names}.* Received: template="):
         Countdown(template=template)

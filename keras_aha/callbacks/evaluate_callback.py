@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from keras_aha import processes
 from keras_aha.budget_forcing import think_on, word_to_ids
+from keras_aha.chat import TURN_ENDS
 from keras_aha.evaluation import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.rewards import Grader
 from keras_aha.rollout import PROMPT_MULTIPLE
@@ -58,7 +59,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy: bool = True,
         max_completion_length: int = 1024,
         temperature: float = 1.0,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
+        stop_tokens: tuple[str, ...] = TURN_ENDS,
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = 256,
         seed: int = 0,

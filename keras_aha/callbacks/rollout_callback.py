@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_aha import processes
 from keras_aha.behaviours import mean_behaviours
+from keras_aha.chat import TURN_ENDS
 from keras_aha.compile_counter import CompileCounter
 from keras_aha.curriculum import Curriculum
 from keras_aha.distribution import check_batch
@@ -99,7 +100,7 @@ class RolloutCallback(keras.callbacks.Callback):
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
-        stop_tokens: tuple[str, ...] = ("<end_of_turn>", "<turn|>"),
+        stop_tokens: tuple[str, ...] = TURN_ENDS,
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
         quantization: str | None = None,

@@ -1,6 +1,6 @@
 """Decoding: token ids in, token ids and log-probs out."""
 
-from keras_aha.decoding.causal_lm import generate_with_cache
+from keras_aha.decoding.causal_lm import check_policy, generate_with_cache
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
@@ -11,7 +11,16 @@ from keras_aha.decoding.sampling import Sampling, row_keys
 
 import keras_hub
 
-__all__ = ["Completions", "Decoder", "Sampling", "decoder_for", "generate", "generate_with_cache", "row_keys"]
+__all__ = [
+    "Completions",
+    "Decoder",
+    "Sampling",
+    "check_policy",
+    "decoder_for",
+    "generate",
+    "generate_with_cache",
+    "row_keys",
+]
 
 
 def decoder_for(backbone) -> Decoder | None:

@@ -10,7 +10,7 @@ import functools
 import inspect
 from typing import NamedTuple
 
-from keras_aha.decoding.completions import Completions
+from keras_aha.decoding.completions import Completions, no_completions
 from keras_aha.decoding.generate import _starts
 from keras_aha.decoding.programs import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
@@ -59,6 +59,8 @@ def generate_with_cache(
     Raises:
         ValueError: if a prompt is empty or not left-padded, or if the model cannot be decoded like this, or not so far.
     """
+    if not len(token_ids):
+        return no_completions(settings["max_completion_length"], settings.get("sampling", FULL_SOFTMAX).entropy)
     prompts = max(1, max_rows // group_size) if max_rows else len(token_ids)
     parts, tokens = [], 0
     for first in range(0, len(token_ids), prompts):
@@ -98,7 +100,8 @@ def _generate(
     """All rows at a time."""
     prompt_length = np.shape(token_ids)[1]
     slots = prompt_length + max_completion_length - 1
-    _check_policy(policy, slots)
+    check_policy(policy)
+    _check_positions(policy, slots)
     starts = _starts(np.asarray(padding_mask))
     columns = (np.arange(prompt_length) + starts[:, None]) % prompt_length
     prompts = np.take_along_axis(np.asarray(token_ids, "int32"), columns, axis=1)
@@ -192,7 +195,8 @@ def _using(policy, weights):
         yield
 
 
-def _check_policy(policy, positions):
+def check_policy(policy) -> None:
+    """Raises ValueError where `generate_with_cache` cannot decode a `CausalLM`, however short its completions."""
     for name, arguments in {
         "_build_cache": ["token_ids"],
         "call_with_cache": ["token_ids", "cache", "cache_update_index"],
@@ -208,6 +212,9 @@ def _check_policy(policy, positions):
             "GPTNeoXCausalLM cannot be decoded: keras-hub rotates its cached queries as if they were at position 0 "
             f"(github.com/keras-team/keras-hub/pull/2870). Received: policy={policy}"
         )
+
+
+def _check_positions(policy, positions):
     layers = policy.backbone._flatten_layers()
     limits = [layer.sequence_length for layer in layers if isinstance(layer, keras_hub.layers.PositionEmbedding)]
     if positions > min(limits, default=positions):

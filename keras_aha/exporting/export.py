@@ -15,7 +15,7 @@ from keras_aha.named_task import build_task
 from keras_aha.policy import build_policy, load_tokenizer
 from keras_aha.recipe import RECIPE, Recipe
 from keras_aha.run_check import finished_epochs
-from keras_aha.stop_table import stop_token_ids
+from keras_aha.special_tokens import stop_token_ids
 
 import keras_hub
 

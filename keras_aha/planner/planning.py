@@ -18,7 +18,7 @@ from keras_aha.planner.compiler import Compiler
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program, TooLarge
 from keras_aha.planner.record import DecodePlan, Plan, TrainPlan
-from keras_aha.planner.rollout_shapes import RolloutShapes, rollout_shapes
+from keras_aha.planner.rollout_shapes import RolloutShapes, planned_decoder, rollout_shapes
 from keras_aha.planner.topology import Topology, as_on, find_topology
 from keras_aha.planner.train_step import train_arguments
 from keras_aha.policy import abstract_policy, check_base
@@ -244,6 +244,7 @@ def abstract_model(recipe: Recipe, topology: Topology):
             **dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype, devices=topology.devices
         )
         policy = abstract_policy(recipe)
+        planned_decoder(policy.backbone)  # before minutes of compiling
         for variable in policy.variables:
             variable._initialize_layout()  # as Keras does when it gives a variable its value; the optimizer's follow it
         with without_values():

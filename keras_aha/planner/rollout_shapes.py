@@ -58,6 +58,21 @@ class RolloutShapes:
         return self.state.alive.shape[0] // self.parts
 
 
+def planned_decoder(backbone) -> Decoder:
+    """The decoder whose programs are compiled.
+
+    Raises:
+        ValueError: an architecture that has no decoder of its own.
+    """
+    decoder = decoder_for(backbone)
+    if decoder is None:
+        raise ValueError(
+            "A plan needs a decoder of our own, which there is for Gemma's architectures only: try a short run. "
+            f"Received: backbone={type(backbone).__name__}"
+        )
+    return decoder
+
+
 def rollout_shapes(
     backbone,
     layouts: Layouts,
@@ -78,15 +93,11 @@ def rollout_shapes(
         group_size, max_completion_length, max_rows, quantization: see `PolicySampler.generate`.
 
     Raises:
-        ValueError: an architecture that has no decoder of its own.
+        ValueError: what `planned_decoder` raises.
     """
     if quantization is not None:
         backbone = abstract_quantized(backbone, quantization)
-    decoder = decoder_for(backbone)
-    if decoder is None:
-        raise ValueError(
-            f"Rollouts can be planned for Gemma's architectures only. Received: backbone={type(backbone).__name__}"
-        )
+    decoder = planned_decoder(backbone)
     weights = [layouts.rollout(variable) for variable in backbone.variables]
     placement = Placement(weights)
     shares = shares_of_a_group(prompts, group_size, placement.parts)

@@ -90,7 +90,7 @@ class Countdown(DrawnTask):
         max_number: numbers are drawn from 1 to this.
         max_target: targets lie between 1 and this.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
-        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+        template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the fields `{numbers}` and `{target}`.
         puzzles: a CSV or Parquet file with the columns `nums` and `target`, to be used instead of drawn puzzles
             (see `puzzle_file.read_puzzles`). The three arguments that say how to draw are not used then.

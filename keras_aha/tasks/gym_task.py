@@ -40,7 +40,7 @@ class GymTask(DrawnTask):
         dataset: the generator's name, such as `"chain_sum"`.
         config: its own arguments, such as `{"max_terms": 3}`.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
-        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+        template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the field `{question}`.
         size: how many entries the generator has, of which some may be the same.
         partial_credit: give the part of a point that some generators' scorers give for answers that are not right,

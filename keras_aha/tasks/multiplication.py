@@ -51,7 +51,7 @@ class Multiplication(DrawnTask):
         digits: how many digits a factor has, or the counts to choose from for each (1 to 6). A factor of one digit is 2
             to 9, any other has no trailing zero, so that there is something to be worked out.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
-        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+        template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the fields `{first}` and `{second}`.
 
     Raises:

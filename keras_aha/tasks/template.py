@@ -5,9 +5,12 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
+from keras_aha.chat import TURNS
+
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:
-    """The templates that tasks have by name: `"plain"` for base models, `"gemma"` for instruct models, `"compact"`.
+    """The templates that tasks have by name: `"plain"` for base models, `"compact"`, and for models that were taught to
+    converse `"gemma"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
 
     Args:
         rule: the problem and its rule in words, as the scorer applies it: a prompt that promised more or less would
@@ -16,8 +19,8 @@ def named_templates(rule: str, compact: str) -> dict[str, str]:
     """
     return {
         "plain": rule + "\nLet me work it out step by step.\n<think>\n",
-        "gemma": "<start_of_turn>user\n" + rule + "<end_of_turn>\n<start_of_turn>model\n<think>\n",
         "compact": compact + "\n<think>\n",
+        **{name: before + rule + between + "<think>\n" for name, (before, between) in TURNS.items()},
     }
 
 

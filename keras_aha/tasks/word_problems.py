@@ -61,7 +61,7 @@ class WordProblems(Task):
         held_out_file: another one, such as GSM8K's `test.jsonl`, of which all is held out instead; what is in both is
             not trained on.
         seed: any integer; it changes the order of the problems, never which are held out.
-        template: how a prompt is written: `"plain"`, `"gemma"` or `"compact"` (see `template.named_templates`), or a
+        template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the field `{question}`.
         number_reward: for an answer that is a number, right or wrong.
         form_reward: for such an answer that stands alone behind the one `</think>`. Both are part of the reward of a
