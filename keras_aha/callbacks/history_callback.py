@@ -17,8 +17,6 @@ _ROLLOUT = (
     "zero_std_groups",
     "generated_tokens",
     *BEHAVIOURS,
-    "curriculum_level",
-    "difficulty",
 )
 _HELD_OUT = (
     "val_accuracy",
