@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 # Tests compile much and compute little: no time for machine code of the best kind, and fusions written as LLVM at once
@@ -31,6 +33,14 @@ GEMMA_2 = dict(
     sliding_window_size=4,
 )
 ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+
+
+def pytest_configure(config):
+    """What one test has compiled is there for the next, and for the processes that tests start."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # which xdist's workers have from the process that starts them
+        folder = tempfile.mkdtemp(prefix="keras-aha-programs-")
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items):

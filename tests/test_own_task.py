@@ -9,7 +9,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-import evaluate  # noqa: E402
 import fit  # noqa: E402
 import prime  # noqa: E402
 
@@ -32,9 +31,6 @@ def test_it_trains_and_evaluates(tmp_path, monkeypatch, capsys):
     assert prime.main(["--out", str(preset), *SMALL, "--set", "priming.steps=50"]) == 0
     trained = ["--logdir", str(run), *SMALL, "--set", f"model.preset={preset}", "--epochs", "2"]
     assert fit.main(trained) == 0
-    assert evaluate.main([str(run), "--csv", str(tmp_path / "puzzles.csv")]) == 0
-    assert "accuracy" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "puzzles.csv")
-    assert len(table) == 6
+    assert "held-out accuracy after" in capsys.readouterr().out
     completions = pd.read_json(run / "held_out_after.jsonl", lines=True)
     assert set(completions["verdict"]) <= {"correct", "wrong_value", "no_answer"} and len(completions) > 6
