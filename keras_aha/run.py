@@ -211,11 +211,14 @@ class Run:
         with whole(policy.trainable_variables):
             if not processes.is_first():
                 return
-            if self.experiment.recipe.lora.rank:
-                lora.save_adapters(policy.backbone, self.folder / f"part-{ADAPTERS}")
-                os.replace(self.folder / f"part-{ADAPTERS}", self.folder / ADAPTERS)
-            else:
-                policy.save_to_preset(str(self.folder / PRESET))
+            try:
+                if self.experiment.recipe.lora.rank:
+                    lora.save_adapters(policy.backbone, self.folder / f"part-{ADAPTERS}")
+                    os.replace(self.folder / f"part-{ADAPTERS}", self.folder / ADAPTERS)
+                else:
+                    policy.save_to_preset(str(self.folder / PRESET))
+            except RuntimeError as error:  # of h5py, where a disk is full
+                raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
 
     def _summary(self) -> dict:
         recipe, epochs = self.experiment.recipe, pd.read_csv(self.folder / HISTORY)

@@ -275,9 +275,10 @@ def printable(text: str) -> str:
 
 def _keep_to_a_sentence() -> None:
     """Leaves out what orbax logs, page after page, of a failure that it raises too, and what its threads meet then."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    unraisable = sys.unraisablehook
-    sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or unraisable(what)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    unraisable, left_out = sys.unraisablehook, ("Event loop is closed", "Python is likely shutting down")
+    sys.unraisablehook = lambda what: str(what.exc_value).endswith(left_out) or unraisable(what)
 
 
 def _keep_compiled_programs() -> None:

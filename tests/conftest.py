@@ -6,9 +6,14 @@ import shutil
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
-# Tests compile much and compute little: no time for machine code of the best kind, and fusions written as LLVM at once
-# and not by way of MLIR, which takes twice as long to compile. All else of XLA is as for users.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# Tests compile much and compute little: no time for machine code of the best kind, nor for threads that make it, as
+# tests keep all cores busy; and fusions written as LLVM at once, not by way of MLIR, which takes twice as long. All
+# else of XLA is as for users.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+)
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 

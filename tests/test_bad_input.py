@@ -205,7 +205,7 @@ def test_other_scripts_read_recipes_likewise(script, capfd):
         ("model.preset=no/such/folder", "There is no such folder"),
         ("task.name=count", "No task is called 'count'"),
         ("task.max_number=0", "max_number must be an integer from 1"),
-        ("task.max_number=99999999999999999999999", "No puzzle to train on can be drawn"),
+        ("task.max_number=99999999999999999999999", "Countdown draws no puzzle to train on"),
         ("task.num_numbers=[2, 99]", "num_numbers is 2 to 6"),
         ("task.seed=1.5", "seed must be an integer"),
         ("task.template=none", "A template is one of"),

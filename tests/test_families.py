@@ -27,7 +27,7 @@ import pandas as pd
 import pytest
 from conftest import randomize
 from test_distribution import named
-from test_resume import arrays, compiled_programs  # noqa: F401  a fixture
+from test_resume import arrays
 from tiny_families import FAMILIES, TARGETS, save_tiny, tiny_policy, tiny_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

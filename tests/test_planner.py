@@ -26,7 +26,6 @@ SMALL = [
     *("rollouts.max_prompt_length=64", "training.micro_batch_size=16", "evaluation.puzzles=4"),
 ]
 MESHES = {
-    "4x1": [],
     "2x2 split": ["distribution.model=2", 'distribution.weights="split"', 'lora.target=["query","value"]'],
     "int8": ['model.quantization="int8"'],
     "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"'],

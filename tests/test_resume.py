@@ -22,7 +22,6 @@ import h5py
 import jax
 import pandas as pd
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from run_that_waits import HERE
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -43,19 +42,6 @@ SMALL = [
     ),
 ]
 FLAGS = [part for change in SMALL for part in ("--set", change)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_programs(tmp_path_factory):
-    """Kept in files, as by the scripts, so that a run that goes on need not compile again."""
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", before[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

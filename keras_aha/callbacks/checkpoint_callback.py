@@ -86,18 +86,16 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         """Waits until all is written, and raises OSError if that cannot be done."""
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._failure(error) from error
-        finally:
-            self.close()
+        self.close()
 
     def close(self):
-        """Waits for what is being written, whatever becomes of it."""
+        """Waits for what is being written, and raises OSError if that cannot be done."""
         if self._manager is not None:
             manager, self._manager = self._manager, None
-            manager.close()
+            try:
+                manager.close()
+            except Exception as error:
+                raise self._failure(error) from error
 
     def _save(self, epoch, logs):
         variables = _trained(self.model)

@@ -50,6 +50,14 @@ class TensorBoardCallback(keras.callbacks.TensorBoard):
                 hparams.hparams(self.hyper_parameters)
 
     def on_epoch_end(self, epoch, logs=None):
+        """Raises OSError if events cannot be written."""
+        try:
+            self._write(epoch, logs)
+        except tf.errors.OpError as error:  # TensorFlow's own, of a full disk and the like
+            reason = " ".join(error.message.split())[-300:]
+            raise OSError(f"TensorBoard's events cannot be written in {self.log_dir}: {reason}") from error
+
+    def _write(self, epoch, logs):
         super().on_epoch_end(epoch, logs)
         rollout = self.model.rollout
         verdicts = collections.Counter(score.verdict for score in rollout.scores)
