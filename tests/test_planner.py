@@ -27,7 +27,6 @@ SMALL = [
 ]
 MESHES = {
     "2x2 split": ["distribution.model=2", 'distribution.weights="split"', 'lora.target=["query","value"]'],
-    "int8": ['model.quantization="int8"'],
     "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"'],
     "full": ["lora.rank=0", "loss.kl_coef=0.1"],
 }
