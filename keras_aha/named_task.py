@@ -13,7 +13,7 @@ from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProble
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
 _GYM = "reasoning_gym/"
-_FILES = ("puzzles", "file", "held_out_file")  # arguments that are paths
+_FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
 
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
@@ -43,7 +43,8 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
 def with_absolute_files(recipe: Recipe) -> Recipe:
     """The recipe, the task's files named by absolute paths."""
-    files = [(key, recipe.task.arguments[key]) for key in _FILES if isinstance(recipe.task.arguments.get(key), str)]
+    given = recipe.task.arguments if recipe.task.name in _TASKS else {}  # another's arguments may be anything
+    files = [(key, given[key]) for key in _FILES if isinstance(given.get(key), str)]
     return recipe.override(f"task.{key}={json.dumps(str(Path(path).resolve()))}" for key, path in files)
 
 

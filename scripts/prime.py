@@ -44,7 +44,7 @@ def main(argv=None) -> int:
         with _cli.quiet(unless=not args.new and is_download(recipe)):
             keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
             policy = tiny_gemma() if args.new else build_policy(recipe, adapters=False)
-        turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)
+        turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work
         model = GRPOModel(policy)
 
     print(f"{policy.backbone.count_params():,} parameters, {priming.steps} steps of {priming.batch_size} solutions")

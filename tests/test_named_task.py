@@ -72,3 +72,5 @@ def test_files_are_made_absolute(tmp_path, monkeypatch):
     recipe = RECIPE.override(["task.name=word_problems", "task.file=train.jsonl", "task.held_out_file=test.jsonl"])
     arguments = with_absolute_files(recipe).task.arguments
     assert arguments == {"file": str(tmp_path / "train.jsonl"), "held_out_file": str(tmp_path / "test.jsonl")}
+    own = RECIPE.override(["task.name=own:Task", "task.file=no path"])
+    assert with_absolute_files(own) == own

@@ -511,6 +511,8 @@ def test_a_curriculum(fit, task):
     other = RolloutCallback(task, **SETTINGS, curriculum=0.2)
     other.set_state(callback.get_state())
     assert other.curriculum.level == pytest.approx(levels[3])
+    other.set_state({"prompt_length": 16})  # of a run that was begun before there were levels
+    assert other.get_state() == {"prompt_length": 16, "level": 0.0}
     assert history["compiles"][1:] == [0, 0]
 
 

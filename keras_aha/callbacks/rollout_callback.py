@@ -157,9 +157,9 @@ class RolloutCallback(keras.callbacks.Callback):
         return {"prompt_length": self._prompt_length, "level": self.curriculum.level}
 
     def set_state(self, state: dict):
-        """Takes what `get_state` returned."""
+        """Takes what `get_state` returned, in an older version without a level."""
         self._prompt_length = state["prompt_length"]
-        self.curriculum.level = state["level"]
+        self.curriculum.level = state.get("level", 0.0)
 
     def on_train_begin(self, logs=None):
         check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout

@@ -20,6 +20,7 @@ TEMPLATES = named_templates(
     compact="{question}",
 )
 _LONGEST = 2000  # characters of an answer
+_ENTRIES = 10_000  # that a generator has, some of them the same, unless its `size` says otherwise
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class GymTask(DrawnTask):
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
         template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the field `{question}`.
-        size: how many entries the generator has, of which some may be the same.
         partial_credit: give the part of a point that some generators' scorers give for answers that are not right,
             such as those that hold the right one among others. By default only a right answer has a reward.
 
@@ -57,24 +57,20 @@ class GymTask(DrawnTask):
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
         template: str = "plain",
-        size: int = 10_000,
         partial_credit: bool = False,
     ):
         super().__init__(seed)
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size must be an integer from 1. Received: size={size!r}")
         self.dataset = dataset
         self.config = dict(config or {})
         self.template = template
-        self.size = size
         self.partial_credit = partial_credit
         self._format_string = resolve_template(template, TEMPLATES, {"question": "What?"})
-        self._entries = _generator(dataset, {"seed": 0, "size": size} | self.config)
+        self._entries = _generator(dataset, {"seed": 0, "size": _ENTRIES} | self.config)
         self.problem(0)  # raises now, not in the middle of a run
 
     def draw(self, rng: random.Random) -> GymProblem:
         """Returns one of the generator's entries."""
-        entry = self._entries[rng.randrange(self.size)]
+        entry = self._entries[rng.randrange(len(self._entries))]
         return GymProblem(entry["question"], entry)
 
     def canonical(self, problem: GymProblem) -> tuple[str, str]:
@@ -149,7 +145,7 @@ def _generator(name: str, config: dict[str, Any]):
     culprit = evaluated_by(kind, "score_answer")
     if culprit is not None:
         raise ValueError(
-            f"The scorer of this generator calls {culprit}, which would run a policy's text, so it is not used. "
+            f"The scorer of this generator calls {culprit}, which may run a policy's text, so it is not used. "
             f"Received: dataset={name!r}"
         )
     try:

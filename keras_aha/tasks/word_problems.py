@@ -93,13 +93,8 @@ class WordProblems(Task):
         self.number_reward = number_reward
         self.form_reward = form_reward
         self._format_string = resolve_template(template, TEMPLATES, {"question": "How many?"})
-        rows = read_problems(file)
-        self._training, self._held_out = split_rows(rows, lambda row: row.canonical, seed)
-        if held_out_file is not None:
-            self._held_out = list({row.canonical: row for row in read_problems(held_out_file)}.values())
-            kept = {row.canonical for row in self._held_out}
-            self._training = [row for row in rows if row.canonical not in kept]
-            random.Random(seed).shuffle(self._training)
+        held_out = None if held_out_file is None else read_problems(held_out_file)
+        self._training, self._held_out = split_rows(read_problems(file), lambda row: row.canonical, seed, held_out)
         if not self._training:
             raise ValueError(f"The file leaves no problem to train on. Received: file={str(file)!r}")
 
