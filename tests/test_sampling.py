@@ -1,11 +1,13 @@
 """The sampler alone, against the exact distribution."""
 
 from keras_aha.decoding.sampling import Sampling, row_keys, sample
+from keras_aha.decoding.sampling import _draw as draw_tokens
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling_oracle import drawn
 
 LOGITS = np.array([2.0, -1.0, 0.5, 0.3, 1.2, -3.0, 0.0, 1.9], "float32")
 CHI_SQUARE_999 = (0.0, 10.8, 13.8, 16.3, 18.5, 20.5, 22.5, 24.3)  # the quantile of 99.9 % by degrees of freedom
@@ -96,6 +98,31 @@ def test_a_wrong_temperature_would_be_noticed():
     token_ids, _, _ = draw(temperature=0.7)
     statistic, critical = chi_square(token_ids, softmax(LOGITS, 0.75))
     assert statistic > critical
+
+
+@pytest.mark.parametrize("size", (1, 2, 3, 16, 17, 50))
+def test_vocabularies_of_any_size(size):
+    """Of one block, of full ones, and with a last one that is not full."""
+    p = softmax(np.random.default_rng(size).normal(0.0, 1.0, size))
+    uniform = np.random.default_rng(1).random((20_000, 2)).astype("float32")
+    token_ids = np.asarray(draw_tokens(jnp.broadcast_to(jnp.asarray(p, "float32"), (20_000, size)), uniform))
+    assert token_ids.min() >= 0 and token_ids.max() < size
+    counts = np.bincount(token_ids, minlength=size)
+    assert np.all(np.abs(counts - 20_000 * p) < 4.5 * np.sqrt(20_000 * p * (1 - p)) + 1e-6)
+    expected, margins = drawn(np.broadcast_to(p, (20_000, size)), uniform.astype("float64"))
+    np.testing.assert_array_equal(token_ids[margins > 1e-6], expected[margins > 1e-6])
+
+
+@pytest.mark.parametrize("uniform", (0.0, 0.5, 1 - 2**-24))
+def test_tokens_without_probability_are_never_drawn(uniform):
+    """Neither by the least random number nor by the largest, be they first or last in a block, or a block of them."""
+    allowed = [7, 8, 13, 21]
+    for some in (allowed, allowed[:1], allowed[-1:]):
+        p = np.zeros((1, 30), "float32")
+        p[:, some] = 1 / 3  # does not add up to 1
+        for other in (0.0, 1 - 2**-24):
+            token = int(draw_tokens(jnp.asarray(p), jnp.array([[uniform, other]], "float32"))[0])
+            assert token in some
 
 
 def test_neighbours_are_independent():
