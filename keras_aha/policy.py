@@ -183,10 +183,11 @@ def _adapters_file(start: str) -> Path:
 
 
 def blocks_to_compute_again(recipe: Recipe) -> list[str]:
-    """The transformer layers, whose activations a large model's backward pass computes again; none of a small one."""
-    backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
-    large = backbone.count_params() >= _REMAT_FROM
-    return [layer.name for layer in backbone.transformer_layers] if large else []
+    """The transformer layers, if the backward pass computes their activations again; see `training.remat`."""
+    backbone, remat = abstract_backbone(recipe.model.preset, recipe.model.dtype), recipe.training.remat
+    if remat is None:
+        remat = backbone.count_params() >= _REMAT_FROM
+    return [layer.name for layer in backbone.transformer_layers] if remat else []
 
 
 def _load_text_model(recipe: Recipe) -> keras_hub.models.CausalLM:

@@ -158,12 +158,15 @@ class Training:
     Attributes:
         epochs: rollouts to train on.
         seed: of all that is random: the order of problems, completions, the adapters' first values.
+        remat: whether the backward pass computes activations again, a block at a time: less memory, and a forward pass
+            more. "none" does it with models of 50 million parameters or more.
     """
 
     epochs: int = _at_least(1, default=100)
     seed: int = _at_least(0, default=0)
     micro_batch_size: int | None = _at_least(1, default=None)
     completion_lengths: int = _at_least(1, default=3)  # that the step is compiled for; 1 compiles fastest
+    remat: bool | None = None
 
 
 @_section
@@ -200,8 +203,13 @@ class Distribution:
 
 @_section
 class Priming:
-    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`."""
+    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
 
+    Attributes:
+        adapters: whether those of `[lora]` are trained, not every weight; they are merged into the weights afterwards.
+    """
+
+    adapters: bool = False
     steps: int = _at_least(1, default=2000)
     batch_size: int = _at_least(1, default=64)
     learning_rate: float = _above_zero(default=3e-3)

@@ -1,4 +1,4 @@
-"""Primes a model on a task's worked solutions: supervised training of every weight, saved as a new preset."""
+"""Primes a model on a task's worked solutions: supervised training, saved as a new preset."""
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ def main(argv=None) -> int:
         recipe = _cli.load_recipe(args.preset, args.set, priming__seed=args.seed)
         _cli.check_new_folder(args.out, "--out")
         with _cli.quiet():
-            from keras_aha import experiment
+            from keras_aha import experiment, lora
             from keras_aha.grpo_model import GRPOModel
             from keras_aha.named_task import build_task
             from keras_aha.policy import build_policy, is_download
@@ -43,12 +43,15 @@ def main(argv=None) -> int:
         held_out = experiment.build_evaluation(recipe)
         with _cli.quiet(unless=not args.new and is_download(recipe)):
             keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
-            policy = tiny_gemma() if args.new else build_policy(recipe, adapters=False)
+            policy = tiny_gemma() if args.new else build_policy(recipe, priming.adapters)
         turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work
         model = GRPOModel(policy)
 
     print(f"{policy.backbone.count_params():,} parameters, {priming.steps} steps of {priming.batch_size} solutions")
-    history = prime(policy, task, **dataclasses.asdict(priming))
+    settings = dataclasses.asdict(priming)
+    del settings["adapters"]
+    history = prime(policy, task, **settings)
+    lora.merge(policy)
     save(policy, history, args.out)
     summary = experiment.summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
     _cli.print_accuracy("held-out accuracy primed", summary)

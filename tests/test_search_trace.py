@@ -175,3 +175,44 @@ def test_slip_rate():
             assert abs(OPERATORS[sign](a, b) - result) <= 2
             assert said_yes == (result == problem.target)
     assert near(sum(slips), len(slips), 0.1)
+
+
+# === In words ===
+
+
+def attempts_in_words(trace):
+    """`(attempts as shorthand writes them, answer)` of a trace in words."""
+    match = re.fullmatch(r"((?:.+\n)*)</think>\n<answer>(\S+)</answer>", trace)
+    lines = []
+    for line in match[1].splitlines():
+        beginning, _, tries = line.rpartition(": ")
+        common = beginning.removeprefix("Let me try ").split(", ") if beginning else []
+        for equation, verdict in re.findall(r"(\S+), (no\.|yes!)", tries):
+            lines.append(",".join([*common, equation]) + f" {verdict[:-1]}\n")
+    return "".join(lines), match[2]
+
+
+@pytest.mark.parametrize("numbers", (2, 3, 4))
+def test_words_say_what_shorthand_says(numbers):
+    task, habits = Countdown(num_numbers=numbers, max_number=20), dict(give_up_rate=0.1, slip_rate=0.1, guess_rate=0.1)
+    saved = 0
+    for i in range(200):
+        problem = task.problem(i)
+        short, long = (task.worked_solution(problem, Random(i), in_words=w, **habits) for w in (False, True))
+        thoughts, answer = attempts_in_words(long)
+        assert thoughts + f"</think>\n<answer>{answer}</answer>" == short
+        saved += short.count("=") - long.count("=")
+        in_both = [count_behaviours(text) for text in (short, long)]
+        assert in_both[0].attempts == in_both[1].attempts
+        assert in_both[0].verifications == in_both[1].verifications == in_both[1].attempts
+        assert in_both[0].backtracks == in_both[1].backtracks
+    assert (saved > 200) == (numbers > 2)  # what attempts begin with alike is written once
+
+
+def test_words_by_hand():
+    ends = "3*2=6, yes!\n</think>\n<answer>3*2</answer>"
+    beginnings = {"", "3-2=1, no. ", "3+2=5, no. 3-2=1, no. "}
+    assert {search_trace((3, 2), 6, Random(i), in_words=True) for i in range(30)} == {b + ends for b in beginnings}
+    lines = "Let me try 2+3=5: 5+4=9, no. 5-4=1, no. 5*4=20, no.\nLet me try 3-2=1: 1+4=5, no. 4-1=3, yes!\n"
+    found = {search_trace((2, 3, 4), 3, Random(i), in_words=True) for i in range(100)}
+    assert f"{lines}</think>\n<answer>4-(3-2)</answer>" in found

@@ -15,7 +15,7 @@ import keras_hub
 import numpy as np
 
 _HEADS = ("query", "key", "value")  # kernels of (heads, inputs, outputs)
-_MODULES = {
+_BLOCK_MODULES = {
     "query": "self_attn.q_proj",
     "key": "self_attn.k_proj",
     "value": "self_attn.v_proj",
@@ -29,9 +29,9 @@ _MODULES = {
     "post_attention_norm": "post_attention_layernorm",
     "pre_ffw_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
-    "token_embedding": "model.embed_tokens",
-    "final_normalization": "model.norm",
 }
+_MODULES = {**_BLOCK_MODULES, "token_embedding": "model.embed_tokens", "final_normalization": "model.norm"}
+BLOCK_MODULES = tuple(_BLOCK_MODULES.values())  # of a decoder block, under its path `model.layers.0`
 
 
 def class_name(backbone) -> str:

@@ -24,6 +24,13 @@ class Attempt(NamedTuple):
     value: int
 
 
+class Judged(NamedTuple):
+    """An attempt's equations, as they are written, and whether the searcher believes that it hits the target."""
+
+    equations: list[str]
+    judged_right: bool
+
+
 def search_trace(
     numbers: Sequence[int],
     target: int,
@@ -35,12 +42,14 @@ def search_trace(
     give_up_rate: float = 0.0,
     slip_rate: float = 0.0,
     misjudge_rate: float = 0.0,
+    in_words: bool = False,
 ) -> str:
     """A search for `target` as text: attempts, each judged, then an answer.
 
     Attempts are taken in a fixed order from a random start, so that a trace teaches where a search goes next and
-    different traces of one puzzle differ. Each line is one attempt, e.g. `9-1=8,8/4=2 no`. With every rate at 0 the
-    searcher is perfect: it goes on until an attempt hits the target or `max_attempts` are spent.
+    different traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt
+    hits the target or `max_attempts` are spent. In shorthand each line is one attempt, e.g. `9-1=8,8/4=2 no`. In words
+    a line has all attempts that begin alike, e.g. `Let me try 9-1=8: 8*4=32, no. 8/4=2, no.`
 
     Args:
         numbers: the puzzle's numbers.
@@ -52,6 +61,7 @@ def search_trace(
         give_up_rate: probability, after each failed attempt, of answering with it all the same.
         slip_rate: probability, an attempt, that its last equation is written with a result at random nearby.
         misjudge_rate: probability, an attempt, that its yes or no is the wrong one.
+        in_words: whether to write for a model that knows English, rather than in shorthand.
 
     Returns:
         The completion after an opened `<think>` line, up to and including `</answer>`.
@@ -61,26 +71,38 @@ def search_trace(
         return f"</think>\n<answer>{'+'.join(map(str, numbers))}</answer>"
     start = rng.randrange(len(attempts))
     attempt = attempts[start]
-    lines = []
+    search = []
     if rng.random() >= guess_rate:
         for attempt in itertools.islice(attempts[start:] + attempts[:start], max_attempts):
-            line, judged_right = _write(attempt, target, rng, slip_rate, misjudge_rate, max_value)
-            lines.append(line)
-            if judged_right or rng.random() < give_up_rate:
+            search.append(_judge(attempt, target, rng, slip_rate, misjudge_rate, max_value))
+            if search[-1].judged_right or rng.random() < give_up_rate:
                 break
-    return "".join(lines) + f"</think>\n<answer>{attempt.expression}</answer>"
+    thoughts = _words(search) if in_words else "".join(map(_shorthand, search))
+    return f"{thoughts}</think>\n<answer>{attempt.expression}</answer>"
 
 
-def _write(
+def _judge(
     attempt: Attempt, target: int, rng: Random, slip_rate: float, misjudge_rate: float, max_value: int
-) -> tuple[str, bool]:
-    """The attempt's line, and whether the searcher believes that it hits the target."""
+) -> Judged:
+    """The attempt as the searcher sees it."""
     steps, value = [step.text for step in attempt.steps], attempt.value
     if rng.random() < slip_rate:
         value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
         steps[-1] = steps[-1].split("=")[0] + f"={value}"
-    judged_right = (value == target) != (rng.random() < misjudge_rate)
-    return ",".join(steps) + (" yes\n" if judged_right else " no\n"), judged_right
+    return Judged(steps, (value == target) != (rng.random() < misjudge_rate))
+
+
+def _shorthand(judged: Judged) -> str:
+    return ",".join(judged.equations) + (" yes\n" if judged.judged_right else " no\n")
+
+
+def _words(search: list[Judged]) -> str:
+    """All but the last equation of attempts is written once for those that have it in common."""
+    lines = []
+    for beginning, group in itertools.groupby(search, key=lambda judged: judged.equations[:-1]):
+        tries = (f"{equations[-1]}, {'yes!' if right else 'no.'}" for equations, right in group)
+        lines.append(f"Let me try {', '.join(beginning)}: {' '.join(tries)}\n" if beginning else f"{' '.join(tries)}\n")
+    return "".join(lines)
 
 
 def _attempts(terms: tuple[tuple[str, int], ...], max_value: int, steps: tuple[Step, ...] = ()) -> Iterator[Attempt]:

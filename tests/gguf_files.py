@@ -1,0 +1,146 @@
+"""GGUF files of tiny Gemmas, as llama.cpp's converter writes them; by the format's names, not by ours."""
+
+import gguf
+import numpy as np
+from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
+
+_NAMES = {
+    "query": "attn_q",
+    "key": "attn_k",
+    "value": "attn_v",
+    "attention_output": "attn_output",
+    "query_norm": "attn_q_norm",
+    "key_norm": "attn_k_norm",
+    "ffw_gating": "ffn_gate",
+    "ffw_gating_2": "ffn_up",
+    "ffw_linear": "ffn_down",
+    "pre_attention_norm": "attn_norm",
+    "post_attention_norm": "post_attention_norm",
+    "pre_ffw_norm": "ffn_norm",
+    "post_ffw_norm": "post_ffw_norm",
+}
+
+
+def write_gguf(path, policy, kind="F32", fields=(), tensors=(), without=()):
+    """Writes a Gemma 2 or Gemma 3.
+
+    Args:
+        policy: a keras-hub `CausalLM`; its adapters are left out.
+        kind: the type of matrices, which `gguf.quants.quantize` can make; norms are F32.
+        fields: key → value, in place of those of the policy; an array in place of a tensor's under `tensors`.
+        without: keys and names that are left out.
+    """
+    fields, tensors = fields_of(policy) | dict(fields), tensors_of(policy.backbone) | dict(tensors)
+    writer = gguf.GGUFWriter(path, fields.pop("general.architecture"))
+    for key, value in fields.items():
+        if key not in without:
+            _add(writer, key, value)
+    for name, value in tensors.items():
+        if name in without:
+            continue
+        if value.ndim == 1 or kind == "F32":
+            writer.add_tensor(name, np.ascontiguousarray(value))
+        else:
+            quantized = gguf.GGMLQuantizationType[kind]
+            writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(value), quantized), raw_dtype=quantized)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add(writer, key, value):
+    if isinstance(value, list):
+        writer.add_array(key, value)
+    else:
+        kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+        kinds[type(value)](key, value)
+
+
+def fields_of(policy):
+    """The file's metadata."""
+    backbone = policy.backbone
+    config, block = backbone.get_config(), backbone.transformer_layers[0]
+    architecture = "gemma3" if type(backbone).__name__ == "Gemma3Backbone" else "gemma2"
+    own = {
+        "embedding_length": config["hidden_dim"],
+        "block_count": config["num_layers"],
+        "feed_forward_length": int(block.gating_ffw.kernel.shape[1]),
+        "attention.head_count": config["num_query_heads"],
+        "attention.head_count_kv": config["num_key_value_heads"],
+        "attention.key_length": config["head_dim"],
+        "attention.value_length": config["head_dim"],
+        "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
+        "attention.sliding_window": config["sliding_window_size"],
+    }
+    if architecture == "gemma2":
+        own |= {"attn_logit_softcapping": config["attention_logit_soft_cap"]}
+        own |= {"final_logit_softcapping": config["final_logit_soft_cap"]}
+    else:
+        own |= {"rope.freq_base": 1e6, "rope.scaling.type": "linear"}
+        own |= {"rope.scaling.factor": config["global_rope_scaling_factor"]}
+    tokens, scores, types = pieces_of(policy.preprocessor.tokenizer.proto)
+    return {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in own.items()},
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def pieces_of(proto):
+    """Blanks as they are in pieces that are never split; `<unk>` and the marks of turns as control pieces."""
+    pieces = sentencepiece_model.ModelProto.FromString(proto).pieces
+    types = [3 if p.piece in ("<unk>", "<start_of_turn>", "<end_of_turn>") else p.type for p in pieces]
+    tokens = [p.piece.replace("▁", " ") if p.type == p.USER_DEFINED else p.piece for p in pieces]
+    return tokens, [p.score for p in pieces], types
+
+
+def tensors_of(backbone):
+    """Matrices as `(outputs, inputs)`, scales of norms plus 1."""
+    found = {}
+    for variable in backbone.variables:
+        value, parts = np.asarray(variable.value, "float32"), variable.path.split("/")
+        if parts[-1].startswith("lora_"):
+            continue
+        if value.ndim == 1:
+            value = value + np.float32(1)
+        if parts[0] == "token_embedding":
+            found["token_embd.weight"] = value
+        elif parts[0] == "final_normalization":
+            found["output_norm.weight"] = value
+        else:
+            name = _NAMES[parts[-2]]
+            if name in ("attn_q", "attn_k", "attn_v"):  # (heads, inputs, head_dim)
+                value = np.concatenate([head.T for head in value])
+            elif name == "attn_output":  # (heads, head_dim, outputs)
+                value = value.reshape(-1, value.shape[2]).T
+            elif value.ndim == 2:
+                value = value.T
+            found[f"blk.{parts[0].removeprefix('decoder_block_')}.{name}.weight"] = value
+    return found
+
+
+def write_copy_in_float32(source, path):
+    """A file with the same fields, its tensors dequantized."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture":
+            continue
+        if field.types[0] == gguf.GGUFValueType.ARRAY:
+            writer.add_array(key, field.contents())
+        else:
+            writer.add_key_value(key, field.contents(), field.types[0])
+    for tensor in reader.tensors:
+        value = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, np.ascontiguousarray(value))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
