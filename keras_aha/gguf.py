@@ -118,11 +118,12 @@ class _Model:
     def config(self) -> dict:
         """The config.json of transformers."""
         width, heads, head_dim, layers = (
-            self._value(key)
+            self._number(key)
             for key in ("embedding_length", "attention.head_count", "attention.key_length", "block_count")
         )
         base = _ROPE_BASES[self._architecture]
         self._require("rope.freq_base", base)
+        self._require("rope.freq_base_swa", 10_000.0)
         self._require("rope.scaling.type", "linear")
         is_27b = layers == _LAYERS_OF_27B[self._architecture]
         return {
@@ -130,18 +131,18 @@ class _Model:
             "model_type": {"gemma2": "gemma2", "gemma3": "gemma3_text"}[self._architecture],
             "vocab_size": int(self._tensor("token_embd.weight").shape[1]),
             "hidden_size": width,
-            "intermediate_size": self._value("feed_forward_length"),
+            "intermediate_size": self._number("feed_forward_length"),
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
-            "num_key_value_heads": self._value("attention.head_count_kv"),
+            "num_key_value_heads": self._number("attention.head_count_kv"),
             "head_dim": head_dim,
             "query_pre_attn_scalar": width // heads if is_27b else head_dim,
-            "attn_logit_softcapping": self._value("attn_logit_softcapping", None),
-            "final_logit_softcapping": self._value("final_logit_softcapping", None),
-            "sliding_window": self._value("attention.sliding_window"),
+            "attn_logit_softcapping": self._number("attn_logit_softcapping", None),
+            "final_logit_softcapping": self._number("final_logit_softcapping", None),
+            "sliding_window": self._number("attention.sliding_window"),
             "rope_theta": base,
-            "rope_scaling": {"rope_type": "linear", "factor": self._value("rope.scaling.factor", 1.0)},
-            "rms_norm_eps": self._value("attention.layer_norm_rms_epsilon"),
+            "rope_scaling": {"rope_type": "linear", "factor": self._number("rope.scaling.factor", 1.0)},
+            "rms_norm_eps": self._number("attention.layer_norm_rms_epsilon"),
             "hidden_activation": "gelu_pytorch_tanh",
             "tie_word_embeddings": True,
             "dtype": "float32",
@@ -183,7 +184,7 @@ class _Model:
 
     def shards(self) -> list[dict[str, str]]:
         """Of the embedding, each block, and the last norm: transformers' name of each tensor → the file's."""
-        layers = self._value("block_count")
+        layers = self._number("block_count")
         kind = next(kind for kind, name in self._gguf.MODEL_ARCH_NAMES.items() if name == self._architecture)
         names = self._gguf.get_tensor_name_map(kind, layers)
         blocks = [[f"model.layers.{i}.{module}" for module in BLOCK_MODULES] for i in range(layers)]
@@ -221,6 +222,12 @@ class _Model:
         if (value := self._value(key, only)) != only:
             received = f"{self._architecture}.{key}={value}"
             raise self._refusal(f"keras-hub computes models with {key}={only} only", received)
+
+    def _number(self, key: str, *default):
+        value = self._value(key, *default)
+        if not isinstance(value, int | float | None):
+            raise self._refusal("A field is no number", f"{self._architecture}.{key}={value!r}")
+        return value
 
     def _value(self, key: str, *default):
         """A field of the architecture's own."""

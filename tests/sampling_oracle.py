@@ -16,7 +16,7 @@ def uniforms(keys, length):
 def drawn(probabilities, uniform):
     """`(…, V)` and `(…, 2)` → the token, and how far the nearer number is from one that would draw another, `(…)`."""
     size = probabilities.shape[-1]
-    width = int(np.ceil(np.sqrt(size)))
+    width = 2 ** int(np.log2(size) / 2)
     padded = np.zeros((*probabilities.shape[:-1], -(-size // width) * width))
     padded[..., :size] = probabilities
     blocks = padded.reshape(*probabilities.shape[:-1], -1, width)

@@ -125,6 +125,8 @@ def refusal(path, out):
         (dict(fields={"tokenizer.ggml.model": "gpt2"}), "Received: tokenizer.ggml.model=gpt2"),
         (dict(fields={"gemma3.rope.freq_base": 5e5}), "Received: gemma3.rope.freq_base=500000.0"),
         (dict(fields={"gemma3.rope.scaling.type": "yarn"}), "Received: gemma3.rope.scaling.type=yarn"),
+        (dict(fields={"gemma3.rope.freq_base_swa": 5e5}), "Received: gemma3.rope.freq_base_swa=500000.0"),
+        (dict(fields={"gemma3.block_count": "six"}), "Received: gemma3.block_count='six'"),
         (dict(without=["gemma3.block_count"]), "Received: gemma3.block_count"),
         (dict(without=["tokenizer.ggml.tokens"]), "Received: tokenizer.ggml.tokens"),
         (dict(fields={"tokenizer.ggml.tokens": ["<s>"] * 202}), "Received: <s> <s> <s> <s>"),

@@ -81,7 +81,7 @@ def test_adapters_alone(make_policy, task):
     policy = make_policy("gemma", num_layers=1, lora_rank=2, fresh_adapters=True)
     frozen = [np.asarray(variable) for variable in policy.non_trainable_variables]
     adapters = [np.asarray(variable) for variable in policy.trainable_variables]
-    prime(policy, task, steps=2, batch_size=4, learning_rate=1e-2, habits=HABITS)
+    prime(policy, task, steps=4, batch_size=4, learning_rate=1e-2, habits=HABITS)
     for before, after in zip(frozen, policy.non_trainable_variables, strict=True):
         np.testing.assert_array_equal(before, after)
     assert all(np.any(a != b) for a, b in zip(adapters, policy.trainable_variables, strict=True))

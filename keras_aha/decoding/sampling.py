@@ -1,6 +1,5 @@
 """From logits to a token and its log-prob."""
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -66,7 +65,7 @@ def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTM
 def _draw(probabilities, uniform):
     """`(B, V)` and `(B, 2)` → `(B,)`, a token of each row, of one whose probability is not 0."""
     size = probabilities.shape[1]
-    width = math.isqrt(size - 1) + 1
+    width = 1 << (size.bit_length() - 1) // 2  # a power of two, so that no block lies on two devices that share rows
     blocks = jnp.pad(probabilities, [(0, 0), (0, -size % width)]).reshape(len(probabilities), -1, width)
     block = _invert(jnp.sum(blocks, axis=-1), uniform[:, 0])
     inside = jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
