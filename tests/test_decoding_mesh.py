@@ -32,7 +32,7 @@ def in_meshes():
     rng = np.random.default_rng(0)
     padding_mask = (np.arange(9) >= rng.integers(0, 7, (PROMPTS, 1))).astype("int32")
     token_ids = rng.integers(4, 200, padding_mask.shape).astype("int32") * padding_mask
-    keys = row_keys(0, 0, np.arange(PROMPTS * GROUP))
+    keys = row_keys(1, 0, np.arange(PROMPTS * GROUP))
     moves, move_to = [], batch.Batch.move_to
 
     def spy(self, bucket):

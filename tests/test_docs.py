@@ -17,6 +17,7 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from keras_aha import gguf
 from keras_aha.recipe import Recipe, presets_folder
 
 import pytest
@@ -26,6 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 NEEDS = {"a TPU", "a GPU", "a download", "the network", "several hosts", "minutes"}
 NEWCOMER = "newcomer"  # run from a clean clone by whoever starts, and by continuous integration
+PACKAGES = {name.replace("_", "-") for name in gguf.PACKAGES.values()}  # of weights, that the user installs
 COPIED = ("README.md", "LOG.md", "pyproject.toml", "docs", "keras_aha", "notebooks", "presets", "scripts")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 
@@ -109,7 +111,7 @@ def test_its_flags_are_those_of_the_scripts(block, monkeypatch):
     cli = importlib.import_module("_cli")
     for words in commands(block.code):
         if words[:2] == ["pip", "install"]:
-            assert words[2:4] == ["-q", "-e"] and len(words) == 5
+            assert words[2:4] == ["-q", "-e"] and set(words[5:]) <= PACKAGES
             extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[4])
             assert extras and (extras[1] is None or set(extras[1].split(",")) <= set(EXTRAS))
         elif words[:1] == ["python"] and words[1].startswith("scripts/"):

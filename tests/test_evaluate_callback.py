@@ -1,4 +1,5 @@
 import itertools
+import re
 
 from keras_aha import budget_forcing
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -67,14 +68,15 @@ def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
     assert calls == [(5, 2, 4, True), (5, 2, 4, False), (5, 1, 4, True), (5, 1, 4, False)]
 
 
+PIECES = "</?answer>|</?think>|<(start|end)_of_turn>| each once to make | yes|Use "  # single tokens, with letters
+
+
 def test_stops_reach_the_sampler(model, held_out, sampled):
     callback = callback_of(held_out, stop_tokens=tuple("abcd"), stop_strings=("e",))
     table = callback.evaluate(model)
     assert table["completion_length"].sum() < sampled["completion_length"].sum()
     for text, longer, stopped in zip(table["text"], sampled["text"], table["stopped"], strict=True):
-        text, longer = (
-            x.replace("<answer>", "").replace("</answer>", "").replace("<think>", "") for x in (text, longer)
-        )
+        text, longer = (re.sub(PIECES, "", x) for x in (text, longer))
         assert longer.startswith(text) and not set("abcd") & set(text)
         assert "e" not in text[:-1] or stopped
     assert table["text"].str.contains("e").any() and not table["text"].str.contains("e").all()

@@ -142,7 +142,7 @@ def test_shared_prompts_and_smaller_batches_change_nothing(policy, decoder, monk
     prompts = left_padded(PROMPTS)
 
     def run():
-        return decode(decoder, merged(policy.backbone), prompts, 12, 40, stop_ids=(1, 2, 3))
+        return decode(decoder, merged(policy.backbone), prompts, 12, 40, stop_ids=(1, 2, 3, 4, 5))
 
     monkeypatch.setattr(buckets, "_FEWEST_ROWS", 1000)
     expected = run()

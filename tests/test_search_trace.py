@@ -183,12 +183,13 @@ def test_slip_rate():
 def attempts_in_words(trace):
     """`(attempts as shorthand writes them, answer)` of a trace in words."""
     match = re.fullmatch(r"((?:.+\n)*)</think>\n<answer>(\S+)</answer>", trace)
-    lines = []
+    lines, beginning = [], ""
     for line in match[1].splitlines():
-        beginning, _, tries = line.rpartition(": ")
-        common = beginning.removeprefix("Let me try ").split(", ") if beginning else []
-        for equation, verdict in re.findall(r"(\S+), (no\.|yes!)", tries):
-            lines.append(",".join([*common, equation]) + f" {verdict[:-1]}\n")
+        if line.startswith("Let me try "):
+            beginning = line.removeprefix("Let me try ").removesuffix(":").replace(", ", ",") + ","
+        else:
+            equation, verdict = re.fullmatch(r"(\S+), (yes|no)", line).groups()
+            lines.append(f"{beginning}{equation} {verdict}\n")
     return "".join(lines), match[2]
 
 
@@ -210,9 +211,12 @@ def test_words_say_what_shorthand_says(numbers):
 
 
 def test_words_by_hand():
-    ends = "3*2=6, yes!\n</think>\n<answer>3*2</answer>"
-    beginnings = {"", "3-2=1, no. ", "3+2=5, no. 3-2=1, no. "}
+    ends = "3*2=6, yes\n</think>\n<answer>3*2</answer>"
+    beginnings = {"", "3-2=1, no\n", "3+2=5, no\n3-2=1, no\n"}
     assert {search_trace((3, 2), 6, Random(i), in_words=True) for i in range(30)} == {b + ends for b in beginnings}
-    lines = "Let me try 2+3=5: 5+4=9, no. 5-4=1, no. 5*4=20, no.\nLet me try 3-2=1: 1+4=5, no. 4-1=3, yes!\n"
-    found = {search_trace((2, 3, 4), 3, Random(i), in_words=True) for i in range(100)}
-    assert f"{lines}</think>\n<answer>4-(3-2)</answer>" in found
+    lines = (
+        "Let me try 2+3=5:\n5+4=9, no\n5-4=1, no\n5*4=20, no\n"
+        "Let me try 3-2=1:\n1+4=5, no\n4-1=3, yes\n"
+        "</think>\n<answer>4-(3-2)</answer>"
+    )
+    assert lines in {search_trace((2, 3, 4), 3, Random(i), in_words=True) for i in range(100)}

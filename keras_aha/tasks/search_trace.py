@@ -49,7 +49,8 @@ def search_trace(
     Attempts are taken in a fixed order from a random start, so that a trace teaches where a search goes next and
     different traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt
     hits the target or `max_attempts` are spent. In shorthand each line is one attempt, e.g. `9-1=8,8/4=2 no`. In words
-    a line has all attempts that begin alike, e.g. `Let me try 9-1=8: 8*4=32, no. 8/4=2, no.`
+    a line has its last equation, `8/4=2, no`, below what attempts begin with, `Let me try 9-1=8:`, once for all that
+    begin alike. So it is at the beginning of a line, and nowhere else, that a search goes on or ends.
 
     Args:
         numbers: the puzzle's numbers.
@@ -97,11 +98,10 @@ def _shorthand(judged: Judged) -> str:
 
 
 def _words(search: list[Judged]) -> str:
-    """All but the last equation of attempts is written once for those that have it in common."""
     lines = []
     for beginning, group in itertools.groupby(search, key=lambda judged: judged.equations[:-1]):
-        tries = (f"{equations[-1]}, {'yes!' if right else 'no.'}" for equations, right in group)
-        lines.append(f"Let me try {', '.join(beginning)}: {' '.join(tries)}\n" if beginning else f"{' '.join(tries)}\n")
+        lines += [f"Let me try {', '.join(beginning)}:\n"] if beginning else []
+        lines += [f"{equations[-1]}, {'yes' if right else 'no'}\n" for equations, right in group]
     return "".join(lines)
 
 
