@@ -27,6 +27,7 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         recipe = _cli.load_recipe(args.preset, args.set, priming__seed=args.seed)
         _cli.check_new_folder(args.out, "--out")
+        check_adapters(recipe, args.new)
         with _cli.quiet():
             from keras_aha import experiment, lora
             from keras_aha.grpo_model import GRPOModel
@@ -57,6 +58,17 @@ def main(argv=None) -> int:
     _cli.print_accuracy("held-out accuracy primed", summary)
     print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}")
     return 0
+
+
+def check_adapters(recipe, new: bool) -> None:
+    """Raises ValueError where adapters are to be trained and there are none, or none that can be merged."""
+    rank, quantization = recipe.lora.rank, recipe.model.quantization
+    if recipe.priming.adapters and (new or not rank or quantization):
+        raise ValueError(
+            "priming.adapters trains those of [lora] and merges them into a preset's float weights: leave it or --new "
+            f'out, or set lora.rank and model.quantization="none". Received: lora.rank={rank}, '
+            f"model.quantization={quantization!r}, --new {'given' if new else 'not given'}"
+        )
 
 
 def check_habits(task, habits: dict) -> None:

@@ -370,3 +370,16 @@ def test_priming_saves_a_preset_with_its_curve(small, tmp_path, capsys):
     curve = pd.read_csv(out / "priming.csv")
     assert curve["epoch"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
     assert "held-out accuracy primed" in capsys.readouterr().out
+
+
+def test_priming_of_adapters_alone_merges_them(small, tmp_path):
+    out = tmp_path / "primed"
+    assert prime.main(["--out", str(out), *small, "--set", "priming.adapters=true"]) == 0
+    assert "model.weights.h5" in os.listdir(out)
+
+
+@pytest.mark.parametrize("flags", (["--new"], ["--set", "lora.rank=0"], ["--set", "model.quantization=int8"]), ids=str)
+def test_adapters_that_cannot_be_primed(small, tmp_path, capsys, flags):
+    with pytest.raises(SystemExit):
+        prime.main(["--out", str(tmp_path / "primed"), *small, "--set", "priming.adapters=true", *flags])
+    assert "priming.adapters trains those of [lora]" in capsys.readouterr().err

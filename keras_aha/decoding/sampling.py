@@ -35,7 +35,7 @@ def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTM
     """Draws one token a row.
 
     By inverting the distribution function in two steps, a block of about √V tokens and one in it, which takes two
-    random numbers a row; the Gumbel-max trick takes V, which at Gemma's V costs a CPU more than the model does.
+    random numbers a row; the Gumbel-max trick takes V, which at Gemma 3's V costs a CPU more than its 270M model.
 
     Args:
         logits: `(B, V)` float32.
