@@ -179,7 +179,7 @@ def report(target: str, sampled, greedy, labels):
     for kind in ("pass", "maj"):
         columns = {int(name.partition("@")[2]): at_k[name] for name in at_k if name.startswith(kind)}
         numbers[f"{kind}_at_k"] = {k: float(column.mean()) for k, column in columns.items()}
-        numbers[f"{kind}_at_k_ci95"] = {k: evaluation.bootstrap_interval(x) for k, x in columns.items()}
+        numbers[f"{kind}_at_k_ci95"] = {k: evaluation.share_interval(x) for k, x in columns.items()}
     if labels:
         most = [f"{kind}@{max(numbers[f'{kind}_at_k'])}" for kind in ("pass", "maj")]
         table = evaluation.by_label(sampled, labels).drop(columns="samples")

@@ -9,6 +9,7 @@ from keras_aha.evaluation import (
     by_label,
     by_puzzle,
     pass_at_k,
+    share_interval,
     summarize,
     with_behaviours,
 )
@@ -94,6 +95,34 @@ def test_interval_refuses_what_has_no_mean_over_puzzles(values):
 def test_interval_refuses_a_level_in_percent():
     with pytest.raises(ValueError, match="Received: level=95"):
         bootstrap_interval([0.0, 1.0], level=95)
+
+
+# === share_interval ===
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.0, 1.0, 0.5], [0.25] * 8, [0.0] * 9 + [0.5], [1.0] * 9 + [0.5]])
+def test_a_share_has_the_interval_of_a_bootstrap(shares):
+    assert share_interval(shares, seed=3, level=0.9) == bootstrap_interval(shares, seed=3, level=0.9)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 128])
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_at_0_and_1_it_ends_where_the_draw_becomes_unlikely(n, level):
+    low, high = share_interval([0.0] * n, level=level)
+    assert low == 0 and (1 - high) ** n == pytest.approx((1 - level) / 2)
+    assert share_interval([1.0] * n, level=level) == pytest.approx((1 - high, 1.0))
+
+
+def test_of_100_and_128_puzzles_never_solved():
+    # By the published table of exact binomial limits, 0 of 100 is 0 to 3.62 %.
+    assert share_interval([0.0] * 100)[1] == pytest.approx(0.0362, abs=5e-5)
+    assert share_interval([0.0] * 128)[1] == pytest.approx(0.0284, abs=5e-5)
+
+
+@pytest.mark.parametrize("shares", [[-0.1, 0.5], [0.5, 1.1]])
+def test_an_interval_of_shares_refuses_other_numbers(shares):
+    with pytest.raises(ValueError, match="Received: shares from"):
+        share_interval(shares)
 
 
 # === pass_at_k ===
@@ -191,6 +220,8 @@ def test_by_label_by_hand():
         "accuracy": [0.5, 0.0, 0.75],
     }
     assert table[["ci95_low", "ci95_high"]].iloc[2].tolist() == [0.5, 1.0]
+    # One puzzle that is never solved: 0 to 1 - 0.025.
+    assert table[["ci95_low", "ci95_high"]].iloc[1].tolist() == pytest.approx([0.0, 0.975])
 
 
 def test_by_label_takes_one_label_and_agrees_with_summarize():

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 
-from keras_aha.evaluation import BEHAVIOURS, bootstrap_interval, by_label, by_puzzle
+from keras_aha.evaluation import BEHAVIOURS, by_label, by_puzzle, share_interval
 from keras_aha.report.record import RunRecord
 
 import matplotlib
@@ -87,7 +87,7 @@ def _accuracy(axes: Axes, record: RunRecord) -> None:
     ends = {0: record.before} | ({} if record.after is None else {int(history["epoch"].iloc[-1]): record.after})
     for epoch, table in ends.items():
         per_puzzle = by_puzzle(table)["accuracy"]
-        _interval(axes, epoch, per_puzzle.mean(), bootstrap_interval(per_puzzle), _AFTER)
+        _interval(axes, epoch, per_puzzle.mean(), share_interval(per_puzzle), _AFTER)
     _over_epochs(axes, ylabel="right", title="Accuracy")
     _shares(axes)
     axes.legend(loc="best")
