@@ -48,8 +48,9 @@ def main() -> None:
     seconds = float(history["epoch_seconds"].sum() - history["evaluation_seconds"].sum())  # of rollouts and updates
     recipe = Recipe.load(args.run / "recipe.toml")
     task = build_task(recipe, summary["seed"])
-    policy = build_policy(recipe, adapters=False)  # priming trains every weight
+    policy = build_policy(recipe, adapters=False)
     settings = dataclasses.asdict(recipe.priming) | {"steps": args.steps, "seed": 1000 + summary["seed"]}
+    del settings["adapters"]  # every weight is trained
     prime(policy, task, **settings, callbacks=[StopAfter(seconds)])
 
     model, evaluation = GRPOModel(policy), build_evaluation(recipe)

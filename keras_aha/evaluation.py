@@ -73,11 +73,12 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
 
 
 def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a mean of shares, such as accuracy, over puzzles, that of `bootstrap_interval` but at 0 and 1.
+    """The interval of a mean of shares, such as accuracy, over puzzles: that of `bootstrap_interval` where they differ.
 
-    There, where a bootstrap has no width, it is the exact one of Clopper and Pearson (1934), with N puzzles as the
-    draws: of shares with mean m, N are all 0 with a probability of at most (1 − m)^N. Of 128 puzzles never solved it
-    says 0 to 2.8 %.
+    Where all N are the same, a bootstrap has no width. But N draws miss what has a probability of q with one of
+    (1 − q)^N, so as much as q = 1 − ((1 − level) / 2)^(1/N) of all puzzles may have any other share. Where all shares
+    are 0 or all are 1, that is the exact interval of Clopper and Pearson (1934) for N draws: of 128 puzzles never
+    solved, 0 to 2.8 %.
 
     Args:
         shares: `(N,)`, one a puzzle, between 0 and 1.
@@ -90,16 +91,14 @@ def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) 
     Raises:
         ValueError: if a share is not between 0 and 1, or what `bootstrap_interval` raises.
     """
-    low, high = bootstrap_interval(shares, seed, level)
+    interval = bootstrap_interval(shares, seed, level)
     least, most = float(np.min(shares)), float(np.max(shares))
     if least < 0 or most > 1:
         raise ValueError(f"Shares lie between 0 and 1. Received: shares from {least} to {most}")
-    margin = 1 - ((1 - level) / 2) ** (1 / len(shares))
-    if most == 0:
-        return 0.0, margin
-    if least == 1:
-        return 1 - margin, 1.0
-    return low, high
+    if least < most:
+        return interval
+    unseen = 1 - ((1 - level) / 2) ** (1 / len(shares))
+    return least * (1 - unseen), least + (1 - least) * unseen
 
 
 def pass_at_k(n, c, k: int):

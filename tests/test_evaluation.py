@@ -100,23 +100,28 @@ def test_interval_refuses_a_level_in_percent():
 # === share_interval ===
 
 
-@pytest.mark.parametrize("shares", [[0.5, 0.0, 1.0, 0.5], [0.25] * 8, [0.0] * 9 + [0.5], [1.0] * 9 + [0.5]])
-def test_a_share_has_the_interval_of_a_bootstrap(shares):
+@pytest.mark.parametrize("shares", [[0.5, 0.0, 1.0, 0.5], [0.0] * 9 + [0.5], [1.0] * 9 + [0.5]])
+def test_shares_that_differ_have_the_interval_of_a_bootstrap(shares):
     assert share_interval(shares, seed=3, level=0.9) == bootstrap_interval(shares, seed=3, level=0.9)
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 128])
 @pytest.mark.parametrize("level", [0.5, 0.95])
-def test_at_0_and_1_it_ends_where_the_draw_becomes_unlikely(n, level):
-    low, high = share_interval([0.0] * n, level=level)
-    assert low == 0 and (1 - high) ** n == pytest.approx((1 - level) / 2)
-    assert share_interval([1.0] * n, level=level) == pytest.approx((1 - high, 1.0))
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_equal_shares_end_where_the_draw_becomes_unlikely(share, n, level):
+    """An end is the mean of a distribution that draws `share` so rarely, and else 0 or 1, that N in a row are rare."""
+    low, high = share_interval([share] * n, level=level)
+    for end, other in ((low, 0.0), (high, 1.0)):
+        if share != other:
+            drawn = (end - other) / (share - other)  # the probability of `share`
+            assert drawn**n == pytest.approx((1 - level) / 2)
+    assert low <= share <= high and (share not in (0, 1) or share in (low, high))
 
 
-def test_of_100_and_128_puzzles_never_solved():
-    # By the published table of exact binomial limits, 0 of 100 is 0 to 3.62 %.
-    assert share_interval([0.0] * 100)[1] == pytest.approx(0.0362, abs=5e-5)
-    assert share_interval([0.0] * 128)[1] == pytest.approx(0.0284, abs=5e-5)
+def test_of_100_puzzles_never_or_always_solved():
+    # Published tables of exact binomial limits have 0 to 3.62 % for 0 of 100.
+    assert share_interval([0.0] * 100) == pytest.approx((0.0, 0.0362), abs=5e-5)
+    assert share_interval([1.0] * 100) == pytest.approx((0.9638, 1.0), abs=5e-5)
 
 
 @pytest.mark.parametrize("shares", [[-0.1, 0.5], [0.5, 1.1]])
@@ -220,7 +225,8 @@ def test_by_label_by_hand():
         "accuracy": [0.5, 0.0, 0.75],
     }
     assert table[["ci95_low", "ci95_high"]].iloc[2].tolist() == [0.5, 1.0]
-    # One puzzle that is never solved: 0 to 1 - 0.025.
+    # One puzzle, solved once in two or never: 0.025 of all puzzles may be like it.
+    assert table[["ci95_low", "ci95_high"]].iloc[0].tolist() == pytest.approx([0.5 * 0.025, 1 - 0.5 * 0.025])
     assert table[["ci95_low", "ci95_high"]].iloc[1].tolist() == pytest.approx([0.0, 0.975])
 
 

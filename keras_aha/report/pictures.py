@@ -104,7 +104,7 @@ def _difficulty(axes: Axes, record: RunRecord) -> None:
     axes.set_xticks(np.arange(len(names)), names)
     axes.set(xlabel="difficulty", ylabel="right", title="Accuracy by difficulty")
     _shares(axes)
-    axes.legend(loc="best")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)  # few puzzles' intervals leave no room inside
 
 
 def _reward(axes: Axes, record: RunRecord) -> None:
