@@ -37,11 +37,11 @@ class StopAfter(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def main() -> None:
+def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished run of scripts/fit.py")
     parser.add_argument("--steps", type=int, default=2000, help="of the schedule; the run's time ends it")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     summary = json.loads((args.run / "summary.json").read_text())
     history = pd.read_csv(args.run / "history.csv")

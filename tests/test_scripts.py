@@ -15,11 +15,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent / "benchmarks")]
 import _cli  # noqa: E402
 import evaluate  # noqa: E402
 import fit  # noqa: E402
 import prime  # noqa: E402
+import priming_control  # noqa: E402
 import report  # noqa: E402
 
 SECRETS = {"KAGGLE_KEY": "secret-kaggle-4711", "HF_TOKEN": "hf_secret4711"}
@@ -383,3 +384,12 @@ def test_adapters_that_cannot_be_primed(small, tmp_path, capsys, flags):
     with pytest.raises(SystemExit):
         prime.main(["--out", str(tmp_path / "primed"), *small, "--set", "priming.adapters=true", *flags])
     assert "priming.adapters trains those of [lora]" in capsys.readouterr().err
+
+
+def test_the_control_of_a_run(runs, capsys):
+    """The benchmark whose numbers stand beside the run's in the README."""
+    priming_control.main([str(runs / "first"), "--steps", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    summary = json.loads((runs / "first" / "summary.json").read_text())
+    assert [found[name] for name in ("before", "grpo")] == [summary[f"heldout_{when}"] for when in WHEN]
+    assert found["primed_on"].keys() == found["grpo"].keys()
