@@ -160,9 +160,7 @@ def _held_out(record: RunRecord, name: str) -> tuple[list[int], list[float]]:
 
 
 def _interval(axes, place, value, ends, color):
-    # Rounding may put a mean of equal values a hair outside of its interval.
-    errors = np.maximum([[value - ends[0]], [ends[1] - value]], 0)
-    axes.errorbar(place, value, errors, color=color, capsize=3, linewidth=1.5)
+    axes.errorbar(place, value, [[value - ends[0]], [ends[1] - value]], color=color, capsize=3, linewidth=1.5)
 
 
 def _over_epochs(axes, **settings):
