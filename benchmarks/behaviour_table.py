@@ -43,7 +43,7 @@ def main() -> None:
 
 def read(path: Path = TABLE) -> list[dict]:
     """The completions of a table: `style`, `note`, `text`, `labels`, and `found`, which the counter says."""
-    from keras_aha.behaviours import count_behaviours
+    from keras_aha.evaluation.behaviours import count_behaviours
 
     completions = tomllib.loads(path.read_text(encoding="utf-8"))["completion"]
     return [completion | {"found": asdict(count_behaviours(completion["text"]))} for completion in completions]

@@ -52,7 +52,7 @@ def main() -> None:
         except ImportError as error:
             parser.error(f'--engine atheris needs pip install -e ".[fuzz]". Received: {error}')
         versions = f"atheris {metadata.version('atheris')}"
-        imports = atheris.instrument_imports(include=["keras_aha.tasks", "keras_aha.equations", "keras_aha.behaviours"])
+        imports = atheris.instrument_imports(include=["keras_aha.tasks", "keras_aha.evaluation"])
     else:
         versions, imports = "no atheris", contextlib.nullcontext()
     with imports:
@@ -133,7 +133,7 @@ class Reading:
     """
 
     def __init__(self, folder):
-        from keras_aha.behaviours import count_behaviours
+        from keras_aha.evaluation.behaviours import count_behaviours
         from keras_aha.tasks import Countdown, CountdownProblem
 
         import hostile_completions as hostile

@@ -26,8 +26,8 @@ import sys
 import time
 from typing import NamedTuple
 
-from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss, group_advantages
+from keras_aha.training.grpo_model import GRPOModel
 
 import jax
 import keras

@@ -14,9 +14,9 @@ import os
 
 os.environ.update(JAX_PLATFORMS="cpu", TF_CPP_MIN_LOG_LEVEL="3")
 
-from keras_aha.architecture import abstract_backbone
+from keras_aha.models.abstract_backbone import abstract_backbone
 from keras_aha.planner import in_a_table, plan
-from keras_aha.recipe import Recipe
+from keras_aha.recipes.recipe import Recipe
 
 
 def main() -> None:

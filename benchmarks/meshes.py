@@ -81,11 +81,11 @@ def start(name: str, folder: str, epochs: int) -> None:
 
 def run(args) -> None:
     """Both parts, in a process of its own."""
-    from keras_aha import processes
-    from keras_aha.distribution import whole
-    from keras_aha.experiment import Experiment
-    from keras_aha.recipe import Recipe
-    from keras_aha.run import Run
+    from keras_aha.distribution import processes
+    from keras_aha.distribution.distribute import whole
+    from keras_aha.recipes.recipe import Recipe
+    from keras_aha.runs.experiment import Experiment
+    from keras_aha.runs.run import Run
 
     (name, folder), alone = args.child, args.child[0] == "one device"
     settings, _, count = LAYOUTS[name]

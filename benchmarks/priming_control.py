@@ -11,12 +11,12 @@ import json
 import time
 from pathlib import Path
 
-from keras_aha.experiment import build_evaluation, summarize_held_out
-from keras_aha.grpo_model import GRPOModel
-from keras_aha.named_task import build_task
-from keras_aha.policy import build_policy
-from keras_aha.priming import prime
-from keras_aha.recipe import Recipe
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.build_task import build_task
+from keras_aha.runs.experiment import build_evaluation, summarize_held_out
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.priming import prime
 
 import keras
 import pandas as pd

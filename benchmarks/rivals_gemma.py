@@ -1,6 +1,6 @@
 """The Gemma 2 that all rivals are measured on, a tokenizer for it, and what a train step takes, on token ids alone."""
 
-from keras_aha.rollout import Rollout
+from keras_aha.training.rollout import Rollout
 
 import keras_hub
 import numpy as np

@@ -18,7 +18,7 @@ import sys
 import time
 
 from keras_aha import decoding
-from keras_aha.compile_counter import CompileCounter
+from keras_aha.callbacks.compile_counter import CompileCounter
 
 import jax
 import keras_hub

@@ -10,8 +10,8 @@ least the floor: every weight once, and the cache once. Of a loop the body count
 counted: `cost_analysis()`. It takes no notice of where arrays lie: a weight that is prefetched into the chip's
     scratchpad memory counts when the copy starts, when it is done and when it is used.
 counted without scratchpad: the same, of the program compiled with nothing in that memory and so nothing prefetched.
-HBM: what is read from and written to HBM by the text of the compiled program (`keras_aha.hlo`). Without scratchpad it
-    must agree with the count.
+HBM: what is read from and written to HBM by the text of the compiled program (`keras_aha.planner.hlo`). Without
+    scratchpad it must agree with the count.
 """
 
 import argparse
@@ -23,9 +23,9 @@ os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LI
 
 from keras_aha.decoding import Sampling, decoder_for
 from keras_aha.decoding.decoder import Prompt
-from keras_aha.decoding.programs import Rows, Settings, State, segment
+from keras_aha.decoding.jitted_steps import Rows, Settings, State, segment
 from keras_aha.decoding.sampling import sample
-from keras_aha.hlo import hbm_traffic
+from keras_aha.planner.hlo import hbm_traffic
 
 import jax
 import jax.numpy as jnp

@@ -19,9 +19,9 @@ import subprocess
 import sys
 import time
 
-from keras_aha.grpo_model import GRPOModel
 from keras_aha.losses import GRPOLoss
-from keras_aha.tiny_gemma import tiny_gemma
+from keras_aha.models.tiny_gemma import tiny_gemma
+from keras_aha.training.grpo_model import GRPOModel
 
 import jax
 import jax.numpy as jnp

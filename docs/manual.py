@@ -98,7 +98,13 @@ class RecipeKeys(SphinxDirective):
     required_arguments = 1
 
     def run(self):
-        for module in ("recipe_sections", "callbacks.rollout_callback", "losses.grpo_loss", "distribution", "priming"):
+        for module in (
+            "recipes.sections",
+            "callbacks.rollout_callback",
+            "losses.grpo_loss",
+            "distribution.distribute",
+            "training.priming",
+        ):
             self.env.note_dependency(recipe_keys.find(module).__file__)
         try:
             text = recipe_keys.table(self.arguments[0])

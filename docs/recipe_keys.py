@@ -6,20 +6,20 @@ import inspect
 import re
 from dataclasses import MISSING
 
-from keras_aha.recipe_sections import SECTIONS, TaskSection
-from keras_aha.recipe_values import in_words
+from keras_aha.recipes.sections import SECTIONS, TaskSection
+from keras_aha.recipes.values import in_words
 
 # Where the meaning of a section's keys stands, beside its own docstring; the first that has it counts.
 SOURCES = {
     "rollouts": (
         "callbacks.rollout_callback.RolloutCallback",
-        "policy_sampler.PolicySampler.generate",
+        "training.policy_sampler.PolicySampler.generate",
         "decoding.Sampling",
     ),
     "loss": ("losses.GRPOLoss",),
-    "training": ("grpo_model.GRPOModel",),
-    "distribution": ("distribution.distribute",),
-    "priming": ("priming.prime",),
+    "training": ("training.grpo_model.GRPOModel",),
+    "distribution": ("distribution.distribute.distribute",),
+    "priming": ("training.priming.prime",),
 }
 _BLOCK = re.compile(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}([\w, ]+): ?(.*(?:\n {8}.*|\n(?=\n {8}))*)", re.MULTILINE)

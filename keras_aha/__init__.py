@@ -16,13 +16,13 @@ _HOMES = {
     "DoctorCallback": "callbacks.doctor_callback",
     "EvaluateCallback": "callbacks.evaluate_callback",
     "GRPOLoss": "losses",
-    "GRPOModel": "grpo_model",
-    "Recipe": "recipe",
+    "GRPOModel": "training.grpo_model",
+    "Recipe": "recipes.recipe",
     "RolloutCallback": "callbacks.rollout_callback",
     "TimeLimitCallback": "callbacks.time_limit_callback",
-    "distribute": "distribution",
+    "distribute": "distribution.distribute",
     "plan": "planner",
-    "prime": "priming",
+    "prime": "training.priming",
 }
 _ROOMS = ("losses", "tasks")
 # XLA for TPUs fuses the gathers of split weights into the products beside them. Each such fusion is compiled by itself:

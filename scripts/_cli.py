@@ -155,7 +155,7 @@ def join_processes(args) -> None:
     if given and args.process_id >= args.num_processes:
         raise ValueError(f"--process-id counts from 0, so it is below --num-processes. {received}")
     with quiet():
-        from keras_aha.coordinator import try_coordinator
+        from keras_aha.distribution.coordinator import try_coordinator
 
         import jax
         import keras
@@ -199,7 +199,7 @@ def positive(text: str) -> float:
 
 def load_recipe(name: str, assignments: list[str], **values):
     """The recipe `name` with the changes of `--set`, then those of flags: `training__seed=3`, `None` if not given."""
-    from keras_aha.recipe import Recipe
+    from keras_aha.recipes.recipe import Recipe
 
     flags = [f"{key.replace('__', '.')}={value}" for key, value in values.items() if value is not None]
     return Recipe.load(name).override([*assignments, *flags])
@@ -261,7 +261,7 @@ def print_accuracy(what: str, summary: dict) -> None:
 
 def print_session_limit(max_hours: float | None) -> None:
     """Where sessions are known to end, and no limit is given, says which would do."""
-    from keras_aha.machine import session_hours
+    from keras_aha.runs.machine import session_hours
 
     hours = session_hours()
     if max_hours is None and hours is not None:

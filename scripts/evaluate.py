@@ -39,8 +39,9 @@ def main(argv=None) -> int:
         other_recipe = find_other_recipe(args, recipe)
         _cli.join_processes(args)
         with _cli.quiet():
-            from keras_aha import experiment, processes
-            from keras_aha.grpo_model import GRPOModel
+            from keras_aha.distribution import processes
+            from keras_aha.runs import experiment
+            from keras_aha.training.grpo_model import GRPOModel
         held_out = experiment.build_evaluation(recipe, args.seed)
         other_held_out = experiment.build_evaluation(other_recipe, args.seed) if args.against else held_out
         check_puzzles(args, held_out.task, other_held_out.task)
@@ -98,7 +99,7 @@ def changes(args) -> dict:
 
 def find_recipe(args):
     """The recipe of the run; or of the preset, which then takes the place of the recipe's own."""
-    from keras_aha.recipe import presets_folder
+    from keras_aha.files import presets_folder
 
     if is_run(args.target):
         if args.recipe:
@@ -130,7 +131,8 @@ def check_puzzles(args, task, other) -> None:
 
 def check_vocabularies(args, recipe, other_recipe, word: str) -> None:
     """Raises ValueError where a preset is missing, or cannot write the word to wait with; no weights are read."""
-    from keras_aha import budget_forcing, policy
+    from keras_aha.models import policy
+    from keras_aha.training import budget_forcing
 
     if args.wait:
         with _cli.quiet(unless=policy.is_download(recipe)):
@@ -142,7 +144,8 @@ def check_vocabularies(args, recipe, other_recipe, word: str) -> None:
 
 def load(recipe, target: str):
     """The policy of a run, or of a preset."""
-    from keras_aha import experiment, policy
+    from keras_aha.models import policy
+    from keras_aha.runs import experiment
 
     with _cli.quiet(unless=policy.is_download(recipe)):
         return experiment.load_trained(recipe, target) if is_run(target) else policy.build_policy(recipe)
@@ -153,7 +156,7 @@ def load(recipe, target: str):
 
 def timed(evaluate):
     """The table that `evaluate` returns, and how fast its completions were sampled and scored."""
-    from keras_aha.compile_counter import CompileCounter
+    from keras_aha.callbacks.compile_counter import CompileCounter
 
     compiles, start = CompileCounter(), time.perf_counter()
     table = evaluate()
@@ -170,19 +173,21 @@ def timed(evaluate):
 
 def report(target: str, sampled, greedy, labels):
     """Prints what a policy can do; returns a row a puzzle, and the numbers."""
-    from keras_aha import evaluation, experiment, majority
+    from keras_aha.evaluation import at_k as votes
+    from keras_aha.evaluation import intervals, tables
+    from keras_aha.runs import experiment
 
     summary = experiment.summarize_held_out(sampled, greedy)
-    at_k = majority.at_k(sampled, powers(summary["samples"]))
-    puzzles = evaluation.by_puzzle(sampled, ["problem", *labels]).join(at_k)
+    at_k = votes.at_k(sampled, powers(summary["samples"]))
+    puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(at_k)
     numbers = {**summary, "mean_at_k": {summary["samples"]: summary["accuracy"]}}
     for kind in ("pass", "maj"):
         columns = {int(name.partition("@")[2]): at_k[name] for name in at_k if name.startswith(kind)}
         numbers[f"{kind}_at_k"] = {k: float(column.mean()) for k, column in columns.items()}
-        numbers[f"{kind}_at_k_ci95"] = {k: evaluation.share_interval(x) for k, x in columns.items()}
+        numbers[f"{kind}_at_k_ci95"] = {k: intervals.share_interval(x) for k, x in columns.items()}
     if labels:
         most = [f"{kind}@{max(numbers[f'{kind}_at_k'])}" for kind in ("pass", "maj")]
-        table = evaluation.by_label(sampled, labels).drop(columns="samples")
+        table = tables.by_label(sampled, labels).drop(columns="samples")
         table = table.merge(puzzles.groupby(labels, dropna=False)[most].mean().reset_index(), on=labels)
         lengths = ["mean_completion_length", "mean_attempts"]
         print_table(table[[*labels, "n", "accuracy", "ci95_low", "ci95_high", *most, *lengths]])
@@ -190,8 +195,8 @@ def report(target: str, sampled, greedy, labels):
     print(f"{target}: {summary['n']} held-out puzzles, {summary['samples']} samples each")
     _cli.print_accuracy(f"accuracy (mean@{summary['samples']})", summary)
     for kind in ("pass", "maj"):
-        intervals = numbers[f"{kind}_at_k_ci95"]
-        shown = [f"{kind}@{k} {x:.1%} {interval(intervals[k])}" for k, x in numbers[f"{kind}_at_k"].items()]
+        ends = numbers[f"{kind}_at_k_ci95"]
+        shown = [f"{kind}@{k} {x:.1%} {interval(ends[k])}" for k, x in numbers[f"{kind}_at_k"].items()]
         print(", ".join(shown))
     return puzzles, numbers
 
@@ -205,10 +210,10 @@ def print_throughput(throughput: dict) -> None:
 
 def report_comparison(args, sampled, other) -> dict:
     """Prints and returns how the accuracy differs from that of --against."""
-    from keras_aha import comparison, evaluation
+    from keras_aha.evaluation import comparison, tables
 
     found = comparison.compare(sampled, other)
-    accuracy = evaluation.summarize(other)["accuracy"]
+    accuracy = tables.summarize(other)["accuracy"]
     print(
         f"against {args.against}, {accuracy:.1%}: {found['difference']:+.1%} {interval(found['ci95'])}, "
         f"p = {found['p_value']:.2g}; better on {found['better']} puzzles, worse on {found['worse']} of {found['n']}"
@@ -218,7 +223,7 @@ def report_comparison(args, sampled, other) -> dict:
 
 def report_waits(word: str, tables) -> list[dict]:
     """Prints and returns the curve of accuracy against tokens."""
-    from keras_aha import comparison
+    from keras_aha.evaluation import comparison
 
     curve = comparison.accuracy_curve(tables).rename_axis("waits").reset_index()
     curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in tables])

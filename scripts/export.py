@@ -28,7 +28,7 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         _cli.check_new_folder(out, "--out")
         with _cli.quiet():
-            from keras_aha.exporting import export
+            from keras_aha.runs.export import export
 
             folders = export(args.run, out, args.format)
     for folder in folders:

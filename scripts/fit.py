@@ -58,13 +58,13 @@ def train(name, recipe, logdir, args, start) -> int:
     with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
         with _cli.quiet():
-            from keras_aha import processes
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
-            from keras_aha.experiment import Experiment, with_absolute_paths
-            from keras_aha.policy import is_download
-            from keras_aha.report import write_report
-            from keras_aha.run import Run
-            from keras_aha.run_check import finished_epochs
+            from keras_aha.distribution import processes
+            from keras_aha.models.policy import is_download
+            from keras_aha.runs.check_files import finished_epochs
+            from keras_aha.runs.experiment import Experiment, with_absolute_paths
+            from keras_aha.runs.report import write_report
+            from keras_aha.runs.run import Run
         if args.resume and (logdir / "recipe.toml").exists():
             print_changes(logdir, with_absolute_paths(recipe))
             if finished_epochs(logdir) == recipe.training.epochs:
@@ -156,9 +156,9 @@ def stopped_by(what, logdir) -> str:
 
 def print_changes(logdir, recipe):
     """ValueError where the run cannot go on: it would be another one, or files are damaged."""
-    from keras_aha.recipe import Recipe
-    from keras_aha.recipe_changes import check_changes
-    from keras_aha.run_check import check_run
+    from keras_aha.recipes.changes import check_changes
+    from keras_aha.recipes.recipe import Recipe
+    from keras_aha.runs.check_files import check_run
 
     changes = check_changes(Recipe.load(logdir / "recipe.toml"), recipe)
     check_run(logdir, recipe)
@@ -167,7 +167,7 @@ def print_changes(logdir, recipe):
 
 
 def summarize(sampled, greedy) -> dict:
-    from keras_aha.experiment import summarize_held_out
+    from keras_aha.runs.experiment import summarize_held_out
 
     return summarize_held_out(sampled, greedy)
 

@@ -25,7 +25,7 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         _cli.check_new_folder(args.out, "OUT")
         with _cli.quiet():
-            from keras_aha.gguf import import_gguf, import_package
+            from keras_aha.models.gguf import import_gguf, import_package
         if args.package:
             import_package(args.package, args.out)
         else:

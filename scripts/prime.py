@@ -29,13 +29,15 @@ def main(argv=None) -> int:
         _cli.check_new_folder(args.out, "--out")
         check_adapters(recipe, args.new)
         with _cli.quiet():
-            from keras_aha import experiment, lora
-            from keras_aha.grpo_model import GRPOModel
-            from keras_aha.named_task import build_task
-            from keras_aha.policy import build_policy, is_download
-            from keras_aha.priming import prime
-            from keras_aha.special_tokens import turn_end_id
-            from keras_aha.tiny_gemma import tiny_gemma
+            from keras_aha.models import lora
+            from keras_aha.models.policy import is_download
+            from keras_aha.models.special_tokens import turn_end_id
+            from keras_aha.models.tiny_gemma import tiny_gemma
+            from keras_aha.runs import experiment
+            from keras_aha.runs.build_policy import build_policy
+            from keras_aha.runs.build_task import build_task
+            from keras_aha.training.grpo_model import GRPOModel
+            from keras_aha.training.priming import prime
 
             import keras
         priming = recipe.priming

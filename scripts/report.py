@@ -13,7 +13,7 @@ def main(argv=None) -> int:
     args = parse(argv)
     with _cli.errors_in_a_sentence():
         with _cli.quiet():
-            from keras_aha.report import write_report
+            from keras_aha.runs.report import write_report
 
             page = write_report(args.run)
     print(page)

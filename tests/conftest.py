@@ -66,7 +66,7 @@ def make_policy():
     """A function that builds a tiny random policy; the weights depend on `seed` alone."""
 
     def make(shape="gemma", seed=0, lora_rank=0, fresh_adapters=False, **architecture):
-        from keras_aha.tiny_gemma import tiny_gemma
+        from keras_aha.models.tiny_gemma import tiny_gemma
 
         policy = tiny_gemma(**{**{"gemma": GEMMA, "gemma_2": GEMMA_2}[shape], **architecture})
         randomize(policy.backbone.variables, seed)

@@ -2,12 +2,12 @@
 
 import json
 
-from keras_aha import lora
-from keras_aha.experiment import PRESET, load_trained
-from keras_aha.lora import ADAPTERS
-from keras_aha.recipe import RECIPE, Recipe
-from keras_aha.run_files import SUMMARY
-from keras_aha.tiny_gemma import vocabulary
+from keras_aha.callbacks.run_folder import SUMMARY
+from keras_aha.models import lora
+from keras_aha.models.lora import ADAPTERS
+from keras_aha.models.tiny_gemma import vocabulary
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.experiment import PRESET, load_trained
 
 import keras_hub
 import numpy as np

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import keras_aha as aha
-from keras_aha import processes
-from keras_aha.checksum import checksums
+from keras_aha.distribution import processes
+from keras_aha.distribution.checksums import checksums
 from keras_aha.tasks import Score, Task
 
 import jax
@@ -59,7 +59,7 @@ class Given(keras.utils.PyDataset):
 
 def build():
     """A compiled model, always of the same weights."""
-    from keras_aha.tiny_gemma import tiny_gemma
+    from keras_aha.models.tiny_gemma import tiny_gemma
 
     from conftest import ALL_LINEAR, GEMMA_2, randomize
 
@@ -137,7 +137,7 @@ def epochs(sizes) -> dict:
 
 
 def flat(model):
-    from keras_aha.distribution import whole
+    from keras_aha.distribution.distribute import whole
 
     with whole(model.trainable_variables):
         return np.concatenate([np.asarray(variable.value).ravel() for variable in model.trainable_variables])

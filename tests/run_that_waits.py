@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from keras_aha.callbacks.rollout_callback import RolloutCallback
-from keras_aha.experiment import Experiment
-from keras_aha.grpo_model import GRPOModel
+from keras_aha.runs.experiment import Experiment
+from keras_aha.training.grpo_model import GRPOModel
 
 import jax
 

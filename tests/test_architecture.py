@@ -14,16 +14,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "keras_aha"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SIDEWAYS = 4  # in this layer rooms do not know each other; `callbacks` is one room a file
-
-
-def read_layers() -> dict[str, int]:
-    """Room → layer, from the table in CONTRIBUTING.md."""
-    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
-    return {room: int(layer) for layer, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
-
-
-LAYERS = read_layers()
+# The house: a package imports only packages to its left. What each is stands in CONTRIBUTING.md.
+ORDER = (
+    "tasks",
+    "losses",
+    "models",
+    "distribution",
+    "decoding",
+    "evaluation",
+    "training",
+    "callbacks",
+    "recipes",
+    "runs",
+    "planner",
+)
+FILES = {"__init__.py", "versions.py", "files.py", "names.py"}  # beside the packages; only the first knows them
 
 
 def name_of(path: Path) -> str:
@@ -31,103 +36,72 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(source: str, module: str, is_package: bool = False) -> set[str]:
+def imported(source: str) -> set[str]:
     """Full names of all that `source` imports anywhere, functions included; `from a import b` gives `a.b`."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = module.split(".")[: len(module.split(".")) + is_package - node.level] if node.level else []
-            base += [node.module] if node.module else []
-            names |= {".".join([*base, alias.name]) for alias in node.names}
+            names |= {f"{'.' * node.level}{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def room_of(name: str) -> str:
-    """The room that a full name such as `keras_aha.callbacks.rollout_callback.RolloutCallback` belongs to."""
-    parts = name.split(".")[1:]
-    return ".".join(parts[: 2 if parts[:1] == ["callbacks"] else 1])
+def bad_arrows(source: str, package: str) -> list[str]:
+    """Imports of `package` that point to its right, or are of no package."""
+    allowed = (*ORDER[: ORDER.index(package) + 1], "files", "names", "versions")
+    names = [name.split(".") for name in sorted(imported(source)) if name.startswith((".", "keras_aha"))]
+    return [".".join(parts) for parts in names if len(parts) < 2 or parts[1] not in allowed]
 
 
-def bad_arrows(source: str, module: str, is_package: bool = False) -> list[str]:
-    here = room_of(module)
-    layer = LAYERS[here.split(".")[0]]
-    bad = []
-    for name in sorted(imported(source, module, is_package)):
-        if name.split(".")[0] != "keras_aha":
-            continue
-        there = room_of(name)
-        target = LAYERS.get(there.split(".")[0])
-        if target is None:
-            bad.append(f"{module} → {name}: no room of that name")
-        elif target > layer:
-            bad.append(f"{module} → {name}: up, from layer {layer} to {target}")
-        elif target == layer == SIDEWAYS and there != here and here != "callbacks":  # callbacks/__init__.py may
-            bad.append(f"{module} → {name}: sideways in layer {SIDEWAYS}")
-    return bad
+def test_the_house_has_eleven_packages_and_four_files():
+    entries = {path.name for path in PACKAGE.iterdir()} - {"__pycache__", "presets"}
+    assert entries == {*ORDER, *FILES}
+    assert all(len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) <= 70 for name in FILES)
 
 
-def test_every_room_has_a_layer():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} - {"__init__"}
-    assert rooms <= LAYERS.keys(), "CONTRIBUTING.md has no row for some rooms"
+def test_contributing_says_what_each_package_is_in_their_order():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(rows) == ORDER
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_arrows_point_down(path):
-    if path != PACKAGE / "__init__.py":  # the roof: it exports names of all layers
-        assert bad_arrows(path.read_text(encoding="utf-8"), name_of(path), path.name == "__init__.py") == []
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent != PACKAGE], ids=name_of)
+def test_a_package_imports_only_packages_to_its_left(path):
+    assert bad_arrows(path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).parts[0]) == []
 
 
 @pytest.mark.parametrize(
-    "module, source, words",
+    "source, package, bad",
     [
-        ("keras_aha.losses", "from keras_aha.rollout import Rollout", None),
-        ("keras_aha.losses", "from keras_aha.lora import adapters_off", None),
-        ("keras_aha.losses", "from keras_aha.grpo_model import GRPOModel", "up"),
-        ("keras_aha.losses", "def f():\n    import keras_aha.grpo_model as g", "up"),
-        ("keras_aha.losses", "from keras_aha import grpo_model", "up"),
-        ("keras_aha.losses", "from . import grpo_model", "up"),
-        ("keras_aha.losses", "from .grpo_model import GRPOModel", "up"),
-        ("keras_aha.losses", "from keras_aha import GRPOModel", "no room"),
-        ("keras_aha.losses", "import keras_aha", "no room"),
-        ("keras_aha.losses", "from .elsewhere import name", "no room"),
-        ("keras_aha.tasks.countdown", "from ..losses import GRPOLoss", "up"),
-        ("keras_aha.tasks.countdown", "from .task import Task", None),
-        ("keras_aha.callbacks.a", "from keras_aha.callbacks.b import B", "sideways"),
-        ("keras_aha.callbacks.a", "from .b import B", "sideways"),
-        ("keras_aha.callbacks.a", "from keras_aha.priming import prime", "sideways"),
-        ("keras_aha.priming", "from keras_aha.callbacks.a import A", "sideways"),
-        ("keras_aha.priming", "from keras_aha.callbacks import A", "sideways"),
-        ("keras_aha.callbacks.a", "from keras_aha.experiment import build", "up"),
+        ("from keras_aha.models.lora import adapters_off", "decoding", []),
+        ("from keras_aha.models import lora", "models", []),
+        ("from keras_aha.decoding import generate", "models", ["keras_aha.decoding.generate"]),
+        ("def f():\n    import keras_aha.runs.run as r", "recipes", ["keras_aha.runs.run"]),
+        ("from keras_aha import GRPOModel", "planner", ["keras_aha.GRPOModel"]),
+        ("import keras_aha", "planner", ["keras_aha"]),
+        ("from .task import Task", "tasks", [".task.Task"]),
     ],
 )
-def test_the_check_sees_bad_arrows(module, source, words):
-    bad = bad_arrows(source, module)
-    assert bad == [] if words is None else len(bad) == 1 and words in bad[0]
+def test_the_check_sees_bad_arrows(source, package, bad):
+    assert bad_arrows(source, package) == bad
 
 
-def test_the_check_lets_callbacks_export_its_own():
-    assert bad_arrows("from .a import A", "keras_aha.callbacks", is_package=True) == []
-
-
-@pytest.mark.parametrize("module", ["keras_aha", "keras_aha.tasks", "keras_aha.behaviours", "keras_aha.recipe"])
-def test_the_ground_floor_needs_the_standard_library_only(module):
-    assert loaded_by(module) == []
-
-
-@pytest.mark.parametrize("module", ["keras_aha.evaluation", "keras_aha.rollout"])
-def test_tables_and_records_need_no_models(module):
-    assert set(loaded_by(module)) <= {"numpy", "pandas"}
-
-
-def loaded_by(module: str) -> list[str]:
-    """Which heavy libraries a fresh process has after importing `module`."""
-    heavy = ["jax", "keras", "keras_hub", "numpy", "pandas", "tensorflow"]
-    code = f"import sys, {module}; print(*[name for name in {heavy} if name in sys.modules])"
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.split()
+@pytest.mark.parametrize(
+    "module, heavy",
+    [
+        ("keras_aha", set()),
+        ("keras_aha.tasks", set()),
+        ("keras_aha.evaluation.behaviours", set()),
+        ("keras_aha.recipes.recipe", set()),
+        ("keras_aha.evaluation.tables", {"numpy", "pandas"}),
+        ("keras_aha.training.rollout", {"numpy"}),
+    ],
+)
+def test_what_importing_a_module_loads(module, heavy):
+    known = ["jax", "keras", "keras_hub", "numpy", "pandas", "tensorflow"]
+    code = f"import sys, {module}; print(*[name for name in {known} if name in sys.modules])"
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert set(child.stdout.split()) <= heavy
 
 
 def undocumented(module) -> list[str]:

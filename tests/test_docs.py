@@ -17,8 +17,9 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from keras_aha import gguf
-from keras_aha.recipe import Recipe, presets_folder
+from keras_aha.files import presets_folder
+from keras_aha.models import gguf
+from keras_aha.recipes.recipe import Recipe
 
 import pytest
 

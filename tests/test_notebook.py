@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from keras_aha import planner
-from keras_aha.experiment import load_trained
-from keras_aha.grpo_model import GRPOModel
-from keras_aha.recipe import Recipe, presets_folder
+from keras_aha.files import presets_folder
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.experiment import load_trained
+from keras_aha.training.grpo_model import GRPOModel
 
 import nbformat
 import numpy as np

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
-from keras_aha.lora import check_adapters
-from keras_aha.tasks.puzzle_file import read_puzzles
+from keras_aha.models.lora import check_adapters
+from keras_aha.tasks.countdown_file import read_puzzles
 
 import pytest
 

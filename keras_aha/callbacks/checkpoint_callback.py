@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_aha import processes
-from keras_aha.checksum import checksums, combined
-from keras_aha.run_files import CHECKPOINTS, rewind
+from keras_aha.callbacks.run_folder import CHECKPOINTS, rewind
+from keras_aha.distribution import processes
+from keras_aha.distribution.checksums import checksums, combined
 
 import jax
 import keras

@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from keras_aha.run_files import COMPLETIONS
+from keras_aha.callbacks.run_folder import COMPLETIONS
 
 import keras
 import tensorflow as tf

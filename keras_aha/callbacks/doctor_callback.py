@@ -5,11 +5,11 @@ import json
 import os
 from pathlib import Path
 
-from keras_aha import processes
-from keras_aha.checksum import checksums, combined
-from keras_aha.diagnosis import examine
-from keras_aha.observation import HISTORY, observe
-from keras_aha.run_files import FINDINGS
+from keras_aha.callbacks.doctor_findings import examine
+from keras_aha.callbacks.doctor_history import HISTORY, observe
+from keras_aha.callbacks.run_folder import FINDINGS
+from keras_aha.distribution import processes
+from keras_aha.distribution.checksums import checksums, combined
 
 import keras
 import tensorflow as tf

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Iterator
 
-from keras_aha import processes
-from keras_aha.budget_forcing import think_on, word_to_ids
-from keras_aha.chat import TURN_ENDS
-from keras_aha.evaluation import BEHAVIOURS, summarize, with_behaviours
-from keras_aha.rewards import Grader
-from keras_aha.rollout import PROMPT_MULTIPLE
-from keras_aha.rollout_bar import rollout_bar
+from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.distribution import processes
+from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
+from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks.task import Task
+from keras_aha.training.budget_forcing import think_on, word_to_ids
+from keras_aha.training.grader import Grader
+from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import keras
 import numpy as np

@@ -4,7 +4,7 @@ import csv
 import os
 import time
 
-from keras_aha.evaluation import BEHAVIOURS
+from keras_aha.evaluation.tables import BEHAVIOURS
 
 import keras
 

@@ -6,21 +6,22 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_aha import processes
-from keras_aha.behaviours import mean_behaviours
-from keras_aha.chat import TURN_ENDS
-from keras_aha.compile_counter import CompileCounter
-from keras_aha.curriculum import Curriculum
-from keras_aha.distribution import check_batch
+from keras_aha.callbacks.compile_counter import CompileCounter
+from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.distribution import processes
+from keras_aha.distribution.distribute import check_batch
+from keras_aha.evaluation.behaviours import mean_behaviours
 from keras_aha.losses import group_advantages, overlong_penalty
 from keras_aha.losses.advantages import BASELINES, SCALES
 from keras_aha.losses.checks import check_choice
-from keras_aha.refills import Refills
-from keras_aha.rewards import Grader, groups_with_signal, reward_logs
-from keras_aha.rollout import PROMPT_MULTIPLE, Rollout, by_length
-from keras_aha.rollout_bar import rollout_bar
-from keras_aha.rollout_dataset import RolloutDataset
+from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks.task import Score, Task
+from keras_aha.training.curriculum import Curriculum
+from keras_aha.training.dynamic_sampling import Refills
+from keras_aha.training.grader import Grader, groups_with_signal, reward_logs
+from keras_aha.training.micro_batches import by_length
+from keras_aha.training.rollout import PROMPT_MULTIPLE, Rollout
+from keras_aha.training.rollout_dataset import RolloutDataset
 
 import jax
 import keras

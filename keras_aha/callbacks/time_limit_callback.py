@@ -2,7 +2,7 @@
 
 import time
 
-from keras_aha import processes
+from keras_aha.distribution import processes
 
 import keras
 

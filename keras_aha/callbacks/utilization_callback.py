@@ -2,8 +2,9 @@
 
 import time
 
-from keras_aha import lora
-from keras_aha.utilization import forward_flops, memory_gb, peak_flops, update_flops
+from keras_aha.distribution.devices import memory_gb, peak_flops
+from keras_aha.models import lora
+from keras_aha.models.flops import forward_flops, update_flops
 
 import keras
 

@@ -1,12 +1,12 @@
 """Decoding: token ids in, token ids and log-probs out."""
 
-from keras_aha.decoding.causal_lm import check_policy, generate_with_cache
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
 from keras_aha.decoding.gemma4_decoder import Gemma4Decoder
 from keras_aha.decoding.gemma_decoder import GemmaDecoder
 from keras_aha.decoding.generate import generate
+from keras_aha.decoding.generate_with_cache import check_policy, generate_with_cache
 from keras_aha.decoding.sampling import Sampling, row_keys
 
 import keras_hub

@@ -1,11 +1,11 @@
 """`Batch`: the rows that are being decoded, and what all of them have said so far."""
 
-from keras_aha.decoding import programs
+from keras_aha.decoding import jitted_steps
 from keras_aha.decoding.buckets import Bucket, all_buckets, smallest
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Prompt
+from keras_aha.decoding.jitted_steps import Rows, Settings, State
 from keras_aha.decoding.placement import Placement
-from keras_aha.decoding.programs import Rows, Settings, State
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class Batch:
             floor=(self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer) // parts,
             until=_NEVER if self.queued else self.prompt_length + self.bucket.new_tokens,
         )
-        self.state, sampled = programs.segment(
+        self.state, sampled = jitted_steps.segment(
             self.decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings, parts=parts
         )
         self._record(sampled, len(settings.stop_table) - 1)
@@ -93,7 +93,7 @@ class Batch:
         hidden, cache = self._prefill(prompts, index - self.prompt_length)
         old = self.state.hidden, self.state.cache, self.state.alive, self.state.automaton
         new = hidden, cache, *self.placement.rows((alive, np.zeros(count, "int32")))
-        self.state = State(self.state.index, *programs.admit(old, new, self._local(places)))
+        self.state = State(self.state.index, *jitted_steps.admit(old, new, self._local(places)))
         places = places.ravel()
         self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
         self._set_rows()
@@ -127,14 +127,16 @@ class Batch:
         for size in sizes:
             old = layers.pop(0)
             if prompt is None:
-                cache.append(tuple(programs.move(ring, kept, state.index, size=size) for ring in old))
+                cache.append(tuple(jitted_steps.move(ring, kept, state.index, size=size) for ring in old))
             else:
                 groups = self._local(self.ids.reshape(-1, count) // self.group_size, len(prompt.cache[0][0]))
                 pairs = zip(prompt.cache[len(cache)], old, strict=True)
                 cache.append(
-                    tuple(programs.join(*pair, kept, groups, prompt.length, state.index, size=size) for pair in pairs)
+                    tuple(
+                        jitted_steps.join(*pair, kept, groups, prompt.length, state.index, size=size) for pair in pairs
+                    )
                 )
-        hidden, automaton = programs.take_rows((state.hidden, state.automaton), kept)
+        hidden, automaton = jitted_steps.take_rows((state.hidden, state.automaton), kept)
         self.state = State(state.index, hidden, tuple(cache), self.placement.rows(self.alive), automaton)
         self.bucket = bucket
 
@@ -179,7 +181,7 @@ class Batch:
     def _prefill(self, prompts, position, shared=False):
         prompts = np.minimum(prompts, len(self.prompt_ids) - 1)
         starts = self.prompt_starts[prompts] + np.int32(position)
-        return programs.prefill(
+        return jitted_steps.prefill(
             self.decoder,
             self.weights,
             *self.placement.rows((self.prompt_ids[prompts], starts)),

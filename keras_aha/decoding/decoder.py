@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
-from keras_aha.lora import using_merged
+from keras_aha.models.lora import using_merged
 
 import jax.numpy as jnp
 

@@ -14,8 +14,8 @@ import math
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.completions import Completions, no_completions
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.decoding.jitted_steps import Settings
 from keras_aha.decoding.placement import Placement
-from keras_aha.decoding.programs import Settings
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling
 from keras_aha.decoding.warm_up import warm_up as compile_programs
 

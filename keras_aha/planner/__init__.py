@@ -1,10 +1,10 @@
 """The planner: what of a recipe fits on which devices, and how fast, without weights and without the devices."""
 
+from keras_aha.planner.plan_record import DecodePlan, Plan, RunEstimate, TrainPlan
+from keras_aha.planner.plan_text import in_a_line, in_a_table, in_plain_words
 from keras_aha.planner.planning import plan
-from keras_aha.planner.record import DecodePlan, Plan, RunEstimate, TrainPlan
 from keras_aha.planner.search import search
 from keras_aha.planner.topology import find_topology
-from keras_aha.planner.words import in_a_line, in_a_table, in_plain_words
 
 __all__ = [
     "DecodePlan",

@@ -3,8 +3,8 @@
 import concurrent.futures
 from collections.abc import Callable
 
-from keras_aha.decoding import Sampling, programs
-from keras_aha.decoding.programs import Settings
+from keras_aha.decoding import Sampling, jitted_steps
+from keras_aha.decoding.jitted_steps import Settings
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.program import Program, compile_program, measure
 from keras_aha.planner.rollout_shapes import RolloutShapes
@@ -59,7 +59,7 @@ class Compiler:
         """`decoding.programs.prefill`."""
         self.tell("prefill")
         arguments = shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0)
-        lowered = programs.prefill.lower(*arguments, **shapes.prefill_settings)
+        lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
     def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
@@ -74,5 +74,5 @@ class Compiler:
         table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
-        lowered = programs.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
+        lowered = jitted_steps.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
         return measure(compile_program(lowered, bytes_on_a_device(shapes.arrays)), one_turn=True)

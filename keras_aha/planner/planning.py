@@ -5,25 +5,26 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from keras_aha.architecture import without_values
-from keras_aha.chips import chip
 from keras_aha.decoding import Sampling
-from keras_aha.distribution import batch_parts, check_batch, distribute
-from keras_aha.grpo_model import GRPOModel
+from keras_aha.distribution.devices import chip
+from keras_aha.distribution.distribute import batch_parts, check_batch, distribute
 from keras_aha.losses import GRPOLoss
-from keras_aha.optimizer_config import build_optimizer
-from keras_aha.planner import hbm, roofline
-from keras_aha.planner.by_hand import ByHand
+from keras_aha.models.abstract_backbone import without_values
+from keras_aha.models.policy import abstract_policy
+from keras_aha.planner import memory, roofline
+from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.compiler import Compiler
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
+from keras_aha.planner.plan_record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.program import Program, TooLarge
-from keras_aha.planner.record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.rollout_shapes import RolloutShapes, planned_decoder, rollout_shapes
 from keras_aha.planner.topology import Topology, as_on, find_topology
 from keras_aha.planner.train_step import train_arguments
-from keras_aha.policy import abstract_policy, check_base
-from keras_aha.recipe import Recipe
-from keras_aha.rollout import PROMPT_MULTIPLE
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_optimizer import build_optimizer
+from keras_aha.runs.build_policy import check_base
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import jax
 import keras
@@ -82,7 +83,7 @@ class Planning:
         self.state, self.batch = train_arguments(
             model, layouts, self.rows, self.prompt_length, recipe.rollouts.max_completion_length
         )
-        self.held = hbm.held(model, self.state, layouts)
+        self.held = memory.held(model, self.state, layouts)
 
     def plan(self, price: float | None) -> Plan:
         """All of it; `price` is that of a chip's hour."""
@@ -144,14 +145,14 @@ class Planning:
             tokens_per_second_estimate=seconds and rows * facts["sequence_length"] / seconds,
         )
         lengths = self.recipe.training.completion_lengths
-        return plan, {"train": hbm.train_phase(self.held, batch, program, lengths)}
+        return plan, {"train": memory.train_phase(self.held, batch, program, lengths)}
 
     def decode(self) -> tuple[DecodePlan, dict]:
         """Rollouts, and the memory that they and evaluations take."""
         backbone, rollouts = self.model.policy.backbone, self.recipe.rollouts
         shapes = self.shapes(rollouts.prompts_per_epoch, rollouts.group_size, rollouts.max_rows)
-        cache, weights = bytes_on_a_device(shapes.cache), hbm.rollout_weights(backbone, self.layouts, shapes)
-        floor = hbm.read_by_decoding(shapes) + cache
+        cache, weights = bytes_on_a_device(shapes.cache), memory.rollout_weights(backbone, self.layouts, shapes)
+        floor = memory.read_by_decoding(shapes) + cache
         facts = dict(
             sequences_per_chip=shapes.rows_per_part,
             cache_length=shapes.cache_length,
@@ -178,7 +179,7 @@ class Planning:
             prefill_seconds_estimate=roofline.seconds(prefill, self.chip, self.dtype),
             tokens_per_second_estimate=seconds and facts["rows"] / seconds,
         )
-        phases = hbm.rollout_phases(self.held, weights, shapes, prefill, segment)
+        phases = memory.rollout_phases(self.held, weights, shapes, prefill, segment)
         return plan, phases | {"evaluation": self.evaluation_phase(phases["decode"])}
 
     def rollout_programs(self, shapes: RolloutShapes) -> tuple[Program, Program]:
@@ -192,7 +193,7 @@ class Planning:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""
         evaluation, max_rows = self.recipe.evaluation, self.recipe.rollouts.max_rows or self.rows
         shapes = (self.shapes(evaluation.puzzles, samples, max_rows) for samples in (evaluation.samples, 1))
-        phases = [hbm.evaluation_phase(decode, each) for each in shapes]
+        phases = [memory.evaluation_phase(decode, each) for each in shapes]
         return max(phases, key=lambda parts: sum(parts.values()))
 
     def shapes(self, prompts: int, group_size: int, max_rows: int | None) -> RolloutShapes:
@@ -212,7 +213,7 @@ class Planning:
     def too_large(self, error: TooLarge, known: dict[str, int]) -> dict[str, int]:
         """Parts of a phase that did not compile; its activations are what the compiler names, or one byte too many."""
         room = self.topology.memory - sum(known.values())
-        return dict.fromkeys(hbm.PARTS, 0) | known | {"activations": max(error.temp_bytes or 0, room + 1, 0)}
+        return dict.fromkeys(memory.PARTS, 0) | known | {"activations": max(error.temp_bytes or 0, room + 1, 0)}
 
     def notes(self) -> list[str]:
         """What the numbers rest upon."""

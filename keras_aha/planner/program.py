@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from keras_aha.hlo import Collectives, collectives, hbm_bytes, loop_bytes, matrix_flops
+from keras_aha.planner.hlo import Collectives, collectives, hbm_bytes, loop_bytes, matrix_flops
 
 import jax
 

@@ -6,10 +6,10 @@ from keras_aha.decoding import Decoder, decoder_for, row_keys
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.generate import shares_of_a_group
+from keras_aha.decoding.jitted_steps import Rows, State
 from keras_aha.decoding.placement import Placement
-from keras_aha.decoding.programs import Rows, State
+from keras_aha.models.quantization import abstract_quantized
 from keras_aha.planner.layouts import Layouts
-from keras_aha.quantization import abstract_quantized
 
 import jax
 import numpy as np

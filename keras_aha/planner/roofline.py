@@ -1,9 +1,9 @@
 """How long a program takes at best: the roofline (doi:10.1145/1498765.1498785), and what tells chips apart."""
 
-from keras_aha.chips import Chip
+from keras_aha.distribution.devices import Chip
+from keras_aha.planner.plan_record import DecodePlan, RunEstimate, TrainPlan
 from keras_aha.planner.program import Program
-from keras_aha.planner.record import DecodePlan, RunEstimate, TrainPlan
-from keras_aha.recipe import Recipe
+from keras_aha.recipes.recipe import Recipe
 
 NOTE = (
     "Times are estimates by the roofline, and so the least they can be: the longer one of operations / peak and of "

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from keras_aha.distribution import batch_parts
+from keras_aha.distribution.distribute import batch_parts
 from keras_aha.planner.planning import Planning, abstract_model, rows_of
 from keras_aha.planner.topology import as_on, find_topology
-from keras_aha.recipe import Recipe
+from keras_aha.recipes.recipe import Recipe
 
 
 def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] | None = None) -> Recipe:

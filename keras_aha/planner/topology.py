@@ -7,7 +7,7 @@ import math
 import os
 import re
 
-from keras_aha.chips import chip
+from keras_aha.distribution.devices import chip
 
 import jax
 

@@ -1,8 +1,8 @@
 """What `GRPOModel.train_step` takes, of shapes alone."""
 
-from keras_aha.grpo_model import GRPOModel
 from keras_aha.planner.layouts import Layouts
-from keras_aha.rollout import empty_batch
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.rollout import empty_batch
 
 import jax
 

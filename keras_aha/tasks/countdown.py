@@ -10,13 +10,13 @@ from functools import cached_property
 from os import PathLike
 
 from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.countdown_file import read_puzzles
+from keras_aha.tasks.countdown_solver import MAX_NUMBERS, difficulty, shortest_solution
+from keras_aha.tasks.countdown_trace import search_trace
 from keras_aha.tasks.drawn_task import DrawnTask, check_index
 from keras_aha.tasks.expression import ExpressionError, canonical_text, parse_expression
 from keras_aha.tasks.held_out import HeldOut
-from keras_aha.tasks.puzzle_file import read_puzzles
-from keras_aha.tasks.rows import split_rows
-from keras_aha.tasks.search_trace import search_trace
-from keras_aha.tasks.solver import MAX_NUMBERS, difficulty, shortest_solution
+from keras_aha.tasks.held_out_split import split_rows
 from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 

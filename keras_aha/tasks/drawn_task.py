@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from keras_aha.tasks.held_out import HeldOut
-from keras_aha.tasks.seeding import is_held_out, stable_hash
+from keras_aha.tasks.held_out_split import is_held_out, stable_hash
 from keras_aha.tasks.task import Task
 
 _FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import DrawnTask
-from keras_aha.tasks.evaluated import evaluated_by
+from keras_aha.tasks.evaluator_check import evaluated_by
 from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 
-from keras_aha.chat import TURNS
+# Name → (before the user's text, between it and the answer), as the models were taught; a begin-token is a tokenizer's.
+TURNS = {
+    "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),  # Gemma 1 to 3
+    "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),  # Qwen and SmolLM3
+    "llama3": (
+        "<|start_header_id|>user<|end_header_id|>\n\n",
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+}
 
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import check_index
 from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.held_out_split import split_rows
 from keras_aha.tasks.number import MAX_LENGTH, read_number
-from keras_aha.tasks.rows import split_rows
 from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.template import named_templates, resolve_template
 

@@ -1,0 +1,35 @@
+"""`rollout_bar`: the progress of a long rollout."""
+
+import contextlib
+import sys
+
+from keras_aha.distribution import processes
+
+import tqdm.auto
+
+_PATIENCE = 5  # seconds; a rollout that is shorter needs no bar
+
+
+@contextlib.contextmanager
+def rollout_bar(what: str, rows: int):
+    """Shows finished completions, rows alive and tokens per second while the block runs, then disappears.
+
+    It is shown on a terminal and in notebooks only, by the first of several processes, and only after 5 seconds.
+
+    Args:
+        what: a word before the bar.
+        rows: completions that are being sampled.
+
+    Yields:
+        A function for the argument `on_segment` of `GRPOModel.generate`.
+    """
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
+    hidden = not (sys.stderr.isatty() or in_notebook) or not processes.is_first()
+    with tqdm.auto.tqdm(total=rows, desc=what, delay=_PATIENCE, leave=False, disable=hidden, unit="completion") as bar:
+
+        def on_segment(unfinished: int, tokens: int) -> None:
+            speed = tokens / max(bar.format_dict["elapsed"], 1e-9)
+            bar.set_postfix_str(f"{unfinished} rows alive, {speed:,.0f} tokens/s", refresh=False)
+            bar.update(rows - unfinished - bar.n)
+
+        yield on_segment

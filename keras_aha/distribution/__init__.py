@@ -1,0 +1,1 @@
+"""Where variables and rows lie on devices and hosts."""

@@ -1,0 +1,278 @@
+"""The device mesh: how many parts a batch and a kernel are split into, for training and for rollouts."""
+
+import contextlib
+import functools
+import math
+
+from keras_aha.distribution.devices import chip
+from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel, check_heads
+from keras_aha.models.abstract_backbone import abstract_backbone
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+_WEIGHTS = ("auto", "whole", "split")
+_SHARE = 0.75  # of a device's memory, that weights may take
+
+
+def distribute(
+    batch: int | None = None,
+    model: int = 1,
+    *,
+    weights: str = "auto",
+    rollout_model: int | None = None,
+    preset: str | None = None,
+    dtype: str = "bfloat16",
+    devices=None,
+) -> GemmaParallel | None:
+    """Spreads the models that are built from now on over all devices: a Gemma's weights and rows, of others rows alone.
+
+    The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch"; kernels are split along
+    "model" by vocabulary, heads and feed-forward features, and adapters with them. So `batch` must divide the batch
+    size, and `model` the number of query heads; key-value heads that it does not divide are whole on each device.
+
+    Along "batch", weights are whole, which needs no collective but the sum of gradients, or split too (FSDP,
+    arXiv:2304.11277) and gathered layer by layer. Rollouts have weights of their own, adapters merged, which are laid
+    out once each: whole on each device where there is room, so that it decodes its rows alone, or split by heads.
+
+    Call it before the model is built: variables that exist stay where they are. On one device nothing is done, so the
+    same script runs on a laptop.
+
+        distribution = aha.distribute(preset="gemma2_9b_en")
+        policy = keras_hub.models.GemmaCausalLM.from_preset("gemma2_9b_en", dtype="bfloat16")
+        print(distribution.describe(policy))
+
+    Args:
+        batch: the number of parts of a batch; `None` for all devices that `model` leaves.
+        model: the number of parts of a kernel.
+        weights: "whole" or "split" along "batch". "auto" splits them where training's and a rollout's would take more
+            than three quarters of a device's memory, which it can tell if there is a `preset`.
+        rollout_model: the number of parts of a kernel in rollouts; `None` takes the fewest for which there is memory.
+        preset, dtype: of the model, for the choices above: a name that keras-hub knows, or a folder.
+        devices: what `keras.distribution.list_devices` gives, or JAX devices; `None` for all there are.
+
+    Returns:
+        The distribution that was set, or `None` on one device.
+
+    Raises:
+        ValueError: if a number of parts is not a positive int or does not divide the devices (of rollouts: those of one
+            process), or the query heads of the `preset`, or `weights` is no such word, or weights would be split that
+            are not a Gemma's. Without a `preset`, heads that cannot be split raise when their kernel is made.
+    """
+    for name, value in {"batch": batch, "model": model, "rollout_model": rollout_model}.items():
+        if not (value is None and name != "model") and not _is_positive_int(value):
+            raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
+    if weights not in _WEIGHTS:
+        raise ValueError(f"`weights` must be one of {', '.join(_WEIGHTS)}. Received: weights={weights!r}")
+    devices = _in_order(jax.devices() if devices is None else devices)
+    if len(devices) == 1:
+        return None
+
+    _check_mesh(batch, model, len(devices))
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    size, heads, memory = 0, None, math.inf
+    if preset is not None:
+        backbone = abstract_backbone(preset, dtype)
+        if isinstance(backbone, GEMMAS):
+            size, heads, memory = _bytes_of(backbone), backbone.num_query_heads, _SHARE * _memory(local[0])
+            check_heads(heads, model, len(devices))
+        else:
+            _check_whole(backbone, model, weights, rollout_model)
+            rollout_model = 1
+    split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
+    if rollout_model is None:
+        rest = memory - size / (len(devices) if split else model)
+        choices = [n for n in _divisors(len(local)) if (heads or n) % n == 0]
+        # More than the least, as what is left is for keys and values.
+        rollout_model = next((n for n in choices if size / n <= rest * (1 if n == 1 else 2 / 3)), choices[-1])
+    elif len(local) % rollout_model:
+        raise ValueError(
+            f"`rollout_model` must divide the devices of a process, which are {len(local)}: choose "
+            f"{' or '.join(map(str, _divisors(len(local))))}. Received: rollout_model={rollout_model}"
+        )
+    elif heads is not None:
+        check_heads(heads, rollout_model, len(local), "rollout_model")
+    rollouts = GemmaParallel(_mesh(devices, rollout_model))
+    distribution = GemmaParallel(_mesh(devices, model), split_weights=split, rollouts=rollouts)
+    keras.distribution.set_distribution(distribution)
+    return distribution
+
+
+def batch_parts() -> int:
+    """The number of parts into which a batch is split at present."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.shape[0]
+
+
+# === Rows ===
+
+
+def check_batch(prompts_per_epoch: int, group_size: int, micro_batch_size: int | None) -> None:
+    """Checks that the rows of a step and of a micro-batch can be split over the devices.
+
+    Raises:
+        ValueError: if they cannot be; the nearest numbers that work are named.
+    """
+    rows, parts = prompts_per_epoch * group_size, batch_parts()
+    if rows % parts:
+        step = parts // math.gcd(parts, group_size)
+        below = prompts_per_epoch // step * step
+        raise ValueError(
+            f"The {rows} completions of a step cannot be split into {parts} equal parts, one for each device along "
+            f'"batch": choose prompts_per_epoch={" or ".join(str(n) for n in (below, below + step) if n)}. Received: '
+            f"prompts_per_epoch={prompts_per_epoch}, group_size={group_size}, batch={parts}"
+        )
+    sizes = [size for size in _divisors(rows) if size % parts == 0]
+    if micro_batch_size is not None and micro_batch_size not in sizes:
+        below = [size for size in sizes if size < micro_batch_size][-1:]
+        nearest = below + [size for size in sizes if size > micro_batch_size][:1]
+        devices = f" and be a multiple of the {parts} devices that split it" if parts > 1 else ""
+        raise ValueError(
+            f"micro_batch_size must divide the {rows} rows of a step{devices}: choose "
+            f"{' or '.join(map(str, nearest))}. Received: micro_batch_size={micro_batch_size}"
+        )
+
+
+def global_rows(tree):
+    """This process's rows of NumPy arrays as its part of arrays on all devices; on one device they stay as they are."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return tree
+
+    def place(x):
+        return jax.make_array_from_process_local_data(distribution.get_data_layout(x.shape).backend_layout, x)
+
+    return jax.tree.map(place, tree)
+
+
+def split_rows(array):
+    """`array`, inside a jit, its rows split over the devices as those of a batch are."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return array
+    return jax.lax.with_sharding_constraint(array, distribution.get_data_layout(array.shape).backend_layout)
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """This process's rows of an array whose rows are split over all devices."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    shards = {shard.index[0].start: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
+# === Weights ===
+
+
+@contextlib.contextmanager
+def whole(variables):
+    """Variables whose values each process has all of, so that one process can save them; afterwards they are as before.
+
+    With several processes all of them must enter it.
+    """
+    before = [variable.value for variable in variables]
+    for variable, value in zip(variables, before, strict=True):
+        if not (value.is_fully_addressable or value.is_fully_replicated):
+            variable._value = jax.device_put(value, NamedSharding(value.sharding.mesh, PartitionSpec()))
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, before, strict=True):
+            variable._value = value
+
+
+def rollout_values(variables, values) -> list[jax.Array]:
+    """Values of variables where rollouts want them: on this process's devices, as `distribute` has laid them out.
+
+    Args:
+        variables: of a backbone.
+        values: theirs, laid out as in training, or without adapters.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return list(values)
+    values = list(values)
+    layouts = [
+        distribution.rollouts.layout(v.path, x.shape).backend_layout for v, x in zip(variables, values, strict=True)
+    ]
+    moved = [i for i, x in enumerate(values) if not x.sharding.is_equivalent_to(layouts[i], x.ndim)]
+    if moved:
+        # By one program: with several processes each array's own would wait for the others' devices, in some order.
+        arrays = _laid_out(tuple(layouts[i] for i in moved))([values[i] for i in moved])
+        for i, array in zip(moved, arrays, strict=True):
+            values[i] = array
+    return values if jax.process_count() == 1 else list(map(_of_this_process, values))
+
+
+@functools.cache
+def _laid_out(layouts: tuple[NamedSharding, ...]):
+    return jax.jit(lambda arrays: arrays, out_shardings=list(layouts))
+
+
+def _of_this_process(value: jax.Array) -> jax.Array:
+    """The same array on the devices of this process alone, each of which keeps what it has."""
+    sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
+    if len(sharding.addressable_devices) == 1:  # where in JAX 0.10 `addressable_shards` fails on what was put there
+        shards = [value.addressable_data(0)]
+    else:
+        shards = [shard.data for shard in value.addressable_shards]
+    return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
+
+
+# === The mesh ===
+
+
+def _in_order(devices) -> list[jax.Device]:
+    """JAX devices, those of a process together, so that rows that a process has made lie on its own."""
+    known = {f"{device.platform}:{device.id}": device for device in jax.devices()}
+    devices = [known[device] if isinstance(device, str) else device for device in np.array(devices).ravel()]
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
+def _mesh(devices, model: int):
+    return keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), np.array(devices))
+
+
+def _bytes_of(backbone) -> int:
+    return sum(math.prod(variable.shape) * jnp.dtype(variable.dtype).itemsize for variable in backbone.variables)
+
+
+def _memory(device) -> float:
+    """Bytes that programs may use."""
+    known = chip(device.device_kind)
+    if known is not None:
+        return known.memory
+    stats = device.memory_stats() or {}  # `None` on a CPU
+    return stats.get("bytes_limit", math.inf)
+
+
+def _check_whole(backbone, model, weights, rollout_model) -> None:
+    """Raises ValueError where weights are to be split for which there is no layout."""
+    if model > 1 or (rollout_model or 1) > 1 or weights == "split":
+        raise ValueError(
+            "Only a Gemma's weights can be split; another model's are whole on each device, which has a part of the "
+            f"batch: leave `model`, `rollout_model` and `weights` out. Received: model={model}, "
+            f"rollout_model={rollout_model}, weights={weights!r}, and a {type(backbone).__name__}"
+        )
+
+
+def _is_positive_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _check_mesh(batch, model, devices):
+    if devices % model == 0 and batch in (None, devices // model):
+        return
+    nearest = sorted(sorted(_divisors(devices), key=lambda size: abs(size - model))[:2])
+    choices = " or ".join(f"batch={devices // size}, model={size}" for size in nearest)
+    raise ValueError(
+        f"`batch` times `model` must be the number of devices, which is {devices}: choose {choices}. "
+        f"Received: batch={batch}, model={model}"
+    )
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]

@@ -1,0 +1,1 @@
+"""Tables of scored completions: accuracy, pass@k, intervals, behaviours."""

@@ -1,0 +1,187 @@
+"""Accuracy, pass@k, behaviours and intervals over tables of scored completions.
+
+A table is a pandas `DataFrame` with one row a completion and at least these columns; a task's labels (`difficulty`,
+`num_numbers`, …) stand in columns of their own. All rows of a puzzle must have the same labels.
+
+    puzzle             which puzzle: an integer or any other value that pandas groups by
+    sample             which of the puzzle's completions, from 0
+    text               the completion
+    reward             the task's reward
+    correct            bool
+    verdict            the task's reason, e.g. "wrong_value"
+    well_formed        bool: the completion holds an answer in the asked form, right or wrong
+    completion_length  tokens
+    stopped            bool: the policy ended it, and not the limit on its length
+    attempts, verifications, backtracks, self_corrections, slips
+                       how often the completion did so (`behaviours.Behaviours`)
+
+Puzzles are the independent draws and completions of one puzzle are not, so every mean is over puzzles and every
+interval resamples puzzles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from keras_aha.evaluation.behaviours import Behaviours, count_behaviours
+from keras_aha.evaluation.intervals import bootstrap_interval, share_interval
+
+import numpy as np
+import pandas as pd
+
+BEHAVIOURS = tuple(field.name for field in fields(Behaviours))
+
+
+def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.DataFrame:
+    """One row a puzzle, in the order of the table, indexed by `puzzle`.
+
+    Args:
+        table: one row a completion (see the module).
+        columns: labels to keep.
+
+    Returns:
+        `columns`, `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
+        `mean_reward`, `mean_completion_length` (tokens), `mean_attempts`, and so on for each of `BEHAVIOURS`.
+
+    Raises:
+        ValueError: if a column is missing or a puzzle has two values of a label.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    _check_columns(table, ["puzzle", "correct", "well_formed", "reward", "completion_length", *BEHAVIOURS, *columns])
+    groups = table.groupby("puzzle", sort=False)
+    for column in columns:
+        if (groups[column].nunique(dropna=False) > 1).any():
+            raise ValueError(f"A puzzle has more than one value of a label. Received: column={column!r}")
+    return groups.agg(
+        **{column: (column, "first") for column in columns},
+        samples=("correct", "size"),
+        correct=("correct", "sum"),
+        accuracy=("correct", "mean"),
+        format_rate=("well_formed", "mean"),
+        mean_reward=("reward", "mean"),
+        mean_completion_length=("completion_length", "mean"),
+        **{f"mean_{name}": (name, "mean") for name in BEHAVIOURS},
+    )
+
+
+def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
+    """The numbers of one evaluation, ready for JSON.
+
+    Args:
+        table: one row a completion (see the module), the same number of completions for every puzzle.
+        seed: of the interval's resamples.
+
+    Returns:
+        `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
+        `format_rate`, `mean_completion_length` (tokens), `mean_attempts` and so on for each of `BEHAVIOURS`; rates are
+        shares between 0 and 1.
+
+    Raises:
+        ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
+    """
+    puzzles = by_puzzle(table)
+    if puzzles.empty or puzzles["samples"].nunique() != 1:
+        raise ValueError(
+            "A summary needs at least one puzzle and the same number of completions for each. "
+            f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
+        )
+    return {
+        "accuracy": float(puzzles["accuracy"].mean()),
+        "n": len(puzzles),
+        "samples": int(puzzles["samples"].iloc[0]),
+        "ci95": list(share_interval(puzzles["accuracy"], seed)),
+        "format_rate": float(puzzles["format_rate"].mean()),
+        "mean_completion_length": float(puzzles["mean_completion_length"].mean()),
+        **{f"mean_{name}": float(puzzles[f"mean_{name}"].mean()) for name in BEHAVIOURS},
+    }
+
+
+def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """One row for each combination of labels that occurs, sorted by them.
+
+    Args:
+        table: one row a completion (see the module), the same number of completions for every puzzle.
+        columns: one label or several, e.g. `["num_numbers", "difficulty"]`.
+        seed: of the intervals' resamples.
+
+    Returns:
+        `columns`, then what `summarize` says of those puzzles, with `ci95` as `ci95_low` and `ci95_high`.
+
+    Raises:
+        ValueError: if no column is named, or what `summarize` raises.
+    """
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    if not columns:
+        raise ValueError(f"A table by label needs at least one label. Received: columns={columns}")
+    by_puzzle(table, columns)  # no puzzle may count under two labels
+    rows = []
+    for labels, part in table.groupby(columns, sort=True, dropna=False):
+        summary = summarize(part, seed)
+        low, high = summary.pop("ci95")
+        position = {"accuracy": summary.pop("accuracy"), "ci95_low": low, "ci95_high": high}
+        rows.append(dict(zip(columns, labels, strict=True)) | position | summary)
+    return pd.DataFrame(rows)
+
+
+# === Behaviours ===
+
+
+def with_behaviours(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the table with the columns `BEHAVIOURS`, counted in its texts, whatever it had in their place."""
+    counts = [asdict(count_behaviours(text)) for text in table["text"]]
+    return table.assign(**pd.DataFrame(counts, index=table.index, columns=list(BEHAVIOURS)))
+
+
+def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """What completions of two policies do, side by side: of the one before training and the one after it.
+
+    A rate is the mean over puzzles of a puzzle's mean over its completions; so among the correct ones a puzzle counts
+    once, however many of its completions are correct, and not at all where none is. Which puzzles have correct
+    completions changes with the policy, and easy ones need less of everything: `change` is over those puzzles alone
+    that have such completions before and after.
+
+    Args:
+        before, after: one row a completion (see the module), with the column `problem`; of the same puzzles.
+        seed: of the intervals' resamples.
+
+    Returns:
+        One row for `completions` `"all"`, `"correct"`, `"wrong"` and each `behaviour`: those of `BEHAVIOURS` as counts
+        a completion, and `completion_length` in tokens. The columns `before`, `after` and `change` are means, each
+        with the ends of its 95 % interval, `…_low` and `…_high`, and the number of its puzzles, `…_puzzles`; means of
+        no puzzle are NaN.
+
+    Raises:
+        ValueError: if a column is missing or the tables are not of the same puzzles.
+    """
+    names = [*BEHAVIOURS, "completion_length"]
+    for table in (before, after):
+        _check_columns(table, ["puzzle", "problem", "correct", *names])
+    puzzles, others = (set(table[["puzzle", "problem"]].itertuples(index=False)) for table in (before, after))
+    if puzzles != others:
+        raise ValueError(
+            "Behaviours are compared on the same puzzles before and after. "
+            f"Received: {len(puzzles - others)} puzzles before only, {len(others - puzzles)} after only, "
+            f"e.g. {min(puzzles ^ others, key=str).problem!r}"
+        )
+    rows = []
+    for completions, correct in (("all", (True, False)), ("correct", (True,)), ("wrong", (False,))):
+        start, end = (
+            table[table["correct"].isin(correct)].groupby("puzzle")[names].mean() for table in (before, after)
+        )
+        for name in names:
+            row = {"completions": completions, "behaviour": name}
+            # Puzzles of one side alone become NaN in the difference.
+            for part, values in {"before": start[name], "after": end[name], "change": end[name] - start[name]}.items():
+                row |= _estimate(part, values.dropna(), seed)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _estimate(name: str, values: pd.Series, seed: int) -> dict:
+    low, high = bootstrap_interval(values, seed) if len(values) else (np.nan, np.nan)
+    return {name: values.mean(), f"{name}_low": low, f"{name}_high": high, f"{name}_puzzles": len(values)}
+
+
+def _check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        raise ValueError(f"The table of completions lacks columns. Received: missing={missing}")

@@ -1,5 +1,0 @@
-"""A finished run → folders that keras-hub, transformers and PEFT load (`export`)."""
-
-from keras_aha.exporting.export import FORMATS, export
-
-__all__ = ["FORMATS", "export"]

@@ -1,0 +1,96 @@
+"""A preset's backbone without weights: variables with a path, a shape and a dtype, and no values.
+
+The architectures of Gemma's presets, and of some others, stand in `architectures.toml`, so that nothing is downloaded
+for them.
+"""
+
+import contextlib
+import tomllib
+from pathlib import Path
+
+from keras_aha.models.presets import load_preset, own_dtype
+from keras_aha.names import bare_name
+
+import keras
+import keras_hub
+from keras.src.backend.common import global_state
+
+# Models that see or hear as well. A policy is loaded without those encoders, which cost memory and want inputs.
+ENCODERS = {
+    keras_hub.models.Gemma3Backbone: ("vision_encoder",),
+    keras_hub.models.Gemma4Backbone: ("vision_encoder", "audio_encoder"),
+}
+
+_PENDING = "uninitialized_variables"  # Keras's name of that list, which has no public one
+
+
+def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
+    """The text backbone of a preset, of any size, in no memory.
+
+    Its variables can be counted and laid out, and a `keras.StatelessScope` gives them values. `enable_lora` makes
+    variables too, so it is called in `without_values`.
+
+    Args:
+        preset: a preset of `known_presets`, or a handle that ends in its name, for which nothing is downloaded or read;
+            a folder, as keras-hub or Hugging Face writes them; or another name or handle, whose config.json keras-hub
+            downloads.
+        dtype: what Keras takes as a dtype policy, such as "bfloat16".
+
+    Raises:
+        RecipeError: an unknown preset, or one that cannot be downloaded or read.
+    """
+    table = _known().get(bare_name(preset))
+    with without_values():
+        if table is not None:
+            kind = getattr(keras_hub.models, table["class_name"])
+            with own_dtype(kind, dtype):
+                return scale_queries(kind(dtype=dtype, **table["arguments"]))
+        backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
+        kind = type(backbone)
+        if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
+            with own_dtype(kind, dtype):
+                backbone = kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
+        return scale_queries(backbone)
+
+
+def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backbone:
+    """Has a Gemma's attention layers scale queries as the backbone's `query_head_dim_normalize` says, and returns it.
+
+    keras-hub 0.32 does not pass it on, so that Gemma 2 27B and Gemma 3 27B would be computed with √head_dim,
+    and not with the root of what their queries were scaled by in training: 144 and 168.
+    """
+    if isinstance(backbone, keras_hub.models.GemmaBackbone | keras_hub.models.Gemma3Backbone):
+        for block in backbone.transformer_layers:
+            block.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
+    return backbone
+
+
+@contextlib.contextmanager
+def without_values():
+    """Variables that are made in the block have a shape and no value, now and later.
+
+    `keras.StatelessScope(initialize_variables=False)` alone puts their values off: Keras keeps a list of variables that
+    wait, and the next model that is built anywhere gives all of them values.
+    """
+    before = global_state.get_global_attribute(_PENDING, [])
+    global_state.set_global_attribute(_PENDING, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(_PENDING, before)
+
+
+def known_presets() -> list[str]:
+    """The presets of keras-hub whose architecture is known without a download."""
+    return list(_known())
+
+
+def _known() -> dict[str, dict]:
+    """Preset → the backbone's class name and arguments."""
+    tables = tomllib.loads(Path(__file__).with_name("architectures.toml").read_text(encoding="utf-8"))
+    known = {}
+    for table in tables.values():
+        presets, class_name = table.pop("presets"), table.pop("class_name")
+        known |= dict.fromkeys(presets, {"class_name": class_name, "arguments": table})
+    return known

@@ -1,0 +1,169 @@
+"""A Gemma in the words of Hugging Face's transformers: its class, its config.json, its tensors.
+
+keras-hub 0.32 has an exporter of its own (`CausalLM.export_to_transformers`), of which only the tokenizer's part is
+used, because it writes a `GemmaBackbone` as the first Gemma whatever it is: of several key-value heads the first one
+alone; of Gemma 2 no norms after attention and feed-forward, the norm before the feed-forward under another's name, and
+neither soft caps nor windows. Of a `Gemma3Backbone` it leaves out the soft cap of the logits, and writes a mixed dtype
+under a name that PyTorch does not have.
+"""
+
+import re
+
+from keras_aha.names import bare_name
+
+import keras_hub
+import numpy as np
+
+_HEADS = ("query", "key", "value")  # kernels of (heads, inputs, outputs)
+_BLOCK_MODULES = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "attention_output": "self_attn.o_proj",
+    "query_norm": "self_attn.q_norm",
+    "key_norm": "self_attn.k_norm",
+    "ffw_gating": "mlp.gate_proj",
+    "ffw_gating_2": "mlp.up_proj",
+    "ffw_linear": "mlp.down_proj",
+    "pre_attention_norm": "input_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "pre_ffw_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_MODULES = {**_BLOCK_MODULES, "token_embedding": "model.embed_tokens", "final_normalization": "model.norm"}
+BLOCK_MODULES = tuple(_BLOCK_MODULES.values())  # of a decoder block, under its path `model.layers.0`
+
+
+def class_name(backbone) -> str:
+    """The class of transformers that computes what a backbone does, such as `"Gemma2ForCausalLM"`.
+
+    Args:
+        backbone: a `keras_hub.models.Backbone`, with values or without.
+
+    Raises:
+        ValueError: if there is none, or none that tests compare with ours.
+    """
+    kind, config = type(backbone), backbone.get_config()
+    if kind in (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone):
+        plain = not config["use_post_attention_norm"] and not config["use_post_ffw_norm"]
+        plain = plain and config["query_head_dim_normalize"]
+        normed = config["use_post_attention_norm"] and config["use_post_ffw_norm"]
+        caps = config["attention_logit_soft_cap"], config["final_logit_soft_cap"]
+        if kind is keras_hub.models.Gemma3Backbone:
+            # transformers 5.24 reads attn_logit_softcapping of a Gemma 3 and does not apply it
+            others = caps[0] or config["vision_encoder"] or config["is_embedding_model"]
+            others = others or config["use_bidirectional_attention"] or not config["use_query_key_norm"]
+            if normed and not others:
+                return "Gemma3ForCausalLM"
+        elif normed:
+            return "Gemma2ForCausalLM"
+        elif plain and caps == (None, None) and not config["use_sliding_window_attention"]:
+            return "GemmaForCausalLM"
+    told = {key: value for key, value in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
+    raise ValueError(
+        "Hugging Face's formats are written of text models of Gemma, Gemma 2 and Gemma 3: take the format keras. "
+        f"Received: a {kind.__name__} with {told}"
+    )
+
+
+def config(backbone, end_token_ids) -> dict:
+    """What transformers calls the `config.json` of a model.
+
+    Args:
+        backbone: one that `class_name` knows.
+        end_token_ids: that end a completion.
+    """
+    ours, name = backbone.get_config(), class_name(backbone)
+    found = {
+        "architectures": [name],
+        "model_type": {"Gemma": "gemma", "Gemma2": "gemma2", "Gemma3": "gemma3_text"}[name.removesuffix("ForCausalLM")],
+        "vocab_size": ours["vocabulary_size"],
+        "hidden_size": ours["hidden_dim"],
+        "intermediate_size": backbone.get_layer("decoder_block_0").gating_ffw.kernel.shape[1],
+        "num_hidden_layers": ours["num_layers"],
+        "num_attention_heads": ours["num_query_heads"],
+        "num_key_value_heads": ours["num_key_value_heads"],
+        "head_dim": ours["head_dim"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": ours["layer_norm_epsilon"],
+        "tie_word_embeddings": True,
+        "dtype": backbone.dtype_policy.variable_dtype,
+        **generation_config(end_token_ids),
+    }
+    if name == "GemmaForCausalLM":
+        return found | {"rope_theta": 10_000.0}
+    width, heads = ours["hidden_dim"], ours["num_query_heads"]
+    sliding = [block.use_sliding_window_attention for block in backbone.transformer_layers]
+    found |= {
+        "query_pre_attn_scalar": ours["head_dim"] if ours["query_head_dim_normalize"] else width // heads,
+        "final_logit_softcapping": ours["final_logit_soft_cap"],
+        "attn_logit_softcapping": ours["attention_logit_soft_cap"],
+        "sliding_window": ours["sliding_window_size"],
+        "layer_types": ["sliding_attention" if slides else "full_attention" for slides in sliding],
+    }
+    if name == "Gemma2ForCausalLM":
+        return found | {"rope_theta": 10_000.0}
+    factors = {"sliding_attention": "local_rope_scaling_factor", "full_attention": "global_rope_scaling_factor"}
+    thetas = {"sliding_attention": 10_000.0, "full_attention": 1_000_000.0}
+    rope = {k: {"rope_type": "linear", "factor": ours[factors[k]], "rope_theta": thetas[k]} for k in thetas}
+    return found | {"rope_parameters": rope}
+
+
+def generation_config(end_token_ids) -> dict:
+    """The ids that `generate` of transformers begins, fills up and ends with; Gemma's are the same in all versions."""
+    return {"bos_token_id": 2, "eos_token_id": list(end_token_ids), "pad_token_id": 0}
+
+
+def tensors(backbone) -> dict[str, np.ndarray]:
+    """The weights under transformers' names, in its layouts and their own dtype; adapters are left out.
+
+    Args:
+        backbone: one that `class_name` knows.
+    """
+    plain = class_name(backbone) == "GemmaForCausalLM"  # in which that norm has another's name
+    found = {}
+    for variable in backbone.weights:
+        layer, _, kind = variable.path.rpartition("/")
+        if kind.startswith("lora_"):
+            continue
+        module = module_name(layer)
+        if plain:
+            module = module.replace("pre_feedforward_layernorm", "post_attention_layernorm")
+        found[f"{module}.weight"] = np.ascontiguousarray(_as_matrix(layer, np.asarray(variable.value)))
+    return found
+
+
+def module_name(layer: str) -> str:
+    """A layer's path → a module of transformers: `model.layers.0.self_attn.q_proj`."""
+    block, _, inner = layer.partition("/")
+    module = _MODULES[layer.rpartition("/")[2]]
+    return f"model.layers.{block.removeprefix('decoder_block_')}.{module}" if inner else module
+
+
+def is_split_by_heads(layer: str) -> bool:
+    """Whether each head of the layer at a path has inputs of its own kernel, so also adapters A of its own."""
+    return layer.rpartition("/")[2] in _HEADS
+
+
+def hub_name(preset: str) -> str | None:
+    """The repository on Hugging Face that holds the weights of a preset's name or handle; `None` of other presets."""
+    if preset.startswith("hf://"):
+        return preset.removeprefix("hf://")
+    pattern = r"(code_)?gemma(2|3|_1\.1|)_(instruct_)?(\d+[mb])(_en|_text|)"
+    match = re.fullmatch(pattern, bare_name(preset))
+    if match is None:
+        return None
+    code, version, instruct, size, _ = match.groups()
+    published_bare = version != "3" or size == "270m"
+    kind = "-it" if instruct else "" if published_bare else "-pt"
+    number = f"-{version.strip('_')}" if version else ""
+    return f"google/{'code' if code else ''}gemma{number}-{size}{kind}"
+
+
+def _as_matrix(layer: str, value: np.ndarray) -> np.ndarray:
+    """Kernels as `(outputs, inputs)`, heads before what is in them; embeddings and norms as they are."""
+    if is_split_by_heads(layer):  # (N, D, H)
+        return value.transpose(0, 2, 1).reshape(-1, value.shape[1])
+    if value.ndim == 3:  # (N, H, D)
+        return value.reshape(-1, value.shape[2]).T
+    return value if layer == "token_embedding" or value.ndim == 1 else value.T

@@ -1,0 +1,85 @@
+"""A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
+
+import contextlib
+from pathlib import Path
+
+from keras_aha.files import presets_folder
+from keras_aha.names import nearest
+from keras_aha.recipes.sections import RecipeError
+
+import keras
+import keras_hub
+
+_KAGGLE = (
+    "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
+    "at https://www.kaggle.com/models/keras/gemma2"
+)
+_HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
+
+
+def find_preset(preset: str) -> str:
+    """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle.
+
+    Raises:
+        RecipeError: it is none of them; the message names the nearest.
+    """
+    built_in = keras_hub.models.CausalLM.presets
+    if "://" in preset or preset in built_in:
+        return preset
+    for folder in (presets_folder() / preset, Path(preset)):
+        if preset and folder.is_dir():
+            return str(folder.resolve())
+    if "/" in preset or "\\" in preset:
+        raise RecipeError(
+            "There is no such folder; a preset's is the one that holds its config.json, as save_to_preset, Kaggle and "
+            f"Hugging Face write it. Received: model.preset={preset!r}"
+        )
+    shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
+    raise RecipeError(
+        f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
+        f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
+    )
+
+
+def load_preset(kind: type, preset: str, **kwargs):
+    """`kind.from_preset` of what `find_preset` finds.
+
+    Args:
+        kind: a class of keras-hub that has a `from_preset`, such as `keras_hub.tokenizers.Tokenizer`.
+        preset: as `find_preset` takes it.
+        **kwargs: for `from_preset`.
+
+    Raises:
+        RecipeError: an unknown preset, or one that cannot be downloaded or read.
+    """
+    found = find_preset(preset)
+    try:
+        return kind.from_preset(found, **kwargs)
+    except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
+        reason = " ".join(str(error).split())[:200]
+        received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
+        sentence = "The folder is no preset that keras-hub can load"
+        if not Path(found).is_absolute():
+            needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
+            sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
+        raise RecipeError(f"{sentence}. {received}") from error
+
+
+@contextlib.contextmanager
+def own_dtype(kind: type, dtype):
+    """Lets the layers of a backbone that is made in the block have its dtype.
+
+    keras-hub's SmolLM3 does not hand it on to them, so that they take Keras's default, which is changed meanwhile. With
+    other models nothing happens.
+
+    Args:
+        kind: the backbone's class.
+        dtype: what Keras takes as a dtype policy.
+    """
+    before = keras.config.dtype_policy()
+    if issubclass(kind, keras_hub.models.SmolLM3Backbone):
+        keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

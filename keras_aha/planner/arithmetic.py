@@ -1,0 +1,92 @@
+"""`ByHand`: the programs of a run, by arithmetic, for devices whose compiler is not here."""
+
+from collections.abc import Callable
+
+from keras_aha.decoding import Sampling
+from keras_aha.distribution.distribute import batch_parts
+from keras_aha.models.flops import forward_flops, update_flops
+from keras_aha.models.policy import blocks_to_compute_again
+from keras_aha.planner.layouts import bytes_on_a_device
+from keras_aha.planner.memory import read_by_decoding
+from keras_aha.planner.program import Program
+from keras_aha.planner.rollout_shapes import RolloutShapes
+from keras_aha.recipes.recipe import Recipe
+
+import jax.numpy as jnp
+import numpy as np
+
+_LOGITS = 4 * 2**28  # bytes: a chunk of them, and what softmax and gradient make of it
+
+
+class ByHand:
+    """Estimates what a `Compiler` would measure. Nothing is compiled.
+
+    Args:
+        recipe: that is planned.
+
+    Attributes:
+        bytes_note, notes: what its numbers rest upon.
+    """
+
+    bytes_note = "By arithmetic: every weight once, and all keys and values once."
+    notes = (
+        "Nothing was compiled, as the compiler for this GPU is not here: activations and times are by arithmetic, and "
+        "may be off by a third. A GPU's memory is three quarters of what it has, which JAX takes by default. Weights "
+        'are whole on each, unless distribution.weights="split" or distribution.model say otherwise.',
+    )
+
+    def __init__(self, recipe: Recipe):
+        self.recompute = bool(blocks_to_compute_again(recipe))
+        self.reference = recipe.loss.kl_coef > 0
+
+    def train_step(self, model, state, batch) -> Callable[[], Program]:
+        """A function that returns the step of a device's rows, whose activations are held a micro-batch at a time."""
+        backbone = model.policy.backbone
+        rows, length = (n // parts for n, parts in zip(batch["token_ids"].shape, (batch_parts(), 1), strict=True))
+        size = (model.micro_batch_size or rows * batch_parts()) // batch_parts()
+        lengths = np.full(rows, length), np.full(rows, batch["completion_mask"].shape[1])
+        passes = 1 + self.recompute + self.reference
+        flops = update_flops(backbone, *lengths) + (passes - 1) * forward_flops(backbone, *lengths)
+        activations = self._activations(backbone, size, length)
+        arguments = bytes_on_a_device((state, batch))
+        moved = rows // size * ((2 + passes) * arguments + 3 * activations)
+        return lambda: _program(arguments, activations + _LOGITS, flops, moved)
+
+    def prefill(self, shapes: RolloutShapes) -> Program:
+        """Of reading the prompts."""
+        backbone = shapes.decoder.backbone
+        prompts, length = shapes.prompts[0].shape
+        prompts = -(-prompts // shapes.parts)
+        flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
+        weights = bytes_on_a_device(shapes.weights)
+        return _program(weights, _block(backbone, prompts, length), flops, weights)
+
+    def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
+        """Of a decode step."""
+        backbone, rows = shapes.decoder.backbone, shapes.rows_per_part
+        ones, full = np.ones(rows), np.full(rows, shapes.cache_length)
+        # A token meets those before it: the difference of reading n tokens and n - 1.
+        flops = forward_flops(backbone, full, ones) - forward_flops(backbone, full - 1, 0 * ones)
+        arguments = read_by_decoding(shapes) + bytes_on_a_device(shapes.cache)
+        logits = 3 * 4 * rows * backbone.vocabulary_size
+        return _program(arguments, logits, flops, arguments)
+
+    def _activations(self, backbone, rows: int, length: int) -> int:
+        """Bytes that a backward pass needs: inputs of the blocks, and the inside of one if it is computed again."""
+        layers = backbone.num_layers
+        inputs = layers * rows * length * backbone.hidden_dim * _itemsize(backbone)
+        return inputs + _block(backbone, rows, length) * (1 if self.recompute else layers)
+
+
+def _block(backbone, rows: int, length: int) -> int:
+    """Bytes of the inside of a block: five arrays as wide as its feed-forward layer, two of attention weights."""
+    gate = backbone.transformer_layers[0].gating_ffw.partial_output_shape[-1]
+    return rows * length * (5 * gate + 2 * backbone.num_query_heads * length) * _itemsize(backbone)
+
+
+def _itemsize(backbone) -> int:
+    return jnp.dtype(backbone.compute_dtype).itemsize
+
+
+def _program(arguments: int, activations: int, flops: float, moved: int) -> Program:
+    return Program(arguments, activations, 0, 0, int(flops), moved, moved, {})

@@ -1,0 +1,56 @@
+"""Floating-point operations of a compiled program, by its text: a loop's body times the loop's trips.
+
+`cost_analysis()` counts the body of a loop once. Here only matrix products count, as XLA counts them: two operations a
+multiplication, and of a convolution, which is what the TPU compiler makes of many products, those that meet no padding.
+"""
+
+import math
+import re
+
+from keras_aha.planner.hlo.program_text import Instruction, dims, parse, total
+
+import numpy as np
+
+
+def matrix_flops(text: str, turns: int = 1) -> int:
+    """Operations of all matrix products of a program, `compiled.as_text()`, on one device; of what may run, the most.
+
+    Kernels of Pallas are not looked into.
+
+    Args:
+        turns: of loops that run as often as data say, see `program_text.total`.
+    """
+    computations, entry = parse(text)
+    return total(computations, entry, _flops, lambda x: True, turns)
+
+
+def _flops(x: Instruction, computation) -> int:
+    if x.op not in ("dot", "convolution"):
+        return 0
+    left, right = (dims(computation[name].type) for name in x.operands)
+    if x.op == "dot":
+        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", x.line)
+        contracted = [left[int(axis)] for axis in axes[1].split(",") if axis] if axes else []
+        return 2 * math.prod(dims(x.type)) * math.prod(contracted)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", x.line)
+    inputs, kernel, output = (
+        dict(zip(names, shape, strict=True))
+        for names, shape in zip(labels.groups(), (left, right, dims(x.type)), strict=True)
+    )
+    spatial = [_products(axis, inputs, kernel, output, x.line) for axis in sorted(set(output) - {"b", "f"})]
+    return 2 * output["b"] * output["f"] * kernel["i"] * math.prod(spatial)
+
+
+def _products(axis: str, inputs, kernel, output, line: str) -> int:
+    """Pairs of an output's and a kernel's position on a spatial axis that meet an element of the input."""
+
+    def setting(name, default):
+        found = re.search(rf"window=\{{[^}}]*\b{name}=([\d_x\-]+)", line)
+        return found[1].split("x")[int(axis)] if found else default
+
+    stride, dilation = int(setting("stride", 1)), int(setting("rhs_dilate", 1))
+    spread = int(setting("lhs_dilate", 1))
+    begin = int(setting("pad", "0_0").split("_")[0])
+    positions = np.arange(output[axis])[:, None] * stride + np.arange(kernel[axis]) * dilation - begin
+    inside = (positions >= 0) & (positions <= (inputs[axis] - 1) * spread) & (positions % spread == 0)
+    return int(np.count_nonzero(inside))

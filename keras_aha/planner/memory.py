@@ -1,0 +1,125 @@
+"""Memory of a device, phase by phase: what it holds at the same time, by part."""
+
+from keras_aha.models.lora import adapted_layers
+from keras_aha.planner.layouts import Layouts, bytes_on_a_device
+from keras_aha.planner.program import Program
+from keras_aha.planner.rollout_shapes import RolloutShapes
+
+import keras
+
+PARTS = ("weights", "adapters_and_optimizer", "merged_weights", "cache", "batch", "activations", "program")
+
+
+def is_adapter(variable) -> bool:
+    """Whether a variable is one of LoRA's."""
+    return variable.name.startswith("lora_")
+
+
+def held(model, state, layouts: Layouts) -> dict[str, int]:
+    """What lies on a device all the time, bytes by part.
+
+    Args:
+        model: a `GRPOModel`, compiled, without values.
+        state: of its `train_step`, as shapes with shardings.
+        layouts: of its variables.
+    """
+    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    weights = bytes_on_a_device([layouts.variable(variable) for variable in variables if not is_adapter(variable)])
+    return {"weights": weights, "adapters_and_optimizer": bytes_on_a_device(state) - weights}
+
+
+def read_by_decoding(shapes: RolloutShapes) -> int:
+    """Bytes of the weights that a decode step reads.
+
+    Not adapters, but beside quantized kernels: else they are merged. And not a table of which a token reads one row and
+    which nothing is multiplied by, such as Gemma 4's embeddings of each layer.
+    """
+    backbone = shapes.decoder.backbone
+    unread = {
+        id(variable)
+        for layer in adapted_layers(backbone)
+        if layer.quantization_mode is None
+        for variable in (layer.lora_kernel_a, layer.lora_kernel_b)
+    }
+    tables = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    looked_up = [layer for layer in tables if not isinstance(layer, keras.layers.ReversibleEmbedding)]
+    unread |= {id(variable) for layer in looked_up for variable in layer.variables}
+    pairs = zip(backbone.variables, shapes.weights, strict=True)
+    return bytes_on_a_device([shape for variable, shape in pairs if id(variable) not in unread])
+
+
+def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[int, int]:
+    """Bytes of weights that a rollout has beside the policy's: while it is being decoded, and while they are made.
+
+    These are merged kernels, what lies otherwise than in training, and a quantized twin's.
+    """
+    kernels = {id(layer._kernel) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
+    merged, laid_out = [], []
+    for variable in backbone.variables:
+        trained, rollout = layouts.variable(variable), layouts.rollout(variable)
+        if id(variable) in kernels:
+            merged.append(trained)
+        if not rollout.sharding.is_equivalent_to(trained.sharding, len(variable.shape)):
+            laid_out.append(rollout)
+        elif id(variable) in kernels:
+            laid_out.append(trained)
+    moved = [shape for shape in merged if all(shape is not other for other in laid_out)]
+    twin = [] if shapes.decoder.backbone is backbone else shapes.weights
+    return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
+
+
+def train_phase(held: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
+    """Memory of the optimizer step, bytes by part.
+
+    Args:
+        held: see there.
+        batch: bytes of a rollout.
+        program: the step, for completions of full length.
+        lengths: for how many it is compiled; all programs stay on the device.
+    """
+    arguments = sum(held.values()) + batch
+    padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
+    activations = padding + program.temp_bytes + program.output_bytes
+    return _parts(**held, batch=batch, activations=activations, program=lengths * program.code_bytes)
+
+
+def rollout_phases(
+    held: dict, weights: tuple[int, int], shapes: RolloutShapes, prefill: Program, segment: Program
+) -> dict[str, dict[str, int]]:
+    """Memory of merging adapters, of reading prompts and of decoding, bytes by part.
+
+    Args:
+        held: see there.
+        weights: of `rollout_weights`.
+        shapes, prefill, segment: the rollout's arrays and programs.
+    """
+    kept, made = weights
+    cache = bytes_on_a_device(shapes.cache)
+    beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
+    beside += segment.temp_bytes + segment.output_bytes
+    reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + prefill.output_bytes
+    if shapes.admitted:  # prompts are read while others are being decoded, some at a time
+        reading = max(reading - cache, int(reading * shapes.admitted))
+    code = prefill.code_bytes + segment.code_bytes
+    begun = cache if shapes.admitted else 0
+    return {
+        "merge": _parts(**held, merged_weights=made),
+        "prefill": _parts(**held, merged_weights=kept, cache=begun, activations=reading, program=code),
+        "decode": _parts(**held, merged_weights=kept, cache=cache, activations=beside, program=code),
+    }
+
+
+def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:
+    """Memory of completing held-out problems, bytes by part: that of a rollout, but for keys and values.
+
+    Args:
+        decode: that phase of `rollout_phases`.
+        shapes: the evaluation's arrays.
+    """
+    cache = bytes_on_a_device(shapes.cache)
+    admitted = int(cache * shapes.admitted)  # keys and values of prompts that are read beside a full cache
+    return decode | {"cache": cache, "activations": decode["activations"] + admitted}
+
+
+def _parts(**parts: int) -> dict[str, int]:
+    return {part: parts.get(part, 0) for part in PARTS}

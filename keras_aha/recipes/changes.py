@@ -1,0 +1,38 @@
+"""What differs between the recipe that a run began with and the one that it is to go on with."""
+
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import RecipeError
+
+# What decides how long, how fast and how well observed a run is, but not what it learns.
+_FREE = (
+    *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "evaluation.every"),
+    *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
+)
+
+
+def check_changes(began: Recipe, now: Recipe) -> list[str]:
+    """Checks that a run may go on with another recipe.
+
+    Args:
+        began: the recipe in the run's folder.
+        now: the one to go on with; paths in both are absolute.
+
+    Returns:
+        What differs, a line each: `training.epochs: 30 → 60`.
+
+    Raises:
+        RecipeError: if what differs decides what is learned. A checkpoint holds the learning rate, so changing the
+            optimizer would change nothing; and a schedule over the run's epochs cannot be stretched.
+    """
+    before, after = began.flat(), now.flat()
+    changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
+    scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
+    refused = [path for path in changed if not path.startswith(_FREE) or (scheduled and path == "training.epochs")]
+    lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
+    if refused:
+        why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""
+        raise RecipeError(
+            f"It would be another run.{why} Go on with the recipe in its folder, by naming that with --logdir and no "
+            f"--preset, or begin a new run. Received: {'; '.join(lines[path] for path in refused)}"
+        )
+    return list(lines.values())

@@ -1,5 +1,0 @@
-"""A run's folder → pictures and a page (`write_report`)."""
-
-from keras_aha.report.page import write_report
-
-__all__ = ["write_report"]

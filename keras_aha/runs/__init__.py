@@ -1,0 +1,1 @@
+"""The run that a recipe describes: built, trained in a folder, resumed, reported, exported."""

@@ -1,0 +1,77 @@
+"""The task that a recipe names."""
+
+import functools
+import importlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_aha.names import nearest
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import RecipeError
+from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
+
+_TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
+_GYM = "reasoning_gym/"
+_FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
+
+
+def build_task(recipe: Recipe, seed: int = 0) -> Task:
+    """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`.
+
+    Args:
+        recipe: its section `task` is read.
+        seed: the task's, if it takes one, unless the section has one.
+
+    Raises:
+        RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
+    """
+    name, arguments = recipe.task.name, recipe.task.arguments
+    make = _find(name)
+    known = inspect.signature(make).parameters
+    for key, value in arguments.items():
+        if key not in known:
+            raise RecipeError(
+                f"Unknown key task.{key}; the nearest is task.{nearest(key, known)}. Received: task.{key}={value!r}"
+            )
+    seeds = {"seed": seed} if "seed" in known else {}
+    try:
+        return make(**seeds | arguments)
+    except TypeError as error:
+        raise RecipeError(f"[task] does not hold what {name} takes: {error}. Received: {arguments}") from error
+
+
+def with_absolute_files(recipe: Recipe) -> Recipe:
+    """The recipe, the task's files named by absolute paths."""
+    given = recipe.task.arguments if recipe.task.name in _TASKS else {}  # another's arguments may be anything
+    files = [(key, given[key]) for key in _FILES if isinstance(given.get(key), str)]
+    return recipe.override(f"task.{key}={json.dumps(str(Path(path).resolve()))}" for key, path in files)
+
+
+def _find(name: str) -> Callable[..., Task]:
+    if name.startswith(_GYM):
+        return functools.partial(GymTask, name.removeprefix(_GYM))
+    if ":" in name:
+        return _import(name)
+    if name not in _TASKS:
+        raise RecipeError(
+            f"No task is called {name!r}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, and your own as module:Class. "
+            f"Received: task.name={name!r}"
+        )
+    return _TASKS[name]
+
+
+def _import(name: str) -> type[Task]:
+    """Runs the module, as Python's `import` does: a recipe names only what the user has on the path."""
+    module, _, kind = name.partition(":")
+    try:
+        found = vars(importlib.import_module(module)).get(kind)
+    except Exception as error:  # whatever the module does
+        raise RecipeError(
+            f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
+            f"one, or in PYTHONPATH? Received: task.name={name!r}"
+        ) from error
+    if not (inspect.isclass(found) and issubclass(found, Task)):
+        raise RecipeError(f"The module {module} has no task {kind!r}. Received: task.name={name!r}")
+    return found

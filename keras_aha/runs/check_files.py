@@ -1,0 +1,105 @@
+"""What a run has written, looked at before the run goes on: what a kill leaves is fine, what is damaged is said."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
+from keras_aha.evaluation.table_file import read_tables
+from keras_aha.recipes.recipe import Recipe
+
+_NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
+
+
+def check_run(folder: str | os.PathLike, recipe: Recipe) -> None:
+    """Checks the files of a run that is to go on, in an instant; arrays of checkpoints are looked at as they are read.
+
+    A last line that was not written to its end is what a kill leaves, and no damage; nor is a file that is not there,
+    but for `history.csv` where there are checkpoints.
+
+    Args:
+        folder: the run's.
+        recipe: with which it goes on.
+
+    Raises:
+        ValueError: if a file does not hold what the run has written, with what to do.
+    """
+    folder = Path(folder)
+    trained = saved_epochs(folder)
+    if trained > recipe.training.epochs:
+        raise ValueError(
+            f"The run in {folder} has {trained} epochs already. Received: training.epochs={recipe.training.epochs}"
+        )
+    finished_epochs(folder)
+    _check_held_out(folder / BEFORE, recipe)
+    _check_history(folder / HISTORY, trained)
+    for name in (COMPLETIONS, FINDINGS):
+        if (folder / name).exists():
+            complete_lines(folder / name)
+
+
+def saved_epochs(folder: str | os.PathLike) -> int:
+    """The epoch of a run's last checkpoint by its name; 0 where there is none."""
+    return max((int(path.name) for path in Path(folder, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
+
+
+def finished_epochs(folder: str | os.PathLike) -> int | None:
+    """How many epochs a finished run has trained by its summary; `None` where it has none yet.
+
+    Raises:
+        ValueError: if the summary cannot be read.
+    """
+    path = Path(folder, SUMMARY)
+    if not path.exists():
+        return None
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no summary of a run: remove it, and it is written again. Received: {error!r}"
+        ) from error
+
+
+def _check_held_out(path: Path, recipe: Recipe) -> None:
+    if not path.exists():
+        return
+    puzzles, samples = recipe.evaluation.puzzles, recipe.evaluation.samples
+    try:
+        found = [len(table) for table in read_tables(path)]
+    except ValueError as error:
+        found = error
+    if found != [puzzles * samples, puzzles]:
+        raise ValueError(
+            f"{path} does not hold what the policy made of {puzzles} held-out puzzles before training: remove it, and "
+            f"it is made again. Received: {found if isinstance(found, ValueError) else f'{found} completions'}"
+        )
+
+
+def _check_history(path: Path, trained: int) -> None:
+    """A row that is not whole counts as missing."""
+    if not trained:
+        return
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if _is_whole(row)]
+    epochs = [int(row["epoch"]) for row in rows if int(row["epoch"]) <= trained]
+    if epochs != list(range(1, trained + 1)):
+        lacking = sorted({*range(1, trained + 1)} - {*epochs})
+        what = f"has no whole row of epoch {lacking[0]}" if lacking else "has rows twice, or not in their order"
+        raise ValueError(
+            f"{path} {what}, so the run cannot go on as it began: put the file back from a copy, or begin another run. "
+            f"Received: {len(epochs)} whole rows, for checkpoints up to epoch {trained}"
+        )
+
+
+def _is_whole(row: dict) -> bool:
+    """Whether a row has a number, or nothing, in each column, and all that are needed."""
+    if None in row or None in row.values() or not all(row.get(name) for name in _NEEDED):
+        return False
+    try:
+        for value in row.values():
+            float(value or 0)
+    except ValueError:
+        return False
+    return row["epoch"].isdecimal()

@@ -1,0 +1,117 @@
+"""`ModelCard`: what stands in the `README.md` of an exported folder."""
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+from keras_aha.callbacks.run_folder import SUMMARY
+from keras_aha.files import presets_folder
+from keras_aha.models import hugging_face
+from keras_aha.names import bare_name
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.tasks import Task
+
+import jinja2
+
+# Gemma 4 came under the Apache License, as did the embedded model.
+_LICENSES = {r"(code_)?gemma(2|3|3n|_1\.1|)_.*": "gemma", r"gemma4_.*": "apache-2.0"}
+_MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped, §2.4
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """The facts about a finished run that its exported folders tell.
+
+    Attributes:
+        run: the run's folder.
+        recipe: the run's own.
+        task: what it was trained on.
+        end_tokens: id → piece, of the tokens that end a completion.
+        class_names: the policy's class in keras-hub, and in transformers where it has one.
+    """
+
+    run: Path
+    recipe: Recipe
+    task: Task
+    end_tokens: dict[int, str]
+    class_names: dict[str, str]
+
+    @property
+    def hub_name(self) -> str | None:
+        """The base's repository on Hugging Face; `None` where it is on no hub, or it is not known which."""
+        return hugging_face.hub_name(self.recipe.model.preset)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the base is the model that comes with keras-aha."""
+        preset = self.recipe.model.preset
+        return Path(preset).name == preset and (presets_folder() / preset).is_dir()
+
+    @property
+    def license(self) -> str | None:
+        """Hugging Face's word for the license of the base's weights; `None` where it is not known."""
+        if self.is_embedded:
+            return "apache-2.0"
+        name = bare_name(self.recipe.model.preset)
+        return next((word for pattern, word in _LICENSES.items() if re.fullmatch(pattern, name)), None)
+
+    def write(self, folder: Path, library: str) -> None:
+        """Writes `README.md`.
+
+        Args:
+            folder: the exported one.
+            library: which format it has, one of `keras`, `transformers` and `peft`.
+
+        Raises:
+            OSError: if a file cannot be read or written.
+        """
+        # No autoescaping, which is for HTML: each value of the template goes through one of the filters.
+        environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("keras_aha.runs.export", "."),
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        environment.filters |= {
+            "text": as_text,
+            "fenced": fenced,
+            "json": json.dumps,
+            "python": ascii,
+            "percent": "{:.1%}".format,
+        }
+        page = environment.get_template("card.md").render(
+            card=self,
+            library=library,
+            name=self.run.resolve().name,
+            base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
+            prompt=self.task.prompt(self.task.held_out(1).problem(0)),
+            summary=json.loads((self.run / SUMMARY).read_text(encoding="utf-8")),
+            recipe_text=self._recipe_text(),
+            version=importlib.metadata.version("keras-aha"),
+        )
+        (folder / "README.md").write_text(page, encoding="utf-8")
+
+    def _recipe_text(self) -> str:
+        """The recipe without folders of the machine that trained: a card is published."""
+        text = (self.run / RECIPE).read_text(encoding="utf-8")
+        for path in (self.recipe.model.preset, self.recipe.lora.start, *self.recipe.task.arguments.values()):
+            if isinstance(path, str) and Path(path).is_absolute():
+                text = text.replace(path, Path(path).name)
+        return text
+
+
+def as_text(value) -> str:
+    """Any value as one line of Markdown that shows it and does nothing else, no HTML, link or picture."""
+    visible = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+    return _MARKDOWN.sub(r"\\\1", visible)
+
+
+def fenced(text: str, language: str) -> str:
+    """A text as a block of code, in a fence that no line of it closes."""
+    visible = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    longest = max(map(len, re.findall("`+", visible)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{visible.strip()}\n{fence}"

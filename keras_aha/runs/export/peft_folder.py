@@ -1,0 +1,66 @@
+"""Adapters as a folder that `PeftModel.from_pretrained` loads.
+
+Where PEFT has one pair of factors for a matrix, Keras has a factor A for each head of a query, key or value: of N heads
+the update `A[n] B` (LoRA, arXiv:2106.09685, §4.1) has rank r in each, and rank N · r as one matrix. So PEFT's A holds
+those of all heads, and its B repeats ours along a diagonal of blocks; alpha grows with the rank, which keeps
+alpha / rank. It is the same function, in N times as many numbers of B, most of them 0.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from keras_aha.models import lora
+from keras_aha.models.hugging_face import is_split_by_heads, module_name
+
+import numpy as np
+from safetensors.numpy import save_file
+
+
+def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32.
+
+    Args:
+        backbone: one that `hugging_face.class_name` knows, with adapters.
+        folder: made where it is missing.
+        base: the name or folder of the model without adapters, for `base_model_name_or_path`.
+
+    Raises:
+        OSError: if files cannot be written.
+    """
+    tensors, ranks, alphas = {}, {}, {}
+    adapted = lora.adapted_layers(backbone)
+    for layer in adapted:
+        module = module_name(layer.path)
+        a, b = factors(layer)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a)
+        tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b)
+        target = module.rpartition(".")[2]
+        ranks[target], alphas[target] = len(a), lora.scale(layer) * len(a)
+    rank, alpha = adapted[0].lora_rank, adapted[0].lora_alpha
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted(ranks),
+        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
+        "alpha_pattern": {name: alphas[name] for name, value in ranks.items() if value != rank},
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def factors(layer) -> tuple[np.ndarray, np.ndarray]:
+    """PEFT's A `(rank, inputs)` and B `(outputs, rank)` of an adapted layer, float32."""
+    a, b = (np.asarray(kernel, "float32") for kernel in (layer.lora_kernel_a, layer.lora_kernel_b))
+    if not is_split_by_heads(layer.path):
+        return a.reshape(-1, a.shape[-1]).T, b.T
+    heads, inputs, _ = a.shape
+    return a.transpose(0, 2, 1).reshape(-1, inputs), np.kron(np.eye(heads, dtype="float32"), b.T)

@@ -1,0 +1,111 @@
+"""Completions as a page shows them: step by step, and which one does first what is new."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+from keras_aha.evaluation.behaviours import count_behaviours
+from keras_aha.evaluation.equations import find_equations, rewritten
+from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.runs.report.run_record import RunRecord
+
+import pandas as pd
+
+_LONGEST = 20_000  # characters that are shown of a completion
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """Cuts a text into pieces, which put together are the text, and says of each whether its arithmetic is right.
+
+    Where reading a line changes its length, as LaTeX does, the line is one piece. What a terminal or a browser would
+    obey, and letters cannot be seen, becomes a question mark; a text that is very long is cut.
+
+    Yields:
+        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` where there is no equation or none that can be
+        read.
+    """
+    shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+    for line in shown.splitlines(keepends=True):
+        equations = list(find_equations(rewritten(line)))
+        if len(rewritten(line)) != len(line):
+            kinds = {_kind(equation) for equation in equations}
+            yield _printable(line), next((kind for kind in ("wrong", "right") if kind in kinds), "")
+            continue
+        place = 0
+        for equation in equations:
+            start = max(equation.start, place)  # 8-4=4=4 is two that share a number
+            yield _printable(line[place:start]), ""
+            yield _printable(line[start : equation.end]), _kind(equation)
+            place = equation.end
+        yield _printable(line[place:]), ""
+
+
+def _kind(equation) -> str:
+    return {True: "right", False: "wrong", None: ""}[equation.holds]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstCompletion:
+    """The first right completion that does more of a behaviour than any held-out completion before training did.
+
+    Attributes:
+        behaviour: the one of `BEHAVIOURS`, slips aside, that has grown most by factor, with an interval above 0.
+        most_before: how often a completion did it before, at most.
+        count: how often this one did.
+        completion: what `completions.jsonl` has of it; `None` if no kept one does more.
+    """
+
+    behaviour: str
+    most_before: int
+    count: int | None = None
+    completion: dict | None = None
+
+
+def find_first(record: RunRecord) -> FirstCompletion | None:
+    """`None` where the run has not finished, or no behaviour has grown."""
+    if record.rates is None:
+        return None
+    rates = record.rates[record.rates["completions"] == "all"].set_index("behaviour")
+    rates = rates.loc[[name for name in BEHAVIOURS if name != "slips"]]
+    grown = rates[rates["change_low"] > 0]
+    if grown.empty:
+        return None
+    # Of several as new the one that stands later in the search: turning back presupposes an attempt.
+    behaviour = (grown["after"] / grown["before"].clip(lower=1e-9)).sort_values(kind="stable").index[-1]
+    most_before = int(record.before[behaviour].max())
+    for completion in record.completions:  # in the order of epochs
+        count = dataclasses.asdict(count_behaviours(completion["text"]))[behaviour]
+        if completion["correct"] and count > most_before:
+            return FirstCompletion(behaviour, most_before, count, completion)
+    return FirstCompletion(behaviour, most_before)
+
+
+def pairs(record: RunRecord, count: int = 3) -> list[tuple[dict, dict]]:
+    """The first sample of each of the first held-out problems, before and after, whatever came of it."""
+    first = [table[table["sample"] == 0].set_index("puzzle").head(count) for table in (record.before, record.after)]
+    return [(first[0].loc[puzzle].to_dict(), first[1].loc[puzzle].to_dict()) for puzzle in first[0].index]
+
+
+def behaviour_table(rates: pd.DataFrame) -> list[dict]:
+    """`behaviours.csv` as rows of text: values and their intervals, for all, right and wrong completions."""
+    rows = []
+    for behaviour, group in rates.groupby("behaviour", sort=False):
+        group = group.set_index("completions")
+        kinds = itertools.product(("all", "correct", "wrong"), ("before", "after"))
+        cells = [_with_interval(group.loc[kind], when) for kind, when in kinds]
+        change = _with_interval(group.loc["all"], "change")
+        name = "tokens" if behaviour == "completion_length" else behaviour.replace("_", "-")
+        rows.append({"name": name, "cells": [*cells, change]})
+    return rows
+
+
+def _with_interval(row: pd.Series, when: str) -> tuple[str, str]:
+    if not row[f"{when}_puzzles"]:
+        return "none", ""
+    digits = 0 if abs(row[when]) >= 20 else 2
+    low, high = (f"{row[f'{when}_{end}']:.{digits}f}" for end in ("low", "high"))
+    return f"{row[when]:.{digits}f}", f"{low} to {high}"

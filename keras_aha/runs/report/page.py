@@ -1,0 +1,60 @@
+"""`write_report`: one page about a run, and its pictures as files."""
+
+import os
+from pathlib import Path
+
+from keras_aha.evaluation.tables import summarize
+from keras_aha.files import write_whole
+from keras_aha.recipes.recipe import RECIPE
+from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
+from keras_aha.runs.report.pictures import draw_pictures
+from keras_aha.runs.report.run_record import RunRecord
+
+import jinja2
+
+_REPORT, _PICTURES = "report.html", "report"
+
+
+def write_report(folder: str | os.PathLike) -> Path:
+    """Writes `report.html` into a run's folder, a page that needs no other file, and its pictures as PNG into `report`.
+
+    The page follows the browser's light or dark mode, and says of each number in which file of the run it stands. Of a
+    run that has not finished there are only curves, so far. Text of the policy is escaped.
+
+    Args:
+        folder: of a run of `scripts/fit.py`, see `RunRecord`. An older report is replaced.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        ValueError: if the folder holds no run that has trained an epoch, or one of its files is damaged.
+        OSError: if a file cannot be read or written.
+    """
+    record = RunRecord.load(folder)
+    pictures = list(draw_pictures(record))
+    (record.folder / _PICTURES).mkdir(exist_ok=True)
+    for picture in pictures:
+        write_whole(record.folder / _PICTURES / f"{picture.name}.png", picture.png)
+    # Autoescaping is what keeps a completion from becoming a part of the page.
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_aha.runs.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"steps": steps, "percent": "{:.1%}".format}
+    page = environment.get_template("page.html").render(
+        record=record,
+        pictures=pictures,
+        before=summarize(record.before),
+        after=None if record.after is None else summarize(record.after),
+        rates=[] if record.rates is None else behaviour_table(record.rates),
+        first=find_first(record),
+        pairs=[] if record.after is None else pairs(record),
+        recipe_text=(record.folder / RECIPE).read_text(encoding="utf-8"),
+    )
+    path = record.folder / _REPORT
+    write_whole(path, page)
+    return path

@@ -1,0 +1,201 @@
+"""The pictures of a run, drawn by matplotlib: each as SVG for a page, light or dark, and as PNG."""
+
+import base64
+import dataclasses
+import io
+import re
+from collections.abc import Callable, Iterator
+
+from keras_aha.evaluation.intervals import share_interval
+from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle
+from keras_aha.runs.report.run_record import RunRecord
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+_INK = "#1f2328"  # in SVG whatever the surroundings say
+_STYLE = f"<style>svg{{color:{_INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e6e6e6}}}}</style>"
+# Okabe and Ito's colours, which can be told apart by most people with a colour vision deficiency.
+_ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE, _YELLOW, _GREY = (
+    *("#e69f00", "#56b4e9", "#009e73", "#2f7fc1", "#d55e00", "#cc79a7", "#f0e442"),
+    "#8c8c8c",
+)
+_BEFORE, _AFTER, _TRAINING = _GREY, _ORANGE, _SKY
+_VERDICTS = [_ORANGE, _SKY, _RED, _PURPLE, _YELLOW, _BLUE, _GREY]  # of all but "correct"
+_SIZE = (4.8, 3.3)  # inches: as wide as a phone where a point is a pixel
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture of a run.
+
+    Attributes:
+        name: of its file.
+        caption: what it shows, in a sentence or two.
+        sources: the files of the run that its numbers stand in.
+        png: the file's bytes, on white.
+        svg: a data URI, with a transparent ground and ink that is dark on a light page and light on a dark one.
+    """
+
+    name: str
+    caption: str
+    sources: str
+    png: bytes
+    svg: str
+
+
+def draw_pictures(record: RunRecord) -> Iterator[Picture]:
+    """Draws those that there are numbers for."""
+    yield _picture("accuracy", _accuracy, record, _ACCURACY, "history.csv, held_out_before.jsonl, held_out_after.jsonl")
+    if record.after is not None and "difficulty" in record.before and record.before["difficulty"].nunique() > 1:
+        files = "held_out_before.jsonl, held_out_after.jsonl"
+        yield _picture("difficulty", _difficulty, record, _DIFFICULTY, files)
+    yield _picture("reward", _reward, record, _REWARD, "history.csv")
+    yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
+    if set(BEHAVIOURS) <= set(record.history):  # a run that an older version began has them of held-out puzzles only
+        yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
+    if len(record.verdicts):
+        yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
+
+
+# === What is drawn ===
+
+_ACCURACY = (
+    "Share of completions that are right. The line is the training rollouts, fresh puzzles each epoch; the dots are "
+    "the same held-out puzzles each time, with a 95 % interval over puzzles before and after."
+)
+_DIFFICULTY = (
+    "Held-out accuracy by difficulty, sampled, before and after, with 95 % intervals over puzzles; n is the number of "
+    "puzzles."
+)
+_REWARD = "What the policy is trained on, the mean over each rollout. It and accuracy are what to watch, not the loss."
+_LENGTH = "Tokens of a completion, on average."
+_BEHAVIOURS = (
+    "How often a completion does so, on average. Lines are the training rollouts, dots the held-out puzzles, and those "
+    "at epoch 0 the policy before any training: what stands there already was not learned here."
+)
+_VERDICT = "What the scorer says of the completions of each training rollout: shares that add up to 1."
+
+
+def _accuracy(axes: Axes, record: RunRecord) -> None:
+    history = record.history
+    axes.plot(history["epoch"], history["accuracy"], color=_TRAINING, linewidth=1.2, label="training")
+    epochs, values = _held_out(record, "accuracy")
+    axes.plot(epochs, values, "o:", color=_AFTER, markersize=4.5, label="held-out")
+    ends = {0: record.before} | ({} if record.after is None else {int(history["epoch"].iloc[-1]): record.after})
+    for epoch, table in ends.items():
+        per_puzzle = by_puzzle(table)["accuracy"]
+        _interval(axes, epoch, per_puzzle.mean(), share_interval(per_puzzle), _AFTER)
+    _over_epochs(axes, ylabel="right", title="Accuracy")
+    _shares(axes)
+    axes.legend(loc="best")
+
+
+def _difficulty(axes: Axes, record: RunRecord) -> None:
+    tables = [by_label(table, "difficulty") for table in (record.before, record.after)]
+    for name, table, color, shift in zip(("before", "after"), tables, (_BEFORE, _AFTER), (-0.09, 0.09), strict=True):
+        places = np.arange(len(table)) + shift
+        axes.plot(places, table["accuracy"], "o", color=color, markersize=5, label=name)
+        for place, row in zip(places, table.itertuples(), strict=True):
+            _interval(axes, place, row.accuracy, (row.ci95_low, row.ci95_high), color)
+    names = [f"{value:g}\nn={n}" for value, n in zip(tables[0]["difficulty"], tables[0]["n"], strict=True)]
+    axes.set_xticks(np.arange(len(names)), names)
+    axes.set(xlabel="difficulty", ylabel="right", title="Accuracy by difficulty")
+    _shares(axes)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)  # few puzzles' intervals leave no room inside
+
+
+def _reward(axes: Axes, record: RunRecord) -> None:
+    axes.plot(record.history["epoch"], record.history["reward"], color=_BLUE)
+    _over_epochs(axes, ylabel="reward", title="Reward")
+    _from_zero(axes)
+
+
+def _length(axes: Axes, record: RunRecord) -> None:
+    axes.plot(record.history["epoch"], record.history["completion_length"], color=_TRAINING, label="training")
+    axes.plot(*_held_out(record, "completion_length"), "o:", color=_AFTER, markersize=4.5, label="held-out")
+    limit = record.recipe.rollouts.max_completion_length
+    _over_epochs(axes, ylabel=f"tokens (limit {limit:,})", title="Completion length")
+    _from_zero(axes)
+    axes.legend(loc="best")
+
+
+def _behaviours(axes: Axes, record: RunRecord) -> None:
+    # Dashes over lines: attempts and verifications are often as many.
+    looks = zip((_BLUE, _ORANGE, _GREEN, _PURPLE, _RED), ("-", (0, (4, 3)), "-", "-", "-"), strict=True)
+    for name, (color, dashes) in zip(BEHAVIOURS, looks, strict=True):
+        label = name.replace("_", "-")
+        axes.plot(record.history["epoch"], record.history[name], color=color, linestyle=dashes, label=label)
+        axes.plot(*_held_out(record, name), "o", color=color, markersize=4)
+    _over_epochs(axes, ylabel="a completion", title="Behaviours")
+    _from_zero(axes)
+    axes.legend(loc="best")
+
+
+def _verdicts(axes: Axes, record: RunRecord) -> None:
+    shares = record.verdicts
+    others = shares.drop(columns="correct", errors="ignore").mean().sort_values(ascending=False).index
+    names = [name for name in ("correct", *others) if name in shares]
+    colors = [_GREEN if name == "correct" else _VERDICTS[i % len(_VERDICTS)] for i, name in enumerate(names)]
+    if len(shares) == 1:  # an area needs two epochs
+        shares = shares.loc[[shares.index[0]] * 2].set_axis([0.5, 1.5])
+    axes.stackplot(shares.index, shares[names].T, colors=colors, labels=[name.replace("_", " ") for name in names])
+    _over_epochs(axes, ylabel="completions", title="Verdicts", xlim=(shares.index[0], shares.index[-1]))
+    _shares(axes)
+    axes.set_ylim(0, 1)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, columnspacing=1)
+
+
+# === How ===
+
+
+def _held_out(record: RunRecord, name: str) -> tuple[list[int], list[float]]:
+    """Epochs and values of a mean over the held-out puzzles, from the policy before training on."""
+    evaluated = record.history.dropna(subset=f"val_{name}")
+    column = name if name == "accuracy" else f"mean_{name}"
+    before = by_puzzle(record.before)[column].mean()
+    return [0, *evaluated["epoch"]], [before, *evaluated[f"val_{name}"]]
+
+
+def _interval(axes, place, value, ends, color):
+    axes.errorbar(place, value, [[value - ends[0]], [ends[1] - value]], color=color, capsize=3, linewidth=1.5)
+
+
+def _over_epochs(axes, **settings):
+    axes.set(xlabel="epoch", **settings)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _shares(axes):
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _from_zero(axes):
+    if axes.dataLim.ymin >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def _picture(
+    name: str, draw: Callable[[Axes, RunRecord], None], record: RunRecord, caption: str, sources: str
+) -> Picture:
+    settings = {
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+        **{"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 8.5, "legend.frameon": False},
+        **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _GREY},
+        **{"grid.alpha": 0.25, "svg.fonttype": "none", "svg.hashsalt": name},
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes, record)
+        png, svg = io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = svg.getvalue().replace(_INK, "currentColor")
+    text = re.sub(r"(<svg [^>]*>)", rf"\1{_STYLE}", text, count=1)
+    uri = f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
+    return Picture(name, caption, sources, png.getvalue(), uri)

@@ -1,0 +1,109 @@
+"""`RunRecord`: what a run's folder tells, read from its files."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
+from keras_aha.evaluation.table_file import read_tables
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.check_files import finished_epochs
+
+import pandas as pd
+from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
+from tensorboard.util import tensor_util
+
+_EVENTS, _VERDICT = "train", "verdict/"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """A run, finished or not, of which at least one epoch has been trained.
+
+    Attributes:
+        folder: the run's.
+        recipe: the run's own.
+        history: `history.csv`, one row an epoch.
+        verdicts: share of the rollout's completions, one row an epoch (index `epoch`, from 1), one column a verdict;
+            from TensorBoard's events.
+        completions: `completions.jsonl`, one dict a completion.
+        before: the table of sampled completions of the held-out problems before training (`held_out_before.jsonl`).
+        after: the same after it; `None` where the run has not finished.
+        rates: `behaviours.csv`, or `None`.
+        summary: `summary.json`, or `None`.
+        findings: `findings.jsonl`, one dict a finding of the doctor.
+    """
+
+    folder: Path
+    recipe: Recipe
+    history: pd.DataFrame
+    verdicts: pd.DataFrame
+    completions: list[dict]
+    before: pd.DataFrame
+    after: pd.DataFrame | None
+    rates: pd.DataFrame | None
+    summary: dict | None
+    findings: list[dict]
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "RunRecord":
+        """Reads a run's folder.
+
+        Raises:
+            ValueError: if it holds no run, none that has finished an epoch, or a file that is damaged.
+            OSError: if a file cannot be read.
+        """
+        folder = Path(folder)
+        for name in (RECIPE, BEFORE, HISTORY, COMPLETIONS):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no "
+                    f"{name}. Received: {str(folder)!r}"
+                )
+        recipe = Recipe.load(folder / RECIPE)
+        finished = finished_epochs(folder) == recipe.training.epochs  # fewer where it goes on with more
+        record = cls(
+            folder=folder,
+            recipe=recipe,
+            history=_read_history(folder / HISTORY),
+            verdicts=_read_verdicts(folder / _EVENTS),
+            completions=_read_lines(folder / COMPLETIONS),
+            before=read_tables(folder / BEFORE)[0],
+            after=read_tables(folder / AFTER)[0] if finished else None,
+            rates=pd.read_csv(folder / BEHAVIOUR_RATES) if finished else None,
+            summary=json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if finished else None,
+            findings=_read_lines(folder / FINDINGS) if (folder / FINDINGS).is_file() else [],
+        )
+        if record.history.empty or not record.completions:
+            raise ValueError(f"The run has not finished an epoch. Received: {str(folder)!r}")
+        return record
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    try:
+        history = pd.read_csv(path)
+        return history.astype({"epoch": int, "accuracy": float})
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"The file holds no history of a run. Received: {str(path)!r}, {error}") from error
+
+
+def _read_lines(path: Path) -> list[dict]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"The file is not made of lines of JSON. Received: {str(path)!r}, {error}") from error
+
+
+def _read_verdicts(folder: Path) -> pd.DataFrame:
+    """What `TensorBoardCallback` writes: a verdict has no value before the epoch in which it is first met."""
+    events = EventAccumulator(str(folder), size_guidance={TENSORS: 0})  # 0 keeps all
+    events.Reload()
+    columns = {
+        tag.removeprefix(_VERDICT): {
+            event.step + 1: float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)
+        }
+        for tag in events.Tags()[TENSORS]
+        if tag.startswith(_VERDICT)
+    }
+    return pd.DataFrame(columns).rename_axis("epoch").sort_index().fillna(0.0)

@@ -1,0 +1,235 @@
+"""`Run`: an experiment that is trained in a folder."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
+from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.callbacks.doctor_callback import DoctorCallback
+from keras_aha.callbacks.guard_callback import GuardCallback
+from keras_aha.callbacks.history_callback import HistoryCallback
+from keras_aha.callbacks.interrupt_callback import InterruptCallback
+from keras_aha.callbacks.profile_callback import ProfileCallback
+from keras_aha.callbacks.progress_callback import ProgressCallback
+from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, HISTORY, SUMMARY
+from keras_aha.callbacks.tensorboard_callback import TensorBoardCallback
+from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
+from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.distribution import processes
+from keras_aha.distribution.distribute import whole
+from keras_aha.evaluation.table_file import read_tables, write_tables
+from keras_aha.evaluation.tables import behaviour_rates
+from keras_aha.files import write_whole
+from keras_aha.models import lora
+from keras_aha.models.lora import ADAPTERS
+from keras_aha.recipes.recipe import RECIPE
+from keras_aha.runs.check_files import check_run
+from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
+
+import keras
+import pandas as pd
+
+
+class Run:
+    """Trains an experiment and writes all that comes of it into a folder.
+
+        run = Run(Experiment(recipe), "runs/demo", resume=True, max_hours=8.5)
+        run.fit()
+
+    What `fit` does may be done step by step, in a notebook:
+
+        model = run.experiment.model
+        model.fit(**run.fit_arguments())
+        run.finish()
+
+    With several processes all of them must do the same with the same folder; the first one writes all but checkpoints.
+
+    Args:
+        experiment: an `Experiment`.
+        folder: the run's, made where it is missing.
+        name: what the run is called in its summary; `None` is the folder's name.
+        resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
+        max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
+            they are over.
+        start: by `time.time()`; `None` is now.
+        profile: trace the second epoch that is trained, see `ProfileCallback`.
+
+    Attributes:
+        before, after: tables of the held-out problems, sampled and greedy, see `Experiment.evaluate`; `None` until
+            they are made.
+        stopped_by: why training ended before the last epoch: `"time"`, `"SIGTERM"`, `"SIGINT"`, or `"skipped updates"`
+            where no update could be made any more, see `GuardCallback`; else `None`.
+
+    Raises:
+        ValueError: if a file of a run that goes on is damaged, or it has more epochs than the recipe, see `check_run`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: str | os.PathLike,
+        *,
+        name: str | None = None,
+        resume: bool = False,
+        max_hours: float | None = None,
+        start: float | None = None,
+        profile: bool = False,
+    ):
+        if resume:
+            check_run(folder, experiment.recipe)
+        self.experiment = experiment
+        self.folder = Path(folder)
+        self.name = name or self.folder.name
+        self.resume = resume
+        self.before = self.after = None
+        self.stopped_by = None
+        self._start = time.time() if start is None else start
+        self._guard, self._interrupt = GuardCallback(), InterruptCallback()
+        self._limits = [] if max_hours is None else [TimeLimitCallback(max_hours, self._start)]
+        self._doctor = DoctorCallback(self.folder)
+        self._profile = [ProfileCallback(self.folder / "profile")] if profile else []
+        self._tensorboard = TensorBoardCallback(self.folder, experiment.recipe.flat(), write_graph=False)
+        remembering = dict(
+            rollouts=experiment.rollouts, guard=self._guard, doctor=self._doctor, tensorboard=self._tensorboard
+        )
+        if self._limits:
+            remembering["time_limit"] = self._limits[0]
+        self._checkpoints = CheckpointCallback(self.folder, remembering=remembering)
+        self._trained = 0  # epochs, before this `fit`
+
+    def is_over(self) -> bool:
+        """Whether `max_hours` are over, so that `fit` will train nothing; all processes must ask."""
+        return any(limit.is_over() for limit in self._limits)
+
+    def evaluate_before(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Makes the run's folder, and returns what `Experiment.evaluate` says before anything is trained.
+
+        It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
+        """
+        path = self.folder / BEFORE
+        if self.resume and path.exists():
+            self.before = read_tables(path)
+        else:
+            self._begin()
+            start = time.time()
+            self.before = self.experiment.evaluate()
+            for limit in self._limits:
+                limit.evaluation_seconds = time.time() - start
+            if processes.is_first():
+                write_tables(path, *self.before)
+        return self.before
+
+    def fit(self) -> keras.callbacks.History:
+        """Trains, and writes what comes of it: `fit_arguments`, Keras's `fit` and `finish` in one.
+
+        Returns:
+            The `History` of what was trained now.
+
+        Raises:
+            CheckpointError, OSError: see `fit_arguments` and `finish`.
+            KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
+        """
+        try:
+            history = self.experiment.model.fit(**self.fit_arguments())
+        finally:
+            self._release()
+        self.finish()
+        return history
+
+    def fit_arguments(self) -> dict:
+        """The keyword arguments of the model's `fit`, which begins the run, or goes on with it where `resume` is set.
+
+        Its callbacks write `history.csv`, `completions.jsonl`, `findings.jsonl`, TensorBoard's events and, after each
+        epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
+
+        Raises:
+            CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`.
+            OSError: if files cannot be written.
+        """
+        experiment, epochs = self.experiment, self.experiment.recipe.training.epochs
+        if self.before is None and not self.is_over():
+            self.evaluate_before()
+        self._trained = self._checkpoints.restore(experiment.model) if self.resume else 0
+        self._begin()
+        if self.is_over():  # no epoch is left to Keras, and callbacks have nothing to do
+            return dict(x=experiment.rollouts.dataset, epochs=self._trained, initial_epoch=self._trained, verbose=0)
+        callbacks = [*self._profile, experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
+        if processes.is_first():
+            callbacks += [
+                CompletionsCallback(self.folder, evaluation=experiment.evaluation),
+                self._tensorboard,
+                HistoryCallback(self.folder / HISTORY),
+                ProgressCallback(),
+            ]
+        # The doctor after what prints a line an epoch, so that its words stand below it.
+        callbacks += [self._doctor, self._checkpoints, *self._limits, self._interrupt]
+        dataset = experiment.rollouts.dataset
+        return dict(x=dataset, epochs=epochs, initial_epoch=self._trained, callbacks=callbacks, verbose=0)
+
+    def finish(self) -> None:
+        """Saves the policy; and what came of the run, unless it was stopped before its last epoch.
+
+        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. The rest is
+        `held_out_after.jsonl`, `behaviours.csv` (see `evaluation.behaviour_rates`) and `summary.json`.
+
+        Raises:
+            OSError: if files cannot be written.
+        """
+        self._release()
+        self._save_policy()
+        if self.stopped_by is not None:
+            return
+        evaluation = self.experiment.evaluation
+        resumed_after_its_last_epoch = evaluation.latest is None
+        self.after = self.experiment.evaluate() if resumed_after_its_last_epoch else evaluation.latest[1:]
+        if processes.is_first():
+            write_tables(self.folder / AFTER, *self.after)
+            rates = behaviour_rates(self.before[0], self.after[0])
+            write_whole(self.folder / BEHAVIOUR_RATES, rates.to_csv(index=False))
+            write_whole(self.folder / SUMMARY, json.dumps(self._summary(), indent=2) + "\n")
+
+    def _begin(self):
+        if processes.is_first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.experiment.recipe.dump(self.folder / RECIPE)
+
+    def _release(self):
+        """Ends what a `fit` that ended by an error left, and finds why it ended."""
+        self._interrupt.release()
+        self._checkpoints.close()
+        if self._interrupt.signal is not None:
+            self.stopped_by = signal.Signals(self._interrupt.signal).name
+        elif any(limit.reached for limit in self._limits):
+            self.stopped_by = "time"
+        elif self._guard.reached:
+            self.stopped_by = "skipped updates"
+
+    def _save_policy(self):
+        policy = self.experiment.model.policy
+        with whole(policy.trainable_variables):
+            if not processes.is_first():
+                return
+            try:
+                if self.experiment.recipe.lora.rank:
+                    lora.save_adapters(policy.backbone, self.folder / f"part-{ADAPTERS}")
+                    os.replace(self.folder / f"part-{ADAPTERS}", self.folder / ADAPTERS)
+                else:
+                    policy.save_to_preset(str(self.folder / PRESET))
+            except RuntimeError as error:  # of h5py, where a disk is full
+                raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
+
+    def _summary(self) -> dict:
+        recipe, epochs = self.experiment.recipe, pd.read_csv(self.folder / HISTORY)
+        earlier = epochs["epoch_seconds"][: self._trained].sum()  # trained before the run went on
+        return {
+            "preset": self.name,
+            "seed": recipe.training.seed,
+            "epochs": recipe.training.epochs,
+            "wall_seconds": float(time.time() - self._start + earlier),
+            "generated_tokens": int(epochs["generated_tokens"].sum()),
+            "heldout_before": summarize_held_out(*self.before),
+            "heldout_after": summarize_held_out(*self.after),
+        }

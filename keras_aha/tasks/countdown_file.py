@@ -1,0 +1,82 @@
+"""Reads Countdown puzzles from a CSV or Parquet file."""
+
+from __future__ import annotations
+
+import numbers
+import re
+from os import PathLike
+from pathlib import Path
+
+from keras_aha.tasks.countdown_solver import MAX_NUMBERS
+
+_LIST = re.compile(r"\[\s*([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)[\s,]*\]|([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)")
+
+
+def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
+    """Reads puzzles as TinyZero publishes them (https://github.com/Jiayi-Pan/TinyZero), every row checked.
+
+    Args:
+        path: a `.csv` or `.parquet` file. Column `nums` holds a list of 1 to 6 integers from 0, in a CSV file a text
+            such as `[44 19 35]` or `[44, 19, 35]`; column `target` holds an integer. Other columns are ignored.
+
+    Returns:
+        One pair of numbers and target for each row.
+
+    Raises:
+        ValueError: if the file cannot be read, lacks a column or a row, or a row is not such a puzzle. The row is
+            named, counted from 1 after the header.
+    """
+    table = _read_table(Path(path))
+    missing = [name for name in ("nums", "target") if name not in table.columns]
+    if missing:
+        raise ValueError(f"A puzzle file needs the columns nums and target. Received: columns={list(table.columns)}")
+    if not len(table):
+        raise ValueError(f"The puzzle file holds no puzzle. Received: puzzles={str(path)!r}")
+    rows = zip(table["nums"].tolist(), table["target"].tolist(), strict=True)
+    return [_read_row(row, nums, target) for row, (nums, target) in enumerate(rows, start=1)]
+
+
+def _read_table(path: Path):
+    import pandas  # a second of start-up that tasks without a file do not pay
+
+    readers = {
+        # As text, or 24.0 and 1e3 would pass for integers and a gap in one row make floats of all.
+        ".csv": lambda: pandas.read_csv(path, dtype=str, keep_default_na=False),
+        ".parquet": lambda: pandas.read_parquet(path),
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"A puzzle file is a .csv or a .parquet file. Received: puzzles={str(path)!r}")
+    try:
+        return reader()
+    except (OSError, ValueError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ValueError(f"The puzzle file cannot be read: {reason}. Received: puzzles={str(path)!r}") from error
+
+
+def _read_row(row: int, nums, target) -> tuple[tuple[int, ...], int]:
+    values = _integers(nums)
+    if values is None or not 1 <= len(values) <= MAX_NUMBERS or min(values) < 0:
+        raise ValueError(
+            f"Row {row} of the puzzle file needs 1 to {MAX_NUMBERS} integers from 0 in nums. Received: nums={nums!r}"
+        )
+    if isinstance(target, str) and re.fullmatch(r"\s*-?[0-9]{1,20}\s*", target):
+        target = int(target)
+    if not _is_integer(target):
+        raise ValueError(f"Row {row} of the puzzle file needs an integer in target. Received: target={target!r}")
+    return values, int(target)
+
+
+def _integers(nums) -> tuple[int, ...] | None:
+    if isinstance(nums, str):
+        match = _LIST.fullmatch(nums.strip())
+        return match and tuple(map(int, re.findall("[0-9]+", nums)))
+    try:
+        values = list(nums)
+    except TypeError:
+        return None
+    return tuple(map(int, values)) if all(map(_is_integer, values)) else None
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

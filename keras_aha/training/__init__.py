@@ -1,0 +1,1 @@
+"""From graded completions to one optimizer step."""

@@ -1,0 +1,206 @@
+"""`Grader`: a task's score, other rewards beside it with their weights, and what a completion loses by its length."""
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keras_aha.tasks.task import Score, Task
+from keras_aha.training.time_limit import TimeLimitError, within
+
+import numpy as np
+
+ON_ERROR = ("skip", "stop")
+_SHOWN = 200  # characters of what is shown in a message
+_LARGEST = float(np.finfo("float32").max)
+_MISSING = Score(math.nan, False, "error")
+
+
+class Grader:
+    """Scores completions one at a time, and adds up their rewards.
+
+    reward = the task's + Σ weight · other + penalty of the length
+
+    A reward fails if its function raises, takes longer than it may (see `time_limit.within`, which also tells what it
+    cannot interrupt), or returns what is no finite number: `None`, a text, a list, an array that is no scalar, NaN.
+    Booleans and scalars of NumPy or JAX are numbers. The task's own `score` fails so too, and if it returns no
+    `Score`. A failure costs that completion only: its reward is NaN, which `losses.group_advantages` takes as missing.
+
+    Args:
+        task: a `Task`.
+        rewards: name → `(function, weight)`, where `function(problem, completion)` returns a number.
+        penalties: `(C + 1,)`, what is added to the reward of a completion of 0 to C tokens; `None` adds nothing.
+        seconds: that a call may take; `None` for no limit.
+        on_error: "skip", or "stop", which makes the first failure an error.
+
+    Raises:
+        ValueError: if an entry of `rewards` is something else, or its weight not finite, or another argument is none of
+            these.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
+        penalties: np.ndarray | None = None,
+        *,
+        seconds: float | None = 5.0,
+        on_error: str = "skip",
+    ):
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise ValueError(
+                f"A reward takes a time above 0, or has no limit: None. Received: reward_seconds={seconds}"
+            )
+        if on_error not in ON_ERROR:
+            raise ValueError(
+                f"on_reward_error must be one of {', '.join(ON_ERROR)}. Received: on_reward_error={on_error!r}"
+            )
+        self.task = task
+        self.rewards = {name: _checked(name, entry) for name, entry in (rewards or {}).items()}
+        self.penalties = penalties
+        self.seconds = seconds
+        self.on_error = on_error
+
+    def grade(
+        self, problems: list, texts: list[str], lengths: np.ndarray, reported: dict[str, str]
+    ) -> tuple[list[Score], dict[str, np.ndarray]]:
+        """Grades B completions.
+
+        Args:
+            problems: B problems, one a completion.
+            texts: B completions.
+            lengths: `(B,)` of the completions, in tokens.
+            reported: failures of which a warning has been given, by the reward; there is one warning for each, with the
+                completion that caused it, and it is added.
+
+        Returns:
+            The task's scores, and what rewards are made of, each `(B,)`: `reward` float32, NaN where one failed; and
+            where anything is added to the task's reward, `task_reward`, `reward_<name>` and `overlong_penalty`.
+
+        Raises:
+            RuntimeError: at the first failure, where that stops the run.
+        """
+        scores = [self.score(problem, text, reported) for problem, text in zip(problems, texts, strict=True)]
+        # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
+        total = np.array([score.reward for score in scores], "float64")
+        parts = {"task_reward": total.copy()} if self.rewards or self.penalties is not None else {}
+        for name, (function, weight) in self.rewards.items():
+            values = [
+                self._try(f"The reward {name!r}", function, _as_number, problem, text, reported)
+                for problem, text in zip(problems, texts, strict=True)
+            ]
+            parts[f"reward_{name}"] = np.array(values, "float64")  # NaN for None
+            total += weight * parts[f"reward_{name}"]
+        if self.penalties is not None:
+            parts["overlong_penalty"] = self.penalties[lengths]
+            total += self.penalties[lengths]
+        return scores, {"reward": total.astype("float32")} | parts
+
+    def score(self, problem, text: str, reported: dict[str, str]) -> Score:
+        """The task's score of a completion; its reward is NaN and its verdict "error" where the task fails.
+
+        Args and Raises are those of `grade`.
+        """
+        who = f"{type(self.task).__name__}.score"
+        return self._try(who, self.task.score, _as_score, problem, text, reported) or _MISSING
+
+    def check_any(self, rewards: np.ndarray, reported: dict[str, str]) -> None:
+        """Checks that there is something to learn from.
+
+        Args:
+            rewards: `(B,)`, of all the completions of an epoch.
+            reported: of the epoch, see `grade`.
+
+        Raises:
+            RuntimeError: if all of them are missing; the message tells the first failure.
+        """
+        if np.isnan(rewards).all():
+            first = next(iter(reported.values()), "on other processes.")
+            raise RuntimeError(f"The reward of every completion failed, so there is nothing to learn from: {first}")
+
+    def _try(self, who, function, read, problem, text, reported):
+        """What `read` makes of `function(problem, text)`; None where either fails, which is reported."""
+        cause = None
+        try:
+            returned = within(self.seconds, function, problem, text)
+            value = read(returned)
+            if value is not None:
+                return value
+            failure = f"returned {_short(returned)}, which is no {'Score' if read is _as_score else 'finite number'}"
+        except TimeLimitError:
+            failure = f"took longer than {self.seconds:g} s"
+        except (Exception, SystemExit) as error:  # whatever a user's function may raise
+            cause, failure = error, f"raised {_short(error)}"
+        message = f"{who} {failure}. Received: problem={str(problem)!r}, completion={text[:_SHOWN]!r}"
+        if self.on_error == "stop":
+            raise RuntimeError(f'A reward failed, and on_reward_error is "stop": {message}') from cause
+        if who not in reported:
+            reported[who] = message
+            warnings.warn(
+                f"A reward failed, so its completion has none, as any other where it fails: {message}", stacklevel=2
+            )
+        return None
+
+
+def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means of what `Grader.grade` returned, `accuracy`, `format_rate`, and `failed_rewards`, a share of completions.
+
+    Means leave failures out; where it is the task's score that failed, a completion counts as not correct.
+    """
+    means = {name: _mean(values) for name, values in rewards.items()}
+    means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
+    accuracy = float(np.mean([score.correct for score in scores]))
+    format_rate = float(np.mean([score.well_formed for score in scores]))
+    return {"reward": means.pop("reward"), "accuracy": accuracy, "format_rate": format_rate} | means
+
+
+def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """Which groups have rewards that differ; the others have no advantages and teach nothing.
+
+    Args:
+        rewards: `(B,)`, NaN where missing.
+        group_size: G, a divisor of B.
+
+    Returns:
+        `(P,)` bool.
+    """
+    groups = rewards.reshape(-1, group_size)
+    missing = np.isnan(groups)
+    return np.where(missing, np.inf, groups).min(axis=1) < np.where(missing, -np.inf, groups).max(axis=1)
+
+
+def _checked(name, entry):
+    function, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
+    if not callable(function) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        raise ValueError(
+            "`rewards` maps a name to a pair (function, weight), the weight a finite number. "
+            f"Received: rewards[{name!r}]={entry!r}"
+        )
+    return function, weight
+
+
+def _as_number(value) -> float | None:
+    # Not what NumPy would make a number of with a warning, such as an array of one element.
+    try:
+        if isinstance(value, str | bytes | bytearray) or np.ndim(value) or np.iscomplexobj(value):
+            return None
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) <= _LARGEST else None
+
+
+def _as_score(value) -> Score | None:
+    reward = _as_number(value.reward) if isinstance(value, Score) else None
+    return None if reward is None else dataclasses.replace(value, reward=reward, correct=bool(value.correct))
+
+
+def _short(value) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _mean(values):
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan

@@ -1,0 +1,296 @@
+"""`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
+
+import functools
+
+from keras_aha.decoding import Completions
+from keras_aha.distribution import processes
+from keras_aha.distribution.distribute import batch_parts, global_rows, local_rows, split_rows
+from keras_aha.distribution.fsdp import as_split, gathering
+from keras_aha.losses import GRPOLoss, aggregation_weights
+from keras_aha.models import lora
+from keras_aha.models.presets import own_dtype
+from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids
+from keras_aha.training.linear_gradients import linear_gradients
+from keras_aha.training.log_probs import check_positions, completion_log_probs
+from keras_aha.training.micro_batches import fold_trimmed, micro_batches
+from keras_aha.training.policy_sampler import PolicySampler
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+_METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates")
+
+
+class GRPOModel(keras.Model):
+    """Wraps a policy so that `compile` takes a `GRPOLoss` and `fit` takes rollouts.
+
+    GRPO: arXiv:2402.03300. The reference policy is the policy with its adapters off, so it needs no second model.
+    Only where every weight is trained, and with a KL, a copy is kept.
+
+    Args:
+        policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, adapters enabled on its backbone or not,
+            and with a preprocessor, without which it can be compiled but has no texts.
+        micro_batch_size: rows whose activations are held at a time; it must divide the rows of a step. `None` holds
+            them all. The update is the same to rounding.
+        completion_lengths: for so many lengths of completions the step is compiled, C, C / 2, C / 4, …, and a
+            micro-batch takes the shortest that holds it. 1 compiles fastest and trains slowest.
+
+    Attributes:
+        policy: what was passed.
+        rollout: the latest `Rollout`, set by whoever makes it; callbacks read it.
+    """
+
+    def __init__(self, policy, micro_batch_size: int | None = None, completion_lengths: int = 3, **kwargs):
+        super().__init__(**kwargs)
+        self.policy = policy
+        self.micro_batch_size = micro_batch_size
+        self.completion_lengths = completion_lengths
+        self.rollout = None
+        self.reference = None
+        self._sampler = PolicySampler(policy)
+        if policy.preprocessor is not None and not policy.preprocessor.built:
+            policy.preprocessor.build(None)
+        _say_it_is_built(self)
+
+    def call(self, inputs):
+        """Logits `(B, T, V)` of the policy, for `{"token_ids", "padding_mask"}`, each `(B, T)`."""
+        return self.policy(inputs)
+
+    def compile(self, optimizer="adamw", loss: GRPOLoss | None = None, **kwargs):
+        """Configures training: `optimizer` as in Keras, `loss` a `GRPOLoss` (the default one where `None`).
+
+        Where the loss has a KL and there are no adapters to turn off, the policy as it is now is copied: that copy is
+        the reference.
+
+        Raises:
+            ValueError: if the loss is something else, or the policy has embeddings of absolute positions.
+        """
+        loss = loss or GRPOLoss()
+        if not isinstance(loss, GRPOLoss):
+            raise ValueError(f"GRPOModel trains with a GRPOLoss. Received: loss={loss!r}")
+        check_positions(self.policy)
+        super().compile(optimizer=optimizer, loss=None, **kwargs)
+        self.grpo_loss = loss
+        if loss.kl_coef and not lora.has_adapters(self.policy):
+            self.reference = _frozen_copy(self.policy)
+            _say_it_is_built(self.reference)
+        names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
+        if loss.importance_cap:
+            names.append("importance_weight")
+        self.trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        """Running means of an epoch, which Keras resets."""
+        return self.trackers
+
+    # === Training ===
+
+    def train_step(self, state, rollout):
+        """One optimizer update from one rollout, its gradient accumulated over micro-batches.
+
+        An update whose loss or gradient is not finite is skipped: weights and moments stay as they are, and only the
+        optimizer's count of iterations goes on, so that the next rollout is another one.
+
+        Args:
+            state: trainable, non-trainable, optimizer and metric variables, as Keras's JAX trainer passes them.
+            rollout: the arrays of `Rollout.batch()`, `(B, …)`.
+
+        Returns:
+            `(logs, state)`.
+        """
+        trainable, non_trainable, optimizer_variables, metric_variables = state
+        mask = rollout["completion_mask"]
+        rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
+
+        def gradient(micro_batch):
+            gradients, sums = jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
+            return as_split(self.trainable_variables, gradients), sums
+
+        def accumulate(total, _, micro_batch):
+            return jax.tree.map(jnp.add, total, gradient(micro_batch))
+
+        parts = micro_batches(rollout, self.micro_batch_size)
+        shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
+        gradients, sums = jax.tree.map(lambda x: jnp.zeros(x.shape, "float32"), shapes)
+        zeros = as_split(self.trainable_variables, gradients), sums
+        gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
+
+        tokens = jnp.maximum(jnp.sum(mask), 1.0)
+        values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
+        values["grad_norm"] = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
+        finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["grad_norm"])
+        trainable, optimizer_variables = self._update(finite, gradients, trainable, optimizer_variables)
+        values["skipped_updates"] = 1.0 - finite
+        metric_variables = self._track(metric_variables, values, finite)
+        return values, (trainable, non_trainable, optimizer_variables, metric_variables)
+
+    def _loss(self, trainable, non_trainable, batch):
+        """Loss of a micro-batch, and its metrics as sums over tokens."""
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        mask = batch["completion_mask"] > 0
+        ref_log_probs, reference = None, self.policy if self.reference is None else self.reference
+        with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))) as scope:
+            if self.grpo_loss.kl_coef:
+                with lora.adapters_off(self.policy), gathering(reference, scope, batch["temperature"]):
+                    ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
+            with linear_gradients(self.policy), gathering(self.policy, scope, batch["temperature"]):
+                log_probs, entropy = self._log_probs(
+                    self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
+                )
+        loss, metrics = self.grpo_loss(
+            log_probs,
+            batch["old_log_probs"],
+            batch["advantages"],
+            mask,
+            batch["weights"],
+            ref_log_probs,
+            entropy,
+            batch["sampler_log_probs"],
+        )
+        gap = jnp.where(mask, jnp.abs(log_probs - batch["sampler_log_probs"]), 0.0)
+        metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
+        return loss, jax.lax.stop_gradient(metrics)
+
+    def _log_probs(self, policy, batch, **settings):
+        completion_length = batch["completion_mask"].shape[1]
+        return completion_log_probs(
+            policy, batch["token_ids"], batch["padding_mask"], completion_length, batch["temperature"], **settings
+        )
+
+    def _update(self, finite, gradients, trainable, optimizer_variables):
+        """The optimizer's step; where it is not `finite`, the clock goes on and nothing else changes."""
+        weights, moments = self.optimizer.stateless_apply(optimizer_variables, gradients, trainable)
+        clock = [variable is self.optimizer.iterations for variable in self.optimizer.variables]
+        weights = [jnp.where(finite, new, old) for new, old in zip(weights, trainable, strict=True)]
+        moments = [
+            new if moves else jnp.where(finite, new, old)
+            for new, old, moves in zip(moments, optimizer_variables, clock, strict=True)
+        ]
+        return weights, moments
+
+    def _track(self, metric_variables, values, finite):
+        """Updates the running means, of finite updates; `metric_variables` are those of `self.metrics`, two each."""
+        updated, rest = [], list(metric_variables)
+        for tracker in self.trackers:
+            own, rest = rest[: len(tracker.variables)], rest[len(tracker.variables) :]
+            counts = True if tracker.name == "skipped_updates" else finite
+            value = jnp.where(counts, values[tracker.name], 0.0)
+            updated += tracker.stateless_update_state(own, value, sample_weight=counts)
+        return updated
+
+    # === Sampling ===
+
+    def generate(self, token_ids, padding_mask=None, **settings) -> Completions:
+        """Samples completions with the current weights.
+
+        Args:
+            token_ids: `(P, L)` int32, left-padded prompts, as `tokenize` returns them.
+            padding_mask: `(P, L)`, 1 at tokens; `None` if there is no padding.
+            **settings: keyword arguments of `PolicySampler.generate`: group size, length, temperature, stops, seed, …
+        """
+        return self._sampler.generate(token_ids, padding_mask, **settings)
+
+    def log_probs(self, token_ids, padding_mask, completion_length: int, temperature: float = 1.0):
+        """Log-probs of given completions, teacher-forced.
+
+        Args:
+            token_ids, padding_mask: `(B, T)`, left-padded prompts followed by completions.
+            completion_length: C, the last positions of `token_ids`.
+            temperature: divides the logits.
+
+        Returns:
+            `(B, C)` float32, 0 where there is padding.
+        """
+        token_ids, padding_mask = np.asarray(token_ids, "int32"), np.asarray(padding_mask, "int32")
+        batch = {
+            "token_ids": token_ids,
+            "padding_mask": padding_mask,
+            "completion_mask": padding_mask[:, -completion_length:].astype("float32"),
+            "temperature": np.full(len(token_ids), temperature, "float32"),
+        }
+        rows = len(token_ids)
+        missing = -rows % batch_parts()  # each device has as many rows; those that are added are left out again
+        own = processes.share(rows + missing)
+        batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}
+        size = self.micro_batch_size if (rows + missing) % (self.micro_batch_size or 1) == 0 else None
+        values = [variable.value for variable in self.policy.variables]
+        log_probs = local_rows(self._teacher_forced(size, values, global_rows(batch)))
+        return processes.gather_rows({"log_probs": log_probs})["log_probs"][:rows]
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def _teacher_forced(self, micro_batch_size, values, batch):
+        def write(log_probs, i, micro_batch):
+            mask = micro_batch["completion_mask"] > 0
+            with gathering(self.policy, scope, micro_batch["temperature"]):
+                own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
+            return log_probs.at[i, :, : mask.shape[1]].set(own)
+
+        parts = micro_batches(batch, micro_batch_size)
+        pairs = list(zip(self.policy.variables, values, strict=True))
+        with keras.StatelessScope(pairs) as scope:
+            log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts, self.completion_lengths)
+        return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
+
+    # === Text ===
+
+    @property
+    def tokenizer(self):
+        """The policy's tokenizer."""
+        return self.policy.preprocessor.tokenizer
+
+    def tokenize(self, prompts: list[str], length: int | None = None, multiple: int = 1):
+        """Texts → `(token_ids, padding_mask)`, `(P, L)` int32, begin-token first if there is one, left-padded to
+        `length`.
+
+        Args:
+            prompts: P texts.
+            length: L; `None` takes the longest prompt's, rounded up to a multiple of `multiple`.
+            multiple: in tokens.
+
+        Raises:
+            ValueError: if a prompt is longer than `length`.
+        """
+        rows = prompt_ids(self.tokenizer, prompts)
+        longest = max(map(len, rows))
+        length = length or -(-longest // multiple) * multiple
+        if longest > length:
+            raise ValueError(f"A prompt has more tokens than the limit. Received: {longest} tokens, limit {length}")
+        token_ids = np.zeros((len(rows), length), "int32")
+        padding_mask = np.zeros((len(rows), length), "int32")
+        for i, row in enumerate(rows):
+            token_ids[i, length - len(row) :] = row
+            padding_mask[i, length - len(row) :] = 1
+        return token_ids, padding_mask
+
+    def detokenize(self, completions: Completions, stop_tokens: tuple[str, ...] = TURN_ENDS) -> list[str]:
+        """The text of each completion, without the stop token that ended it; a stop string stays.
+
+        Args:
+            completions: B of them.
+            stop_tokens: those that `generate` was given.
+        """
+        last = completions.token_ids[np.arange(len(completions.lengths)), completions.lengths - 1]
+        ends = completions.lengths - np.isin(last, stop_token_ids(self.tokenizer, stop_tokens))
+        known = self.tokenizer.vocabulary_size()  # a model's may be larger, and then some ids are no text
+        rows = [row[:end] for row, end in zip(completions.token_ids, ends, strict=True)]
+        return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])
+
+
+def _say_it_is_built(model) -> None:
+    """Where a layer is not built, `fit` draws a batch before the first rollout exists."""
+    for layer in model._flatten_layers():
+        layer.built = True
+
+
+def _frozen_copy(policy):
+    """The policy as it is, in variables of its own that are not trained."""
+    with own_dtype(type(policy.backbone), policy.backbone.dtype_policy):
+        backbone = type(policy.backbone).from_config(policy.backbone.get_config())
+    for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
+        variable.assign(jnp.array(source.value))  # a copy, or both would be donated
+    backbone.trainable = False
+    return type(policy)(backbone=backbone, preprocessor=policy.preprocessor, compile=False)

@@ -1,0 +1,85 @@
+"""Training on no more padding than a few fixed lengths make necessary."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SHORTEST = 32  # below which there is nothing to gain
+
+
+def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
+    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one micro-batch.
+
+    Row i goes to micro-batch i mod M, so that where devices hold adjacent rows each of them has its share of each.
+
+    Raises:
+        ValueError: if the micro-batch size does not divide B.
+    """
+    rows = len(next(iter(batch.values())))
+    size = micro_batch_size or rows
+    if rows % size:
+        divisors = ", ".join(str(d) for d in range(1, rows + 1) if rows % d == 0)
+        raise ValueError(f"micro_batch_size must divide the {rows} rows of a step: {divisors}. Received: {size}")
+    return {name: x.reshape(size, rows // size, *x.shape[1:]).swapaxes(0, 1) for name, x in batch.items()}
+
+
+def by_length(batch: dict, micro_batch_size: int | None) -> dict:
+    """Reorders rows so that those of a micro-batch have completions of about one length; which costs least to train on.
+
+    Args:
+        batch: as `Rollout.batch` returns it, NumPy.
+        micro_batch_size: as for `micro_batches`.
+    """
+    mask = batch["completion_mask"] > 0
+    lengths = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)  # up to the last token that is trained on
+    order = np.argsort(np.where(mask.any(axis=1), lengths, 0), kind="stable")
+    size = micro_batch_size or len(order)
+    order = order.reshape(-1, size).T.ravel()  # adjacent ones into one micro-batch
+    return {name: x[order] for name, x in batch.items()}
+
+
+def fold_trimmed(function, initial, batches, programs: int):
+    """Folds `function` over micro-batches, each cut to the shortest of a few lengths that has all that is trained on.
+
+    The shortest come first; those with nothing to train on are left out. There is a loop for each length, as branches
+    within one loop took longer on CPU. A single micro-batch has branches: XLA would move the body of a loop over one to
+    the front of it, and run it for every length.
+
+    Args:
+        function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry must not depend on what is cut
+            off.
+        initial: the first carry, any tree of arrays.
+        batches: arrays of `Rollout.batch` as `micro_batches` splits them, `(M, …)`; `(M, B, T)` and `(M, B, C)` ones
+            are cut at their end.
+        programs: how many lengths `function` is compiled for: C, C / 2, C / 4, ….
+
+    Returns:
+        The last carry.
+    """
+    mask = batches["completion_mask"] > 0
+    length = mask.shape[2]
+    lengths = sorted({-(-length // 2**halving) for halving in range(programs)})
+    lengths = [n for n in lengths if n == length or n >= _SHORTEST]
+    needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0), axis=(1, 2))
+    order = jnp.argsort(needed)
+
+    def step(kept, position, carry):
+        i = order[position]
+        return function(carry, i, _cut({name: x[i] for name, x in batches.items()}, length - kept))
+
+    steps = [functools.partial(step, kept) for kept in lengths]
+    if len(mask) == 1:
+        branches = [lambda _, carry: carry, *steps]
+        return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, 0, initial)
+    carry = initial
+    ends = [jnp.sum(needed <= kept) for kept in (0, *lengths)]
+    for (begin, end), body in zip(itertools.pairwise(ends), steps, strict=True):
+        carry = jax.lax.fori_loop(begin, end, body, carry)
+    return carry
+
+
+def _cut(batch, dropped):
+    return {name: x if x.ndim < 2 else x[:, : x.shape[1] - dropped] for name, x in batch.items()}

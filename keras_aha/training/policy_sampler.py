@@ -1,0 +1,154 @@
+"""`PolicySampler`: draws completions from a `CausalLM`, the best way that its architecture allows."""
+
+import functools
+import warnings
+
+from keras_aha import decoding
+from keras_aha.decoding.stop_table import stop_table
+from keras_aha.distribution.distribute import rollout_values
+from keras_aha.models import lora
+from keras_aha.models.quantization import QuantizedBackbone
+from keras_aha.models.special_tokens import TURN_ENDS, stop_token_ids
+
+import jax
+import keras
+import numpy as np
+
+
+class PolicySampler:
+    """Samples with a policy's current weights, adapters merged once a call, or left beside a kernel that is quantized.
+
+    Args:
+        policy: a keras-hub `CausalLM` with a preprocessor. Gemma's are decoded by our own decoders; others by way of
+            their `call_with_cache`, more slowly, of which a warning tells.
+
+    Raises:
+        ValueError: if the policy cannot be decoded at all, see `decoding.check_policy`.
+    """
+
+    def __init__(self, policy):
+        self.policy = policy
+        self._decoder = decoding.decoder_for(policy.backbone)
+        self._quantized = {}
+        if self._decoder is None:
+            decoding.check_policy(policy)
+            warnings.warn(
+                f"{type(policy).__name__} is sampled by way of its call_with_cache, which is slower than the decoders "
+                "that there are for Gemma.",
+                stacklevel=3,
+            )
+
+    def generate(
+        self,
+        token_ids,
+        padding_mask=None,
+        *,
+        group_size: int = 1,
+        max_completion_length: int = 256,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        entropy: bool = False,
+        stop_tokens: tuple[str, ...] = TURN_ENDS,
+        stop_strings: tuple[str, ...] = (),
+        max_rows: int | None = None,
+        quantization: str | None = None,
+        cache_dtype: str | None = None,
+        seed: int = 0,
+        iteration: int = 0,
+        first_row: int = 0,
+        rows=None,
+        on_segment=None,
+        warm_up: bool = False,
+    ) -> decoding.Completions:
+        """Samples completions.
+
+        What is drawn depends on `(seed, iteration, row, position)`, the prompt and the weights alone.
+
+        Args:
+            token_ids: `(P, L)` int32, left-padded prompts, as `GRPOModel.tokenize` returns them.
+            padding_mask: `(P, L)`, 1 at tokens; `None` if there is no padding.
+            group_size: G, completions of each prompt, in adjacent rows.
+            max_completion_length: C, at which a completion is cut.
+            temperature: 0 is greedy.
+            top_k, top_p, min_p, entropy: see `decoding.Sampling`.
+            stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token; of
+                `TURN_ENDS` those that there are.
+            stop_strings: texts that end a completion, with the token that completes them.
+            max_rows: rows decoded at a time, which bounds the memory for keys and values; the others wait until places
+                are free. `None` decodes all at once.
+            quantization: `"int8"` samples from weights that Keras quantizes to 8 bits. The log-probs that are returned
+                are theirs, and so those of another policy, though a close one.
+            cache_dtype: of keys and values; `None` is bfloat16 on accelerators, and the model's dtype on CPU.
+            seed, iteration, first_row: of the random keys; row 0 of this call counts as `first_row`.
+            rows: `(P·G,)` integers, where rows of this call are not adjacent ones: what each counts as.
+            on_segment: see `decoding.generate`.
+            warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
+
+        Returns:
+            `decoding.Completions`, B = P·G rows.
+
+        Raises:
+            ValueError: if prompts are not left-padded, or the architecture cannot do what is asked for, or weights that
+                are quantized are to be quantized.
+        """
+        token_ids = np.asarray(token_ids, "int32")
+        padding_mask = np.ones_like(token_ids) if padding_mask is None else np.asarray(padding_mask)
+        rows = first_row + np.arange(len(token_ids) * group_size) if rows is None else np.asarray(rows)
+        prompts = token_ids, padding_mask, decoding.row_keys(seed, iteration, rows)
+        settings = dict(
+            group_size=group_size,
+            max_completion_length=max_completion_length,
+            stop_table=self._stop_table(tuple(stop_tokens), tuple(stop_strings)),
+            temperature=temperature,
+            sampling=decoding.Sampling(top_k, top_p, min_p, entropy),
+            on_segment=on_segment,
+        )
+        values = self.merged_values()
+        if self._decoder is None:
+            if quantization is not None:
+                raise ValueError(
+                    "Quantized rollouts need one of Gemma's architectures. "
+                    f"Received: quantization={quantization!r}, policy={type(self.policy).__name__}"
+                )
+            return decoding.generate_with_cache(self.policy, values, *prompts, max_rows=max_rows, **settings)
+        decoder = self._decoder
+        if quantization is not None:
+            decoder, values = self._quantize(quantization, values)
+        return decoding.generate(
+            decoder, values, *prompts, max_rows=max_rows, cache_dtype=cache_dtype, warm_up=warm_up, **settings
+        )
+
+    def merged_values(self) -> list:
+        """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels.
+
+        They lie where `distribute` has rollouts' weights, and with several processes on the devices of this one.
+        """
+        backbone = self.policy.backbone
+        values = [variable.value for variable in backbone.variables]
+        merged = _merged_kernels(backbone, values)
+        values = [merged.get(position, value) for position, value in enumerate(values)]
+        return rollout_values(backbone.variables, values)
+
+    def _quantize(self, mode, values):
+        """The decoder of the quantized twin, and its values."""
+        if mode not in self._quantized:
+            twin = QuantizedBackbone(self.policy.backbone, mode)
+            self._quantized[mode] = decoding.decoder_for(twin.backbone), jax.jit(twin.values)
+        decoder, quantize = self._quantized[mode]
+        return decoder, quantize(values)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  with strings it takes a second to make
+    def _stop_table(self, stop_tokens, stop_strings):
+        tokenizer = self.policy.preprocessor.tokenizer
+        ids = stop_token_ids(tokenizer, stop_tokens)
+        return stop_table(tokenizer, self.policy.backbone.vocabulary_size, ids, stop_strings)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _merged_kernels(backbone, values):
+    """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
+    positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
+    with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
+        return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}

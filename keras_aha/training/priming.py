@@ -1,0 +1,129 @@
+"""Supervised warm start on a task's worked solutions."""
+
+import random
+from collections.abc import Iterator
+
+from keras_aha.models.special_tokens import prompt_ids, turn_end_id
+from keras_aha.tasks.task import Task
+from keras_aha.training.linear_gradients import linear_gradients
+from keras_aha.training.log_probs import completion_log_probs
+
+import jax.numpy as jnp
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+_LENGTH_STEPS = 32, 64  # prompts and completions are padded to multiples of these, so that few programs are compiled
+_INPUTS = {"token_ids": "int32", "padding_mask": "int32", "completion_mask": "float32"}
+_POOL = 16  # batches drawn together and sorted by length, so that little padding is trained on
+
+
+def prime(
+    policy: keras_hub.models.CausalLM,
+    task: Task,
+    *,
+    steps: int = 2000,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    stop_token: str | None = None,
+    seed: int = 0,
+    habits: dict | None = None,
+    callbacks: list | None = None,
+) -> keras.callbacks.History:
+    """Trains `policy` to write `task`'s worked solutions; only what follows the prompt is learned.
+
+    Adam with a linear warm-up over a twentieth of the steps and a cosine decay to a hundredth of the peak. The
+    logits of all positions are never held at once, see `completion_log_probs`.
+
+    Args:
+        policy: a `CausalLM` with a preprocessor; its trainable variables are changed in place.
+        task: a task with worked solutions; its training problems are used in order from the first.
+        steps: optimizer steps, of `batch_size` solutions each; rounded down to whole epochs.
+        batch_size: solutions a step.
+        learning_rate: the peak of the schedule.
+        stop_token: what the policy writes after a completion; `None` takes what ends a turn in its vocabulary, see
+            `turn_end_id`.
+        seed: of the worked solutions' random choices.
+        habits: keyword arguments of `task.worked_solution`, e.g. `{"guess_rate": 0.1}`.
+        callbacks: Keras callbacks; an epoch is a fiftieth of the steps.
+
+    Returns:
+        The `History` of `fit`, with the `loss`, in nats a token.
+
+    Raises:
+        ValueError: if the vocabulary lacks the `stop_token`.
+    """
+    tokenizer = policy.preprocessor.tokenizer
+    stop_id = turn_end_id(tokenizer, stop_token)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)
+    )
+    imitator = _Imitator(policy)
+    imitator.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
+    rows = (None, None)
+    batches = tf.data.Dataset.from_generator(
+        lambda: _batches(tokenizer, task, batch_size, stop_id, seed, habits or {}),
+        output_signature=(
+            {name: tf.TensorSpec(rows, kind) for name, kind in _INPUTS.items()},
+            tf.TensorSpec(rows, "float32"),
+        ),
+    )
+    steps_per_epoch = max(1, steps // 50)
+    return imitator.fit(
+        batches,
+        epochs=steps // steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        shuffle=False,  # the batches are shuffled already
+        callbacks=callbacks,
+        verbose=2,
+    )
+
+
+class _Imitator(keras.Model):
+    """A policy as a model of completions: texts → the log-prob of each token of a completion."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+    def call(self, inputs):
+        """`{"token_ids", "padding_mask"}`, `(B, T)`, and `"completion_mask"` `(B, C)` → `(B, C)`."""
+        length, temperature = inputs["completion_mask"].shape[1], jnp.ones(len(inputs["token_ids"]))
+        texts = inputs["token_ids"], inputs["padding_mask"]
+        with linear_gradients(self.policy):
+            return completion_log_probs(self.policy, *texts, length, temperature)[0]
+
+
+def _cross_entropy(mask, log_probs):
+    return -keras.ops.sum(mask * log_probs) / keras.ops.sum(mask)
+
+
+def _batches(tokenizer, task: Task, batch_size: int, stop_id: int, seed: int, habits: dict) -> Iterator[tuple]:
+    """Endless batches of `(inputs, completion_mask)`, the texts left-padded to where completions begin."""
+    rng = random.Random(seed)
+    index = 0
+    while True:
+        problems = [task.problem(i) for i in range(index, index + _POOL * batch_size)]
+        index += len(problems)
+        prompts = prompt_ids(tokenizer, [task.prompt(problem) for problem in problems])
+        completions = tokenizer([task.worked_solution(problem, rng, **habits) for problem in problems])
+        rows = [(prompt, [*row, stop_id]) for prompt, row in zip(prompts, completions, strict=True)]
+        rows.sort(key=lambda row: len(row[1]))
+        pool = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+        rng.shuffle(pool)
+        yield from map(_padded, pool)
+
+
+def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple:
+    longest = (max(map(len, part)) for part in zip(*rows, strict=True))
+    start, length = (-(-n // step) * step for n, step in zip(longest, _LENGTH_STEPS, strict=True))
+    token_ids = np.zeros((len(rows), start + length), "int32")
+    padding_mask = np.zeros_like(token_ids)
+    for i, (prompt, completion) in enumerate(rows):
+        text = slice(start - len(prompt), start + len(completion))
+        token_ids[i, text] = [*prompt, *completion]
+        padding_mask[i, text] = 1
+    completion_mask = padding_mask[:, start:].astype("float32")
+    inputs = {"token_ids": token_ids, "padding_mask": padding_mask, "completion_mask": completion_mask}
+    return inputs, completion_mask

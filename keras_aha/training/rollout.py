@@ -1,0 +1,94 @@
+"""The `Rollout` record, and the glossary of shapes.
+
+B rows in an optimizer step (B = P·G), P prompts, G completions of one prompt (a group, in adjacent rows), L prompt
+length, C completion length, T = L + C, V vocabulary, N query heads, K key-value heads, H head dim, D hidden.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
+_TRAINED_ON = (
+    "token_ids",
+    "padding_mask",
+    "completion_mask",
+    "old_log_probs",
+    "sampler_log_probs",
+    "advantages",
+    "temperature",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """Prompts, completions, log-probs and rewards of one policy snapshot.
+
+    Attributes:
+        token_ids: `(B, T)` int32, left-padded prompts followed by completions exactly as they were sampled.
+        padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
+        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included; all 0
+            in rows that are not trained on.
+        old_log_probs: `(B, C)` float32, of the policy before the first update, at the sampling temperature: computed
+            by the trainer where the loss has an `importance_cap`, otherwise the sampler's.
+        sampler_log_probs: `(B, C)` float32, as sampled. With quantized weights, or a cache of another dtype, they are
+            those of another policy than the trainer's, though a close one.
+        advantages: `(B,)` float32.
+        temperature: `(B,)` float32, what logits are divided by.
+        rewards: `(B,)` float32, NaN where one could not be computed.
+        truncated: `(B,)` bool, completions that ran into the length limit.
+        problems, texts, scores: B puzzles, completions as text, and their graded records.
+    """
+
+    token_ids: np.ndarray
+    padding_mask: np.ndarray
+    completion_mask: np.ndarray
+    old_log_probs: np.ndarray
+    sampler_log_probs: np.ndarray
+    advantages: np.ndarray
+    temperature: np.ndarray
+    rewards: np.ndarray
+    truncated: np.ndarray
+    problems: tuple[Any, ...]
+    texts: tuple[str, ...]
+    scores: tuple[Any, ...]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`(B,)` int, tokens of each completion, its last one included."""
+        return self.padding_mask[:, -self.completion_mask.shape[1] :].sum(axis=1)
+
+    def batch(self) -> dict[str, np.ndarray]:
+        """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
+        return {name: getattr(self, name) for name in _TRAINED_ON}
+
+    def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
+        """A copy whose `rows` are `other_rows` of another rollout of the same T and C.
+
+        Args:
+            rows, other_rows: `(R,)` integers.
+        """
+        changed = {}
+        for field in dataclasses.fields(self):
+            values, others = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(values, tuple):
+                replaced = dict(zip(rows, other_rows, strict=True))
+                changed[field.name] = tuple(
+                    others[replaced[i]] if i in replaced else value for i, value in enumerate(values)
+                )
+            else:
+                changed[field.name] = values.copy()
+                changed[field.name][rows] = others[other_rows]
+        return Rollout(**changed)
+
+
+def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
+    """What `Rollout.batch` returns, with nothing in it: for whoever compiles and does not run."""
+    length = prompt_length + completion_length
+    shapes = {"token_ids": (length,), "padding_mask": (length,), "advantages": (), "temperature": ()}
+    dtypes = dict.fromkeys(("token_ids", "padding_mask"), "int32")
+    return {
+        name: np.zeros((rows, *shapes.get(name, (completion_length,))), dtypes.get(name, "float32"))
+        for name in _TRAINED_ON
+    }

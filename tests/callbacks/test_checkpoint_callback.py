@@ -1,0 +1,197 @@
+import shutil
+import warnings
+
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
+from keras_aha.distribution import processes
+from keras_aha.training.grpo_model import GRPOModel
+
+import keras
+import numpy as np
+import pytest
+
+
+def build(make_policy, seed=0, rank=2, optimizer=keras.optimizers.AdamW, **architecture):
+    model = GRPOModel(make_policy(seed=seed, lora_rank=rank, **architecture))
+    model.compile(optimizer(1e-3))
+    return model
+
+
+def change(model, epoch):
+    """Other values in all that is trained and in the optimizer; they tell the epoch."""
+    rng = np.random.default_rng(epoch)
+    for variable in [*model.trainable_variables, *model.optimizer.variables]:
+        variable.assign(rng.integers(1, 100, variable.shape).astype(variable.dtype))
+
+
+def values(model):
+    return [np.asarray(v.value) for v in [*model.trainable_variables, *model.optimizer.variables]]
+
+
+def same(model, epoch):
+    """Whether the model is as `change` left it."""
+    found = values(model)
+    change(model, epoch)
+    return all(map(np.array_equal, found, values(model)))
+
+
+class Remembering(keras.callbacks.Callback):
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def get_state(self):
+        return {"number": self.number}
+
+    def set_state(self, state):
+        self.number = state["number"]
+
+
+def train(model, folder, epochs, val_accuracy=(), **settings):
+    callback = CheckpointCallback(folder, **settings)
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch in range(epochs):
+        change(model, epoch)
+        logs = {"val_accuracy": val_accuracy[epoch]} if epoch < len(val_accuracy) else {}
+        callback.on_epoch_end(epoch, logs)
+        assert logs["checkpoint_seconds"] > 0
+    callback.on_train_end()
+
+
+@pytest.fixture(scope="module")
+def model(make_policy):
+    return build(make_policy)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tmp_path_factory):
+    """The folder of three epochs."""
+    folder = tmp_path_factory.mktemp("saved")
+    train(model, folder, 3)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def kept(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def test_what_is_restored_is_what_was_saved(make_policy, folder):
+    remembering = Remembering(7)
+    other = build(make_policy)
+    train(other, folder / "other", 2, remembering={"it": remembering})
+    remembering.number = 8
+    change(other, 100)
+    assert CheckpointCallback(folder / "other", remembering={"it": remembering}).restore(other) == 2
+    assert remembering.number == 7
+    assert same(other, 1)
+
+
+def test_nothing_is_there(model, tmp_path):
+    before = values(model)
+    assert CheckpointCallback(tmp_path).restore(model) == 0
+    assert all(map(np.array_equal, before, values(model)))
+
+
+def test_the_last_and_the_best_are_kept(model, tmp_path):
+    train(model, tmp_path, 6, val_accuracy=[0.1, 0.9, 0.9, 0.3], keep=2)
+    assert kept(tmp_path) == [3, 5, 6]  # of the two best ones the later
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_none_to_keep(keep):
+    with pytest.raises(ValueError, match=f"keep must be 1 or more. Received: keep={keep}"):
+        CheckpointCallback("run", keep=keep)
+
+
+# === Damage ===
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()], ids=["flipped", "cut", "removed"])
+def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
+    """Either all is as it was saved, as some files do not matter, or it is the epoch before, and that is said."""
+    names = sorted(path.relative_to(saved) for path in (saved / "checkpoints" / "3").glob("**/*") if path.is_file())
+    epochs = []
+    for i, name in enumerate(names):
+        folder = shutil.copytree(saved, tmp_path / str(i))
+        damage(folder / name)
+        change(model, 100)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            callback = CheckpointCallback(folder)
+            epoch = callback.restore(model)
+            callback.close()
+        epochs.append(epoch)
+        assert epoch in (2, 3) and same(model, epoch - 1), name
+        said = [str(warning.message) for warning in told if "damaged" in str(warning.message)]
+        if epoch == 2 and 3 in kept(saved) and said:
+            assert "The checkpoint after epoch 3 is damaged" in said[0] and kept(folder) == [1, 2]
+    assert epochs.count(2) >= 3  # there are files that matter
+
+
+def test_arrays_that_orbax_reads_without_complaint_are_compared(model, folder):
+    """Those of another epoch, which are whole themselves."""
+    shutil.rmtree(folder / "checkpoints" / "3" / "arrays")
+    shutil.copytree(folder / "checkpoints" / "1" / "arrays", folder / "checkpoints" / "3" / "arrays")
+    callback = CheckpointCallback(folder)
+    with pytest.warns(
+        UserWarning, match="epoch 3 is damaged and is removed; the run goes on from epoch 2. Its checksums"
+    ):
+        assert callback.restore(model) == 2
+    callback.close()
+    assert same(model, 1) and kept(folder) == [1, 2]
+
+
+def test_what_another_process_cannot_read_no_process_goes_on_from(model, folder, monkeypatch):
+    """The other process is one that says so of the first checkpoint that it is asked about."""
+    failures = iter([True, False])
+    monkeypatch.setattr(processes, "any_of", lambda flag: next(failures) or flag)
+    callback = CheckpointCallback(folder)
+    with pytest.warns(UserWarning, match="epoch 3 is damaged .* from epoch 2. Another process cannot read it."):
+        assert callback.restore(model) == 2
+    callback.close()
+    assert same(model, 1) and kept(folder) == [1, 2]
+
+
+def test_where_all_are_damaged_nothing_is_touched(model, folder):
+    for path in folder.glob("checkpoints/*/record/metadata"):
+        path.write_text("{}")
+    change(model, 100)
+    callback = CheckpointCallback(folder)
+    with pytest.raises(CheckpointError, match=r"begin a new run. Received: .* after epochs \[1, 2, 3\]"):
+        callback.restore(model)
+    callback.close()
+    assert kept(folder) == [1, 2, 3] and same(model, 100)
+
+
+# === Others ===
+
+
+@pytest.mark.parametrize(
+    "difference", [{"rank": 3}, {"optimizer": keras.optimizers.SGD}, {"hidden_dim": 32}], ids=lambda d: next(iter(d))
+)
+def test_another_model(difference, make_policy, folder):
+    other = build(make_policy, **difference)
+    before = values(other)
+    with pytest.raises(CheckpointError, match="of another model or optimizer.* Received: folder="):
+        CheckpointCallback(folder).restore(other)
+    assert kept(folder) == [1, 2, 3] and all(map(np.array_equal, before, values(other)))
+
+
+def test_another_base(make_policy, folder):
+    with pytest.raises(CheckpointError, match="not those that the run began with: has the preset changed"):
+        CheckpointCallback(folder).restore(build(make_policy, seed=1))

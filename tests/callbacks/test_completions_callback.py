@@ -1,0 +1,174 @@
+import dataclasses
+import html
+import json
+import math
+import re
+
+from keras_aha.callbacks.completions_callback import CompletionsCallback, _as_markup
+from keras_aha.tasks import CountdownProblem, Score
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.rollout import Rollout
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensorboard import plugin_util
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+HOSTILE = [
+    "9-1=8 no\n</think>\n<answer>9</answer>",
+    "</pre><script>alert(1)</script><pre>",
+    '\n\n```\n</code></pre><img src=x onerror="alert(1)">\n```\n~~~\n# no heading\n',
+    "[click](javascript:alert(1)) <a href='javascript:alert(1)'>x</a> | a |\n|---|\n&lt;b&gt; \x02wzxhzdk:0\x03",
+]
+
+
+@pytest.fixture
+def model(make_policy):
+    model = GRPOModel(make_policy())
+    model.stop_training = False  # as `fit` sets it
+    rows, prompt, length = len(HOSTILE), 3, 5
+    lengths = np.array([5, 1, 2, 3])
+    mask = np.arange(length) < lengths[:, None]
+    model.rollout = Rollout(
+        token_ids=np.zeros((rows, prompt + length), "int32"),
+        padding_mask=np.hstack([np.ones((rows, prompt)), mask]).astype("int32"),
+        completion_mask=np.zeros(
+            (rows, length), "float32"
+        ),  # all truncated and masked: their length counts all the same
+        old_log_probs=np.zeros((rows, length), "float32"),
+        sampler_log_probs=np.zeros((rows, length), "float32"),
+        advantages=np.zeros(rows, "float32"),
+        temperature=np.ones(rows, "float32"),
+        rewards=np.zeros(rows, "float32"),
+        truncated=np.zeros(rows, bool),
+        problems=(CountdownProblem((9, 1), 8),) * rows,
+        texts=tuple(HOSTILE),
+        scores=(Score(0.1, False, "wrong_numbers"),) * rows,
+    )
+    return model
+
+
+def write(model, callback, epochs):
+    callback.set_model(model)
+    callback.set_params({"epochs": epochs})
+    callback.on_train_begin()
+    for epoch in range(epochs):
+        callback.on_epoch_end(epoch)
+    callback.on_train_end()
+    return [json.loads(line) for line in (callback.logdir / "completions.jsonl").read_text().splitlines()]
+
+
+def test_a_stopped_run_ends_with_its_completions(model, tmp_path):
+    callback = CompletionsCallback(tmp_path, every=10)
+    assert {record["epoch"] for record in write(model, callback, epochs=3)} == {1, 3}
+    callback.set_params({"epochs": 9})
+    callback.on_train_begin()
+    callback.on_epoch_end(4)
+    model.stop_training = True
+    callback.on_epoch_end(5)
+    callback.on_train_end()
+    records = (callback.logdir / "completions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["epoch"] for line in records} == {1, 3, 6}
+
+
+def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
+    records = write(model, CompletionsCallback(tmp_path / "new" / "run", every=2, count=9), epochs=5)
+    assert [record["epoch"] for record in records] == [epoch for epoch in (1, 2, 4, 5) for _ in HOSTILE]
+    assert [record["text"] for record in records[:4]] == HOSTILE
+    assert records[0] == {
+        "epoch": 1,
+        "problem": "9 1 -> 8",
+        "text": HOSTILE[0],
+        "reward": 0.1,
+        "correct": False,
+        "verdict": "wrong_numbers",
+        "length": 5,
+    }
+    assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
+
+
+def test_a_reward_that_failed_is_null(model, tmp_path):
+    """JSON has no NaN, and other programs refuse it."""
+    scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
+    model.rollout = dataclasses.replace(model.rollout, scores=scores)
+    records = write(model, CompletionsCallback(tmp_path), epochs=1)
+    assert [record["reward"] for record in records] == [None, 0.1, 0.1, 0.1] and records[0]["verdict"] == "error"
+    assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
+
+
+def test_a_text_that_is_no_unicode_ends_no_run(model, tmp_path):
+    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
+    model.rollout = dataclasses.replace(model.rollout, texts=texts)
+    records = write(model, CompletionsCallback(tmp_path), epochs=1)
+    assert [record["text"] for record in records] == list(texts)
+
+
+def test_few_are_spread_over_the_rollout(model, tmp_path):
+    records = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
+    assert [record["text"] for record in records] == [HOSTILE[0], HOSTILE[2]]
+
+
+def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
+    write(model, CompletionsCallback(tmp_path, count=9), epochs=1)
+    events = EventAccumulator(str(tmp_path / "completions"))
+    events.Reload()
+    (event,) = events.Tensors("completions")
+    shown = tensor_util.make_ndarray(event.tensor_proto)
+    assert len(shown) == len(HOSTILE)
+    for markup, text in zip(shown, HOSTILE, strict=True):
+        page = plugin_util.markdown_to_safe_html(markup)  # what TensorBoard itself makes of it
+        assert re.findall("<[^>]*>", page) == ["<pre>", "</pre>"]
+        seen = html.unescape(page.removeprefix("<pre>").removesuffix("</pre>"))
+        visible = text.replace("\x02", "\ufffd").replace("\x03", "\ufffd")
+        assert seen.split("\n", 1) == ["9 1 -> 8  wrong_numbers", visible]
+
+
+class Evaluation:
+    latest = None
+
+
+def test_the_same_held_out_problems_are_followed(model, tmp_path):
+    """Of four problems two, and of each the first sample, after each evaluation."""
+    evaluation = Evaluation()
+    callback = CompletionsCallback(tmp_path, count=2, evaluation=evaluation)
+    callback.set_model(model)
+    callback.set_params({"epochs": 9})
+    callback.on_train_begin()
+    for epoch in range(4):
+        if epoch % 2:
+            rows = [(p, s, f"{epoch}: {p} {s} <b>") for p in range(4) for s in range(2)]
+            table = pd.DataFrame(rows, columns=["puzzle", "sample", "text"])
+            evaluation.latest = (epoch, table.assign(problem=table["puzzle"], verdict="correct"), None)
+        callback.on_epoch_end(epoch)
+    callback.on_train_end()
+    events = EventAccumulator(str(tmp_path / "completions"))
+    events.Reload()
+    shown = {event.step: list(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors("held_out")}
+    expected = {
+        epoch: [f"<pre>{p}  correct\n{epoch}: {p} 0 &lt;b&gt;</pre>".encode() for p in (0, 2)] for epoch in (1, 3)
+    }
+    assert shown == expected
+
+
+MARKUP = [
+    *("<", ">", "&", "&lt;", "&#60;", "</pre>", "<pre>", "<script>", "<!--", "-->", "<![CDATA[", "]]>", "<?", "`"),
+    *("```\n", "~~~\n", "*", "_", "#", "[x](y)", "![", "|", "\n", "\n\n", "    ", "\t", "\\", '"', "'", "\x02", "\x03"),
+    *("\ud800", "\u2028", "\x00", "\r", "a"),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(MARKUP), max_size=12).map("".join) | st.text(st.characters(), max_size=30))
+def test_no_markup_takes_effect(text):
+    page = plugin_util.markdown_to_safe_html(_as_markup({"problem": "9 1 -> 8", "verdict": "no_answer", "text": text}))
+    assert re.findall("<[^>]*>?", page) == ["<pre>", "</pre>"]
+
+
+@pytest.mark.parametrize("argument", [{"every": 0}, {"count": 0}])
+def test_arguments_are_checked(tmp_path, argument):
+    with pytest.raises(ValueError, match="must be 1 or more. Received"):
+        CompletionsCallback(tmp_path, **argument)

@@ -1,0 +1,195 @@
+import itertools
+import re
+
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.evaluation.tables import BEHAVIOURS, with_behaviours
+from keras_aha.tasks import Countdown
+from keras_aha.training import budget_forcing
+from keras_aha.training.grpo_model import GRPOModel
+
+import pandas as pd
+import pytest
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def model(make_policy):
+    model = GRPOModel(make_policy())
+    model.stop_training = False  # as `fit` sets it
+    return model
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return Countdown(num_numbers=3, max_number=10, template="compact").held_out(5)
+
+
+def callback_of(held_out, **changes):
+    return EvaluateCallback(held_out, **{"samples": 2, "max_completion_length": LENGTH, "max_rows": 4} | changes)
+
+
+@pytest.fixture(scope="module")
+def sampled(model, held_out):
+    return callback_of(held_out).evaluate(model)
+
+
+def test_one_row_a_completion(model, held_out, sampled):
+    assert sampled["puzzle"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert sampled["sample"].tolist() == [0, 1] * 5
+    assert sampled["completion_length"].between(1, LENGTH).all()
+    assert (sampled["stopped"] | (sampled["completion_length"] == LENGTH)).all()
+    for row in sampled.itertuples():
+        problem = held_out.problem(row.puzzle)
+        score = held_out.score(problem, row.text)
+        assert (row.reward, row.correct, row.verdict) == (score.reward, score.correct, score.verdict)
+        assert (row.problem, row.difficulty) == (str(problem), problem.difficulty)
+    pd.testing.assert_frame_equal(with_behaviours(sampled), sampled)
+    assert set(BEHAVIOURS) < set(sampled)
+
+
+@pytest.mark.parametrize("max_rows", (2, None))
+def test_completions_do_not_depend_on_how_many_are_decoded_at_a_time(model, held_out, sampled, max_rows):
+    pd.testing.assert_frame_equal(callback_of(held_out, max_rows=max_rows).evaluate(model), sampled)
+
+
+def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
+    """Which compiles its programs when it is the first of its kind."""
+    calls, generate = [], model.generate
+
+    def spy(token_ids, padding_mask, **settings):
+        calls.append((len(token_ids), settings["group_size"], settings["max_rows"], settings["warm_up"]))
+        return generate(token_ids, padding_mask, **settings | {"warm_up": False})
+
+    monkeypatch.setattr(model, "generate", spy)
+    callback = callback_of(held_out)
+    for greedy in (False, False, True, True):
+        callback.evaluate(model, greedy=greedy)
+    assert calls == [(5, 2, 4, True), (5, 2, 4, False), (5, 1, 4, True), (5, 1, 4, False)]
+
+
+PIECES = "</?answer>|</?think>|<(start|end)_of_turn>| each once to make | yes|Use "  # single tokens, with letters
+
+
+def test_stops_reach_the_sampler(model, held_out, sampled):
+    callback = callback_of(held_out, stop_tokens=tuple("abcd"), stop_strings=("e",))
+    table = callback.evaluate(model)
+    assert table["completion_length"].sum() < sampled["completion_length"].sum()
+    for text, longer, stopped in zip(table["text"], sampled["text"], table["stopped"], strict=True):
+        text, longer = (re.sub(PIECES, "", x) for x in (text, longer))
+        assert longer.startswith(text) and not set("abcd") & set(text)
+        assert "e" not in text[:-1] or stopped
+    assert table["text"].str.contains("e").any() and not table["text"].str.contains("e").all()
+
+
+def test_two_evaluations_of_one_policy_are_equal(model, held_out, sampled):
+    pd.testing.assert_frame_equal(callback_of(held_out).evaluate(model), sampled)
+    assert callback_of(held_out, seed=1).evaluate(model)["text"].tolist() != sampled["text"].tolist()
+
+
+def test_samples_are_all_drawn_with_keys_of_their_own(sampled):
+    # A random policy hardly writes the same eight tokens twice.
+    assert sampled["text"].nunique() == len(sampled)
+
+
+def test_training_draws_other_samples(model, held_out, sampled):
+    token_ids, mask = model.tokenize([held_out.prompt(held_out.problem(0))], 16)
+    for iteration in range(2):
+        training = model.generate(token_ids, mask, group_size=4, max_completion_length=LENGTH, iteration=iteration)
+        assert not set(model.detokenize(training)) & set(sampled["text"])
+
+
+def test_greedy_takes_one_completion_a_problem(model, held_out):
+    greedy = callback_of(held_out).evaluate(model, greedy=True)
+    assert greedy["sample"].tolist() == [0] * 5
+    pd.testing.assert_frame_equal(callback_of(held_out, seed=7).evaluate(model, greedy=True), greedy)
+
+
+def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
+    callback = callback_of(held_out, every=2)
+    callback.set_model(model)
+    callback.set_params({"epochs": 5})
+    logs = [{} for _ in range(5)]
+    for epoch in range(5):
+        callback.on_epoch_end(epoch, logs[epoch])
+    assert [bool(entry) for entry in logs] == [False, True, False, True, True]
+    assert logs[4]["val_accuracy"] == sampled["correct"].mean()
+    assert logs[4]["val_completion_length"] == sampled["completion_length"].mean()
+    assert set(logs[4]) == {
+        "val_accuracy",
+        "val_greedy_accuracy",
+        "val_format_rate",
+        "val_completion_length",
+        *(f"val_{name}" for name in BEHAVIOURS),
+        "evaluation_seconds",
+    }
+    epoch, latest, greedy = callback.latest
+    assert epoch == 4 and len(greedy) == 5
+    pd.testing.assert_frame_equal(latest, sampled)
+
+
+def test_a_stopped_run_ends_with_an_evaluation(model, held_out, sampled, monkeypatch):
+    callback = callback_of(held_out, every=4, greedy=False)
+    callback.set_model(model)
+    callback.set_params({"epochs": 9})
+    callback.on_epoch_end(1, {})
+    assert callback.latest is None
+    monkeypatch.setattr(model, "stop_training", True)
+    callback.on_epoch_end(2, {})
+    epoch, latest, _ = callback.latest
+    assert epoch == 2
+    pd.testing.assert_frame_equal(latest, sampled)
+
+
+def test_thinking_goes_on(model, held_out, sampled, monkeypatch):
+    """Behind what was thought; the others stay as they are."""
+    monkeypatch.setattr(budget_forcing, "THINK_END", "1")
+    tables = list(callback_of(held_out).evaluate_waits(model, 2, "W"))
+    pd.testing.assert_frame_equal(tables[0].drop(columns="thought_on"), sampled)
+    assert tables[0]["thought_on"].tolist() == [0] * 10
+    for before, after in itertools.pairwise(tables):
+        going = after["thought_on"] > before["thought_on"]
+        assert going.any() and not going.all()
+        pd.testing.assert_frame_equal(after[~going], before[~going])
+        assert after["completion_length"].between(1, LENGTH).all()
+        for old, new in zip(before["text"][going], after["text"][going], strict=True):
+            end = old.index("1")  # or up to two digits sooner, as in 21
+            assert any(new.startswith(f"{old[: max(end - digits, 0)]}W") for digits in range(3))
+    fewer_at_a_time = callback_of(held_out, max_rows=2).evaluate_waits(model, 2, "W")
+    for table, expected in zip(fewer_at_a_time, tables, strict=True):
+        pd.testing.assert_frame_equal(table, expected)
+
+
+def test_a_word_that_cannot_be_written_is_refused_before_anything_is_sampled(model, held_out, monkeypatch):
+    monkeypatch.setattr(model, "generate", None)
+    with pytest.raises(ValueError, match="Received: 'Wäit'"):
+        next(callback_of(held_out).evaluate_waits(model, 1, "Wäit"))
+
+
+class Fragile(Countdown):
+    """Fails on the second completion of each puzzle, in a way of its own."""
+
+    calls = 0
+
+    def score(self, problem, completion):
+        self.calls += 1
+        return super().score(problem, completion) if self.calls % 2 else None
+
+
+def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monkeypatch):
+    monkeypatch.setattr(held_out, "score", Fragile(num_numbers=3).score)
+    with pytest.warns(UserWarning, match="score returned None, which is no Score") as caught:
+        table = callback_of(held_out).evaluate(model)
+    assert len(caught) == 1
+    assert (table["verdict"] == "error").tolist() == table["reward"].isna().tolist() == [False, True] * 5
+    assert not table["correct"][1::2].any()
+    kept = [name for name in sampled if name not in ("reward", "correct", "verdict", "well_formed")]
+    pd.testing.assert_frame_equal(table[kept], sampled[kept])
+    with pytest.raises(RuntimeError, match='on_reward_error is "stop"'):
+        callback_of(held_out, on_reward_error="stop").evaluate(model)
+
+
+@pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}])
+def test_arguments_are_checked(held_out, argument):
+    with pytest.raises(ValueError, match=f"Received: {next(iter(argument))}=0"):
+        EvaluateCallback(held_out, **argument)

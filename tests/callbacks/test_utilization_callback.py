@@ -1,0 +1,112 @@
+"""`UtilizationCallback` in a real `fit` of a tiny policy, on a rollout that is written by hand."""
+
+from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.losses import GRPOLoss
+from keras_aha.models import lora
+from keras_aha.models.flops import forward_flops, update_flops
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.rollout import Rollout
+
+import keras
+import numpy as np
+import pytest
+
+LENGTHS, COMPLETIONS = [8, 6, 7, 5], [4, 2, 3, 1]  # tokens of a row, and of them completion
+PEAK = 1e9
+UPDATES = 2
+
+
+class HandMade(keras.callbacks.Callback):
+    """Puts a rollout where `RolloutCallback` does."""
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.dataset = dataset
+
+    def on_epoch_begin(self, epoch, logs=None):
+        rows, length, completion = len(LENGTHS), 8, 4
+        position = np.arange(length)
+        first = np.array([length - completion - n + c for n, c in zip(LENGTHS, COMPLETIONS, strict=True)])[:, None]
+        last = (length - completion + np.array(COMPLETIONS))[:, None]
+        mask = ((position >= first) & (position < last)).astype("int32")
+        self.model.rollout = Rollout(
+            token_ids=np.where(mask > 0, 5 + position, 0).astype("int32"),
+            padding_mask=mask,
+            completion_mask=mask[:, -completion:].astype("float32"),
+            old_log_probs=np.full((rows, completion), -3.0, "float32"),
+            sampler_log_probs=np.full((rows, completion), -3.0, "float32"),
+            advantages=np.array([1, -1, 0.5, -0.5], "float32"),
+            temperature=np.ones(rows, "float32"),
+            rewards=np.zeros(rows, "float32"),
+            truncated=np.zeros(rows, bool),
+            problems=(),
+            texts=(),
+            scores=(),
+        )
+        self.dataset.batch = self.model.rollout.batch()
+
+
+class Batches(keras.utils.PyDataset):
+    """The batch of the moment, once for each update."""
+
+    def __len__(self):
+        return UPDATES
+
+    def __getitem__(self, index):
+        return self.batch
+
+
+@pytest.fixture(scope="module")
+def trained(make_policy):
+    """`(model, logs of two epochs)`, with a KL."""
+    model = GRPOModel(make_policy("gemma", lora_rank=2))
+    model.compile("sgd", GRPOLoss(kl_coef=0.1))
+    dataset = Batches()
+    callbacks = [HandMade(dataset), UtilizationCallback(peak_flops=PEAK)]
+    return model, model.fit(dataset, epochs=2, callbacks=callbacks, verbose=0).history
+
+
+def test_tokens_are_those_of_the_padding_mask(trained):
+    _, logs = trained
+    for seconds, speed in zip(logs["update_seconds"], logs["update_tokens_per_second"], strict=True):
+        assert seconds > 0
+        assert seconds * speed == pytest.approx(UPDATES * (8 + 6 + 7 + 5))
+
+
+def test_mfu_counts_both_updates_and_the_forward_pass_of_the_reference(trained):
+    model, logs = trained
+    backbone = model.policy.backbone
+    flops = update_flops(backbone, LENGTHS, COMPLETIONS)
+    with lora.adapters_off(backbone):
+        flops += forward_flops(backbone, LENGTHS, COMPLETIONS)
+    for seconds, mfu in zip(logs["update_seconds"], logs["mfu"], strict=True):
+        assert seconds * mfu == pytest.approx(UPDATES * flops / PEAK)
+
+
+def test_memory_is_logged(trained):
+    _, logs = trained
+    for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
+        assert 0.1 < now <= peak < 1000
+
+
+def test_without_a_known_peak(trained):
+    """A CPU is in no table."""
+    assert "mfu" not in logs_of(trained[0], UtilizationCallback())
+
+
+def test_without_a_reference(trained, monkeypatch):
+    model, _ = trained
+    monkeypatch.setattr(model.grpo_loss, "kl_coef", 0.0)
+    logs = logs_of(model, UtilizationCallback(PEAK))
+    flops = update_flops(model.policy.backbone, LENGTHS, COMPLETIONS)
+    assert logs["mfu"] * logs["update_seconds"] == pytest.approx(UPDATES * flops / PEAK)
+
+
+def logs_of(model, callback):
+    """Of an epoch without its updates, on the rollout that the model has."""
+    callback.set_model(model)
+    callback.set_params({"steps": UPDATES})
+    callback.on_epoch_begin(0)
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    return logs

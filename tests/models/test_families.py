@@ -1,0 +1,229 @@
+"""Other families than Gemma prime, train, go on and are evaluated by recipe alone, through the same scripts."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import keras_aha as aha
+from keras_aha import planner
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
+from keras_aha.losses import GRPOLoss
+from keras_aha.models import lora
+from keras_aha.models.flops import forward_flops
+from keras_aha.models.policy import abstract_policy
+from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids, token_id, turn_end_id
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.experiment import Experiment
+from keras_aha.tasks import Countdown
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.policy_sampler import PolicySampler
+
+import keras
+import keras_hub
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import randomize
+from distribution.test_distribute import named
+from runs.test_resume import arrays
+from tiny_families import FAMILIES, TARGETS, save_tiny, tiny_policy, tiny_tokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import evaluate  # noqa: E402
+import fit  # noqa: E402
+import prime  # noqa: E402
+
+# Rewards differ, as a buffer for lengths punishes all but the shortest completions.
+SMALL = {
+    "task": dict(name="countdown", num_numbers=3, max_number=10, template="compact"),
+    "rollouts": dict(
+        prompts_per_epoch=2,
+        group_size=4,
+        max_prompt_length=32,
+        max_completion_length=16,
+        overlong_buffer=15,
+        stop_strings=list("0123"),
+    ),
+    "optimizer": dict(config=dict(learning_rate=0.01)),
+    "training": dict(epochs=2, completion_lengths=1),
+    "evaluation": dict(puzzles=2, samples=2, every=9),
+    "priming": dict(steps=2, batch_size=2, habits=dict(max_attempts=2)),
+}
+# What each is trained with: every weight, with a copy as reference, or adapters.
+HOW = {"Llama3": ["lora.rank=0", "loss.kl_coef=0.1"], "Qwen3": [], "SmolLM3": []}
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    """Family → the folder of a tiny preset."""
+    folder = tmp_path_factory.mktemp("families")
+    return {family: save_tiny(family, folder / family, hidden_dim=16) for family in FAMILIES}
+
+
+def recipe_of(presets, family):
+    lora = {"rank": 2, "target": TARGETS[family]}
+    return Recipe.from_dict(SMALL | {"model": {"preset": presets[family]}, "lora": lora})
+
+
+@pytest.fixture
+def begun(monkeypatch, tmp_path):
+    """The folder of a run as it was when its first epoch had been saved: a copy."""
+    save, copy = CheckpointCallback.on_epoch_end, tmp_path / "begun"
+
+    def saved(self, epoch, logs=None):
+        save(self, epoch, logs)
+        if not copy.exists():
+            shutil.copytree(tmp_path / "run", copy)
+
+    monkeypatch.setattr(CheckpointCallback, "on_epoch_end", saved)
+    return copy
+
+
+@pytest.mark.filterwarnings("ignore:.*is sampled by way of its call_with_cache:UserWarning")
+@pytest.mark.parametrize("family, goes_on", [("Llama3", False), ("Qwen3", False), ("SmolLM3", True)])
+def test_primes_trains_goes_on_and_is_evaluated(family, goes_on, presets, begun, tmp_path, capsys):
+    written = tmp_path / "family.toml"
+    recipe_of(presets, family).dump(written)
+    primed, run = tmp_path / "primed", tmp_path / "run"
+    assert prime.main(["--preset", str(written), "--out", str(primed)]) == 0
+    how = [part for change in [f"model.preset={json.dumps(str(primed))}", *HOW[family]] for part in ("--set", change)]
+    assert fit.main(["--preset", str(written), "--logdir", str(run), *how]) == 0
+    history = pd.read_csv(run / "history.csv")
+    assert len(history) == 2 and history["grad_norm"].gt(0).all() and history["skipped_updates"].eq(0).all()
+    assert history["sampler_gap"].max() < 1e-4  # left-padded and right-padded prompts are one policy
+    assert history["completion_length"].between(1, 15.9).all()  # its stop strings are found
+    if goes_on:  # once, as it takes as long as the rest
+        assert fit.main(["--resume", "--logdir", str(begun)]) == 0
+        resumed = pd.read_csv(begun / "history.csv")
+        same = [name for name in history if "seconds" not in name and name != "compiles"]
+        pd.testing.assert_frame_equal(resumed[same], history[same], check_exact=True)
+        assert arrays(begun / "adapters.lora.h5") == arrays(run / "adapters.lora.h5")
+
+    capsys.readouterr()
+    numbers = tmp_path / "numbers.json"
+    wait = ["--wait", "1"] if goes_on else []  # no completion has an end to wait at
+    assert evaluate.main([str(run), *wait, "--json", str(numbers)]) == 0
+    summary, found = (json.loads(path.read_text()) for path in (run / "summary.json", numbers))
+    assert found["accuracy"] == summary["heldout_after"]["accuracy"]
+
+
+# === Tokens ===
+
+
+@pytest.mark.parametrize(
+    "family, begin, end, stops",
+    [
+        ("Llama3", ["<|begin_of_text|>"], "<|eot_id|>", ["<|end_of_text|>", "<|eot_id|>"]),
+        ("Qwen3", [], "<|im_end|>", ["<|im_end|>", "<|im_end|>", "<|endoftext|>"]),
+        ("SmolLM3", [], "<|im_end|>", ["<|end_of_text|>", "<|im_end|>"]),
+    ],
+)
+def test_special_tokens(family, begin, end, stops):
+    tokenizer = tiny_tokenizer(family)
+    (ids,) = prompt_ids(tokenizer, ["Use 44"])
+    assert [tokenizer.id_to_token(i) for i in ids] == [*begin, "Use", "Ġ", "44"]
+    assert tokenizer.id_to_token(turn_end_id(tokenizer)) == end
+    assert [tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, TURN_ENDS)] == stops
+    assert token_id(tokenizer, "no such token") is None
+
+
+@pytest.mark.parametrize("template, family", [("chatml", "Qwen3"), ("chatml", "SmolLM3"), ("llama3", "Llama3")])
+def test_a_chat_templates_marks_are_tokens(template, family):
+    tokenizer, task = tiny_tokenizer(family), Countdown(template=template)
+    prompt = task.prompt(task.problem(0))
+    (ids,) = tokenizer([prompt])
+    assert set(re.findall(r"<\|\w+\|>", prompt)) <= {tokenizer.id_to_token(i) for i in ids}
+    assert tokenizer.detokenize([ids]) == [prompt]
+
+
+@pytest.mark.parametrize("call", [lambda tokenizer, token: stop_token_ids(tokenizer, [token]), turn_end_id])
+def test_unknown_stop_tokens(call, gemma):
+    for tokenizer in (gemma.preprocessor.tokenizer, tiny_tokenizer("Qwen3")):
+        with pytest.raises(ValueError, match=r"^The vocabulary has no token '<stop>' .* Received: stop_token"):
+            call(tokenizer, "<stop>")
+
+
+# === Architectures ===
+
+
+def test_layers_have_the_dtype_of_the_recipe(presets):
+    """keras-hub's SmolLM3 leaves its layers Keras's default."""
+    recipe = recipe_of(presets, "SmolLM3").override(["model.dtype=bfloat16", "lora.rank=0"])
+    for policy in (abstract_policy(recipe), build_policy(recipe)):
+        assert {v.dtype for v in policy.backbone.variables if v.name != "inv_freq"} == {"bfloat16"}
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_flops_of_attention_are_counted():
+    """SmolLM3, whose queries have another name, is a Llama 3 of the same shape."""
+    llama, smol = (tiny_policy(family).backbone for family in ("Llama3", "SmolLM3"))
+    embeddings = 2 * 2 * 10 * 32 * (smol.vocabulary_size - llama.vocabulary_size)
+    assert forward_flops(smol, [20, 20], [10, 10]) == forward_flops(llama, [20, 20], [10, 10]) + embeddings
+
+
+def test_a_reference_copy_counts_as_built():
+    """Or `fit` would draw a batch before there is a rollout; keras-hub's SmolLM3 leaves some layers unbuilt."""
+    with pytest.warns(UserWarning, match="call_with_cache"):
+        model = GRPOModel(tiny_policy("SmolLM3", num_layers=1))
+    model.compile(loss=GRPOLoss(kl_coef=0.1))
+    assert all(layer.built for layer in model._flatten_layers())
+
+
+def test_each_layers_own_adapters_are_merged():
+    """In keras-hub's SmolLM3 variables of different layers have one path."""
+    policy = tiny_policy("SmolLM3")
+    policy.backbone.enable_lora(2, TARGETS["SmolLM3"])
+    randomize(policy.trainable_variables, seed=0)
+    kernels = {id(variable): kernel for variable, kernel in lora.merged_kernels(policy.backbone)}
+    with pytest.warns(UserWarning, match="call_with_cache"):
+        values = PolicySampler(policy).merged_values()
+    assert len(kernels) == 10
+    for variable, value in zip(policy.backbone.variables, values, strict=True):
+        np.testing.assert_allclose(value, kernels.get(id(variable), variable.value), atol=1e-6)
+
+
+# === What cannot be ===
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ("rollouts.quantization=int8", "Only a Gemma's rollouts can be quantized"),
+        ('rollouts.stop_tokens=["<stop>"]', "The vocabulary has no token '<stop>' to stop at"),
+        ('lora.target=["ffw_gating"]', "no layer 'ffw_gating' to adapt; the nearest is 'feedforward_gate_dense'."),
+    ],
+)
+def test_said_before_weights_are_loaded(change, sentence, presets):
+    with pytest.raises(ValueError, match=f"{sentence}.* Received: "):
+        Experiment(recipe_of(presets, "Qwen3").override(change))
+
+
+@pytest.mark.parametrize("sizes", [{"model": 2}, {"rollout_model": 2}, {"weights": "split"}])
+def test_weights_are_not_split(sizes, presets):
+    with pytest.raises(ValueError, match="Only a Gemma's weights can be split.* Received: model=.* SmolLM3Backbone"):
+        aha.distribute(**sizes, preset=presets["SmolLM3"], devices=named(2))
+
+
+def test_rows_are_split(presets):
+    try:
+        distribution = aha.distribute(preset=presets["SmolLM3"], devices=named(2))
+        assert distribution.device_mesh.shape == distribution.rollouts.device_mesh.shape == (2, 1)
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def test_no_plan(presets):
+    with pytest.raises(ValueError, match="A plan needs a decoder of our own.* Received: backbone=Llama3Backbone"):
+        planner.plan(recipe_of(presets, "Llama3"), "t4x1")
+
+
+def test_absolute_positions_cannot_be_trained():
+    shape = dict(vocabulary_size=8, num_layers=1, num_heads=1, hidden_dim=4, intermediate_dim=4, max_sequence_length=8)
+    policy = keras_hub.models.GPT2CausalLM(backbone=keras_hub.models.GPT2Backbone(**shape), preprocessor=None)
+    with pytest.warns(UserWarning, match="call_with_cache"):
+        model = GRPOModel(policy)
+    with pytest.raises(ValueError, match="embeddings of absolute positions cannot be trained.* Received: policy=GPT2"):
+        model.compile()

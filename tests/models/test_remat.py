@@ -1,0 +1,51 @@
+"""A large model's blocks are computed again in the backward pass, and the gradient is the same.
+
+The CPU's compiler undoes it, so its memory says nothing; benchmarks/memory.py has that of a TPU.
+"""
+
+from keras_aha.models import policy as module
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.training.log_probs import completion_log_probs
+
+import jax
+import keras
+import numpy as np
+
+ROWS, LENGTH, PROMPT = 2, 6, 4
+
+
+def gradient_of(policy):
+    rng = np.random.default_rng(0)
+    token_ids = rng.integers(4, 200, (ROWS, PROMPT + LENGTH)).astype("int32")
+    trainable, frozen = policy.trainable_variables, policy.non_trainable_variables
+
+    def loss(values, rest):
+        with keras.StatelessScope(list(zip([*trainable, *frozen], [*values, *rest], strict=True))):
+            log_probs, _ = completion_log_probs(
+                policy, token_ids, np.ones_like(token_ids), LENGTH, np.ones(ROWS, "float32")
+            )
+        return log_probs.mean()
+
+    arguments = [variable.value for variable in trainable], [variable.value for variable in frozen]
+    blocks = str(jax.make_jaxpr(jax.grad(loss))(*arguments)).count("remat")
+    return jax.jit(jax.grad(loss)), arguments, blocks
+
+
+def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
+    made = make_policy("gemma_2", num_layers=3)
+    made.save_to_preset(str(tmp_path / "preset"))
+    recipe = Recipe.from_dict(
+        {"model": {"preset": str(tmp_path / "preset")}, "lora": {"rank": 2}, "task": {"name": "countdown"}}
+    )
+    assert module.blocks_to_compute_again(recipe) == []
+    plain, arguments, blocks = gradient_of(build_policy(recipe))
+    assert blocks == 0
+
+    monkeypatch.setattr(module, "_REMAT_FROM", made.count_params())
+    assert module.blocks_to_compute_again(recipe) == [f"decoder_block_{i}" for i in range(3)]
+    again, _, blocks = gradient_of(build_policy(recipe))
+    assert blocks == 3
+    arguments = [value + 0.1 for value in arguments[0]], arguments[1]  # B begins at 0
+    for value, expected in zip(again(*arguments), plain(*arguments), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6 * max(1.0, np.abs(expected).max()))

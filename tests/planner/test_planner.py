@@ -1,0 +1,362 @@
+"""Plans against what runs really hold, on virtual CPU devices of a child process, and against numbers by hand."""
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_aha.distribution.devices import chip
+from keras_aha.models.flops import update_flops
+from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
+from keras_aha.planner.program import _temp_bytes
+from keras_aha.planner.topology import _layout, as_on
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import RecipeError
+
+import jax
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("rollouts.prompts_per_epoch=8", "rollouts.group_size=4", "rollouts.max_completion_length=64"),
+    *("rollouts.max_prompt_length=64", "training.micro_batch_size=16", "evaluation.puzzles=4"),
+]
+MESHES = {
+    "2x2 split": ["distribution.model=2", 'distribution.weights="split"', 'lora.target=["query","value"]'],
+    "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"'],
+    "full": ["lora.rank=0", "loss.kl_coef=0.1"],
+}
+
+
+@pytest.fixture(scope="module")
+def preset(make_policy, tmp_path_factory):
+    """The folder of a Gemma 2 so small that programs compile in seconds."""
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    make_policy("gemma_2").save_to_preset(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(preset):
+    """A function that makes a recipe for it, with changes."""
+    return lambda *changes: small_recipe(preset, *changes)
+
+
+def small_recipe(preset, *changes):
+    return Recipe.load("countdown_tiny").override([f'model.preset="{preset}"', *SMALL, *changes])
+
+
+# === What a device holds, in a child process with four ===
+
+
+def plan_and_run(preset, name):
+    """What a plan says that each device takes, and what a run has there: bytes of arguments."""
+    from keras_aha.decoding import batch as decoding_batch
+    from keras_aha.runs.experiment import Experiment
+    from keras_aha.training.rollout import empty_batch
+
+    import keras
+
+    recipe = small_recipe(preset, *MESHES[name])
+    planned = plan(recipe, "cpu:4")
+    assert keras.distribution.distribution() is None
+    model = Experiment(recipe).model
+    distribution = keras.distribution.distribution()
+    device, seen, segment = jax.devices()[0], [], decoding_batch.programs.segment
+
+    def held(tree):
+        shards = (shard for x in jax.tree.leaves(tree) for shard in x.addressable_shards if shard.device == device)
+        return sum(shard.data.nbytes for shard in shards)
+
+    def spy(decoder, sampling, weights, state, rows, prompt, settings, **static):
+        seen.append(held([weights, state, rows, prompt.cache if prompt else ()]))
+        return segment(decoder, sampling, weights, state, rows, prompt, settings, **static)
+
+    variables = [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
+    state = [variable.value for variable in (*variables, *model.metrics_variables)]
+    batch = [
+        jax.device_put(x, distribution.get_data_layout(x.shape).backend_layout)
+        for x in empty_batch(32, 64, 64).values()
+    ]
+    decoding_batch.programs.segment = spy
+    settings = {key: getattr(recipe.rollouts, key) for key in ("group_size", "max_rows", "quantization")}
+    model.generate(np.ones((8, 64), "int32"), max_completion_length=64, stop_tokens=(), **settings)
+    decoding_batch.programs.segment = segment
+    keras.distribution.set_distribution(None)
+    return {
+        "train": [planned.train.argument_bytes, held([state, batch])],
+        "decode": [planned.decode.argument_bytes, max(seen)],
+    }
+
+
+def in_a_child(code, devices, **environment):
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr[-3000:]
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def planned_and_held(preset):
+    """`plan_and_run` of each mesh, all in one child."""
+    code = f"{{name: t.plan_and_run({str(preset)!r}, name) for name in t.MESHES}}"
+    return in_a_child(f"import gc, json, test_planner as t; gc.freeze(); print(json.dumps({code}))", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
+def test_arguments_are_those_of_the_run(planned_and_held, name):
+    """To the byte, on one of four devices."""
+    for program, (planned, held) in planned_and_held[name].items():
+        assert planned == held, program
+
+
+def plan_and_measure():
+    """Runs in the child process: what a step takes beside its arguments, as planned and by the process's peak."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from keras_aha.runs.experiment import Experiment
+    from keras_aha.training.rollout import empty_batch
+
+    import jax.numpy as jnp
+    from process import forget_peak, peak_mib, resident_mib
+
+    recipe = Recipe.load("countdown_tiny").override(["rollouts.prompts_per_epoch=4", "training.micro_batch_size=64"])
+    planned = plan(recipe, "cpu:1").phases["train"]["activations"]
+    model = Experiment(recipe).model
+    state = [model.trainable_variables, model.non_trainable_variables, model.optimizer.variables]
+    state = jax.tree.map(lambda variable: variable.value, (*state, model.metrics_variables))
+    batch = jax.tree.map(jnp.asarray, empty_batch(64, 32, 256))
+    batch["completion_mask"] += 1  # or there would be nothing to compute
+    compiled = jax.jit(model.train_step, donate_argnums=0).lower(state, batch).compile()
+    forget_peak()
+    before = resident_mib()
+    jax.block_until_ready(compiled(state, batch))
+    return planned, (peak_mib() - before) * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells a process's peak memory")
+def test_peak_is_that_of_the_run():
+    code = "import json, test_planner as t; print(json.dumps(t.plan_and_measure()))"
+    planned, taken = in_a_child(code, 1, GLIBC_TUNABLES="glibc.malloc.hugetlb=0")
+    assert planned > 1e9
+    assert abs(planned / taken - 1) < 0.15
+
+
+# === What programs do ===
+
+
+@pytest.fixture(scope="module")
+def wide(make_policy):
+    """A policy in which matrix products outweigh all else."""
+    return make_policy("gemma_2", hidden_dim=64, intermediate_dim=512, head_dim=32)
+
+
+@pytest.fixture(scope="module")
+def planned(wide, tmp_path_factory):
+    """Its plan on a CPU."""
+    folder = tmp_path_factory.mktemp("presets") / "wide"
+    wide.save_to_preset(str(folder))
+    return plan(small_recipe(folder, "lora.rank=2", "rollouts.max_rows=16"), "cpu:1", price_per_chip_hour=1.0)
+
+
+def test_operations_of_a_step(wide, planned):
+    """Of two micro-batches and two layers, against the model flops."""
+    wide.backbone.enable_lora(2, target_layer_names=list(Recipe.load("countdown_tiny").lora.target))
+    rows, length = 32, 128
+    expected = update_flops(wide.backbone, np.full(rows, length), np.full(rows, 64))
+    hidden = length * (length - 1) / 2  # pairs that a causal mask hides, and that are computed
+    expected += rows * 3 * 2 * 2 * 2 * hidden * 4 * 32
+    expected -= 2 * rows * length * 64 * (4 + 2 + 2) * 32  # what the first block's q, k and v would give the embedding
+    assert planned.train.micro_batches == 2
+    assert abs(planned.train.flops / expected - 1) < 0.02
+    assert planned.train.collectives == planned.decode.collectives == {}
+
+
+def test_all_parts_add_up(planned):
+    totals = [sum(parts.values()) for parts in planned.phases.values()]
+    assert planned.hbm_bytes_per_chip == sum(planned.parts.values()) == max(totals)
+    assert planned.fits and not planned.advice
+    assert (planned.train.sequences_per_chip, planned.train.sequence_length) == (16, 128)
+    assert (planned.decode.sequences_per_chip, planned.decode.cache_length) == (16, 128)
+    slots = 128 + 4  # every other layer has a window of four
+    assert planned.decode.cache_bytes == 16 * slots * 2 * 2 * 32 * 4  # of K and V, two heads, in float32
+    assert planned.decode.bytes_per_step >= planned.decode.floor_bytes_per_step
+    assert planned.run is None  # nothing is known of a CPU's speed
+    assert json.loads(json.dumps(planned.to_dict()))["parts"] == planned.parts
+    assert "16 a chip" in in_a_table(planned) and "So it fits" in in_plain_words(planned)
+
+
+def test_what_does_not_fit_is_said_with_what_to_change(small, monkeypatch):
+    recipe = small("training.micro_batch_size=none")
+    whole = plan(recipe, "t4")
+    limited = dataclasses.replace(find_topology("t4"), memory=whole.hbm_bytes_per_chip - 1)
+    for module in ("planning", "search"):
+        monkeypatch.setattr(sys.modules[f"keras_aha.planner.{module}"], "find_topology", lambda name: limited)
+    tight = plan(recipe, "t4")
+    assert not tight.fits
+    assert "training.micro_batch_size" in tight.advice[0]
+    assert "1. a smaller" in in_a_table(tight) and "does not fit" in in_plain_words(tight)
+    found = search(recipe, "t4")
+    assert plan(found, "t4").fits
+    rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
+    larger = next(size for size in range(found.training.micro_batch_size + 1, rows + 1) if rows % size == 0)
+    assert not plan(found.override(f"training.micro_batch_size={larger}"), "t4").fits
+
+
+def test_what_the_compiler_says_of_memory():
+    used = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded by 4.75G."
+    assert _temp_bytes(used, 2**30) == 19.5 * 2**30
+    temporaries = "the total memory required for HLO temporaries (480.00M) exceeds available HBM (15.75G)."
+    assert _temp_bytes(temporaries, 2**30) == 480 * 2**20
+    assert _temp_bytes(temporaries.replace("480.00M", "4.27T"), 0) == int(4.27 * 2**40)
+    assert _temp_bytes("RESOURCE_EXHAUSTED: something else", 0) is None
+
+
+# === Topologies ===
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("v9", "No topology has that name"),
+        ("v5e-7", "there are v5e-1, v5e-4, v5e-8"),
+        ("v3-1", "there are v3-2, v3-8, v3-32"),
+        ("cpu:0", "No topology has that name"),
+        ("cpu:999", "xla_force_host_platform_device_count=999"),
+        ("t4x999", "of which 999 are needed"),
+    ],
+)
+def test_a_name_that_is_none(name, words):
+    with pytest.raises(ValueError, match="Received: topology=") as error:
+        find_topology(name)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, layout",
+    [("v2-2", "v2:1x1"), ("v3-2", "v3:1x1"), ("v3-8", "v3:2x2"), ("v5litepod-8", "v5e:2x4"), ("v4-8", "v4:2x2x1")],
+)
+def test_what_is_sold_is_counted_in_cores_or_in_chips(name, layout):
+    """Whether libtpu knows the layout, `test_tpus` asks it."""
+    assert _layout(name) == layout
+
+
+def test_a_gpu_is_planned_by_hand():
+    planned = plan(Recipe.load("gemma3_270m"), "t4", price_per_chip_hour=0.5)
+    assert planned.fits
+    assert planned.compile_seconds == 0
+    assert planned.hbm_limit_bytes == 12e9
+    assert any("no units for bfloat16" in note for note in planned.notes)
+    assert planned.decode.bytes_per_step == planned.decode.floor_bytes_per_step
+    run = planned.run
+    assert run.epoch_seconds == run.rollout_seconds + run.update_seconds
+    assert run.run_price == pytest.approx(0.5 * run.run_seconds / 3600)
+
+
+def test_a_table_of_which_a_token_reads_one_row_is_not_read_by_a_decode_step():
+    """Gemma 4 E2B has one beside its vocabulary's: 35 layers × 256 for each of 262,144 tokens, in bfloat16."""
+    planned = plan(Recipe.load("gemma4_2b"), "t4")
+    table = 262_144 * 35 * 256 * 2
+    assert planned.decode.floor_bytes_per_step == planned.parts["weights"] - table + planned.decode.cache_bytes
+
+
+def test_while_tracing_jax_answers_as_on_the_topology():
+    before = jax.devices, jax.default_backend
+    with as_on(find_topology("t4")):
+        assert jax.default_backend() == "gpu"
+        assert len(jax.devices()) == 1
+    assert (jax.devices, jax.default_backend) == before
+
+
+def test_a_micro_batch_that_devices_cannot_share(small):
+    with pytest.raises(ValueError, match="micro_batch_size must divide"):
+        plan(small("training.micro_batch_size=15"), "cpu:1")
+    with pytest.raises(RecipeError, match="model.preset"):
+        plan(small("model.preset=gemma9"), "cpu:1")
+
+
+# === The script ===
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """`main` of `scripts/plan.py`, whose settings of the environment do not outlive the test."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    for name in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    return importlib.import_module("plan").main
+
+
+def test_the_script_prints_a_table_and_writes_json(script, tmp_path, capfd):
+    file = tmp_path / "plan.json"
+    argv = ["--preset", "countdown_tiny", "--topology", "t4", "--json", str(file), "--price-per-chip-hour", "0.4"]
+    assert script([*argv, "--explain"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("countdown_tiny on t4: fits, ")
+    assert "Training countdown_tiny repeats one thing" in out
+    written = json.loads(file.read_text())
+    keys = "preset topology chips fits hbm_bytes_per_chip hbm_limit_bytes parts train decode compile_seconds"
+    assert set(keys.split()) <= written.keys()
+    assert written["run"]["run_price"] > 0
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--topology", "v9"], "No topology has that name"),
+        (["--preset", "gemma9"], "No recipe is called 'gemma9'"),
+        (["--topology", "t4", "--set", "model.preset=gemma9"], "No preset has that name"),
+        (["--topology", "t4", "--set", "training.micro_batch_size=7"], "micro_batch_size must divide"),
+        (["--price-per-chip-hour=-1"], "A price is 0 or more"),
+    ],
+)
+def test_the_script_refuses_in_a_sentence(script, flags, words, capfd):
+    with pytest.raises(SystemExit) as exit:
+        script(flags)
+    assert exit.value.code == 2
+    out, err = capfd.readouterr()
+    assert words in err.splitlines()[-1] and "Traceback" not in err and not out
+
+
+@pytest.mark.slow
+def test_a_tpu(small):
+    """Needs libtpu, which the extra `plan` brings and `test` does not: nothing but CPU is compiled for without it."""
+    pytest.importorskip("libtpu")
+    planned = plan(small("model.dtype=bfloat16"), "v5e-1")
+    assert planned.device_kind == "TPU v5 lite"
+    assert planned.hbm_limit_bytes == chip("TPU v5 lite").memory
+    assert planned.fits and planned.run.epoch_seconds > 0
+    assert planned.decode.bytes_per_step < planned.decode.bytes_per_step_compiler * 1.01
+
+
+@pytest.mark.parametrize("name, devices", [("v2-2", 2), ("v3-2", 2), ("v3-8", 8), ("v4-2", 1), ("v5e-1", 1)])
+def test_tpus(name, devices):
+    """A chip of v2 and v3 is two devices, one a core."""
+    pytest.importorskip("libtpu")
+    topology = find_topology(name)
+    assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
+
+
+@pytest.mark.slow
+def test_what_a_tpus_compiler_finds_no_room_for_is_said_with_what_to_change(small):
+    """It ends with RESOURCE_EXHAUSTED for the train step and for the prefill, and says what they would take beside
+    their arguments: 4 TB and 58 GB."""
+    pytest.importorskip("libtpu")
+    changes = ["rollouts.prompts_per_epoch=524288", "rollouts.group_size=16", "training.micro_batch_size=none"]
+    planned = plan(small("model.dtype=bfloat16", *changes), "v5e-1")
+    assert not planned.fits
+    taken = {name: parts["activations"] for name, parts in planned.phases.items()}
+    assert taken.keys() == {"train", "decode"} and taken["train"] > 1e12 and taken["decode"] > 2e10
+    assert "training.micro_batch_size" in planned.advice[0] and "rollouts.max_rows" in planned.advice[1]
+    assert "To make it fit" in in_a_table(planned) and "does not fit" in in_plain_words(planned)

@@ -1,0 +1,91 @@
+"""Each recipe in presets/ suits its model and the machine it is planned for; whether it fits, the planner says."""
+
+import math
+import re
+from pathlib import Path
+
+from keras_aha.files import presets_folder
+from keras_aha.models import lora, policy
+from keras_aha.models.abstract_backbone import abstract_backbone, known_presets, without_values
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_task import build_task
+from keras_aha.tasks.template import TURNS
+
+import pytest
+
+NAMES = sorted(path.stem for path in presets_folder().glob("*.toml"))
+PLANNED = [name for name in NAMES if not name.endswith(("_tiny", "_cpu"))]  # others run anywhere
+
+
+MANUAL = (Path(__file__).parents[2] / "docs" / "tpu.md").read_text(encoding="utf-8")
+MACHINE = re.compile(r"^# Planned for: (v\w+:\d+(?:x\d+)+)$", re.MULTILINE)
+PLAN = re.compile(
+    r"^# By scripts/plan\.py it fits, ([\d.]+) of ([\d.]+) GB a chip; at best (.+) an epoch, (.+) for (\d+)\.$",
+    re.MULTILINE,
+)
+
+
+def comment(name):
+    text = (presets_folder() / f"{name}.toml").read_text(encoding="utf-8")
+    return text[: text.index("[model]")]
+
+
+def chips(name):
+    """Of the machine that the recipe's comment names, as the TPU compiler writes it: `# Planned for: v5e:2x4`."""
+    return math.prod(map(int, MACHINE.search(comment(name))[1].split(":")[1].split("x")))
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_its_preset_is_known_and_named_as_it_is(name):
+    assert Recipe.load(name).model.preset == name
+    assert name in known_presets()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_adapters_find_their_layers(name):
+    recipe = Recipe.load(name)
+    backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
+    with without_values():
+        policy._enable_lora(backbone, recipe.lora)
+    adapted = {layer.name for layer in backbone._flatten_layers() if lora.has_adapters(layer) and not layer._layers}
+    assert adapted == set(recipe.lora.target)
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_rows_fill_micro_batches_and_chips(name):
+    recipe = Recipe.load(name)
+    rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
+    assert rows % recipe.training.micro_batch_size == 0
+    assert recipe.training.micro_batch_size % chips(name) == 0
+    assert (recipe.rollouts.max_rows or rows) % chips(name) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in PLANNED if PLAN.search(comment(name))])
+def test_its_plan_is_the_manuals(name):
+    used, limit, epoch, run, epochs = PLAN.search(comment(name)).groups()
+    assert float(used) <= float(limit)
+    assert int(epochs) == Recipe.load(name).training.epochs
+    row = f"| `{name}` | `{MACHINE.search(comment(name))[1]}` | {used} of {limit} GB | {epoch} | {run} |"
+    assert row in MANUAL
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_prompts_fit(name):
+    """Counted as if every word, digit, sign and line break were a token, and a space before a digit as well.
+
+    Gemma's vocabularies split digits and hold the words of the template whole, so that they need no more.
+    """
+    recipe = Recipe.load(name)
+    task = build_task(recipe)
+    prompts = [task.prompt(task.problem(i)) for i in range(200)]
+    longest = max(len(re.findall(r" (?=\d)|\d|[A-Za-z]+|[^\w\s]|\n", prompt)) for prompt in prompts)
+    assert longest + 1 <= recipe.rollouts.max_prompt_length
+    assert recipe.rollouts.max_prompt_length + recipe.rollouts.max_completion_length == 1024
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_instruct_models_are_spoken_to_as_they_were_taught(name):
+    """Qwen's and SmolLM's names do not tell; those that keras-hub has were taught to converse."""
+    template = build_task(Recipe.load(name)).template
+    family = "chatml" if name.startswith(("qwen3", "smollm3")) else "gemma" if "instruct" in name else None
+    assert template == family if family else template not in TURNS

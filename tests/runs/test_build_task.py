@@ -1,0 +1,76 @@
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import RecipeError
+from keras_aha.runs.build_task import build_task, with_absolute_files
+from keras_aha.tasks import Countdown, Multiplication
+
+import pytest
+
+RECIPE = Recipe.load("countdown_tiny")
+OWN_TASK = """
+from keras_aha.tasks import DrawnTask, Score
+
+class Doubling(DrawnTask):
+    def __init__(self, most=50):
+        super().__init__()
+        self.most = most
+
+    def draw(self, rng):
+        return rng.randrange(self.most)
+
+    def prompt(self, problem):
+        return f"{problem}+{problem}=?"
+
+    def score(self, problem, completion):
+        return Score(1.0, True, "correct")
+
+class NoTask:
+    pass
+"""
+
+
+def test_ours():
+    assert isinstance(build_task(RECIPE), Countdown)
+    task = build_task(RECIPE.override(["task.digits=[1, 2]", "task.name=multiplication"]), seed=4)
+    assert isinstance(task, Multiplication) and (task.digits, task.seed, task.template) == ((1, 2), 4, "plain")
+
+
+def test_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "doubling_task.py").write_text(OWN_TASK)
+    recipe = RECIPE.override("task.name=doubling_task:Doubling")
+    with pytest.raises(
+        RecipeError, match="cannot be imported: ModuleNotFoundError: No module named 'doubling_task'. Is its folder the"
+    ):
+        build_task(recipe)
+    monkeypatch.syspath_prepend(tmp_path)
+    task = build_task(recipe.override("task.most=40"), seed=4)
+    assert task.seed == 0  # as it takes none
+    held_out = {task.held_out(2).problem(i) for i in range(2)}
+    assert all(task.problem(i) < 40 and task.problem(i) not in held_out for i in range(50))
+    for name in ("NoTask", "Missing", "DrawnTask.x", ""):
+        with pytest.raises(RecipeError, match="has no task .*Received: task.name="):
+            build_task(RECIPE.override(f'task.name="doubling_task:{name}"'))
+    with pytest.raises(RecipeError, match="Unknown key task.moist; the nearest is task.most."):
+        build_task(recipe.override("task.moist=9"))
+    with pytest.raises(RecipeError, match="does not hold what doubling_task:DrawnTask takes: Can't instantiate"):
+        build_task(RECIPE.override("task.name=doubling_task:DrawnTask"))
+
+
+@pytest.mark.parametrize("name", [":", "a b:C", ".x:C", "os:system", ":Countdown"])
+def test_names_that_are_no_task(name):
+    with pytest.raises(RecipeError, match="Received: task.name="):
+        build_task(RECIPE.override(f'task.name="{name}"'))
+
+
+def test_another_name_begins_with_no_arguments():
+    recipe = RECIPE.override("task.name=multiplication")
+    assert recipe.task.arguments == {} and recipe.priming.habits == {}
+    assert RECIPE.override("task.name=countdown") == RECIPE
+
+
+def test_files_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = RECIPE.override(["task.name=word_problems", "task.file=train.jsonl", "task.held_out_file=test.jsonl"])
+    arguments = with_absolute_files(recipe).task.arguments
+    assert arguments == {"file": str(tmp_path / "train.jsonl"), "held_out_file": str(tmp_path / "test.jsonl")}
+    own = RECIPE.override(["task.name=own:Task", "task.file=no path"])
+    assert with_absolute_files(own) == own

@@ -1,0 +1,275 @@
+import functools
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from keras_aha.models import hugging_face
+from keras_aha.models.abstract_backbone import abstract_backbone, scale_queries
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.export import export
+from keras_aha.runs.export.merged import merge
+from keras_aha.runs.export.model_card import ModelCard, as_text, fenced
+from keras_aha.runs.export.transformers_folder import write_transformers
+
+import keras_hub
+import ml_dtypes
+import numpy as np
+import pytest
+from finished_runs import GEMMA_3, SHAPES, logits, make_run, trained
+from hugging_face_oracle import HuggingFaceOracle
+from safetensors.numpy import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import export as script  # noqa: E402
+
+TOKENS = [2, 12, 18, 116, 19, 13, 22, 14, 6, 24, 182, 16, 188, 23, 11, 24, 5]  # longer than the windows
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def exported(request, make_policy, tmp_path_factory):
+    """A run, its folders, and the logits of its policy."""
+    run = make_run(make_policy, tmp_path_factory.mktemp(request.param), request.param)
+    expected = logits(trained(run), TOKENS)
+    folders = export(run, run / "export")
+    assert [folder.name for folder in folders] == ["keras", "transformers", "peft"]
+    return run, run / "export", expected
+
+
+@pytest.fixture(scope="module")
+def make_shallow(make_policy):
+    """`make_policy` of one layer, where more would show nothing."""
+    return functools.partial(make_policy, num_layers=1)
+
+
+# === What the files compute ===
+
+
+def test_merged_weights_compute_the_policy_by_hugging_faces_rules(exported):
+    _, out, expected = exported
+    oracle = HuggingFaceOracle(out / "transformers")
+    np.testing.assert_allclose(oracle.logits(TOKENS), expected, atol=1e-4)
+    assert not oracle.unread
+
+
+def test_adapters_beside_the_base_compute_the_policy_by_pefts_rule(exported):
+    _, out, expected = exported
+    base = HuggingFaceOracle(out / "peft" / "base")
+    assert np.abs(base.logits(TOKENS) - expected).max() > 0.1  # the adapters matter
+    adapted = HuggingFaceOracle(out / "peft" / "base", out / "peft")
+    np.testing.assert_allclose(adapted.logits(TOKENS), expected, atol=1e-4)
+    config = json.loads((out / "peft" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"], config["lora_alpha"]) == ("base", 2, 3.0)
+
+
+def test_the_preset_computes_the_policy(exported):
+    _, out, expected = exported
+    policy = keras_hub.models.CausalLM.from_preset(str(out / "keras"))
+    np.testing.assert_allclose(logits(policy, TOKENS), expected, atol=1e-5)
+
+
+def test_a_quantized_base_is_merged_as_it_computes(make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, model__quantization="int4")  # which has embeddings in int8
+    policy = trained(run)
+    expected = logits(policy, TOKENS)
+    merged = merge(policy, Recipe.load(run / RECIPE))
+    assert merged is not policy
+    np.testing.assert_allclose(logits(merged, TOKENS), expected, atol=1e-4)
+
+
+def test_a_run_without_adapters_has_merged_weights_alone(make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, rank=0)
+    with pytest.raises(ValueError, match="PEFT holds adapters, and the run has none.*Received: lora.rank=0"):
+        export(run, tmp_path / "out", ["peft"])
+    assert [folder.name for folder in export(run, tmp_path / "out")] == ["keras", "transformers"]
+    oracle = HuggingFaceOracle(tmp_path / "out" / "transformers")
+    np.testing.assert_allclose(oracle.logits(TOKENS), logits(trained(run), TOKENS), atol=1e-4)
+
+
+def test_bfloat16_stays(make_policy, tmp_path):
+    backbone = make_policy(dtype="bfloat16").backbone
+    assert hugging_face.config(backbone, [1])["dtype"] == "bfloat16"
+    tensors = hugging_face.tensors(backbone)
+    save_file(tensors, tmp_path / "model.safetensors")
+    read = load_file(tmp_path / "model.safetensors")
+    assert {value.dtype for value in read.values()} == {np.dtype(ml_dtypes.bfloat16)}
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert np.array_equal(read[name], np.asarray(backbone.get_layer("decoder_block_1").gating_ffw_2.kernel).T)
+
+
+# === What surrounds them ===
+
+
+def test_pieces_that_are_never_split_are_named(exported):
+    _, out, _ = exported
+    config = json.loads((out / "transformers" / "tokenizer_config.json").read_text())
+    added = {token["content"]: (int(i), token["special"]) for i, token in config["added_tokens_decoder"].items()}
+    assert added["▁yes\n"] == (10, False)
+    assert added["<end_of_turn>"] == (5, True)
+
+
+def test_generation_ends_where_the_run_did(exported):
+    _, out, _ = exported
+    for folder in ("transformers", "peft/base"):
+        config = json.loads((out / folder / "generation_config.json").read_text())
+        assert config == {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
+
+
+@pytest.mark.parametrize("library", ["keras", "transformers", "peft"])
+def test_a_card_says_what_was_measured(library, exported):
+    run, out, _ = exported
+    card = (out / library / "README.md").read_text()
+    _, metadata, _ = card.split("---\n", 2)
+    assert f"library_name: {'keras-hub' if library == 'keras' else library}\n" in metadata
+    assert "license:" not in metadata and "base_model:" not in metadata  # a folder's are not known
+    assert "| 25.0% (12.5% to 37.5%) | 37.5% (25.0% to 50.0%) |" in card
+    assert "On 8 held-out puzzles, which are never trained on, 2 completions sampled of each" in card
+    assert 'preset = "base"' in card and "num_numbers = 3" in card and str(run.parent) not in card
+    code = card.split("```python\n")[1].split("```")[0]
+    compile(code, "README.md", "exec")
+    assert "each once to make" in code and "[1, 5]" in code
+
+
+def test_the_license_is_the_bases():
+    recipe, licenses = Recipe.load("countdown_tiny"), {}
+    for preset in ("countdown_tiny", "gemma2_2b_en", "kaggle://keras/gemma3/keras/gemma3_1b/3", "gemma4_2b", "./mine"):
+        changed = recipe.override(f"model.preset={json.dumps(preset)}")
+        licenses[preset] = ModelCard(None, changed, None, {}, {}).license
+    assert list(licenses.values()) == ["apache-2.0", "gemma", "gemma", "apache-2.0", None]
+
+
+HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) ![c](d) `e` *f* | g\n# h \x1b[31m \u202e"
+
+
+def test_text_from_outside_is_text():
+    assert as_text(HOSTILE) == (
+        r"\<img src\=x onerror\=alert\(1\)\> \[a\]\(javascript\:b\) \!\[c\]\(d\) \`e\` \*f\* \| g" + "\ufffd"
+        r"\# h " + "\ufffd" + r"\[31m " + "\ufffd"
+    )
+    assert fenced("a\n```\n<b>\n", "toml") == "````toml\na\n```\n<b>\n````"
+
+
+def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
+    template = "{numbers} {target} ``` \n```\n# x <script>"
+    run = make_run(make_shallow, tmp_path, task__template=template, rollouts__stop_strings=["<b>"])
+    run = run.rename(tmp_path / "<b>[x](y)")
+    (folder,) = export(run, tmp_path / "out", ["keras"])
+    card = (folder / "README.md").read_text()
+    assert "\n# \\<b\\>\\[x\\]\\(y\\)\n" in card
+    blocks = card.split("````")  # a fence longer than the template's
+    assert len(blocks) == 5
+    assert not any(word in "".join(blocks[::2]) for word in ("<script>", "<b>"))
+
+
+@pytest.mark.parametrize(
+    "preset, name",
+    [
+        ("gemma_2b_en", "google/gemma-2b"),
+        ("gemma_1.1_instruct_7b_en", "google/gemma-1.1-7b-it"),
+        ("code_gemma_instruct_7b_en", "google/codegemma-7b-it"),
+        ("gemma2_instruct_9b_en", "google/gemma-2-9b-it"),
+        ("gemma3_270m", "google/gemma-3-270m"),
+        ("gemma3_1b", "google/gemma-3-1b-pt"),
+        ("gemma3_instruct_4b_text", "google/gemma-3-4b-it"),
+        ("kaggle://keras/gemma2/keras/gemma2_2b_en/2", "google/gemma-2-2b"),
+        ("hf://someone/her-gemma", "someone/her-gemma"),
+        ("countdown_tiny", None),
+        ("./gemma", None),
+    ],
+)
+def test_names_on_the_hub(preset, name):
+    assert hugging_face.hub_name(preset) == name
+
+
+# === What is refused ===
+
+
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
+def test_a_format_may_be_added_and_none_is_replaced(exported, tmp_path):
+    run, _, _ = exported
+    export(run, tmp_path, ["keras"])
+    with pytest.raises(ValueError, match="keras is there already, and is kept: choose another folder. Received: "):
+        export(run, tmp_path, ["peft", "keras"])
+    assert [path.name for path in tmp_path.iterdir()] == ["keras"]
+
+
+@pytest.mark.parametrize(
+    "preset, name",
+    [
+        ("code_gemma_2b_en", "GemmaForCausalLM"),
+        ("gemma2_9b_en", "Gemma2ForCausalLM"),
+        ("gemma3_270m", "Gemma3ForCausalLM"),
+        ("gemma2_27b_en", "Gemma2ForCausalLM"),
+        ("gemma3_27b", "Gemma3ForCausalLM"),
+    ],
+)
+def test_published_gemmas_up_to_3_have_a_class(preset, name):
+    assert hugging_face.class_name(abstract_backbone(preset, "bfloat16")) == name
+
+
+def test_others_have_none():
+    with pytest.raises(ValueError, match="Gemma, Gemma 2 and Gemma 3: take the format keras. Received: a Gemma4"):
+        hugging_face.class_name(abstract_backbone("gemma4_2b", "bfloat16"))
+
+
+@pytest.mark.parametrize("preset, scale", [("gemma2_9b_en", 256), ("gemma2_27b_en", 144), ("gemma3_27b", 168)])
+def test_queries_are_scaled_as_published(preset, scale):
+    backbone = abstract_backbone(preset, "bfloat16")
+    assert hugging_face.config(backbone, [1])["query_pre_attn_scalar"] == scale
+
+
+def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):
+    policy = make_shallow("gemma_2", query_head_dim_normalize=False)
+    wrong = logits(policy, TOKENS)
+    scale_queries(policy.backbone)
+    write_transformers(policy, tmp_path, [1])
+    expected = logits(policy, TOKENS)
+    assert np.abs(wrong - expected).max() > 1e-3
+    np.testing.assert_allclose(HuggingFaceOracle(tmp_path).logits(TOKENS), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        dict(final_logit_soft_cap=2.0),
+        dict(use_post_ffw_norm=True),
+        dict(query_head_dim_normalize=False),
+    ],
+)
+def test_an_architecture_of_ones_own_has_none(architecture, make_policy):
+    with pytest.raises(ValueError, match="take the format keras. Received: a GemmaBackbone"):
+        hugging_face.class_name(make_policy(**architecture).backbone)
+
+
+def test_a_gemma_3_whose_soft_cap_transformers_would_not_apply_has_none():
+    backbone = keras_hub.models.Gemma3Backbone(**GEMMA_3, attention_logit_soft_cap=50.0)
+    with pytest.raises(ValueError, match="Received: a Gemma3Backbone"):
+        hugging_face.class_name(backbone)
+
+
+def refused(argv, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        script.main([str(word) for word in argv])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
+def test_the_script_refuses_in_a_sentence(exported, tmp_path, capsys):
+    run, out, _ = exported
+    assert "is there already, and is kept: choose another --out. Received: --out " in refused([run], capsys)
+    assert "A format is one of keras, transformers, peft. Received: 'gguf'" in refused(
+        [run, "--out", tmp_path / "out", "--format", "gguf"], capsys
+    )
+    assert "the folder has no recipe.toml. Received: " in refused([tmp_path], capsys)
+    shutil.copy(run / RECIPE, tmp_path)
+    assert "The run has not finished" in refused([tmp_path], capsys)
+    assert not (tmp_path / "export").exists()
+
+
+@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
+def test_the_script_prints_what_it_wrote(exported, tmp_path, capsys):
+    run, _, _ = exported
+    assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'peft'}\n"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["peft"]

@@ -1,0 +1,120 @@
+"""Machines that are not here, by devices and an environment like theirs."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from keras_aha import planner
+from keras_aha.files import presets_folder
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs import machine
+from keras_aha.runs.machine import find_machine, session_hours
+
+import jax
+import pytest
+
+
+@dataclasses.dataclass
+class Device:
+    platform: str
+    device_kind: str
+
+
+V5E, T4 = Device("tpu", "TPU v5 lite"), Device("gpu", "Tesla T4")
+MACHINES = {  # the devices, and the recipe for them
+    "Kaggle's TPU": ([V5E] * 8, "gemma2_2b_en"),
+    "Colab's TPU": ([V5E], "gemma3_1b"),
+    "Kaggle's GPUs": ([T4] * 2, "gemma3_270m"),
+    "Colab's GPU": ([T4], "gemma3_270m"),
+    "a laptop": ([Device("cpu", "cpu")], "countdown_tiny"),
+}
+PLANS = {  # where each was planned: in its recipe's comment, or in the manual
+    "Kaggle's TPU": r"^# Planned for: v5e:2x4\n# By scripts/plan\.py it fits, ",
+    "Colab's TPU": r"^# Planned for: v5e:1x1\n# By scripts/plan\.py it fits, ",
+    "Colab's GPU": r"On a T4, by arithmetic and in float32: `(gemma3_270m)` [\d.]+ of 12 GB",
+}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch):
+    for variable, *_ in machine._HOSTS.values():
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def has(monkeypatch):
+    """A function that gives the machine devices for as long as the test lasts; CPUs asked for by name are real."""
+
+    def give(devices):
+        real = jax.devices
+        monkeypatch.setattr(jax, "devices", lambda backend=None: real(backend) if backend else devices)
+
+    return give
+
+
+@pytest.mark.parametrize("devices, recipe", MACHINES.values(), ids=MACHINES)
+def test_a_recipe_for_each(devices, recipe, has):
+    has(devices)
+    found = find_machine()
+    assert found.recipe == recipe
+    assert found.name == f"{len(devices)} × {devices[0].device_kind}"
+    assert (found.changes, found.max_hours, found.folder) == ((), None, Path("runs"))
+    assert Recipe.load(found.recipe).model.preset == recipe
+
+
+@pytest.mark.parametrize("devices, recipe", MACHINES.values(), ids=MACHINES)
+def test_its_rows_fill_the_devices(devices, recipe):
+    recipe = Recipe.load(recipe)
+    rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
+    assert rows % len(devices) == 0 and recipe.training.micro_batch_size % len(devices) == 0
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_its_recipe_fits_there_as_planned(name):
+    _, recipe = MACHINES[name]
+    manual = Path(__file__).parents[2] / "docs" / "tpu.md"
+    path = manual if name == "Colab's GPU" else presets_folder() / f"{recipe}.toml"
+    planned = re.search(PLANS[name], path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert planned and set(planned.groups()) <= {recipe}
+
+
+def test_the_embedded_model_fits_here():
+    found = find_machine("countdown_tiny")
+    changes = ["rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "training.micro_batch_size=none"]
+    recipe = Recipe.load(found.recipe).override([*found.changes, *changes, "rollouts.max_completion_length=8"])
+    assert planner.plan(recipe, "local").fits
+
+
+def test_another_recipe(has):
+    has([V5E] * 8)
+    assert find_machine("gemma2_9b_en").recipe == "gemma2_9b_en"
+
+
+@pytest.mark.parametrize("host, hours", [("Kaggle", 8.5), ("Colab", 11.5)])
+def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
+    assert session_hours() is None
+    variable, _, _, attached = machine._HOSTS[host]
+    monkeypatch.setitem(machine._HOSTS, host, (variable, hours, str(tmp_path), attached))
+    monkeypatch.setenv(variable, "x")
+    has([V5E])
+    found = find_machine()
+    assert session_hours() == found.max_hours == hours
+    assert found.name == f"1 × TPU v5 lite on {host}" and found.folder == tmp_path
+    monkeypatch.setitem(machine._HOSTS, host, (variable, hours, str(tmp_path / "unmounted"), attached))
+    assert find_machine().folder == Path("runs")
+
+
+@pytest.mark.parametrize("parts", ["gemma3", "models/keras/gemma3"])
+def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
+    """The newest version, and of that very preset."""
+    for name in ("gemma3_1b/2", "gemma3_1b/10", "gemma3_1b/notes", "gemma3_instruct_1b/11"):
+        folder = tmp_path / parts / "keras" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    monkeypatch.setitem(machine._HOSTS, "Kaggle", ("KAGGLE_KERNEL_RUN_TYPE", 8.5, str(tmp_path), str(tmp_path)))
+    has([V5E])
+    assert find_machine().changes == ()
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    recipe = Recipe.load("gemma3_1b").override(find_machine().changes)
+    assert recipe.model.preset == str(tmp_path / parts / "keras" / "gemma3_1b" / "10")
+    assert find_machine("gemma2_2b_en").changes == ()

@@ -1,0 +1,343 @@
+import base64
+import dataclasses
+import html.parser
+import json
+import re
+import xml.etree.ElementTree
+
+from keras_aha.evaluation.table_file import write_tables
+from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, summarize, with_behaviours
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.report import completions, pictures, write_report
+from keras_aha.runs.report.run_record import RunRecord
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+GUESS = "</think>\n<answer>9-1</answer>"
+SEARCH = "9-1=8 no\n9+1=11 no\n9*1=9 yes\n</think>\n<answer>9*1</answer>"
+SHARES = {"correct": {1: 0.25, 2: 0.5, 3: 0.5}, "wrong_value": {1: 0.75, 2: 0.5, 3: 0.25}, "no_answer": {3: 0.25}}
+
+
+def make_table(texts, correct):
+    """Two samples of each puzzle."""
+    puzzles = [i // 2 for i in range(len(texts))]
+    table = {
+        "puzzle": puzzles,
+        "problem": [f"9 1 {puzzle} -> 9" for puzzle in puzzles],
+        "difficulty": [2 + puzzle % 2 for puzzle in puzzles],
+        "sample": [i % 2 for i in range(len(texts))],
+        "text": texts,
+        "reward": [float(x) for x in correct],
+        "correct": correct,
+        "verdict": ["correct" if x else "wrong_value" for x in correct],
+        "well_formed": True,
+        "completion_length": [len(text) for text in texts],
+        "stopped": True,
+    }
+    return with_behaviours(pd.DataFrame(table))
+
+
+BEFORE = make_table([GUESS] * 6 + [SEARCH] * 2, [False, True, False, False, False, False, True, True])
+AFTER = make_table([SEARCH] * 8, [True] * 7 + [False])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder, its numbers made up."""
+    folder = tmp_path / "a <run>"
+    folder.mkdir()
+    Recipe.load("countdown_tiny").override("training.epochs=3").dump(folder / "recipe.toml")
+    history = pd.DataFrame({"epoch": [1, 2, 3], "accuracy": [0.2, 0.4, 0.6], "reward": [0.1, 0.2, 0.5]})
+    history["completion_length"] = [20.0, 30.0, 50.0]
+    history = history.assign(**{name: [1.0, 2.0, 3.0] for name in BEHAVIOURS})
+    history = history.assign(**{f"val_{name}": [np.nan, 2.5, 3.5] for name in BEHAVIOURS})
+    history.assign(val_accuracy=[np.nan, 0.5, 0.875], val_completion_length=[np.nan, 40, 60]).to_csv(
+        folder / "history.csv", index=False
+    )
+    write_tables(folder / "held_out_before.jsonl", BEFORE, BEFORE[BEFORE["sample"] == 0])
+    write_tables(folder / "held_out_after.jsonl", AFTER, AFTER[AFTER["sample"] == 0])
+    behaviour_rates(BEFORE, AFTER).to_csv(folder / "behaviours.csv", index=False)
+    ends = {
+        f"heldout_{when}": summarize(table) | {"greedy_accuracy": greedy}
+        for when, table, greedy in (("before", BEFORE, 0.25), ("after", AFTER, 0.75))
+    }
+    summary = {"preset": "x", "seed": 0, "epochs": 3, "wall_seconds": 90.0, "generated_tokens": 12345, **ends}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_completions(folder, [(1, GUESS, True), (2, SEARCH + "\n", False), (2, SEARCH, True), (3, SEARCH, True)])
+    with tf.summary.create_file_writer(str(folder / "train")).as_default():
+        for name, shares in SHARES.items():
+            for epoch, share in shares.items():
+                tf.summary.scalar(f"verdict/{name}", share, epoch - 1)
+    return folder
+
+
+def write_completions(folder, rows):
+    lines = [
+        {
+            "epoch": epoch,
+            "problem": f"puzzle {epoch}",
+            "text": text,
+            "correct": correct,
+            "verdict": "a_verdict",
+        }
+        for epoch, text, correct in rows
+    ]
+    (folder / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+class Elements(html.parser.HTMLParser):
+    """The tags of a page and its text, in their order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self.images = [], "", []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.text += " " if tag in ("td", "small") else ""
+        if tag == "img":
+            self.images.append(dict(attributes))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+# === The page ===
+
+
+def test_the_page_says_what_the_files_say(folder):
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    elements = Elements(path.read_text())
+    text = " ".join(elements.text.split())
+    assert "50.0" not in text
+    assert "37.5% → 87.5%" in text  # 3 of 8, 7 of 8
+    assert "solves 25.0% before and 75.0% after" in text and "1.5 minutes and 12,345 sampled tokens" in text
+    low, high = summarize(AFTER)["ci95"]
+    assert f"87.5% ({low:.1%} to {high:.1%}) after it" in text
+    assert "a <run>" in text and "3 of 3 epochs" in text
+    attempts = behaviour_rates(BEFORE, AFTER).iloc[0]
+    assert (attempts["before"], attempts["after"]) == (0.75, 3)  # a quarter of the puzzles has 3 attempts
+    assert f"attempts 0.75 {attempts['before_low']:.2f} to {attempts['before_high']:.2f} 3.00 3.00 to 3.00" in text
+    assert len(elements.images) == 6 and all(image["alt"] for image in elements.images)
+
+
+def test_no_other_file_is_asked_for(folder):
+    page = write_report(folder).read_text()
+    assert "<link" not in page and "<script" not in page
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == [] and "url(" not in page
+
+
+def test_the_policys_text_stays_text(folder):
+    text = "</pre><script>alert(1)</script>\n<img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}&lt;\x1b[31m\u202e\x00\n"
+    hostile = make_table([text + SEARCH] * 8, [True] * 8)
+    plain = Elements(write_report(folder).read_text())
+    write_tables(folder / "held_out_after.jsonl", hostile, hostile)
+    write_completions(folder, [(1, text + "\n1+2=3 no\n" + SEARCH, True)])
+    found = Elements(write_report(folder).read_text())
+    assert set(found.tags) == set(plain.tags) and found.tags.count("img") == 6
+    shown = text.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd").replace("\x00", "\ufffd")
+    assert found.text.count(shown) == 4  # three puzzles, and the first completion that turns back so often
+
+
+def test_a_run_that_has_not_finished_has_its_curves(folder):
+    (folder / "summary.json").unlink()
+    text = " ".join(Elements(write_report(folder).read_text()).text.split())
+    assert "The run has not finished. Before training, 37.5% (" in text
+    assert "→" not in text and "Before and after" not in text
+    assert sorted(path.stem for path in (folder / "report").iterdir()) == [
+        *("accuracy", "behaviours", "length", "reward", "verdicts")
+    ]
+
+
+def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
+    Recipe.load(folder / "recipe.toml").override("training.epochs=6").dump(folder / "recipe.toml")
+    record = RunRecord.load(folder)
+    assert record.after is record.rates is record.summary is None
+
+
+def test_findings_of_the_doctor_come_first(folder):
+    finding = {"epoch": 2, "name": "x", "seen": "It is so.", "meaning": "It means this.", "remedy": "Do that."}
+    (folder / "findings.jsonl").write_text(json.dumps(finding) + "\n")
+    text = " ".join(Elements(write_report(folder).read_text()).text.split())
+    assert text.index("Epoch 2: It is so. It means this. Do that.") < text.index("How it went")
+
+
+def test_a_report_is_replaced_and_is_the_same_again(folder):
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+# === Pictures ===
+
+
+def lines_of(draw, record):
+    """Label → (x, y) of the lines that are drawn, and the axes."""
+    axes = Figure().add_subplot()
+    draw(axes, record)
+    return {line.get_label(): line.get_xydata().tolist() for line in axes.lines}, axes
+
+
+def test_curves_are_those_of_the_files(folder):
+    record = RunRecord.load(folder)
+    drawn, axes = lines_of(pictures._accuracy, record)
+    assert drawn["training"] == [[1, 0.2], [2, 0.4], [3, 0.6]]
+    assert drawn["held-out"] == [[0, 0.375], [2, 0.5], [3, 0.875]]
+    assert axes.get_ylim() == (0, 1.03)
+    drawn, axes = lines_of(pictures._length, record)
+    before = BEFORE.groupby("puzzle")["completion_length"].mean().mean()
+    assert drawn == {"training": [[1, 20], [2, 30], [3, 50]], "held-out": [[0, before], [2, 40], [3, 60]]}
+    assert axes.get_ylim()[0] == 0
+    drawn, axes = lines_of(pictures._reward, record)
+    assert [[1, 0.1], [2, 0.2], [3, 0.5]] in drawn.values() and axes.get_ylim()[0] == 0
+    drawn, axes = lines_of(pictures._behaviours, record)
+    assert drawn["self-corrections"] == [[1, 1], [2, 2], [3, 3]] and axes.get_ylim()[0] == 0
+    assert sum(line == [[0, 0.75], [2, 2.5], [3, 3.5]] for line in drawn.values()) == 2  # attempts, verifications
+
+
+def test_an_axis_of_rewards_shows_those_below_0(folder):
+    record = RunRecord.load(folder)
+    record = dataclasses.replace(record, history=record.history.assign(reward=[-1.0, -0.5, -0.2]))
+    _, axes = lines_of(pictures._reward, record)
+    assert axes.get_ylim()[0] <= -1
+
+
+def test_difficulty_has_an_interval_for_each_kind_before_and_after(folder):
+    drawn, axes = lines_of(pictures._difficulty, RunRecord.load(folder))
+    expected = [by_label(table, "difficulty") for table in (BEFORE, AFTER)]
+    for name, table in zip(("before", "after"), expected, strict=True):
+        assert [y for _, y in drawn[name]] == table["accuracy"].tolist()
+    drawn = [bar.lines[2][0].get_segments()[0][:, 1].tolist() for bar in axes.containers]
+    ends = [[row.ci95_low, row.ci95_high] for table in expected for row in table.itertuples()]
+    np.testing.assert_allclose(drawn, ends, atol=1e-12)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2\nn=2", "3\nn=2"]
+
+
+def test_verdicts_add_up_with_the_right_ones_below(folder):
+    record = RunRecord.load(folder)
+    expected = pd.DataFrame({"correct": [0.25, 0.5, 0.5], "wrong_value": [0.75, 0.5, 0.25], "no_answer": [0, 0, 0.25]})
+    pd.testing.assert_frame_equal(
+        record.verdicts[list(expected)].reset_index(drop=True), expected, check_names=False, atol=1e-7
+    )
+    _, axes = lines_of(pictures._verdicts, record)
+    assert [area.get_label() for area in axes.collections] == ["correct", "wrong value", "no answer"]
+    top = axes.collections[-1].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(1) and axes.get_ylim() == (0, 1)
+
+
+def test_pictures_follow_the_page_and_show_something(folder):
+    for picture in pictures.draw_pictures(RunRecord.load(folder)):
+        svg = base64.b64decode(picture.svg.partition("base64,")[2]).decode()
+        xml.etree.ElementTree.fromstring(svg)
+        assert "prefers-color-scheme:dark" in svg and svg.count("currentColor") > 10
+        image = tf.io.decode_png(picture.png).numpy()
+        assert image.shape[1] > 700 and (image[..., :3].std(axis=-1) > 20).mean() > 0.001  # what is drawn has colours
+        assert picture.caption and picture.sources
+
+
+def test_an_unfinished_epochs_verdicts_are_an_area_too(folder):
+    record = RunRecord.load(folder)
+    _, axes = lines_of(pictures._verdicts, dataclasses.replace(record, verdicts=record.verdicts.iloc[:1]))
+    assert axes.get_xlim() == (0.5, 1.5)
+
+
+# === Completions ===
+
+
+@pytest.mark.parametrize(
+    "text, marked",
+    [
+        ("9-1=8,8/4=3 no\nso", [("9-1=8", "right"), ("8/4=3", "wrong")]),
+        ("First, 9 \u00d7 2 = 18.\n5+5=11", [("9 \u00d7 2 = 18", "right"), ("5+5=11", "wrong")]),
+        ("\\frac{8}{4} = 3 and 1+1=2\n1+1=2", [("\\frac{8}{4} = 3 and 1+1=2\n", "wrong"), ("1+1=2", "right")]),
+        ("8-4=4=4", [("8-4=4", "right"), ("=4", "right")]),
+        ("9 > 8, 3 is not 4, no equation", []),
+    ],
+)
+def test_steps_are_right_or_wrong(text, marked):
+    assert [(piece, kind) for piece, kind in completions.steps(text) if kind] == marked
+
+
+@given(st.text(st.sampled_from("12 +-*/=()x\n\t\\{}frac\u00d7\u202e\ud800no,")))
+def test_steps_put_together_are_the_text(text):
+    shown = "".join(piece for piece, _ in completions.steps(text))
+    assert shown == "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def test_a_text_without_end_is_cut():
+    assert len("".join(piece for piece, _ in completions.steps("1+1=2 " * 100_000))) == 20_002
+
+
+def test_the_first_completion_does_more_than_any_before(folder):
+    # Before, a completion had up to 3 attempts, 3 verifications and 2 backtracks.
+    write_completions(folder, [(1, SEARCH, True), (2, "1+1=2 no\n" + SEARCH, False), (3, "1+2=3 no\n" + SEARCH, True)])
+    first = completions.find_first(RunRecord.load(folder))
+    assert (first.behaviour, first.most_before) == ("backtracks", 2)  # all have grown fourfold: the last of them
+    assert (first.completion["epoch"], first.count) == (3, 3)
+
+
+def test_a_kept_completion_may_be_no_unicode(folder):
+    write_completions(folder, [(1, "\ud800 1+2=3 no\n" + SEARCH, True)])
+    assert completions.find_first(RunRecord.load(folder)).completion["text"].startswith("\ud800")
+    assert "\ufffd" in write_report(folder).read_text()
+
+
+def test_where_none_does_more_the_page_says_so(folder):
+    first = completions.find_first(RunRecord.load(folder))
+    assert first.completion is None
+    assert "no right one that was kept of the rollouts has more" in " ".join(write_report(folder).read_text().split())
+
+
+def test_what_has_not_grown_has_no_first(folder):
+    record = RunRecord.load(folder)
+    assert completions.find_first(dataclasses.replace(record, rates=behaviour_rates(AFTER, AFTER))) is None
+    assert completions.find_first(dataclasses.replace(record, rates=behaviour_rates(AFTER, BEFORE))) is None
+
+
+def test_puzzles_are_shown_in_their_order_whatever_came_of_them(folder):
+    found = completions.pairs(RunRecord.load(folder))
+    assert [(then["problem"], then["verdict"], now["verdict"]) for then, now in found] == [
+        ("9 1 0 -> 9", "wrong_value", "correct"),
+        ("9 1 1 -> 9", "wrong_value", "correct"),
+        ("9 1 2 -> 9", "wrong_value", "correct"),
+    ]
+
+
+# === What is no run ===
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl"])
+def test_a_folder_without_a_runs_files(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"the folder has no {name}. Received: "):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("recipe.toml", b"]"),
+        ("held_out_before.jsonl", b"{}"),
+        ("history.csv", b""),
+        ("history.csv", b"epoch,reward\n1,2\n"),
+        ("history.csv", b"epoch,accuracy\n"),
+        ("history.csv", b"\xff\xfe\x00"),
+        ("summary.json", b"x"),
+        ("completions.jsonl", b""),
+        ("completions.jsonl", b"{"),
+        ("findings.jsonl", b"\xff"),
+    ],
+)
+def test_a_damaged_file_is_named(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        write_report(folder)
+    assert "\n" not in str(error.value).strip() and str(folder) in str(error.value)
+    assert not (folder / "report.html").exists()

@@ -1,0 +1,282 @@
+"""Runs that end early go on to the same end. It is the embedded model that is trained: its rewards differ."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_aha.callbacks import time_limit_callback
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.check_files import saved_epochs
+from keras_aha.runs.experiment import Experiment
+
+import h5py
+import jax
+import pandas as pd
+import pytest
+from run_that_waits import HERE
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+import fit  # noqa: E402
+
+EPOCHS = 4
+SMALL = [
+    *("rollouts.prompts_per_epoch=4", "rollouts.group_size=4", "rollouts.max_completion_length=24"),
+    "rollouts.curriculum=0.5",
+    *("evaluation.puzzles=4", "evaluation.samples=2", "evaluation.every=2", "lora.rank=2"),
+    *(
+        "training.micro_batch_size=none",
+        "training.completion_lengths=1",
+        f"training.epochs={EPOCHS}",
+        "optimizer.config.learning_rate=0.002",
+    ),
+]
+FLAGS = [part for change in SMALL for part in ("--set", change)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert fit.main(["--logdir", str(folder), *FLAGS]) == 0
+    return folder
+
+
+def assert_same(folder, expected):
+    """Everything but seconds, and what depends on them."""
+    found, wanted = (pd.read_csv(path / "history.csv") for path in (folder, expected))
+    assert wanted["reward"].nunique() == EPOCHS and wanted["grad_norm"].gt(0).all()  # there was something to learn
+    same = [name for name in wanted if "seconds" not in name]
+    assert list(found) == list(wanted)
+    pd.testing.assert_frame_equal(found[same], wanted[same], check_exact=True)
+    for name in ("completions.jsonl", "held_out_before.jsonl", "behaviours.csv"):
+        assert (folder / name).read_text() == (expected / name).read_text()
+    assert arrays(folder / "adapters.lora.h5") == arrays(expected / "adapters.lora.h5")
+    assert events(folder) == events(expected)
+    found, wanted = (json.loads((path / "summary.json").read_text()) for path in (folder, expected))
+    assert {**found, "wall_seconds": 0, "preset": ""} == {**wanted, "wall_seconds": 0, "preset": ""}
+
+
+def trained(folder):
+    return len(pd.read_csv(folder / "history.csv"))
+
+
+def arrays(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
+    return found
+
+
+def events(folder):
+    """`(run, tag, step, value)` of all that TensorBoard shows, in order; values only where they are no times."""
+    found = []
+    for path in sorted(folder.glob("**/events*"), key=lambda path: (path.parent, path.name)):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                timed = re.search("second|mfu|memory|compiles", value.tag)
+                content = "" if timed else value.tensor.SerializeToString()
+                found.append((path.parent.name, value.tag, event.step, content))
+    return sorted(found, key=lambda entry: entry[:3])
+
+
+def at_epoch(monkeypatch, callback, method, epoch, act):
+    """Lets `act()` happen as the `method` of a callback is called in an epoch, which is counted from 0."""
+    original = getattr(callback, method)
+
+    def replaced(self, index, logs=None):
+        if index == epoch:
+            act()
+        original(self, index, logs)
+
+    monkeypatch.setattr(callback, method, replaced)
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C is not ignored, as it is in a shell's background jobs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch, capsys, interruptible):
+    """By the time limit before and after the first epoch, by Ctrl-C in a rollout, by SIGTERM after an update, and by
+    its own last epoch."""
+    folder = tmp_path / "run"
+    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"Stopped by time; nothing has been trained yet. Go on: python scripts/fit.py --resume --logdir {folder}"
+        in said
+    )
+    assert not {"held_out_before.jsonl", "checkpoints/1"} & {
+        str(path.relative_to(folder)) for path in folder.rglob("*")
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(time_limit_callback, "_MARGIN", 1e6)
+        assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "9"]) == 0
+    said = capsys.readouterr().out
+    assert "Stopped by time; what was trained is saved" in said and f"--resume --logdir {folder}" in said
+    assert trained(folder) == 1
+    for number, callback, method, epochs in [
+        (signal.SIGINT, RolloutCallback, "on_epoch_begin", 1),
+        (signal.SIGTERM, EvaluateCallback, "on_epoch_end", 2),
+    ]:
+        with monkeypatch.context() as patch:
+            at_epoch(patch, callback, method, 1, lambda number=number: os.kill(os.getpid(), number))
+            assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "1"]) == 128 + number
+        said = capsys.readouterr().out
+        assert f"Stopped by {number.name}" in said and f"--resume --logdir {folder}" in said
+        assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+        assert trained(folder) == epochs
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert trained(folder) == EPOCHS // 2 and (folder / "summary.json").exists()
+    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS)]) == 0
+    assert f"changed since the run began: training.epochs: {EPOCHS // 2} → {EPOCHS}" in capsys.readouterr().out
+    assert_same(folder, uninterrupted)
+
+
+def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_path, monkeypatch, capsys):
+    """As from the fourth epoch on; the third one of these is not the last."""
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    original = UtilizationCallback.on_epoch_end
+
+    def skipped(self, epoch, logs=None):
+        original(self, epoch, logs)
+        logs["skipped_updates"] = 1.0
+
+    monkeypatch.setattr(UtilizationCallback, "on_epoch_end", skipped)
+    with pytest.warns(UserWarning, match=f"stops after epoch {EPOCHS + 3}"):
+        assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS + 4)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("fit.py: No update could be made any more")
+    assert trained(folder) == EPOCHS + 3
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == EPOCHS
+
+
+@pytest.mark.slow
+def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
+    """By SIGTERM before training; by SIGKILL within an update, and as a checkpoint is written beside a rollout."""
+    folder = tmp_path / "run"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPTS.parent),
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, str(Path(__file__).parents[1] / "run_that_waits.py")]
+    for phase, number, code, saved, flags in [
+        ("evaluation", signal.SIGTERM, 128 + signal.SIGTERM, 0, FLAGS),
+        ("update", signal.SIGKILL, -signal.SIGKILL, 1, []),
+        ("checkpoint", signal.SIGKILL, -signal.SIGKILL, 2, []),
+    ]:
+        arguments = [phase, "--resume", "--logdir", str(folder), *flags]
+        with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as child:
+            assert any(line == f"{HERE}\n" for line in child.stdout), phase
+            child.send_signal(number)
+            said = child.stdout.read()
+        assert child.returncode == code and saved_epochs(folder) == saved, phase
+        if number == signal.SIGTERM:
+            assert said == (
+                "Stopped by SIGTERM; nothing has been trained yet. "
+                f"Go on: python scripts/fit.py --resume --logdir {folder}\n"
+            )
+    assert trained(folder) == 3 and list(folder.glob("checkpoints/3*tmp*"))
+    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert_same(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_the_run_began(number, tmp_path, monkeypatch, capsys, interruptible):
+    monkeypatch.setattr(Experiment, "__init__", lambda *args: os.kill(os.getpid(), number))
+    assert fit.main(["--logdir", str(tmp_path / "run"), *FLAGS]) == 128 + number
+    said = capsys.readouterr()
+    assert said.out == f"Stopped by {number.name} before the run began: the same command begins it.\n" and not said.err
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler) and not list(tmp_path.iterdir())
+
+
+# === What is there already ===
+
+
+def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")}
+    assert fit.main(["--resume", "--logdir", str(uninterrupted)]) == 0
+    assert "is finished: 4 epochs" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
+
+
+def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"])
+    said = capsys.readouterr()
+    assert exit.value.code == 2 and said.out == ""
+    assert "has 4 epochs already. Received: training.epochs=3" in said.err
+    assert (folder / "recipe.toml").read_text() == (uninterrupted / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize("flags", [["--logdir", "RUN", *FLAGS, "--seed", "5"], ["--epochs=3", *FLAGS, "--logdir=RUN"]])
+def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys):
+    """Both commands in the sentence do what it says; the second keeps all flags, and takes a folder that is free."""
+    folder = tmp_path / "a run"
+    folder.symlink_to(uninterrupted)
+    Path(f"{folder}-2").symlink_to("nowhere")
+    with pytest.raises(SystemExit) as exit:
+        fit.main(argv := [flag.replace("RUN", str(folder)) for flag in flags])
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and said.count("\n") == 1
+    going_on, another = re.fullmatch(r".* Go on: (.*); begin another: (.*)\. Received: --logdir .*\n", said).groups()
+    command, script, *going_on = shlex.split(going_on)
+    assert (command, script) == ("python", "scripts/fit.py") and fit.main(going_on) == 0
+    assert f"{folder} is finished" in capsys.readouterr().out
+    another = fit.parse(shlex.split(another)[2:])
+    assert vars(another) == vars(fit.parse(argv)) | {"logdir": Path(f"{folder}-3")}
+    assert fit.find_run(another, [])[2] == Path(f"{folder}-3")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("optimizer.config.learning_rate=0.1", "task.max_number=9", "rollouts.group_size=2", "lora.rank=4"),
+        *("training.seed=1", "loss.kl_coef=0.1", "evaluation.puzzles=5"),
+    ],
+)
+def test_what_would_be_another_run_is_refused(change, uninterrupted, capsys):
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--resume", "--logdir", str(uninterrupted), "--set", change])
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert "It would be another run" in said and f"{change.split('=')[0]}: " in said
+
+
+def test_a_schedule_is_not_stretched(uninterrupted, tmp_path, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    Recipe.load("countdown_tiny").dump(folder / "recipe.toml")
+    with pytest.raises(SystemExit):
+        fit.main(["--resume", "--logdir", str(folder), "--epochs", "60"])
+    said = capsys.readouterr().err
+    assert "The learning rate has a schedule" in said and "training.epochs: 30 → 60" in said
+
+
+def test_another_preset_in_the_same_folder_is_refused(uninterrupted, capsys):
+    with pytest.raises(SystemExit):
+        fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(uninterrupted)])
+    assert "rollouts.group_size: 4 → 16" in capsys.readouterr().err
+
+
+def test_the_same_command_goes_on(uninterrupted, tmp_path):
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    (folder / "summary.json").unlink()
+    assert fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(folder), *FLAGS]) == 0
+    assert_same(folder, uninterrupted)

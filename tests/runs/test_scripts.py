@@ -1,0 +1,395 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from keras_aha.distribution import coordinator
+from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.recipes.recipe import Recipe
+
+import numpy as np
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent / "benchmarks")]
+import _cli  # noqa: E402
+import evaluate  # noqa: E402
+import fit  # noqa: E402
+import prime  # noqa: E402
+import priming_control  # noqa: E402
+import report  # noqa: E402
+
+SECRETS = {"KAGGLE_KEY": "secret-kaggle-4711", "HF_TOKEN": "hf_secret4711"}
+WHEN = ("before", "after")
+SMALL = [
+    *("rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "rollouts.max_completion_length=8"),
+    *("task.max_number=10", "evaluation.puzzles=3", "evaluation.samples=2", "lora.rank=2"),
+    *("training.micro_batch_size=none", "priming.steps=2", "priming.batch_size=2"),
+]
+
+
+@pytest.fixture(scope="module")
+def small(make_policy, tmp_path_factory):
+    """The flags that make any script quick, a tiny preset among them."""
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    make_policy().save_to_preset(str(folder))
+    return [part for change in [*SMALL, f"model.preset={json.dumps(str(folder))}"] for part in ("--set", change)]
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """The folder of two runs of one seed."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as environment:
+        for name, secret in SECRETS.items():
+            environment.setenv(name, secret)
+        for name in ("first", "second"):
+            assert fit.main(["--logdir", str(folder / name), "--epochs", "2", "--seed", "5", *small]) == 0
+    return folder
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        input="in",
+    )
+
+
+def refused(main, argv, capfd) -> str:
+    """What `main` says on stderr as it ends with exit code 2: one line."""
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    assert exit.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    return err
+
+
+# === Help, surroundings ===
+
+
+@pytest.mark.parametrize("script", ["fit", "evaluate", "prime"])
+def test_help_answers_at_once(script):
+    """Nothing is loaded for it that takes seconds to load."""
+    done = run("-X", "importtime", SCRIPTS / f"{script}.py", "--help")
+    assert done.returncode == 0 and "--set SECTION.KEY=VALUE" in done.stdout
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in loaded
+    assert not loaded & {"keras", "jax", "tensorflow", "numpy", "pandas"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_a_script_starts_itself_anew_once(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, sys; sys.path.insert(0, {str(SCRIPTS)!r}); import _cli\n"
+        "print('loaded')\n"
+        "def main():\n"
+        "    print(sys.argv[1:], sys.stdin.read(), sys.flags.utf8_mode, os.environ['GLIBC_TUNABLES'])\n"
+        "    return 7\n"
+        "_cli.start(main)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-u", "-X", "utf8", str(script), "--a b", "ü"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, input="in")
+    assert done.returncode == 7 and done.stderr == ""
+    assert done.stdout == "loaded\nloaded\n['--a b', 'ü'] in 1 glibc.malloc.hugetlb=1\n"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment | {"GLIBC_TUNABLES": ""}, input="in")
+    assert done.stdout == "loaded\n['--a b', 'ü'] in 1 \n"
+
+
+def test_no_home_to_write_to_means_no_cache(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    _cli._keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "given")
+    _cli._keep_compiled_programs()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "given"
+
+
+@pytest.mark.parametrize("variable, hours", [("KAGGLE_KERNEL_RUN_TYPE", "8.5"), ("COLAB_RELEASE_TAG", "11.5")])
+def test_where_sessions_end_a_limit_is_suggested(variable, hours, monkeypatch, capsys):
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    _cli.print_session_limit(None)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv(variable, "x")
+    _cli.print_session_limit(1.0)
+    assert capsys.readouterr().out == ""
+    _cli.print_session_limit(None)
+    assert f"--max-hours {hours} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "soon"])
+def test_hours_are_above_0(hours, capfd):
+    with pytest.raises(SystemExit) as exit:
+        fit.main(["--max-hours", hours])
+    assert exit.value.code == 2
+    assert f"needs a number above 0. Received: {hours!r}" in capfd.readouterr().err
+
+
+def test_what_a_terminal_would_obey_is_not_printed():
+    assert _cli.printable("a\x1b[2Jb\r\nc\u202e") == "a\ufffd[2Jb\ufffd\nc\ufffd"
+
+
+# === fit ===
+
+
+def test_a_runs_folder_holds_what_came_out(runs):
+    folder = runs / "first"
+    assert {path.name for path in folder.iterdir()} == {
+        "adapters.lora.h5",
+        "behaviours.csv",
+        "checkpoints",
+        "completions",
+        "completions.jsonl",
+        "held_out_after.jsonl",
+        "held_out_before.jsonl",
+        "history.csv",
+        "hyper_parameters",
+        "recipe.toml",
+        "report",
+        "report.html",
+        "summary.json",
+        "train",
+        "validation",
+    }
+    recipe = Recipe.load(folder / "recipe.toml")
+    assert (recipe.training.epochs, recipe.training.seed, recipe.lora.rank) == (2, 5, 2)
+    summary = json.loads((folder / "summary.json").read_text())
+    keys = ["preset", "seed", "epochs", "wall_seconds", "generated_tokens", "heldout_before", "heldout_after"]
+    assert list(summary) == keys
+    held_out = "accuracy greedy_accuracy n samples ci95 format_rate mean_completion_length".split()
+    held_out += [f"mean_{name}" for name in BEHAVIOURS]
+    assert list(summary["heldout_before"]) == list(summary["heldout_after"]) == held_out
+    rates = pd.read_csv(folder / "behaviours.csv")
+    attempts = rates[(rates["completions"] == "all") & (rates["behaviour"] == "attempts")].iloc[0]
+    assert attempts["before"] == pytest.approx(summary["heldout_before"]["mean_attempts"])
+    assert attempts["after"] == pytest.approx(summary["heldout_after"]["mean_attempts"])
+    assert (summary["preset"], summary["seed"], summary["epochs"]) == ("countdown_tiny", 5, 2)
+    assert summary["generated_tokens"] == pd.read_csv(folder / "history.csv")["generated_tokens"].sum()
+
+
+def test_a_report_is_about_a_run(runs, tmp_path, capfd):
+    page = runs / "first" / "report.html"
+    written = page.read_bytes()
+    page.unlink()
+    assert report.main([str(runs / "first")]) == 0
+    assert capfd.readouterr().out == f"{page}\n" and page.read_bytes() == written
+    sentence = refused(report.main, [str(tmp_path)], capfd)
+    assert "A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no" in sentence
+
+
+def test_a_runs_files_hold_no_credentials(runs):
+    files = [path for path in runs.rglob("*") if path.is_file()]
+    assert len(files) > 12
+    assert not [path for path in files for secret in SECRETS.values() if secret.encode() in path.read_bytes()]
+
+
+def test_two_runs_of_one_seed_are_equal(runs):
+    first, second = (pd.read_csv(runs / name / "history.csv") for name in ("first", "second"))
+    same = [name for name in first if "seconds" not in name]
+    pd.testing.assert_frame_equal(first[same], second[same], check_exact=True)
+    assert (runs / "first" / "completions.jsonl").read_text() == (runs / "second" / "completions.jsonl").read_text()
+    summaries = [json.loads((runs / name / "summary.json").read_text()) for name in ("first", "second")]
+    assert [summary | {"wall_seconds": 0} for summary in summaries][0] == summaries[1] | {"wall_seconds": 0}
+
+
+def in_processes(count, *flags, margin=1.2):
+    """What the first of several `fit.py` prints, each with a device of its own; `margin` is of the time limit."""
+    program = (
+        f"import sys, keras_aha.callbacks.time_limit_callback as limit; limit._MARGIN = {margin}\n"
+        "import fit; sys.exit(fit.main())"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *map(str, [*flags, *several(address, count, index)])],
+            env={**os.environ, "PYTHONPATH": f"{SCRIPTS.parent}{os.pathsep}{SCRIPTS}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(count)
+    ]
+    outputs = [child.communicate(timeout=500) for child in children]
+    assert [child.returncode for child in children] == [0] * count, outputs
+    for out, _ in outputs[1:]:
+        assert all(line.startswith("[Gloo]") for line in out.splitlines())  # which is not ours
+    return outputs[0][0]
+
+
+@pytest.mark.slow
+def test_several_processes_are_one_run(runs, small, tmp_path):
+    """The first one prints and writes; stopped after an epoch in two, it goes on in one."""
+    flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
+    out = in_processes(2, *flags, "--max-hours", "9", margin=1e6)
+    assert "Stopped by time; what was trained is saved" in out and "2 batch × 1 model" in out
+    assert fit.main(["--logdir", str(tmp_path / "run"), "--resume"]) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
+    found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
+    same = [name for name in expected if "seconds" not in name]
+    pd.testing.assert_frame_equal(found[same], expected[same], check_exact=False, rtol=1e-4, atol=1e-5)
+
+
+def several(address, count, index):
+    return ["--coordinator", address, "--num-processes", str(count), "--process-id", str(index)]
+
+
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--num-processes", "2"], "need --coordinator, --num-processes, --process-id, all three"),
+        (several("a:1", 2, 2), "is below --num-processes"),
+        (["--multi-host", "--process-id", "0"], "leave one or the other out. Received: --process-id 0 --multi-host"),
+        (several("abc", 1, 0), "HOST:PORT, its port from 1 to 65535. Received: coordinator='abc', process_id=0"),
+        (several("127.0.0.1:99999", 1, 0), "its port from 1 to 65535. Received: coordinator='127.0.0.1:99999'"),
+        (several("127.0.0.1:9", 2, 1), "Process 0 was not reached within 1 s. Received: coordinator='127.0.0.1:9'"),
+        (several("127.0.0.1:TAKEN", 2, 0), "Process 0 cannot listen at port"),
+    ],
+)
+def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(coordinator, "SECONDS", 1)
+    with socket.create_server(("", 0)) as taken:
+        flags = [flag.replace("TAKEN", str(taken.getsockname()[1])) for flag in flags]
+        assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+
+
+def test_no_other_hosts(tmp_path):
+    environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SCRIPTS.parent)}
+    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", "--multi-host", **environment)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert "finds no others in the environment of this machine" in done.stderr and done.stderr.count("\n") == 1
+    assert "Received: --multi-host, " in done.stderr
+
+
+def test_tensorboard_finds_the_curves(runs):
+    def tags(name):
+        events = EventAccumulator(str(runs / "first" / name))
+        events.Reload()
+        return set(events.Tags()["tensors"])
+
+    assert {"epoch_reward", "epoch_accuracy", "epoch_completion_length"} <= tags("train")
+    assert {"epoch_accuracy", "epoch_greedy_accuracy"} <= tags("validation")
+    assert {"completion_length", "reward"} <= tags("train")  # of the rollouts
+    verdicts = {record["verdict"] for record in map(json.loads, open(runs / "first" / "completions.jsonl"))}
+    assert {f"verdict/{verdict}" for verdict in verdicts} <= tags("train")
+    assert tags("completions") == {"completions", "held_out"}
+    assert len(list((runs / "first" / "hyper_parameters").iterdir())) == 1
+
+
+def test_a_folder_in_use_is_kept(runs, small, capfd):
+    before = sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*"))
+    assert "holds a run. Go on: " in refused(fit.main, ["--logdir", str(runs / "first"), *small], capfd)
+    assert "choose another --logdir" in refused(fit.main, ["--logdir", str(runs), "--resume", *small], capfd)
+    assert sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*")) == before
+
+
+def test_another_backend_is_refused(tmp_path):
+    environment = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(SCRIPTS.parent)}
+    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", **environment)
+    assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("fit.py: keras-aha needs Keras on JAX") and done.stderr.count("\n") == 1
+
+
+# === evaluate ===
+
+
+def test_a_run_evaluates_to_what_its_summary_says(runs, small, tmp_path, capsys):
+    preset = json.loads(small[-1].partition("=")[2])
+    files = [part for kind in ("json", "csv", "parquet") for part in (f"--{kind}", str(tmp_path / f"out.{kind}"))]
+    more = ["--against", preset, "--wait", "1", "--wait-word", "no"]
+    assert evaluate.main([str(runs / "first"), *files, *more]) == 0
+    numbers = json.loads((tmp_path / "out.json").read_text())
+    before, after = (json.loads((runs / "first" / "summary.json").read_text())[f"heldout_{x}"] for x in WHEN)
+    assert {key: numbers[key] for key in after} == after
+    assert list(numbers["pass_at_k"]) == ["1", "2"] and numbers["pass_at_k"]["1"] == pytest.approx(after["accuracy"])
+    puzzles = pd.read_csv(tmp_path / "out.csv")
+    assert len(puzzles) == 3 and {"problem", "num_numbers", "difficulty", "accuracy"} <= set(puzzles)
+    assert list(numbers["maj_at_k"]) == ["1", "2"] and numbers["mean_at_k"] == {"2": after["accuracy"]}
+    assert {"pass@1", "maj@2"} <= set(puzzles) and numbers["pass_at_k"]["2"] == puzzles["pass@2"].mean()
+    assert numbers["by_label"][0].keys() >= {"num_numbers", "difficulty", "accuracy", "pass@2", "maj@2"}
+    comparison = numbers["comparison"]
+    assert (comparison["against"], comparison["accuracy"], comparison["n"]) == (preset, before["accuracy"], 3)
+    assert comparison["difference"] == pytest.approx(after["accuracy"] - before["accuracy"])
+    rows = pd.read_parquet(tmp_path / "out.parquet")
+    counts = rows.groupby(["target", "greedy", "waits"]).size().to_dict()
+    run = str(runs / "first")
+    assert counts == {(run, False, 0): 6, (run, False, 1): 6, (run, True, 0): 3, (preset, False, 0): 6}
+    assert (rows["thought_on"] <= rows["waits"]).all() and rows["text"].str.len().all()
+    assert numbers["throughput"]["completions"] == 6
+    assert numbers["throughput"]["tokens"] == rows["completion_length"][:6].sum()
+    assert numbers["waits"]["word"] == "no" and [row["waits"] for row in numbers["waits"]["curve"]] == [0, 1]
+    assert numbers["waits"]["curve"][0]["accuracy"] == after["accuracy"]
+    out = capsys.readouterr().out
+    assert "num_numbers  difficulty  n  accuracy  ci95_low" in out and "pass@2" in out and "maj@2" in out
+    assert "tokens/s" in out and "waits  thought_on  tokens  accuracy" in out
+
+
+def test_a_preset_is_evaluated_on_a_recipes_puzzles(runs, small, tmp_path, capsys):
+    preset = json.loads(small[-1].partition("=")[2])
+    out = tmp_path / "out.json"
+    flags = [*small[:-2], "--puzzles", "3", "--samples", "2"]
+    flags += ["--against", str(runs / "second")]
+    assert evaluate.main([preset, "--recipe", "countdown_tiny", "--json", str(out), *flags]) == 0
+    summary = json.loads((runs / "first" / "summary.json").read_text())
+    before, after = (summary[f"heldout_{x}"] for x in WHEN)
+    numbers = json.loads(out.read_text())
+    assert {key: numbers[key] for key in before} == before
+    assert numbers["comparison"]["accuracy"] == after["accuracy"] and "waits" not in numbers
+
+
+def test_an_unfinished_run_is_not_evaluated(runs, tmp_path, capfd):
+    (tmp_path / "recipe.toml").write_bytes((runs / "first" / "recipe.toml").read_bytes())
+    assert "has not finished" in refused(evaluate.main, [str(tmp_path)], capfd)
+
+
+@pytest.mark.parametrize("samples, ks", [(1, [1]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])])
+def test_pass_at_k_takes_powers_of_two_and_all(samples, ks):
+    assert evaluate.powers(samples) == ks
+
+
+# === prime ===
+
+
+def test_priming_saves_a_preset_with_its_curve(small, tmp_path, capsys):
+    out = tmp_path / "deep" / "primed"
+    assert prime.main(["--out", str(out), *small]) == 0
+    assert {"config.json", "model.weights.h5", "priming.csv", "tokenizer.json"} <= set(os.listdir(out))
+    assert os.listdir(out.parent) == ["primed"]
+    curve = pd.read_csv(out / "priming.csv")
+    assert curve["epoch"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
+    assert "held-out accuracy primed" in capsys.readouterr().out
+
+
+def test_priming_of_adapters_alone_merges_them(small, tmp_path):
+    out = tmp_path / "primed"
+    assert prime.main(["--out", str(out), *small, "--set", "priming.adapters=true"]) == 0
+    assert "model.weights.h5" in os.listdir(out)
+
+
+@pytest.mark.parametrize("flags", (["--new"], ["--set", "lora.rank=0"], ["--set", "model.quantization=int8"]), ids=str)
+def test_adapters_that_cannot_be_primed(small, tmp_path, capsys, flags):
+    with pytest.raises(SystemExit):
+        prime.main(["--out", str(tmp_path / "primed"), *small, "--set", "priming.adapters=true", *flags])
+    assert "priming.adapters trains those of [lora]" in capsys.readouterr().err
+
+
+def test_the_control_of_a_run(runs, capsys):
+    """The benchmark whose numbers stand beside the run's in the README."""
+    priming_control.main([str(runs / "first"), "--steps", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    summary = json.loads((runs / "first" / "summary.json").read_text())
+    assert [found[name] for name in ("before", "grpo")] == [summary[f"heldout_{when}"] for when in WHEN]
+    assert found["primed_on"].keys() == found["grpo"].keys()

@@ -1,0 +1,222 @@
+"""Worked search traces: true when asked to be, and wrong as often as asked."""
+
+import itertools
+import operator
+import re
+from random import Random
+
+from keras_aha.evaluation.behaviours import count_behaviours
+from keras_aha.tasks.countdown import Countdown, CountdownProblem
+from keras_aha.tasks.countdown_trace import search_trace
+
+import pytest
+
+OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
+TASK = Countdown(num_numbers=(3, 4), max_number=20)
+PROBLEMS = [TASK.problem(i) for i in range(150)]
+MANY = 600
+
+
+def traces(count=MANY, **habits):
+    """`(problem, lines, answer)` of so many traces of one task's problems."""
+    for i in range(count):
+        problem = PROBLEMS[i % len(PROBLEMS)]
+        yield problem, *parsed(search_trace(problem.numbers, problem.target, Random(i), **habits))
+
+
+def parsed(trace):
+    """`([(steps, said yes), …], answer)`, a step being `(left, operator, right, result)`."""
+    match = re.fullmatch(r"((?:\S+ (?:yes|no)\n)*)</think>\n<answer>(\S+)</answer>", trace)
+    assert match, trace
+    lines = []
+    for line in match[1].splitlines():
+        equations, verdict = line.split(" ")
+        steps = [re.fullmatch(r"(\d+)([-+*/])(\d+)=(\d+)", equation).groups() for equation in equations.split(",")]
+        lines.append(([(int(a), sign, int(b), int(c)) for a, sign, b, c in steps], verdict == "yes"))
+    return lines, match[2]
+
+
+def is_true(step):
+    left, sign, right, result = step
+    return OPERATORS[sign](left, right) == result and (sign != "/" or left % right == 0)
+
+
+def reachable(numbers, largest=100):
+    """Every value that all the numbers make with whole intermediate values in 1..largest, by brute force."""
+    if len(numbers) == 1:
+        return {numbers[0]}
+    values = set()
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        rest = [number for k, number in enumerate(numbers) if k not in (i, j)]
+        a, b = numbers[i], numbers[j]
+        made = {a + b, a - b, a * b, a // b if b and a % b == 0 else 0}
+        for value in made:
+            if 1 <= value <= largest:
+                values |= reachable([value, *rest], largest)
+    return values
+
+
+# === The perfect searcher ===
+
+
+def test_every_line_is_true_and_rightly_judged():
+    for problem, lines, _ in traces():
+        for steps, said_yes in lines:
+            assert all(is_true(step) for step in steps)
+            assert len(steps) == len(problem.numbers) - 1
+            assert all(1 <= step[3] <= 100 for step in steps)
+            assert said_yes == (steps[-1][3] == problem.target)
+        assert not any(said_yes for _, said_yes in lines[:-1])
+
+
+def test_each_line_uses_what_is_there():
+    """A step takes two of the numbers left and puts its result back."""
+    for problem, lines, _ in traces():
+        for steps, _ in lines:
+            left = list(problem.numbers)
+            for a, _, b, result in steps:
+                left.remove(a)
+                left.remove(b)
+                left.append(result)
+            assert len(left) == 1
+
+
+def test_a_patient_searcher_solves_what_can_be_solved():
+    solved = 0
+    for problem in PROBLEMS[:40]:
+        trace = search_trace(problem.numbers, problem.target, Random(0), max_attempts=10**6)
+        lines, answer = parsed(trace)
+        assert TASK.score(problem, trace).correct == (problem.target in reachable(list(problem.numbers)))
+        solved += lines[-1][1]
+    assert solved > 30
+
+
+def test_the_answer_is_the_last_attempt_and_uses_each_number_once():
+    for problem, lines, answer in traces():
+        score = TASK.score(problem, f"<answer>{answer}</answer>")
+        assert score.verdict == ("correct" if lines[-1][1] else "wrong_value")
+        value = lines[-1][0][-1][3]
+        made = CountdownProblem(problem.numbers, value)
+        assert TASK.score(made, f"<answer>{answer}</answer>").correct
+
+
+def test_no_attempt_is_made_twice_in_a_row_and_none_beyond_the_limit():
+    for _, lines, _ in traces(max_attempts=5):
+        assert 1 <= len(lines) <= 5
+        assert len(lines) == 5 or lines[-1][1]
+
+
+def test_a_trace_depends_on_the_random_numbers_alone():
+    numbers, target = (3, 7, 9, 2), 58
+    made = [search_trace(numbers, target, Random(seed)) for seed in (0, 0, 1, 2, 3)]
+    assert made[0] == made[1]
+    assert len(set(made)) >= 4
+
+
+def test_behaviours_are_counted_in_traces():
+    for i, (_, lines, _) in enumerate(traces(200)):
+        problem = PROBLEMS[i % len(PROBLEMS)]
+        counted = count_behaviours(search_trace(problem.numbers, problem.target, Random(i)))
+        assert counted.attempts == counted.verifications == len(lines)
+        assert counted.backtracks == len(lines) - 1
+
+
+@pytest.mark.parametrize("largest", (20, 40))
+def test_no_value_is_over_the_limit(largest):
+    for _, lines, _ in traces(300, max_value=largest, slip_rate=0.5):
+        assert all(1 <= step[3] <= largest for steps, _ in lines for step in steps)
+
+
+def test_nothing_can_be_combined():
+    trace = search_trace((90, 80), 5, Random(0), max_value=5)
+    assert trace == "</think>\n<answer>90+80</answer>"
+
+
+# === Imperfections, within four standard deviations ===
+
+
+def near(hits, trials, rate):
+    assert trials > 500
+    return abs(hits / trials - rate) < 4 * (rate * (1 - rate) / trials) ** 0.5
+
+
+def test_guess_rate():
+    guesses = [not lines for _, lines, _ in traces(guess_rate=0.3)]
+    assert near(sum(guesses), len(guesses), 0.3)
+
+
+def test_give_up_rate():
+    given_up = [
+        i == len(lines) - 1
+        for _, lines, _ in traces(give_up_rate=0.2)
+        for i in range(len(lines))
+        if not lines[i][1] and i < 23
+    ]
+    assert near(sum(given_up), len(given_up), 0.2)
+
+
+def test_misjudge_rate():
+    wrong = [
+        said_yes != (steps[-1][3] == problem.target)
+        for problem, lines, _ in traces(misjudge_rate=0.1)
+        for steps, said_yes in lines
+    ]
+    assert near(sum(wrong), len(wrong), 0.1)
+
+
+def test_slip_rate():
+    """Only last equations slip, by 1 or 2, and the verdict is on what was written."""
+    slips = []
+    for problem, lines, _ in traces(slip_rate=0.1):
+        for steps, said_yes in lines:
+            assert all(is_true(step) for step in steps[:-1])
+            slips.append(not is_true(steps[-1]))
+            a, sign, b, result = steps[-1]
+            assert abs(OPERATORS[sign](a, b) - result) <= 2
+            assert said_yes == (result == problem.target)
+    assert near(sum(slips), len(slips), 0.1)
+
+
+# === In words ===
+
+
+def attempts_in_words(trace):
+    """`(attempts as shorthand writes them, answer)` of a trace in words."""
+    match = re.fullmatch(r"((?:.+\n)*)</think>\n<answer>(\S+)</answer>", trace)
+    lines, beginning = [], ""
+    for line in match[1].splitlines():
+        if line.startswith("Let me try "):
+            beginning = line.removeprefix("Let me try ").removesuffix(":").replace(", ", ",") + ","
+        else:
+            equation, verdict = re.fullmatch(r"(\S+), (yes|no)", line).groups()
+            lines.append(f"{beginning}{equation} {verdict}\n")
+    return "".join(lines), match[2]
+
+
+@pytest.mark.parametrize("numbers", (2, 3, 4))
+def test_words_say_what_shorthand_says(numbers):
+    task, habits = Countdown(num_numbers=numbers, max_number=20), dict(give_up_rate=0.1, slip_rate=0.1, guess_rate=0.1)
+    saved = 0
+    for i in range(200):
+        problem = task.problem(i)
+        short, long = (task.worked_solution(problem, Random(i), in_words=w, **habits) for w in (False, True))
+        thoughts, answer = attempts_in_words(long)
+        assert thoughts + f"</think>\n<answer>{answer}</answer>" == short
+        saved += short.count("=") - long.count("=")
+        in_both = [count_behaviours(text) for text in (short, long)]
+        assert in_both[0].attempts == in_both[1].attempts
+        assert in_both[0].verifications == in_both[1].verifications == in_both[1].attempts
+        assert in_both[0].backtracks == in_both[1].backtracks
+    assert (saved > 200) == (numbers > 2)  # what attempts begin with alike is written once
+
+
+def test_words_by_hand():
+    ends = "3*2=6, yes\n</think>\n<answer>3*2</answer>"
+    beginnings = {"", "3-2=1, no\n", "3+2=5, no\n3-2=1, no\n"}
+    assert {search_trace((3, 2), 6, Random(i), in_words=True) for i in range(30)} == {b + ends for b in beginnings}
+    lines = (
+        "Let me try 2+3=5:\n5+4=9, no\n5-4=1, no\n5*4=20, no\n"
+        "Let me try 3-2=1:\n1+4=5, no\n4-1=3, yes\n"
+        "</think>\n<answer>4-(3-2)</answer>"
+    )
+    assert lines in {search_trace((2, 3, 4), 3, Random(i), in_words=True) for i in range(100)}

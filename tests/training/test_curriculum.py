@@ -1,0 +1,90 @@
+from keras_aha.tasks.task import Score, Task
+from keras_aha.training.curriculum import Curriculum
+
+import pytest
+
+P = 3
+
+
+class Numbers(Task):
+    """Problem i is i, and as difficult as its last digit."""
+
+    def problem(self, index):
+        return index
+
+    def prompt(self, problem):
+        return str(problem)
+
+    def score(self, problem, completion):
+        return Score(1.0, True, "correct")
+
+    def held_out(self, n):
+        raise NotImplementedError
+
+    def difficulty(self, problem):
+        return problem % 10
+
+
+class Alike(Numbers):
+    difficulty = Task.difficulty
+
+
+def test_without_one_problems_come_as_they_are():
+    curriculum = Curriculum(Alike(), P, None)
+    assert [curriculum.pool(i) for i in range(2)] == [[0, 1, 2], [3, 4, 5]]
+    assert curriculum.choose([5, 4, 3]) == [5, 4, 3]
+    assert curriculum.update([5, 4, 3], 1.0) == {} and curriculum.level == 0
+
+
+def test_epochs_share_no_problem():
+    curriculum = Curriculum(Numbers(), P, 0.5)
+    assert [curriculum.pool(i) for i in range(2)] == [list(range(12)), list(range(12, 24))]
+
+
+@pytest.mark.parametrize(
+    ("level", "chosen"),
+    [(0, [20, 21, 12]), (1, [17, 18, 19]), (0.5, [14, 15, 16]), (0.05, [20, 21, 12]), (0.1, [21, 12, 22])],
+)
+def test_neighbours_at_the_level(level, chosen):
+    """By their last digits 12 to 23 rank as 20 21 12 22 13 23 14 15 16 17 18 19: nine places to begin."""
+    curriculum = Curriculum(Numbers(), P, 0.5)
+    curriculum.level = level
+    if level == 0.5:  # round(4.5) is 4
+        chosen = [13, 23, 14]
+    assert curriculum.choose(curriculum.pool(1)) == chosen
+
+
+def test_the_level_follows_the_solve_rate():
+    curriculum = Curriculum(Numbers(), P, 0.5)
+    assert curriculum.update([1, 2, 9], 1.0) == {"curriculum_level": 0.0, "difficulty": 4.0}
+    assert curriculum.level == pytest.approx(0.1)
+    curriculum.update([1, 2, 3], 0.75)
+    assert curriculum.level == pytest.approx(0.15)
+    curriculum.update([1, 2, 3], 0.5)
+    assert curriculum.level == pytest.approx(0.15)
+    for _ in range(9):
+        curriculum.update([1, 2, 3], 0.0)
+    assert curriculum.level == 0
+    for _ in range(20):
+        curriculum.update([1, 2, 3], 1.0)
+    assert curriculum.level == 1
+
+
+def test_it_settles_where_the_policy_solves_the_share_that_is_aimed_at():
+    """A policy that solves all up to difficulty 6 and nothing above."""
+    curriculum = Curriculum(Numbers(), P, 0.5)
+    rates = []
+    for i in range(60):
+        problems = curriculum.choose(curriculum.pool(i))
+        rates.append(sum(problem % 10 <= 6 for problem in problems) / P)
+        curriculum.update(problems, rates[-1])
+    assert rates[:5] == [1.0] * 5
+    assert 0.4 < sum(rates[20:]) / 40 < 0.6
+
+
+def test_what_cannot_be():
+    for rate in (0, 1, -0.1):
+        with pytest.raises(ValueError, match=f"above 0 and below 1. Received: curriculum={rate}"):
+            Curriculum(Numbers(), P, rate)
+    with pytest.raises(ValueError, match="equally difficult. Received: curriculum=0.5, task=Alike"):
+        Curriculum(Alike(), P, 0.5)

@@ -1,0 +1,282 @@
+"""Rewards of Countdown completions and of functions beside the task, all worked out by hand."""
+
+import math
+import os
+import sys
+import time
+import warnings
+from fractions import Fraction
+
+from keras_aha.tasks.countdown import Countdown, CountdownProblem
+from keras_aha.tasks.task import Score
+from keras_aha.training.grader import Grader, groups_with_signal, reward_logs
+
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+
+PROBLEM = CountdownProblem((3, 4), 7)
+TEXTS = ["<answer>3+4</answer>", "<answer>3*4</answer>", "well"]  # 1.0, 0.1 and 0.0, of 20, 20 and 4 characters
+LENGTHS = np.array([8, 6, 2])
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Countdown(num_numbers=2)
+
+
+def grade(task, rewards=None, penalties=None, reported=None, **settings):
+    grader = Grader(task, rewards, penalties, **settings)
+    scores, rewards = grader.grade([PROBLEM] * 3, TEXTS, LENGTHS, {} if reported is None else reported)
+    return scores, rewards["reward"], reward_logs(scores, rewards)
+
+
+def brevity(problem, completion):
+    return -len(completion) / 10
+
+
+def names_the_target(problem, completion):
+    return str(problem.target) in completion
+
+
+def fails_on_well(problem, completion):
+    return 1.0 if completion != "well" else 1 / 0
+
+
+# === Sums ===
+
+
+def test_the_tasks_score_alone(task):
+    scores, rewards, logs = grade(task)
+    assert [score.verdict for score in scores] == ["correct", "wrong_value", "no_answer"]
+    assert rewards.dtype == "float32"
+    np.testing.assert_array_equal(rewards, np.array([1.0, 0.1, 0.0], "float32"))
+    expected = {"reward": 1.1 / 3, "accuracy": 1 / 3, "format_rate": 2 / 3, "failed_rewards": 0.0}
+    assert logs == pytest.approx(expected) and logs.keys() == expected.keys()
+
+
+def test_rewards_add_up_by_their_weights(task):
+    _, rewards, logs = grade(task, {"brevity": (brevity, 0.25), "target": (names_the_target, -1)})
+    np.testing.assert_allclose(rewards, [1.0 - 0.5, 0.1 - 0.5, 0.0 - 0.1], rtol=1e-6)
+    expected = {"reward": 0.0, "task_reward": 1.1 / 3, "reward_brevity": -4.4 / 3, "reward_target": 0.0}
+    assert {name: logs[name] for name in expected} == pytest.approx(expected, abs=1e-7)
+    assert logs["failed_rewards"] == 0.0
+    assert "overlong_penalty" not in logs
+
+
+def test_penalties_are_looked_up_by_length(task):
+    _, rewards, logs = grade(task, penalties=np.array([0, 0, 0, 0, 0, -0.25, -0.5, -0.75, -1], "float32"))
+    np.testing.assert_allclose(rewards, [0.0, -0.4, 0.0], atol=1e-7)
+    assert logs["overlong_penalty"] == pytest.approx(-0.5)
+    assert logs["task_reward"] == pytest.approx(1.1 / 3)
+
+
+def test_sums_that_are_equal_on_paper_are_equal(task):
+    """0.1 + 3·0.3 and 1.0 + 3·0.0, which differ in binary."""
+    assert 0.1 + 3 * 0.3 != 1.0
+    _, rewards, _ = grade(task, {"x": (lambda problem, text: {TEXTS[1]: 0.3}.get(text, 0.0), 3)})
+    assert rewards[0] == rewards[1] == 1.0
+
+
+def test_functions_see_the_problem_and_the_text_one_by_one(task):
+    seen = []
+    grade(task, {"x": (lambda *row: seen.append(row) or 0, 1)})
+    assert seen == [(PROBLEM, text) for text in TEXTS]
+
+
+# === Failures ===
+
+
+def test_one_that_raises_costs_that_completion_only(task):
+    with pytest.warns(UserWarning) as caught:
+        _, rewards, logs = grade(task, {"x": (fails_on_well, 2), "brevity": (brevity, 0.25)})
+    np.testing.assert_allclose(rewards, [2.5, 1.6, np.nan])
+    assert logs["failed_rewards"] == pytest.approx(1 / 3)
+    assert logs["reward"] == pytest.approx(4.1 / 2)
+    assert logs["reward_x"] == 1.0
+    assert logs["reward_brevity"] == pytest.approx(-4.4 / 3)
+    assert [str(warning.message) for warning in caught] == [
+        "A reward failed, so its completion has none, as any other where it fails: The reward 'x' raised "
+        "ZeroDivisionError('division by zero'). Received: problem='3 4 -> 7', completion='well'"
+    ]
+
+
+NO_NUMBERS = [math.nan, math.inf, -math.inf, 1e39, None, "much", "1.0", b"1", 1j, np.complex64(1j), {}, object]
+LISTS = [[1.0, 2.0], [1.0], (), [[1.0], 2.0], np.array([1.0]), np.ones((2, 2)), jnp.array([1.0, 2.0]), {"a": 1}]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, *LISTS, keras.ops.convert_to_tensor([1.0])], ids=repr)
+def test_what_is_no_finite_number_fails(task, value):
+    with pytest.warns(UserWarning, match="The reward 'x' returned .*, which is no finite number. Received: problem="):
+        _, rewards, logs = grade(task, {"x": (lambda problem, text: value if text == TEXTS[0] else 0, 1)})
+    np.testing.assert_allclose(rewards, [np.nan, 0.1, 0.0])
+    assert logs["failed_rewards"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "value", [True, 1, np.float32(1), np.array(1.0), np.True_, jnp.float32(1), Fraction(1)], ids=repr
+)
+def test_numbers_of_any_kind_are_taken(task, value):
+    np.testing.assert_allclose(grade(task, {"x": (lambda problem, text: value, 1)})[1], [2.0, 1.1, 1.0])
+
+
+def test_each_is_reported_once(task):
+    rewards = {"all": (lambda problem, text: 1 / 0, 1), "one": (fails_on_well, 1)}
+    reported = {}
+    with pytest.warns(UserWarning) as caught:
+        _, total, logs = grade(task, rewards, reported=reported)
+    assert len(caught) == 2 and list(reported) == ["The reward 'all'", "The reward 'one'"]
+    assert TEXTS[0] in str(caught[0].message) and "'well'" in str(caught[1].message)
+    assert np.isnan(total).all()
+    assert math.isnan(logs["reward"]) and math.isnan(logs["reward_all"]) and logs["failed_rewards"] == 1.0
+    with warnings.catch_warnings(action="error"):
+        grade(task, rewards, reported=reported)
+
+
+def test_long_completions_are_cut_in_the_report(task):
+    text = "a\n" * 500
+    with pytest.warns(UserWarning) as caught:
+        Grader(task, {"x": (lambda *_: 1 / 0, 1)}).grade([PROBLEM], [text], np.array([3]), {})
+    assert str(caught[0].message).endswith(f"completion={text[:200]!r}")
+
+
+def test_an_interrupt_is_no_failure(task):
+    def interrupt(problem, completion):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade(task, {"x": (interrupt, 1)})
+
+
+def test_a_program_that_ends_itself_is_a_failure(task):
+    """As `exec` of a completion can."""
+    with pytest.warns(UserWarning, match=r"The reward 'x' raised SystemExit\(3\)"):
+        assert np.isnan(grade(task, {"x": (lambda problem, text: sys.exit(3), 1)})[1]).all()
+
+
+@pytest.mark.parametrize("entry", [brevity, (brevity,), (brevity, "1"), (brevity, math.nan), (0.1, brevity), ("x", 1)])
+def test_what_is_no_pair_is_an_error(task, entry):
+    with pytest.raises(ValueError, match=r"a pair \(function, weight\).*Received: rewards\['x'\]="):
+        Grader(task, {"x": entry})
+
+
+# === Time ===
+
+
+def hangs_on_well(problem, completion):
+    while completion == "well":
+        pass
+    return 1.0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no such signal")
+def test_one_that_hangs_costs_that_completion_only(task):
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match="The reward 'x' took longer than 0.1 s. Received: .* completion='well'"):
+        _, rewards, logs = grade(task, {"x": (hangs_on_well, 1)}, seconds=0.1)
+    assert 0.1 <= time.monotonic() - start < 2
+    np.testing.assert_allclose(rewards, [2.0, 1.1, np.nan])
+    assert logs["failed_rewards"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        (dict(seconds=0), "Received: reward_seconds=0"),
+        (dict(seconds=math.nan), "Received: reward_seconds=nan"),
+        (dict(on_error="ignore"), "on_reward_error must be one of skip, stop. Received: on_reward_error='ignore'"),
+    ],
+)
+def test_bad_settings(task, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Grader(task, **settings)
+
+
+# === Stopping ===
+
+
+def test_the_first_failure_stops_where_that_is_asked_for(task):
+    expected = (
+        'A reward failed, and on_reward_error is "stop": '
+        "The reward 'x' raised ZeroDivisionError('division by zero'). "
+        "Received: problem='3 4 -> 7', completion='well'"
+    )
+    with pytest.raises(RuntimeError) as caught:
+        grade(task, {"x": (fails_on_well, 1)}, on_error="stop")
+    assert str(caught.value) == expected
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)  # with the line of the user's function
+
+
+def test_nothing_but_failures_stops_always(task):
+    grader, reported = Grader(task, {"x": (lambda *_: None, 1)}), {}
+    with pytest.warns(UserWarning):
+        _, rewards = grader.grade([PROBLEM] * 3, TEXTS, LENGTHS, reported)
+    sentence = "every completion failed, so there is nothing to learn from: The reward 'x' returned None.*'<answer>3"
+    with pytest.raises(RuntimeError, match=sentence):
+        grader.check_any(rewards["reward"], reported)
+    grader.check_any(np.array([np.nan, 0.0]), reported)
+
+
+# === A task of the user's ===
+
+
+class Fragile(Countdown):
+    """Fails on what holds no answer."""
+
+    def __init__(self, failure):
+        super().__init__(num_numbers=2)
+        self.failure = failure
+
+    def score(self, problem, completion):
+        return self.failure() if completion == "well" else super().score(problem, completion)
+
+
+@pytest.mark.parametrize(
+    "failure, words",
+    [
+        (lambda: 1 / 0, "raised ZeroDivisionError"),
+        (lambda: time.sleep(60), "took longer than 0.1 s"),
+        (lambda: 1.0, "returned 1.0, which is no Score"),
+        (lambda: Score(None, True, "correct"), r"returned Score\(reward=None"),
+        (lambda: Score(np.ones(2), True, "correct"), r"returned Score\(reward=array"),
+    ],
+)
+def test_a_tasks_score_that_fails_costs_that_completion_only(failure, words):
+    with pytest.warns(UserWarning, match=f"Fragile.score {words}.* Received: problem='3 4 -> 7', completion='well'"):
+        scores, rewards, logs = grade(Fragile(failure), {"brevity": (brevity, 0.25)}, seconds=0.1)
+    np.testing.assert_allclose(rewards, [0.5, -0.4, np.nan], atol=1e-7)
+    assert [score.verdict for score in scores] == ["correct", "wrong_value", "error"]
+    assert not scores[2].correct and not scores[2].well_formed
+    expected = {"accuracy": 1 / 3, "format_rate": 2 / 3, "task_reward": 1.1 / 2, "failed_rewards": 1 / 3}
+    assert {name: logs[name] for name in expected} == pytest.approx(expected)
+
+
+def test_a_score_becomes_plain_numbers():
+    """Which JSON can hold."""
+    scores, _, _ = grade(Fragile(lambda: Score(jnp.float32(0.5), np.True_, "odd")))
+    assert type(scores[2].reward) is float and scores[2] == Score(0.5, True, "odd") and scores[2].correct is True
+
+
+def test_a_tasks_score_that_fails_stops_where_that_is_asked_for():
+    with pytest.raises(RuntimeError, match='on_reward_error is "stop": Fragile.score raised ZeroDivisionError'):
+        grade(Fragile(lambda: 1 / 0), on_error="stop")
+
+
+# === Signal ===
+
+
+@pytest.mark.parametrize(
+    "group, signal",
+    [
+        ([0.1, 0.1, 0.1], False),
+        ([0.1, 0.1, 0.0], True),
+        ([0.1, 0.1, np.nan], False),
+        ([0.1, np.nan, 0.0], True),
+        ([0.1, np.nan, np.nan], False),
+        ([np.nan, np.nan, np.nan], False),
+    ],
+)
+def test_groups_with_signal_have_two_rewards_that_differ(group, signal):
+    rewards = np.array([1.0, 2.0, 3.0, *group, 1.0, 1.0, 1.0], "float32")
+    assert groups_with_signal(rewards, 3).tolist() == [True, signal, False]

@@ -1,0 +1,176 @@
+"""Log-probs in chunks against the plain log-softmax of all logits."""
+
+import types
+
+from keras_aha.losses import GRPOLoss, aggregation_weights
+from keras_aha.training import log_probs as module
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.log_probs import completion_log_probs
+
+import jax
+import keras
+import keras_hub
+import numpy as np
+import pytest
+
+LENGTH = 10
+TEMPERATURE = np.array([1.0, 0.7, 1.6], "float32")
+PARTS = np.random.default_rng(1).normal(size=(3, LENGTH)).astype("float32")  # of a weighted sum
+
+
+@pytest.fixture(scope="module")
+def policy(make_policy):
+    return make_policy("gemma", num_layers=1, final_logit_soft_cap=3.0)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """`(token_ids, padding_mask)`, left-padded by 0, 2 and 4."""
+    token_ids = np.random.default_rng(0).integers(1, 200, (3, 6 + LENGTH)).astype("int32")
+    padding_mask = (np.arange(6 + LENGTH) >= np.array([[0], [2], [4]])).astype("int32")
+    return token_ids * padding_mask, padding_mask
+
+
+def weighted_sum(policy, rows, entropy_weight):
+    """A function of the embeddings, with the log-probs and entropies as its second result."""
+
+    def run(embeddings):
+        with keras.StatelessScope([(policy.backbone.token_embedding._embeddings, embeddings)]):
+            log_probs, entropy = completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)
+        return (PARTS * (log_probs + entropy_weight * entropy)).sum(), (log_probs, entropy)
+
+    return run
+
+
+def gradient_and_outputs(policy, rows, entropy_weight=0.0):
+    embeddings = policy.backbone.token_embedding._embeddings.value
+    return jax.jit(jax.grad(weighted_sum(policy, rows, entropy_weight), has_aux=True))(embeddings)
+
+
+@pytest.fixture(scope="module")
+def expected(policy, rows):
+    """The same from the logits of the whole sequence."""
+    token_ids, padding_mask = rows
+
+    def run(embeddings):
+        with keras.StatelessScope([(policy.backbone.token_embedding._embeddings, embeddings)]):
+            logits = policy({"token_ids": token_ids, "padding_mask": padding_mask})
+        log_softmax = jax.nn.log_softmax(logits[:, -LENGTH - 1 : -1] / TEMPERATURE[:, None, None])
+        log_probs = jax.numpy.take_along_axis(log_softmax, token_ids[:, -LENGTH:, None], axis=-1)[..., 0]
+        return (PARTS * log_probs).sum(), logits
+
+    embeddings = policy.backbone.token_embedding._embeddings.value
+    gradient, logits = jax.jit(jax.grad(run, has_aux=True))(embeddings)
+    logits = np.asarray(logits, "float64")[:, -LENGTH - 1 : -1] / TEMPERATURE[:, None, None]
+    log_softmax = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    log_probs = np.take_along_axis(log_softmax, token_ids[:, -LENGTH:, None], axis=-1)[..., 0]
+    return gradient, log_probs, -np.sum(np.exp(log_softmax) * log_softmax, axis=-1)
+
+
+@pytest.mark.parametrize("positions_at_a_time", (LENGTH, 4))
+def test_equal_to_the_full_softmax(monkeypatch, policy, rows, expected, positions_at_a_time):
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * policy.backbone.vocabulary_size * positions_at_a_time)
+    gradient, (log_probs, entropy) = gradient_and_outputs(policy, rows)
+    assert log_probs.shape == entropy.shape == (3, LENGTH)
+    np.testing.assert_allclose(log_probs, expected[1], atol=1e-5)
+    np.testing.assert_allclose(entropy, expected[2], atol=1e-5)
+    np.testing.assert_allclose(gradient, expected[0], atol=1e-5 * np.linalg.norm(expected[0]))
+
+
+def test_entropy_has_no_gradient_unless_asked_for(policy, rows, expected):
+    gradient, _ = gradient_and_outputs(policy, rows, entropy_weight=1.0)
+    np.testing.assert_allclose(gradient, expected[0], atol=1e-5 * np.linalg.norm(expected[0]))
+
+
+def full_logits_gradient(policy, batch, loss, noise):
+    """`(gradient of the adapters, log-probs, metrics)` of a step that holds the logits of the whole sequence."""
+    adapters, mask = policy.trainable_variables, batch["completion_mask"]
+
+    def run(values):
+        with keras.StatelessScope(list(zip(adapters, values, strict=True))):
+            logits = policy({name: batch[name] for name in ("token_ids", "padding_mask")})
+        log_softmax = jax.nn.log_softmax(logits[:, -LENGTH - 1 : -1] / batch["temperature"][:, None, None])
+        log_probs = jax.numpy.take_along_axis(log_softmax, batch["token_ids"][:, -LENGTH:, None], axis=-1)[..., 0]
+        entropy = -jax.numpy.sum(jax.numpy.exp(log_softmax) * log_softmax, axis=-1)
+        old = jax.lax.stop_gradient(log_probs) + noise
+        weights = aggregation_weights(mask)
+        value, metrics = loss(log_probs, old, batch["advantages"], mask, weights, entropy=entropy)
+        metrics = {name: metric / mask.sum() for name, metric in metrics.items()}
+        return value, (log_probs, metrics | {"loss": value, "entropy": jax.numpy.sum(entropy * mask) / mask.sum()})
+
+    return jax.jit(jax.grad(run, has_aux=True))([variable.value for variable in adapters])
+
+
+@pytest.mark.parametrize("vocabulary", (512, 256_000))
+def test_a_step_is_that_of_full_logits(monkeypatch, make_policy, one_batch, rows, vocabulary):
+    shape = dict(num_layers=1, hidden_dim=8, vocabulary_size=vocabulary, final_logit_soft_cap=3.0)
+    policy = make_policy("gemma", lora_rank=2, **shape)
+    batch = {
+        "token_ids": rows[0] * (vocabulary // 200),  # from all of the vocabulary
+        "padding_mask": rows[1],
+        "completion_mask": rows[1][:, -LENGTH:].astype("float32"),
+        "advantages": np.array([1.0, -0.3, -0.7], "float32"),
+        "temperature": TEMPERATURE,
+    }
+    loss, noise = (
+        GRPOLoss(entropy_coef=0.05),
+        np.random.default_rng(2).uniform(-0.4, 0.4, (3, LENGTH)).astype("float32"),
+    )
+    gradients, (log_probs, metrics) = full_logits_gradient(policy, batch, loss, noise)
+    batch |= {"old_log_probs": np.asarray(log_probs + noise), "sampler_log_probs": np.asarray(log_probs)}
+
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4)  # 4 of 10 positions at a time
+    model, rate = GRPOModel(policy), 2.0**20  # beside which the weights vanish, so that an update is the gradient
+    model.compile(keras.optimizers.SGD(rate), loss=loss)
+    before = [np.asarray(variable) for variable in policy.trainable_variables]
+    logs = model.fit(one_batch(batch), verbose=0).history
+    for variable, old, expected in zip(policy.trainable_variables, before, gradients, strict=True):
+        gradient = (old - np.asarray(variable)) / rate
+        norm = np.linalg.norm(expected)
+        assert norm > 0 and np.linalg.norm(gradient - expected) <= 1e-5 * norm, variable.path
+    assert logs["sampler_gap"][0] < 2e-6  # the log-probs themselves
+    for name, value in metrics.items():
+        assert logs[name][0] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
+def test_logits_never_exist_all_at_once(monkeypatch, policy, rows):
+    """Neither the forward nor the backward program has an array `(B, C, V)`."""
+    vocabulary = policy.backbone.vocabulary_size
+
+    def program():
+        gradient = jax.grad(weighted_sum(policy, rows, 1.0), has_aux=True)
+        return str(jax.make_jaxpr(gradient)(policy.backbone.token_embedding._embeddings.value))
+
+    assert f"[3,{LENGTH},{vocabulary}]" in program()  # in one chunk it has: the search finds what it looks for
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4)
+    chunked = program()
+    assert f"[3,4,{vocabulary}]" in chunked
+    for positions in (LENGTH, 12, LENGTH + 6):
+        assert f"[3,{positions},{vocabulary}]" not in chunked
+
+
+def test_absolute_positions_are_refused(rows):
+    shape = dict(vocabulary_size=202, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16)
+    backbone = keras_hub.models.GPT2Backbone(**shape, max_sequence_length=32)
+    policy = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
+    with pytest.raises(ValueError, match="embeddings of absolute positions.*Received: policy=GPT2CausalLM"):
+        completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)
+
+
+def test_soft_caps_are_kept_where_keras_chooses_fused_attention(make_policy, rows, monkeypatch):
+    """On a TPU Keras's fused attention leaves the soft cap out inside a jit; only the choice is made here as there."""
+    policy = make_policy("gemma_2")
+
+    def log_probs():
+        return jax.jit(lambda: completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)[0])()
+
+    def hidden():
+        return jax.jit(lambda *x: policy.backbone(dict(zip(("token_ids", "padding_mask"), x, strict=True))))(*rows)
+
+    expected, as_keras = log_probs(), hidden()
+    tpu = [types.SimpleNamespace(platform="tpu")]
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: tpu)
+        found, as_keras_on_tpu = log_probs(), hidden()
+    assert np.abs(as_keras_on_tpu - as_keras).max() > 0.01  # the fault is there
+    np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -1,0 +1,234 @@
+"""From a policy and text to completions: stops, keys, current weights, quantization."""
+
+from keras_aha.callbacks.compile_counter import CompileCounter
+from keras_aha.models.special_tokens import stop_token_ids
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.policy_sampler import PolicySampler
+
+import jax
+import keras_hub
+import numpy as np
+import pytest
+
+LENGTH, GROUP = 12, 4
+STOP_TOKENS = tuple("abcdef")
+STOP_STRINGS = tuple(f"{first}{second}" for first in "135" for second in "0123456789")  # within a piece, or across two
+
+
+@pytest.fixture(scope="module")
+def model(gemma):
+    return GRPOModel(gemma)
+
+
+@pytest.fixture(scope="module")
+def prompt(model, prompts):
+    """`(token_ids, padding_mask)`, prompts of mixed lengths."""
+    return model.tokenize(prompts)
+
+
+@pytest.fixture(scope="module")
+def sample(model, prompt):
+    """A function: four completions of each prompt; keyword arguments replace the settings."""
+    sampler = PolicySampler(model.policy)
+
+    def run(token_ids=prompt[0], padding_mask=prompt[1], **settings):
+        defaults = dict(group_size=GROUP, max_completion_length=LENGTH, seed=1)
+        stops = dict(stop_tokens=STOP_TOKENS, stop_strings=STOP_STRINGS)
+        return sampler.generate(token_ids, padding_mask, **defaults | stops | settings)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def completions(sample):
+    return sample()
+
+
+def teacher_forced(model, prompt, completions, temperature=1.0):
+    """Log-probs by the uncached forward, as in training, 0 after the end."""
+    rows, length = completions.token_ids.shape
+    repeats = rows // len(prompt[0])
+    live = (np.arange(length) < completions.lengths[:, None]).astype("int32")
+    token_ids = np.hstack([np.repeat(prompt[0], repeats, axis=0), completions.token_ids])
+    padding_mask = np.hstack([np.repeat(prompt[1], repeats, axis=0), live])
+    temperatures = np.full(rows, temperature, "float32")
+    forward = jax.jit(lambda *arrays: completion_log_probs(model.policy, *arrays, length, temperatures)[0])
+    return np.asarray(forward(token_ids, padding_mask)) * live
+
+
+def test_rows_have_the_numbers_that_they_are_given(sample, prompt, completions):
+    some = sample(prompt[0][[1, 1]], prompt[1][[1, 1]], group_size=1, rows=[GROUP + 3, GROUP + 1])
+    np.testing.assert_array_equal(some.token_ids, completions.token_ids[[GROUP + 3, GROUP + 1]])
+
+
+def one_prompt(prompt, times=1):
+    return [np.repeat(array[:1], times, axis=0) for array in prompt]
+
+
+# === Stops ===
+
+
+def test_stop_strings_and_stop_tokens(model, completions):
+    tokenizer = model.tokenizer
+    stop_ids = stop_token_ids(tokenizer, STOP_TOKENS)
+    ends = []
+    for ids, length, reason in zip(completions.token_ids, completions.lengths, completions.finish_reasons, strict=True):
+        before, whole = tokenizer.detokenize([ids[: length - 1].tolist(), ids[:length].tolist()])
+        assert not any(string in before for string in STOP_STRINGS)
+        assert not np.isin(ids[: length - 1], stop_ids).any()
+        said, stopped = any(string in whole for string in STOP_STRINGS), ids[length - 1] in stop_ids
+        assert (reason == "stop") == (said or stopped)
+        assert reason == "stop" or length == LENGTH
+        assert not ids[length:].any()
+        ends.append("string" if said else "token" if stopped else "length")
+    assert set(ends) == {"string", "token", "length"}
+
+
+def test_a_stop_string_may_be_spread_over_tokens(model, completions):
+    tokenizer = model.tokenizer
+    pairs = zip(completions.token_ids, completions.lengths, strict=True)
+    last_two = [ids[length - 2 : length] for ids, length in pairs]
+    texts = [tokenizer.detokenize([ids[:1].tolist(), ids[1:].tolist()]) for ids in last_two if len(ids) == 2]
+    across = [f"{first[-1:]}{second[:1]}" in STOP_STRINGS for first, second in texts]
+    within = [any(string in second for string in STOP_STRINGS) for _, second in texts]
+    assert any(across) and any(within)
+
+
+def test_without_stops_the_end_token_does(model, prompt, sample, completions):
+    """Rows go on as they began, since a stop changes no key."""
+    longer = sample(stop_tokens=(), stop_strings=())
+    assert (longer.lengths >= completions.lengths).all() and longer.lengths.sum() > completions.lengths.sum()
+    live = np.arange(LENGTH) < completions.lengths[:, None]
+    np.testing.assert_array_equal(longer.token_ids[live], completions.token_ids[live])
+    assert (longer.finish_reasons == "stop").tolist() == (longer.token_ids == model.tokenizer.end_token_id).any(
+        axis=1
+    ).tolist()
+
+
+def test_stop_strings_are_texts(sample):
+    with pytest.raises(ValueError, match="Stop strings are texts in a list, none empty. Received: stop_strings="):
+        sample(stop_strings=["a", ""])
+
+
+# === Keys ===
+
+
+def test_split_over_calls_changes_nothing(prompt, sample, completions):
+    for i in range(3):
+        part = sample(prompt[0][i : i + 1], prompt[1][i : i + 1], first_row=GROUP * i)
+        rows = slice(GROUP * i, GROUP * (i + 1))
+        np.testing.assert_array_equal(part.token_ids, completions.token_ids[rows])
+        np.testing.assert_allclose(part.log_probs, completions.log_probs[rows], atol=1e-5)
+
+
+def test_no_silent_duplicates(prompt, sample):
+    """Rows, iterations and seeds draw differently, of the same prompt too; the same ones draw the same."""
+    drawn = {}
+    for seed, iteration in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        ids = sample(*one_prompt(prompt, 3), seed=seed, iteration=iteration, stop_tokens=(), stop_strings=()).token_ids
+        drawn |= {(seed, iteration, row): tuple(row_ids) for row, row_ids in enumerate(ids)}
+    assert len(set(drawn.values())) == len(drawn) == 48
+    assert len({ids[0] for ids in drawn.values()}) > 24  # nor do they begin alike
+    again = sample(*one_prompt(prompt, 3), seed=1, iteration=1, stop_tokens=(), stop_strings=())
+    assert [tuple(ids) for ids in again.token_ids] == [drawn[1, 1, row] for row in range(12)]
+
+
+def test_greedy_needs_no_keys(sample):
+    first, *others = [sample(temperature=0.0, seed=seed, iteration=seed).token_ids for seed in (1, 7)]
+    np.testing.assert_array_equal(first, others[0])
+    np.testing.assert_array_equal(first[::GROUP], first[1::GROUP])
+
+
+# === Arguments ===
+
+
+def test_a_prompt_without_padding_needs_no_mask(prompt, sample, completions):
+    i = int(prompt[1].sum(axis=1).argmax())
+    assert prompt[1][i].all()
+    part = sample(prompt[0][i : i + 1], None, first_row=GROUP * i)
+    np.testing.assert_array_equal(part.token_ids, completions.token_ids[GROUP * i : GROUP * (i + 1)])
+
+
+def test_what_may_be_drawn_reaches_the_sampler(prompt, sample):
+    """Each limit alone leaves the best token only."""
+    greedy = sample(temperature=0.0, entropy=True)
+    assert greedy.entropy.shape == (12, LENGTH) and sample().entropy is None
+    for limit in (dict(top_k=1), dict(top_p=1e-6), dict(min_p=1.0)):
+        completions = sample(**limit)
+        np.testing.assert_array_equal(completions.token_ids, greedy.token_ids)
+        np.testing.assert_allclose(completions.log_probs, greedy.log_probs, atol=1e-6)
+
+
+def test_rows_may_wait(sample, completions):
+    calls = []
+    waited = sample(max_rows=4, on_segment=lambda *call: calls.append(call))
+    np.testing.assert_array_equal(waited.token_ids, completions.token_ids)
+    assert len(calls) >= 3 and calls[-1] == (0, completions.lengths.sum())
+
+
+def test_a_cache_in_bfloat16(model, prompt, sample):
+    completions = sample(cache_dtype="bfloat16")
+    errors = np.abs(completions.log_probs - teacher_forced(model, prompt, completions))
+    assert 1e-5 < errors.max() < 0.1
+
+
+# === Weights ===
+
+
+def test_current_weights_are_used(model, prompt, sample, completions):
+    """Programs are compiled once; the weights, adapters included, are read at each call."""
+    adapter = next(v for v in model.trainable_variables if v.name.endswith("kernel_b"))
+    value = np.asarray(adapter)
+    counter = CompileCounter()
+    adapter.assign(value + 1.0)
+    try:
+        after = sample()
+        assert counter.count == 0
+        log_probs = teacher_forced(model, prompt, after)
+    finally:
+        adapter.assign(value)
+    assert np.abs(after.log_probs - completions.log_probs).max() > 1e-2
+    np.testing.assert_allclose(after.log_probs, log_probs, atol=1e-5)
+
+
+def test_no_adapter_is_left_off(model, completions):
+    assert all(block.attention.query_dense.lora_enabled for block in model.policy.backbone.transformer_layers)
+
+
+def test_quantized_weights(model, prompt, sample, completions):
+    quantized = sample(quantization="int8")
+    errors = np.abs(quantized.log_probs - teacher_forced(model, prompt, quantized))
+    assert 1e-4 < errors.max() < 0.5  # those of another policy, though a close one
+    counter = CompileCounter()
+    adapter = next(v for v in model.trainable_variables if v.name.endswith("kernel_b"))
+    value = np.asarray(adapter)
+    adapter.assign(value + 1.0)
+    try:
+        after = sample(quantization="int8")
+        assert counter.count == 0  # the twin is built once
+        assert np.abs(after.log_probs - teacher_forced(model, prompt, after)).max() < 0.5
+    finally:
+        adapter.assign(value)
+    assert np.abs(after.log_probs - quantized.log_probs).max() > 1e-2
+    np.testing.assert_array_equal(sample().token_ids, completions.token_ids)  # the policy itself is as it was
+
+
+def test_another_quantization_is_an_error(sample):
+    with pytest.raises(ValueError, match="'int8' only. Received: mode='int4'"):
+        sample(quantization="int4")
+
+
+# === Other architectures ===
+
+
+def test_other_architectures_are_slower_and_say_so():
+    shape = dict(vocabulary_size=50, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16)
+    backbone = keras_hub.models.GPT2Backbone(**shape, max_sequence_length=16)
+    with pytest.warns(UserWarning, match="GPT2CausalLM is sampled by way of its call_with_cache"):
+        sampler = PolicySampler(keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None))
+    sampler._stop_table = lambda *stops: np.zeros((2, 50), "int8")  # this one has no tokenizer
+    completions = sampler.generate(np.ones((2, 3), "int32"), group_size=2, max_completion_length=4)
+    assert completions.lengths.tolist() == [4] * 4
+    with pytest.raises(ValueError, match="Gemma's architectures. Received: quantization='int8', policy=GPT2CausalLM"):
+        sampler.generate(np.ones((2, 3), "int32"), quantization="int8")

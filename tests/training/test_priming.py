@@ -1,0 +1,112 @@
+"""The supervised warm start, on a tiny real model."""
+
+import itertools
+import random
+
+from keras_aha.models.special_tokens import turn_end_id
+from keras_aha.tasks.countdown import Countdown
+from keras_aha.training.priming import _batches, prime
+
+import numpy as np
+import pytest
+
+HABITS = {"max_attempts": 2}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return Countdown(num_numbers=3, max_number=10, template="compact")
+
+
+@pytest.fixture(scope="module")
+def batches(gemma, task):
+    generator = _batches(gemma.preprocessor.tokenizer, task, 4, turn_end_id(gemma.preprocessor.tokenizer), 0, HABITS)
+    return list(itertools.islice(generator, 16))  # one pool: the first 64 problems
+
+
+def test_shapes(batches):
+    for inputs, completion_mask in batches:
+        token_ids, padding_mask = inputs["token_ids"], inputs["padding_mask"]
+        assert token_ids.shape == padding_mask.shape
+        rows, length = completion_mask.shape
+        assert rows == 4 and length % 64 == 0 and (token_ids.shape[1] - length) % 32 == 0
+        np.testing.assert_array_equal(inputs["completion_mask"], completion_mask)
+        np.testing.assert_array_equal(padding_mask[:, -length:], completion_mask)
+
+
+def test_prompts_are_read_and_completions_learned(gemma, task, batches):
+    tokenizer = gemma.preprocessor.tokenizer
+    seen = []
+    for inputs, completion_mask in batches:
+        for ids, mask, taught in zip(inputs["token_ids"], inputs["padding_mask"], completion_mask, strict=True):
+            first = len(ids) - len(taught)
+            prompt, completion = ids[:first][mask[:first] > 0], ids[first:][taught > 0]
+            assert prompt[0] == tokenizer.start_token_id
+            assert completion[-1] == tokenizer.token_to_id("<end_of_turn>")
+            assert (np.diff(np.flatnonzero(mask)) == 1).all()  # nothing between them
+            seen.append((tokenizer.detokenize(prompt[1:].tolist()), tokenizer.detokenize(completion[:-1].tolist())))
+    rng, expected = random.Random(0), []
+    for problem in [task.problem(i) for i in range(64)]:
+        expected.append((task.prompt(problem), task.worked_solution(problem, rng, **HABITS)))
+    assert sorted(seen) == sorted(expected)
+
+
+def test_a_batch_holds_completions_of_like_length(batches):
+    lengths = [mask.sum(axis=1) for _, mask in batches]
+    spread = np.mean([length.max() - length.min() for length in lengths])
+    assert spread < 0.2 * np.ptp(np.concatenate(lengths))
+
+
+def test_later_pools_have_later_problems(gemma, task, batches):
+    generator = _batches(gemma.preprocessor.tokenizer, task, 4, turn_end_id(gemma.preprocessor.tokenizer), 0, HABITS)
+    later = list(itertools.islice(generator, 16, 32))
+    texts = [{row.tobytes() for inputs, _ in some for row in inputs["token_ids"]} for some in (batches, later)]
+    assert texts[0].isdisjoint(texts[1])
+
+
+def test_the_first_loss_is_the_cross_entropy_of_completions(make_policy, task):
+    """By NumPy, from the logits of all positions."""
+    policy = make_policy("gemma", num_layers=1)
+    stop_id = turn_end_id(policy.preprocessor.tokenizer)
+    inputs, mask = next(_batches(policy.preprocessor.tokenizer, task, 4, stop_id, 3, HABITS))
+    token_ids = inputs["token_ids"]
+    logits = np.asarray(policy({"token_ids": token_ids, "padding_mask": inputs["padding_mask"]}), "float64")[:, :-1]
+    log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    chosen = np.take_along_axis(log_probs, token_ids[:, 1:, None], axis=-1)[..., 0][:, -mask.shape[1] :]
+    history = prime(policy, task, steps=1, batch_size=4, learning_rate=1e-2, habits=HABITS, seed=3)
+    np.testing.assert_allclose(history.history["loss"], [-np.sum(chosen * mask) / mask.sum()], rtol=1e-5)
+
+
+def test_adapters_alone(make_policy, task):
+    policy = make_policy("gemma", num_layers=1, lora_rank=2, fresh_adapters=True)
+    frozen = [np.asarray(variable) for variable in policy.non_trainable_variables]
+    adapters = [np.asarray(variable) for variable in policy.trainable_variables]
+    prime(policy, task, steps=4, batch_size=4, learning_rate=1e-2, habits=HABITS)
+    for before, after in zip(frozen, policy.non_trainable_variables, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert all(np.any(a != b) for a, b in zip(adapters, policy.trainable_variables, strict=True))
+
+
+@pytest.fixture(scope="module")
+def primed(make_policy, task):
+    """A function: primes a fresh policy and returns `(weights before, weights after, history)`."""
+
+    def run():
+        policy = make_policy("gemma", num_layers=1)
+        before = [np.asarray(variable) for variable in policy.variables]
+        history = prime(policy, task, steps=60, batch_size=8, learning_rate=1e-2, habits=HABITS, seed=4)
+        return before, [np.asarray(variable) for variable in policy.variables], history.history
+
+    return run
+
+
+def test_the_loss_falls_and_the_same_seed_gives_the_same_weights(primed):
+    before, after, history = primed()
+    assert len(history["loss"]) == 60
+    assert np.mean(history["loss"][-5:]) < 0.6 * history["loss"][0]
+    assert all(np.any(old != new) for old, new in zip(before, after, strict=True))
+
+    _, again, same_history = primed()
+    assert same_history == history
+    for one, other in zip(after, again, strict=True):
+        np.testing.assert_array_equal(one, other)

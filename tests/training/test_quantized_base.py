@@ -1,0 +1,360 @@
+"""Adapters over a frozen base in 8 and 4 bits: what is held, its gradients, its rollouts, and a run from a recipe.
+
+The oracle takes the integers and scales that Keras stored, and makes floats of them by hand.
+"""
+
+import json
+import re
+import warnings
+
+from keras_aha.decoding import generate_with_cache, row_keys
+from keras_aha.losses import GRPOLoss
+from keras_aha.models.abstract_backbone import without_values
+from keras_aha.models.quantization import abstract_quantized, quantize_base
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import RecipeError
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.experiment import Experiment, load_trained
+from keras_aha.runs.run import Run
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.rollout import Rollout
+
+import jax
+import keras
+import keras_hub
+import numpy as np
+import pandas as pd
+import pytest
+
+LENGTH, GROUP = 10, 2
+SHAPE = dict(intermediate_dim=512)  # its last linear has 256 inputs, which are two blocks of int4
+TARGET = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+# The axes of a kernel that meet the inputs.
+INPUT_AXES = dict.fromkeys(TARGET, (0,)) | dict.fromkeys(["query", "key", "value"], (1,)) | {"attention_output": (0, 1)}
+
+
+def randomize(variables, seed):
+    rng = np.random.default_rng(seed)
+    for variable in variables:
+        variable.assign(rng.normal(0.0, 0.3, variable.shape))
+
+
+def floats(layer, shape, input_axes):
+    """The kernel that a quantized layer stands for, float64."""
+    stored, scale = layer._kernel.numpy(), np.float64(layer.kernel_scale.numpy())
+    if layer.quantization_mode == "int8":
+        return stored / scale.reshape([1 if axis in input_axes else size for axis, size in enumerate(shape)])
+    low, high = ((stored & 15) ^ 8) - 8, stored >> 4  # two signed numbers a byte
+    numbers = np.stack([low, high], axis=-1).reshape(len(stored), -1)[:, : scale.shape[1]]
+    block = np.arange(len(stored)) // 128
+    return ((numbers - np.float64(layer.kernel_zero.numpy())[block]) * scale[block]).reshape(shape)
+
+
+def quantized_layer(layer, inputs, mode):
+    """The layer in `mode`, with random adapters, and the shape its kernel had."""
+    inputs = keras.Input(inputs[1:])
+    model = keras.Model(inputs, layer(inputs))
+    randomize(layer.variables, 0)
+    shape = layer.kernel.shape
+    quantize_base(model, mode)
+    layer.enable_lora(2, lora_alpha=3.0)
+    randomize([layer.lora_kernel_a, layer.lora_kernel_b], 1)
+    assert layer.quantization_mode == mode
+    return shape
+
+
+@pytest.fixture(scope="module", params=("int8", "int4"))
+def policy(request, make_policy):
+    """A Gemma, quantized, with random adapters, for reading only."""
+    policy = make_policy("gemma", **SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of layers that Keras cannot quantize
+        quantize_base(policy.backbone, request.param)
+    policy.backbone.enable_lora(2, target_layer_names=TARGET)
+    randomize(policy.trainable_variables, 1)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def dequantized(policy, make_policy):
+    """The same in floats."""
+    other = make_policy("gemma", lora_rank=2, **SHAPE)
+    for layer, twin in zip(policy.backbone._flatten_layers(), other.backbone._flatten_layers(), strict=True):
+        if layer.name == "token_embedding":
+            twin._embeddings.assign(layer._embeddings.numpy() / layer.embeddings_scale.numpy()[:, None])
+        elif layer.name in TARGET:
+            twin._kernel.assign(floats(layer, twin._kernel.shape, INPUT_AXES[layer.name]))
+    for adapters, copy in zip(policy.trainable_variables, other.trainable_variables, strict=True):
+        copy.assign(adapters.numpy())  # its own array, as a step donates them
+    return other
+
+
+@pytest.fixture(scope="module")
+def prompt(policy, prompts):
+    return GRPOModel(policy).tokenize(prompts)
+
+
+@pytest.fixture(scope="module")
+def completions(policy, prompt):
+    return GRPOModel(policy).generate(
+        *prompt, group_size=GROUP, max_completion_length=LENGTH, stop_tokens=tuple("abcdef"), seed=1
+    )
+
+
+def sequences(prompt, completions):
+    """`(token_ids, padding_mask, live)`: prompts and completions, and which tokens of the latter there are."""
+    live = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
+    token_ids, padding_mask = (np.repeat(array, GROUP, axis=0) for array in prompt)
+    return np.hstack([token_ids, completions.token_ids]), np.hstack([padding_mask, live]).astype("int32"), live
+
+
+def teacher_forced(policy, prompt, completions):
+    token_ids, padding_mask, live = sequences(prompt, completions)
+    ones = np.ones(len(live), "float32")
+    forward = jax.jit(lambda *arrays: completion_log_probs(policy, *arrays, live.shape[1], ones)[0])
+    return np.asarray(forward(token_ids, padding_mask)) * live
+
+
+# === What is held ===
+
+
+def test_kernels_are_integers_and_only_adapters_are_trained(policy):
+    mode = policy.backbone.get_layer("token_embedding").quantization_mode
+    assert mode == "int8"  # of int4 too
+    adapters = {variable.path for variable in policy.trainable_variables}
+    kernels = {v.path: v for v in policy.backbone.variables if v.path.endswith("/kernel")}
+    assert adapters == {path.removesuffix("kernel") + f"lora_kernel_{x}" for path in kernels for x in "ab"}
+    assert len(kernels) == 2 * 7
+    layer = policy.backbone.get_layer("decoder_block_0").ffw_linear
+    assert (layer._kernel.dtype, layer._kernel.value.nbytes) == (
+        "int8",
+        {"int8": 256 * 16, "int4": 256 * 8}[layer.quantization_mode],
+    )
+
+
+# === Gradients ===
+
+
+@pytest.mark.parametrize("mode", ("int8", "int4"))
+@pytest.mark.parametrize(
+    "make, equation, input_axes",
+    (
+        (lambda: keras.layers.Dense(5, use_bias=False), "bti,io->bto", (0,)),
+        (lambda: keras.layers.EinsumDense("bti,nih->btnh", (None, 2, 4)), "bti,nih->btnh", (1,)),
+        (lambda: keras.layers.EinsumDense("bti,io->bto", (None, 5)), "bti,io->bto", (0,)),
+    ),
+)
+def test_gradients_of_a_layer(make, equation, input_axes, mode):
+    layer, rng = make(), np.random.default_rng(2)
+    x = rng.normal(size=(2, 3, 200))
+    shape = quantized_layer(layer, x.shape, mode)
+    a, b = layer.lora_kernel_a, layer.lora_kernel_b
+    scale = 3.0 / 2
+
+    def call(x, *adapters):
+        with keras.StatelessScope(zip((a, b), adapters, strict=True)):
+            return layer(x)
+
+    y, vjp = jax.vjp(call, x.astype("float32"), a.value, b.value)
+    upstream = rng.normal(size=y.shape)
+    gradients = vjp(upstream.astype("float32"))
+
+    inputs, kernel, outputs = re.split(",|->", equation)
+    a, b = np.float64(a.numpy()), np.float64(b.numpy())
+    whole = floats(layer, shape, input_axes) + scale * a @ b
+    by_kernel = np.einsum(f"{inputs},{outputs}->{kernel}", x, upstream)
+    by_b = scale * np.einsum("nr,no->ro", a.reshape(-1, 2), by_kernel.reshape(-1, shape[-1]))
+    expected = np.einsum(f"{outputs},{kernel}->{inputs}", upstream, whole), scale * by_kernel @ b.T, by_b
+    np.testing.assert_allclose(y, np.einsum(equation, x, whole), atol=1e-4)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert np.linalg.norm(gradient - wanted) < 1e-5 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("tie_weights", (True, False))
+def test_a_gradient_comes_through_the_logits(tie_weights):
+    layer = keras.layers.ReversibleEmbedding(7, 16, tie_weights=tie_weights)
+    inputs = keras.Input((None,), dtype="int32")
+    model = keras.Model(inputs, layer(inputs))
+    randomize(layer.variables, 0)
+    quantize_base(model, "int4")
+    if tie_weights:
+        weights = layer._embeddings.numpy() / np.float64(layer.embeddings_scale.numpy())[:, None]
+    else:
+        weights = (layer.reverse_embeddings.numpy() / np.float64(layer.reverse_embeddings_scale.numpy())).T
+    hidden, upstream = np.random.default_rng(1).normal(size=(3, 16)), np.random.default_rng(2).normal(size=(3, 7))
+    logits, vjp = jax.vjp(lambda x: layer(x, reverse=True), hidden.astype("float32"))
+    np.testing.assert_allclose(logits, hidden @ weights.T, atol=1e-5)
+    np.testing.assert_allclose(vjp(upstream.astype("float32"))[0], upstream @ weights, atol=1e-5)
+
+
+def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, completions, one_batch):
+    token_ids, padding_mask, live = sequences(prompt, completions)
+    rng = np.random.default_rng(3)
+    rollout = Rollout(
+        token_ids=token_ids,
+        padding_mask=padding_mask,
+        completion_mask=live.astype("float32"),
+        old_log_probs=completions.log_probs,
+        sampler_log_probs=completions.log_probs,
+        advantages=rng.normal(size=len(live)).astype("float32"),
+        temperature=np.ones(len(live), "float32"),
+        rewards=np.zeros(len(live), "float32"),
+        truncated=~completions.stopped,
+        problems=(),
+        texts=(),
+        scores=(),
+    )
+    kls, updates = [], []
+    for trained in (policy, dequantized):
+        adapters = [variable.numpy() for variable in trained.trainable_variables]
+        base = [variable.numpy() for variable in trained.non_trainable_variables]
+        model = GRPOModel(trained)
+        model.compile(keras.optimizers.SGD(1.0), GRPOLoss(kl_coef=0.1))
+        kls += model.fit(one_batch(rollout.batch()), verbose=0).history["kl"]
+        for variable, before in zip(trained.non_trainable_variables, base, strict=True):
+            np.testing.assert_array_equal(variable, before)
+        updates.append([v.numpy() - before for v, before in zip(trained.trainable_variables, adapters, strict=True)])
+        for variable, before in zip(trained.trainable_variables, adapters, strict=True):
+            variable.assign(before)
+    assert kls[0] > 0.01  # to the reference, which is the quantized base
+    np.testing.assert_allclose(*kls, rtol=1e-3)
+    for update, wanted in zip(*updates, strict=True):
+        assert np.linalg.norm(wanted) > 1e-3
+        assert np.linalg.norm(update - wanted) < 1e-3 * np.linalg.norm(wanted)
+
+
+# === Rollouts ===
+
+
+def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, prompt, completions):
+    assert 0 < completions.stopped.sum() < len(completions.stopped)
+    forced = teacher_forced(policy, prompt, completions)
+    np.testing.assert_allclose(completions.log_probs, forced, atol=1e-4)
+    np.testing.assert_allclose(forced, teacher_forced(dequantized, prompt, completions), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ("int8", "int4"))
+def test_another_architecture_by_way_of_its_cache(mode):
+    backbone = keras_hub.models.Qwen3Backbone(
+        vocabulary_size=32,
+        num_layers=2,
+        hidden_dim=16,
+        intermediate_dim=160,
+        num_query_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        tie_word_embeddings=False,
+    )
+    policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
+    randomize(backbone.variables, 0)
+    quantize_base(backbone, mode)
+    backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
+    randomize(policy.trainable_variables, 1)
+    prompt = np.arange(10, dtype="int32").reshape(2, 5), np.ones((2, 5), "int32")
+    completions = generate_with_cache(
+        policy,
+        [variable.value for variable in backbone.variables],
+        *prompt,
+        row_keys(0, 0, np.arange(2 * GROUP)),
+        group_size=GROUP,
+        max_completion_length=LENGTH,
+        stop_table=np.zeros((2, 32), "int8"),
+    )
+    np.testing.assert_allclose(completions.log_probs, teacher_forced(policy, prompt, completions), atol=1e-4)
+
+
+# === A run ===
+
+
+@pytest.fixture(scope="module")
+def recipe(make_policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    make_policy().save_to_preset(str(folder))
+    return Recipe.from_dict(
+        {
+            "model": {"preset": str(folder), "quantization": "int4"},
+            "lora": {"rank": 2},
+            "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
+            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 8},
+            "training": {"epochs": 1},
+            "evaluation": {"puzzles": 3, "samples": 2},
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_run_comes_back_from_its_folder(recipe, tmp_path):
+    experiment = Experiment(recipe)
+    randomize(experiment.model.trainable_variables, 0)
+    Run(experiment, tmp_path).fit()
+    written = Recipe.load(tmp_path / "recipe.toml")
+    assert written.model.quantization == "int4"
+    trained, loaded = experiment.model.policy, load_trained(written, tmp_path)
+    for variable, other in zip(trained.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(variable, other)
+    assert pd.read_csv(tmp_path / "history.csv")["sampler_gap"].item() < 1e-4
+
+
+def test_priming_has_floats(recipe):
+    assert all(variable.dtype == "float32" for variable in build_policy(recipe, adapters=False).weights)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    (
+        (
+            "lora.rank=0",
+            'set lora.rank above 0 or model.quantization="none". Received: model.',
+        ),
+        (
+            "rollouts.quantization=int8",
+            "leave one of model.quantization and rollouts.quantization out.",
+        ),
+        (
+            "model.quantization=int2",
+            'model.quantization must be "int8", "int4" or "none". Received: model.quantization=',
+        ),
+    ),
+)
+def test_what_cannot_be_used_is_said_in_one_sentence(recipe, change, sentence):
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        Experiment(recipe.override(change))
+
+
+def test_4_bits_are_refused_on_a_mesh(recipe):
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(RecipeError, match="no layout on several devices: .* Received: model.quantization=.int4., "):
+            build_policy(recipe)
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def test_gemma_4_is_refused_before_its_weights_are_loaded(recipe, tmp_path):
+    from models.test_multimodal_presets import gemma_4
+
+    gemma_4().save_to_preset(str(tmp_path))
+    (tmp_path / "model.weights.h5").unlink()
+    with pytest.raises(RecipeError, match="keras-hub's Gemma4Backbone computes with its kernels past the scales"):
+        build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_without_values_the_variables_are_the_same(make_policy, mode):
+    backbone = make_policy("gemma_2").backbone
+    twin = abstract_quantized(backbone, mode)
+    quantize_base(backbone, mode)
+    for layer in (backbone, twin):
+        with without_values():
+            layer.enable_lora(2, target_layer_names=["query", "ffw_linear"])
+
+    def facts(layer):
+        return {
+            variable.path: (tuple(variable.shape), variable.dtype, variable.trainable) for variable in layer.variables
+        }
+
+    assert facts(twin) == facts(backbone)
+    for own, other in zip(twin._flatten_layers(False), backbone._flatten_layers(False), strict=True):
+        assert own.quantization_mode == other.quantization_mode
+        assert getattr(own, "inputs_quantizer", None) is getattr(other, "inputs_quantizer", None) is None
