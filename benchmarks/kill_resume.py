@@ -37,11 +37,11 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         expected, folder = folder / "uninterrupted", folder / "killed"
         print("the uninterrupted run", flush=True)
-        subprocess.run([sys.executable, FIT, "--logdir", expected, *flags], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, FIT, "--log-dir", expected, *flags], check=True, stdout=subprocess.DEVNULL)
         history = pd.read_csv(expected / "history.csv")
         print(f"  {len(history)} epochs, {history['epoch_seconds'].sum():.0f} s", flush=True)
         lost = killed(folder, flags, args.kills, history["epoch_seconds"].median(), random.Random(args.seed))
-        subprocess.run([sys.executable, FIT, "--resume", "--logdir", folder], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, FIT, "--resume", "--log-dir", folder], check=True, stdout=subprocess.DEVNULL)
         differing = differences(folder, expected)
     print(f"{len(lost)} kills, of which {lost.count(1)} while a checkpoint was written")
     print(f"that cost more: {len([epochs for epochs in lost if epochs > 1])}")
@@ -53,7 +53,7 @@ def killed(folder: Path, flags: list[str], kills: int, epoch_seconds: float, mom
     """Starts the run and kills it, again and again: how many epochs with a row in `history.csv` each has cost."""
     lost = []
     for left in range(kills, 0, -1):
-        command = [sys.executable, FIT, "--resume", "--logdir", folder, *([] if lost else flags)]
+        command = [sys.executable, FIT, "--resume", "--log-dir", folder, *([] if lost else flags)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             epochs = next(int(line.split()[1].rstrip(",")) for line in child.stdout if line.startswith("  epochs"))
             next(line for line in child.stdout if line.startswith("held-out accuracy before"))

@@ -20,6 +20,7 @@ _HOMES = {
     "Recipe": "recipes.recipe",
     "RolloutCallback": "callbacks.rollout_callback",
     "TimeLimitCallback": "callbacks.time_limit_callback",
+    "load_policy": "models.policy",
     "distribute": "distribution.distribute",
     "plan": "planner",
     "prime": "training.priming",

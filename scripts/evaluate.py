@@ -131,24 +131,25 @@ def check_puzzles(args, task, other) -> None:
 
 def check_vocabularies(args, recipe, other_recipe, word: str) -> None:
     """Raises ValueError where a preset is missing, or cannot write the word to wait with; no weights are read."""
-    from keras_aha.models import policy
+    from keras_aha.models.presets import is_download, load_tokenizer
     from keras_aha.training import budget_forcing
 
     if args.wait:
-        with _cli.quiet(unless=policy.is_download(recipe)):
-            budget_forcing.word_to_ids(policy.load_tokenizer(recipe), word)
+        with _cli.quiet(unless=is_download(recipe.model.preset)):
+            budget_forcing.word_to_ids(load_tokenizer(recipe.model.preset), word)
     if args.against:
-        with _cli.quiet(unless=policy.is_download(other_recipe)):
-            policy.load_tokenizer(other_recipe)
+        with _cli.quiet(unless=is_download(other_recipe.model.preset)):
+            load_tokenizer(other_recipe.model.preset)
 
 
 def load(recipe, target: str):
     """The policy of a run, or of a preset."""
-    from keras_aha.models import policy
+    from keras_aha.models.presets import is_download
     from keras_aha.runs import experiment
+    from keras_aha.runs.build_policy import build_policy
 
-    with _cli.quiet(unless=policy.is_download(recipe)):
-        return experiment.load_trained(recipe, target) if is_run(target) else policy.build_policy(recipe)
+    with _cli.quiet(unless=is_download(recipe.model.preset)):
+        return experiment.load_trained(recipe, target) if is_run(target) else build_policy(recipe)
 
 
 # === What comes out ===

@@ -30,7 +30,7 @@ def main(argv=None) -> int:
         check_adapters(recipe, args.new)
         with _cli.quiet():
             from keras_aha.models import lora
-            from keras_aha.models.policy import is_download
+            from keras_aha.models.presets import is_download
             from keras_aha.models.special_tokens import turn_end_id
             from keras_aha.models.tiny_gemma import tiny_gemma
             from keras_aha.runs import experiment
@@ -44,7 +44,7 @@ def main(argv=None) -> int:
         task = build_task(recipe, priming.seed)
         check_habits(task, priming.habits)
         held_out = experiment.build_evaluation(recipe)
-        with _cli.quiet(unless=not args.new and is_download(recipe)):
+        with _cli.quiet(unless=not args.new and is_download(recipe.model.preset)):
             keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
             policy = tiny_gemma() if args.new else build_policy(recipe, priming.adapters)
         turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work

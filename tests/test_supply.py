@@ -136,7 +136,7 @@ def refused(folder, tmp_path, capfd):
     changes = ["rollouts.prompts_per_epoch=2", "evaluation.puzzles=3", "training.micro_batch_size=none"]
     flags = [part for change in [*changes, f'model.preset="{folder}"'] for part in ("--set", change)]
     with pytest.raises(SystemExit) as exit:
-        fit.main([*flags, "--logdir", str(tmp_path / "run")])
+        fit.main([*flags, "--log-dir", str(tmp_path / "run")])
     out, err = capfd.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("\n") == 1
     assert "The folder is no preset that keras-hub can load" in err
@@ -210,7 +210,7 @@ def test_pickles_by_other_names(gemma, marker, tmp_path):
 def test_templates_are_no_code(marker, tmp_path, capfd):
     """A format string may reach into objects: `{numbers.__class__}`."""
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--set", "task.template='{numbers.__class__.__init__}'", "--logdir", str(tmp_path / "run")])
+        fit.main(["--set", "task.template='{numbers.__class__.__init__}'", "--log-dir", str(tmp_path / "run")])
     assert exit.value.code == 2
     assert "no others. Received: template=" in capfd.readouterr().err
 

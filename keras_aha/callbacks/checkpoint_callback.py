@@ -38,7 +38,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     restored is damaged: then the checkpoint before is taken.
 
     Args:
-        folder: the run's; checkpoints are in its folder `checkpoints`. Several processes need one that all of them see.
+        log_dir: the run's folder; checkpoints are in its `checkpoints`. Several processes need one that all of them see.
         monitor: the log by which the best checkpoint is found, the larger the better, of the epochs that have it.
         keep: how many of the latest are kept, beside the best.
         remembering: name → callback with `get_state() -> dict` and `set_state(dict)`, of what JSON holds.
@@ -49,7 +49,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        log_dir: str | os.PathLike,
         monitor: str = "val_accuracy",
         keep: int = 3,
         remembering: Mapping[str, keras.callbacks.Callback] | None = None,
@@ -57,7 +57,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         if keep < 1:
             raise ValueError(f"keep must be 1 or more. Received: keep={keep}")
-        self.folder = Path(folder)
+        self.log_dir = Path(log_dir)
         self.monitor = monitor
         self.keep = keep
         self.remembering = dict(remembering or {})
@@ -150,8 +150,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             return epoch
         if damaged:
             raise CheckpointError(
-                f"No checkpoint can be restored; begin a new run. Received: folder={str(self.folder)!r}, with damaged "
-                f"checkpoints after epochs {sorted(damaged)}: {damaged[max(damaged)]}"
+                f"No checkpoint can be restored; begin a new run. Received: log_dir={str(self.log_dir)!r}, with "
+                f"damaged checkpoints after epochs {sorted(damaged)}: {damaged[max(damaged)]}"
             )
         self._rewind(0)
         return 0
@@ -165,7 +165,7 @@ class CheckpointCallback(keras.callbacks.Callback):
                 preservation_policy=AnyPreservationPolicy([LatestN(self.keep), best])
             )
             self._manager = ocp.CheckpointManager(
-                (self.folder / CHECKPOINTS).absolute(), options=options, item_names=(_ARRAYS, _RECORD)
+                (self.log_dir / CHECKPOINTS).absolute(), options=options, item_names=(_ARRAYS, _RECORD)
             )
 
     def _restore(self, epoch, model, base):
@@ -207,7 +207,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         if record["base"] != base:
             raise CheckpointError(
                 "The weights that are not trained are not those that the run began with: has the preset changed? "
-                f"Received: folder={str(self.folder)!r}"
+                f"Received: log_dir={str(self.log_dir)!r}"
             )
 
     def _read_arrays(self, epoch, variables):
@@ -226,18 +226,18 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _rewind(self, epochs):
         if processes.is_first():
-            rewind(self.folder, epochs)
+            rewind(self.log_dir, epochs)
 
     def _another(self, saved, own):
         others = sorted({tuple(entry) for entry in saved} ^ {tuple(entry) for entry in own})
         return (
             "The checkpoints are of another model or optimizer: restore them to one that is built as theirs was. "
-            f"Received: folder={str(self.folder)!r}, with {len(saved)} variables for {len(own)}, of which "
+            f"Received: log_dir={str(self.log_dir)!r}, with {len(saved)} variables for {len(own)}, of which "
             f"{len(others)} are only here or there, such as {' '.join(others[0]) if others else 'none'}"
         )
 
     def _failure(self, error):
-        return OSError(f"A checkpoint cannot be written in {self.folder / CHECKPOINTS}: {_in_a_line(error)}")
+        return OSError(f"A checkpoint cannot be written in {self.log_dir / CHECKPOINTS}: {_in_a_line(error)}")
 
 
 class _Damaged(Exception):

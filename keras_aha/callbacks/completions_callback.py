@@ -23,24 +23,24 @@ class CompletionsCallback(keras.callbacks.Callback):
     problems after each evaluation, as the text `held_out`: always of the same problems, by the same random keys.
 
     Args:
-        logdir: the folder of both; it is made where it is missing. A `completions.jsonl` that is there is added to.
+        log_dir: the folder of both; it is made where it is missing. A `completions.jsonl` that is there is added to.
         every: epochs from one writing to the next; the first and the last epoch are always written.
         count: completions written.
         evaluation: the `EvaluateCallback`, or `None`.
     """
 
-    def __init__(self, logdir: str | os.PathLike, every: int = 1, count: int = 8, evaluation=None):
+    def __init__(self, log_dir: str | os.PathLike, every: int = 1, count: int = 8, evaluation=None):
         super().__init__()
         if every < 1 or count < 1:
             raise ValueError(f"every and count must be 1 or more. Received: every={every}, count={count}")
-        self.logdir = Path(logdir)
+        self.log_dir = Path(log_dir)
         self.every = every
         self.count = count
         self.evaluation = evaluation
 
     def on_train_begin(self, logs=None):
-        self.logdir.mkdir(parents=True, exist_ok=True)
-        self._writer = tf.summary.create_file_writer(str(self.logdir / "completions"))
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._writer = tf.summary.create_file_writer(str(self.log_dir / "completions"))
 
     def on_epoch_end(self, epoch, logs=None):
         latest = self.evaluation and self.evaluation.latest
@@ -51,7 +51,7 @@ class CompletionsCallback(keras.callbacks.Callback):
             return
         chosen = _records(self.model.rollout, epoch + 1, self.count)
         # A lone surrogate is no UTF-8; as a backslash and its number it is JSON.
-        with open(self.logdir / COMPLETIONS, "a", encoding="utf-8", errors="backslashreplace") as file:
+        with open(self.log_dir / COMPLETIONS, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in chosen)
         self._show("completions", chosen, epoch)
 

@@ -28,12 +28,12 @@ class DoctorCallback(keras.callbacks.Callback):
     or print. With several processes each of them must have one, as all of them look at the weights; the first speaks.
 
     Args:
-        logdir: the run's folder; nothing is written there before there is a finding.
+        log_dir: the run's folder; nothing is written there before there is a finding.
     """
 
-    def __init__(self, logdir: str | os.PathLike):
+    def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
-        self.logdir = Path(logdir)
+        self.log_dir = Path(log_dir)
         self._said = []
         self._history = []
         self._writer = None  # until there is something to say: TensorBoard would show an empty run
@@ -76,11 +76,11 @@ class DoctorCallback(keras.callbacks.Callback):
         return combined(checksums([variable.value for variable in self.model.trainable_variables]))
 
     def _tell(self, epoch, findings):
-        self.logdir.mkdir(parents=True, exist_ok=True)
-        with open(self.logdir / FINDINGS, "a", encoding="utf-8") as file:
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        with open(self.log_dir / FINDINGS, "a", encoding="utf-8") as file:
             for finding in findings:
                 file.write(json.dumps({"epoch": epoch + 1, **dataclasses.asdict(finding)}) + "\n")
-        self._writer = self._writer or tf.summary.create_file_writer(str(self.logdir / "doctor"))
+        self._writer = self._writer or tf.summary.create_file_writer(str(self.log_dir / "doctor"))
         with self._writer.as_default():
             tf.summary.text("doctor", [str(finding) for finding in findings], step=epoch)
         self._writer.flush()

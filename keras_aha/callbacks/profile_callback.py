@@ -1,6 +1,7 @@
 """`ProfileCallback`: a trace of one epoch's rollout and update."""
 
 import os
+from pathlib import Path
 
 import jax
 import keras
@@ -14,12 +15,12 @@ class ProfileCallback(keras.callbacks.Callback):
     all other callbacks, so that a rollout belongs to the trace and an evaluation does not.
 
     Args:
-        folder: where `plugins/profile` is written.
+        log_dir: the run's folder; the trace is in `profile`, for TensorBoard.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
-        self.folder = folder
+        self._folder = Path(log_dir, "profile")
         self._epochs = 0
 
     def on_train_begin(self, logs=None):
@@ -28,7 +29,7 @@ class ProfileCallback(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epochs += 1
         if self._epochs == 2:
-            jax.profiler.start_trace(str(self.folder))
+            jax.profiler.start_trace(str(self._folder))
 
     def on_epoch_end(self, epoch, logs=None):
         if self._epochs == 2:

@@ -22,26 +22,26 @@ FINDINGS = "findings.jsonl"
 SUMMARY = "summary.json"
 
 
-def rewind(folder: str | os.PathLike, epochs: int) -> None:
+def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
     """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
 
     Rows of `history.csv` and lines of `completions.jsonl` and `findings.jsonl` of later epochs are left out, and a last
     one that was not written to its end; and so are events of TensorBoard. What is not there is no matter.
 
     Args:
-        folder: the run's.
+        log_dir: the run's.
         epochs: how many have been trained.
 
     Raises:
         ValueError: if a line that was written to its end does not say of which epoch it is.
     """
-    folder = Path(folder)
-    if (folder / HISTORY).exists():
-        _rewind_history(folder / HISTORY, epochs)
-    for path in (folder / COMPLETIONS, folder / FINDINGS):
+    log_dir = Path(log_dir)
+    if (log_dir / HISTORY).exists():
+        _rewind_history(log_dir / HISTORY, epochs)
+    for path in (log_dir / COMPLETIONS, log_dir / FINDINGS):
         if path.exists():
             _rewind_lines(path, epochs)
-    for path in folder.glob("**/events.out.tfevents.*"):
+    for path in log_dir.glob("**/events.out.tfevents.*"):
         _rewind_events(path, epochs)
 
 

@@ -37,7 +37,7 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         dtype: what Keras takes as a dtype policy, such as "bfloat16".
 
     Raises:
-        RecipeError: an unknown preset, or one that cannot be downloaded or read.
+        ValueError: an unknown preset, or one that cannot be downloaded or read.
     """
     table = _known().get(bare_name(preset))
     with without_values():

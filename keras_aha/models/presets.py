@@ -5,7 +5,6 @@ from pathlib import Path
 
 from keras_aha.files import presets_folder
 from keras_aha.names import nearest
-from keras_aha.recipes.sections import RecipeError
 
 import keras
 import keras_hub
@@ -21,7 +20,7 @@ def find_preset(preset: str) -> str:
     """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle.
 
     Raises:
-        RecipeError: it is none of them; the message names the nearest.
+        ValueError: it is none of them; the message names the nearest.
     """
     built_in = keras_hub.models.CausalLM.presets
     if "://" in preset or preset in built_in:
@@ -30,14 +29,14 @@ def find_preset(preset: str) -> str:
         if preset and folder.is_dir():
             return str(folder.resolve())
     if "/" in preset or "\\" in preset:
-        raise RecipeError(
+        raise ValueError(
             "There is no such folder; a preset's is the one that holds its config.json, as save_to_preset, Kaggle and "
-            f"Hugging Face write it. Received: model.preset={preset!r}"
+            f"Hugging Face write it. Received: preset={preset!r}"
         )
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
-    raise RecipeError(
+    raise ValueError(
         f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
-        f"save_to_preset wrote is named by its path. Received: model.preset={preset!r}"
+        f"save_to_preset wrote is named by its path. Received: preset={preset!r}"
     )
 
 
@@ -50,19 +49,37 @@ def load_preset(kind: type, preset: str, **kwargs):
         **kwargs: for `from_preset`.
 
     Raises:
-        RecipeError: an unknown preset, or one that cannot be downloaded or read.
+        ValueError: an unknown preset, or one that cannot be downloaded or read.
     """
     found = find_preset(preset)
     try:
         return kind.from_preset(found, **kwargs)
     except Exception as error:  # kagglehub, huggingface_hub, requests, h5py, json: each raises its own
         reason = " ".join(str(error).split())[:200]
-        received = f"Received: model.preset={preset!r}, {type(error).__name__}: {reason}"
+        received = f"Received: preset={preset!r}, {type(error).__name__}: {reason}"
         sentence = "The folder is no preset that keras-hub can load"
         if not Path(found).is_absolute():
             needs = _HUGGING_FACE if preset.startswith("hf://") else _KAGGLE
             sentence = f"The preset could not be downloaded, which needs a network and, for Gemma's weights, {needs}"
-        raise RecipeError(f"{sentence}. {received}") from error
+        raise ValueError(f"{sentence}. {received}") from error
+
+
+def load_tokenizer(preset: str) -> keras_hub.tokenizers.Tokenizer:
+    """The tokenizer of a preset, without the weights.
+
+    Raises:
+        ValueError: an unknown preset, or one that cannot be loaded.
+    """
+    return load_preset(keras_hub.tokenizers.Tokenizer, preset)
+
+
+def is_download(preset: str) -> bool:
+    """Whether `preset` is a preset of keras-hub or a handle, and no folder here.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    return not Path(find_preset(preset)).is_absolute()
 
 
 @contextlib.contextmanager

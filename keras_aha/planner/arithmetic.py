@@ -5,7 +5,7 @@ from collections.abc import Callable
 from keras_aha.decoding import Sampling
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.flops import forward_flops, update_flops
-from keras_aha.models.policy import blocks_to_compute_again
+from keras_aha.models.policy import rematerialised_blocks
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.memory import read_by_decoding
 from keras_aha.planner.program import Program
@@ -36,7 +36,9 @@ class ByHand:
     )
 
     def __init__(self, recipe: Recipe):
-        self.recompute = bool(blocks_to_compute_again(recipe))
+        self.recompute = bool(
+            rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)
+        )
         self.reference = recipe.loss.kl_coef > 0
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:

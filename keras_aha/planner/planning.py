@@ -22,7 +22,7 @@ from keras_aha.planner.topology import Topology, as_on, find_topology
 from keras_aha.planner.train_step import train_arguments
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_optimizer import build_optimizer
-from keras_aha.runs.build_policy import check_base
+from keras_aha.runs.build_policy import check_base, policy_arguments
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import PROMPT_MULTIPLE
 
@@ -244,7 +244,7 @@ def abstract_model(recipe: Recipe, topology: Topology):
         distribute(
             **dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype, devices=topology.devices
         )
-        policy = abstract_policy(recipe)
+        policy = abstract_policy(**policy_arguments(recipe))
         planned_decoder(policy.backbone)  # before minutes of compiling
         for variable in policy.variables:
             variable._initialize_layout()  # as Keras does when it gives a variable its value; the optimizer's follow it

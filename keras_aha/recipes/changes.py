@@ -32,7 +32,7 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
     if refused:
         why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""
         raise RecipeError(
-            f"It would be another run.{why} Go on with the recipe in its folder, by naming that with --logdir and no "
+            f"It would be another run.{why} Go on with the recipe in its folder, by naming that with --log-dir and no "
             f"--preset, or begin a new run. Received: {'; '.join(lines[path] for path in refused)}"
         )
     return list(lines.values())

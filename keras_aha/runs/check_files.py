@@ -13,45 +13,45 @@ from keras_aha.recipes.recipe import Recipe
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
 
 
-def check_run(folder: str | os.PathLike, recipe: Recipe) -> None:
+def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
     """Checks the files of a run that is to go on, in an instant; arrays of checkpoints are looked at as they are read.
 
     A last line that was not written to its end is what a kill leaves, and no damage; nor is a file that is not there,
     but for `history.csv` where there are checkpoints.
 
     Args:
-        folder: the run's.
+        log_dir: the run's.
         recipe: with which it goes on.
 
     Raises:
         ValueError: if a file does not hold what the run has written, with what to do.
     """
-    folder = Path(folder)
-    trained = saved_epochs(folder)
+    log_dir = Path(log_dir)
+    trained = saved_epochs(log_dir)
     if trained > recipe.training.epochs:
         raise ValueError(
-            f"The run in {folder} has {trained} epochs already. Received: training.epochs={recipe.training.epochs}"
+            f"The run in {log_dir} has {trained} epochs already. Received: training.epochs={recipe.training.epochs}"
         )
-    finished_epochs(folder)
-    _check_held_out(folder / BEFORE, recipe)
-    _check_history(folder / HISTORY, trained)
+    finished_epochs(log_dir)
+    _check_held_out(log_dir / BEFORE, recipe)
+    _check_history(log_dir / HISTORY, trained)
     for name in (COMPLETIONS, FINDINGS):
-        if (folder / name).exists():
-            complete_lines(folder / name)
+        if (log_dir / name).exists():
+            complete_lines(log_dir / name)
 
 
-def saved_epochs(folder: str | os.PathLike) -> int:
+def saved_epochs(log_dir: str | os.PathLike) -> int:
     """The epoch of a run's last checkpoint by its name; 0 where there is none."""
-    return max((int(path.name) for path in Path(folder, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
+    return max((int(path.name) for path in Path(log_dir, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
 
 
-def finished_epochs(folder: str | os.PathLike) -> int | None:
+def finished_epochs(log_dir: str | os.PathLike) -> int | None:
     """How many epochs a finished run has trained by its summary; `None` where it has none yet.
 
     Raises:
         ValueError: if the summary cannot be read.
     """
-    path = Path(folder, SUMMARY)
+    path = Path(log_dir, SUMMARY)
     if not path.exists():
         return None
     try:

@@ -13,7 +13,7 @@ from keras_aha.evaluation.tables import summarize
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
-from keras_aha.models.policy import load_tokenizer
+from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import prompt_ids, stop_token_ids
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
@@ -101,19 +101,19 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     )
 
 
-def load_trained(recipe: Recipe, folder: str | os.PathLike) -> keras_hub.models.CausalLM:
+def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models.CausalLM:
     """The policy that a run has trained.
 
     Args:
         recipe: the run's own.
-        folder: the run's, which a `Run` wrote.
+        log_dir: the run's folder, which a `Run` wrote.
 
     Raises:
         RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
     """
-    trained = Path(folder) / (ADAPTERS if recipe.lora.rank else PRESET)
+    trained = Path(log_dir) / (ADAPTERS if recipe.lora.rank else PRESET)
     if not trained.exists():
-        raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(folder)!r}")
+        raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(log_dir)!r}")
     if not recipe.lora.rank:
         return build_policy(recipe.override(f"model.preset={json.dumps(str(trained))}"))
     policy = build_policy(recipe.override("lora.start=none"))
@@ -147,7 +147,7 @@ def _check_tokens(recipe: Recipe, tasks: list[Task]) -> None:
     """Raises RecipeError or ValueError where prompts of the first problems are too long, the vocabulary lacks a stop
     token, or the model cannot be sampled as it should be; no weights are read."""
     limit = recipe.rollouts.max_prompt_length
-    tokenizer = load_tokenizer(recipe)
+    tokenizer = load_tokenizer(recipe.model.preset)
     stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
     if recipe.rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
         raise RecipeError(

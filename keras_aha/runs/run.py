@@ -49,7 +49,7 @@ class Run:
 
     Args:
         experiment: an `Experiment`.
-        folder: the run's, made where it is missing.
+        log_dir: the run's folder, made where it is missing.
         name: what the run is called in its summary; `None` is the folder's name.
         resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
         max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
@@ -70,7 +70,7 @@ class Run:
     def __init__(
         self,
         experiment: Experiment,
-        folder: str | os.PathLike,
+        log_dir: str | os.PathLike,
         *,
         name: str | None = None,
         resume: bool = False,
@@ -79,25 +79,25 @@ class Run:
         profile: bool = False,
     ):
         if resume:
-            check_run(folder, experiment.recipe)
+            check_run(log_dir, experiment.recipe)
         self.experiment = experiment
-        self.folder = Path(folder)
-        self.name = name or self.folder.name
+        self.log_dir = Path(log_dir)
+        self.name = name or self.log_dir.name
         self.resume = resume
         self.before = self.after = None
         self.stopped_by = None
         self._start = time.time() if start is None else start
         self._guard, self._interrupt = GuardCallback(), InterruptCallback()
         self._limits = [] if max_hours is None else [TimeLimitCallback(max_hours, self._start)]
-        self._doctor = DoctorCallback(self.folder)
-        self._profile = [ProfileCallback(self.folder / "profile")] if profile else []
-        self._tensorboard = TensorBoardCallback(self.folder, experiment.recipe.flat(), write_graph=False)
+        self._doctor = DoctorCallback(self.log_dir)
+        self._profile = [ProfileCallback(self.log_dir)] if profile else []
+        self._tensorboard = TensorBoardCallback(self.log_dir, experiment.recipe.flat(), write_graph=False)
         remembering = dict(
             rollouts=experiment.rollouts, guard=self._guard, doctor=self._doctor, tensorboard=self._tensorboard
         )
         if self._limits:
             remembering["time_limit"] = self._limits[0]
-        self._checkpoints = CheckpointCallback(self.folder, remembering=remembering)
+        self._checkpoints = CheckpointCallback(self.log_dir, remembering=remembering)
         self._trained = 0  # epochs, before this `fit`
 
     def is_over(self) -> bool:
@@ -109,7 +109,7 @@ class Run:
 
         It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
         """
-        path = self.folder / BEFORE
+        path = self.log_dir / BEFORE
         if self.resume and path.exists():
             self.before = read_tables(path)
         else:
@@ -159,9 +159,9 @@ class Run:
         callbacks = [*self._profile, experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
         if processes.is_first():
             callbacks += [
-                CompletionsCallback(self.folder, evaluation=experiment.evaluation),
+                CompletionsCallback(self.log_dir, evaluation=experiment.evaluation),
                 self._tensorboard,
-                HistoryCallback(self.folder / HISTORY),
+                HistoryCallback(self.log_dir / HISTORY),
                 ProgressCallback(),
             ]
         # The doctor after what prints a line an epoch, so that its words stand below it.
@@ -186,15 +186,15 @@ class Run:
         resumed_after_its_last_epoch = evaluation.latest is None
         self.after = self.experiment.evaluate() if resumed_after_its_last_epoch else evaluation.latest[1:]
         if processes.is_first():
-            write_tables(self.folder / AFTER, *self.after)
+            write_tables(self.log_dir / AFTER, *self.after)
             rates = behaviour_rates(self.before[0], self.after[0])
-            write_whole(self.folder / BEHAVIOUR_RATES, rates.to_csv(index=False))
-            write_whole(self.folder / SUMMARY, json.dumps(self._summary(), indent=2) + "\n")
+            write_whole(self.log_dir / BEHAVIOUR_RATES, rates.to_csv(index=False))
+            write_whole(self.log_dir / SUMMARY, json.dumps(self._summary(), indent=2) + "\n")
 
     def _begin(self):
         if processes.is_first():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.experiment.recipe.dump(self.folder / RECIPE)
+            self.log_dir.mkdir(parents=True, exist_ok=True)
+            self.experiment.recipe.dump(self.log_dir / RECIPE)
 
     def _release(self):
         """Ends what a `fit` that ended by an error left, and finds why it ended."""
@@ -214,15 +214,15 @@ class Run:
                 return
             try:
                 if self.experiment.recipe.lora.rank:
-                    lora.save_adapters(policy.backbone, self.folder / f"part-{ADAPTERS}")
-                    os.replace(self.folder / f"part-{ADAPTERS}", self.folder / ADAPTERS)
+                    lora.save_adapters(policy.backbone, self.log_dir / f"part-{ADAPTERS}")
+                    os.replace(self.log_dir / f"part-{ADAPTERS}", self.log_dir / ADAPTERS)
                 else:
-                    policy.save_to_preset(str(self.folder / PRESET))
+                    policy.save_to_preset(str(self.log_dir / PRESET))
             except RuntimeError as error:  # of h5py, where a disk is full
                 raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
 
     def _summary(self) -> dict:
-        recipe, epochs = self.experiment.recipe, pd.read_csv(self.folder / HISTORY)
+        recipe, epochs = self.experiment.recipe, pd.read_csv(self.log_dir / HISTORY)
         earlier = epochs["epoch_seconds"][: self._trained].sum()  # trained before the run went on
         return {
             "preset": self.name,

@@ -187,7 +187,7 @@ def test_where_all_are_damaged_nothing_is_touched(model, folder):
 def test_another_model(difference, make_policy, folder):
     other = build(make_policy, **difference)
     before = values(other)
-    with pytest.raises(CheckpointError, match="of another model or optimizer.* Received: folder="):
+    with pytest.raises(CheckpointError, match="of another model or optimizer.* Received: log_dir="):
         CheckpointCallback(folder).restore(other)
     assert kept(folder) == [1, 2, 3] and all(map(np.array_equal, before, values(other)))
 

@@ -59,7 +59,7 @@ def write(model, callback, epochs):
     for epoch in range(epochs):
         callback.on_epoch_end(epoch)
     callback.on_train_end()
-    return [json.loads(line) for line in (callback.logdir / "completions.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (callback.log_dir / "completions.jsonl").read_text().splitlines()]
 
 
 def test_a_stopped_run_ends_with_its_completions(model, tmp_path):
@@ -71,7 +71,7 @@ def test_a_stopped_run_ends_with_its_completions(model, tmp_path):
     model.stop_training = True
     callback.on_epoch_end(5)
     callback.on_train_end()
-    records = (callback.logdir / "completions.jsonl").read_text().splitlines()
+    records = (callback.log_dir / "completions.jsonl").read_text().splitlines()
     assert {json.loads(line)["epoch"] for line in records} == {1, 3, 6}
 
 

@@ -94,7 +94,7 @@ def doctor(tmp_path):
 
 def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
     assert fit(doctor, 6, GuardCallback()) == []
-    assert capsys.readouterr().out == "" and not doctor.logdir.exists()
+    assert capsys.readouterr().out == "" and not doctor.log_dir.exists()
     history = doctor.get_state()["history"]
     assert [epoch["moved"] for epoch in history] == [1.0] * 6
     assert ["compiles" in epoch for epoch in history] == [False] + [True] * 5  # the first one compiles everything
@@ -150,12 +150,12 @@ def test_programs_that_are_compiled_in_each_epoch(fit, doctor):
 
 def test_a_finding_is_said_once_everywhere(fit, doctor, capsys):
     fit(doctor, 6, task=FormOnly)
-    lines = [json.loads(line) for line in (doctor.logdir / "findings.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (doctor.log_dir / "findings.jsonl").read_text().splitlines()]
     assert [(line["epoch"], line["name"]) for line in lines] == [(3, "no_signal"), (5, "format_only")]
     texts = [" ".join([line["seen"], line["meaning"], line["remedy"]]) for line in lines]
     assert capsys.readouterr().out == f"\nDoctor, epoch 3: {texts[0]}\n\nDoctor, epoch 5: {texts[1]}\n"
 
-    events = EventAccumulator(str(doctor.logdir / "doctor"))
+    events = EventAccumulator(str(doctor.log_dir / "doctor"))
     events.Reload()
     shown = events.Tensors("doctor")
     assert [event.step for event in shown] == [2, 4]  # as all other logs are counted there
@@ -165,8 +165,8 @@ def test_a_finding_is_said_once_everywhere(fit, doctor, capsys):
         assert set(re.findall("<[^>]*>", page)) == {"<p>", "</p>", "<code>", "</code>"}
         assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text.replace("`", "")
 
-    rewind(doctor.logdir, 4)  # for a run that goes on from there
-    assert (doctor.logdir / "findings.jsonl").read_text() == json.dumps(lines[0]) + "\n"
+    rewind(doctor.log_dir, 4)  # for a run that goes on from there
+    assert (doctor.log_dir / "findings.jsonl").read_text() == json.dumps(lines[0]) + "\n"
 
 
 def test_a_resumed_run_goes_on(fit, doctor, tmp_path, capsys):

@@ -26,7 +26,7 @@ def test_the_second_epoch_is_traced_from_its_rollout_to_its_update(first, one_ba
     dataset = one_batch((jnp.ones((4, 2)), jnp.ones((4, 1))))
     callbacks = [ProfileCallback(tmp_path), Work()]
     model.fit(dataset, epochs=first + 3, initial_epoch=first, callbacks=callbacks, verbose=0)
-    (path,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
+    (path,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
     names = {
         event.name for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events
     }

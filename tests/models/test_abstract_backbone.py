@@ -8,7 +8,6 @@ from pathlib import Path
 from keras_aha import models
 from keras_aha.models.abstract_backbone import abstract_backbone, known_presets, without_values
 from keras_aha.models.tiny_gemma import tiny_gemma
-from keras_aha.recipes.sections import RecipeError
 
 import keras
 import keras_hub
@@ -115,5 +114,5 @@ def test_a_handle_that_ends_in_a_known_name_needs_no_download(handle):
 
 
 def test_an_unknown_preset_is_told_the_nearest():
-    with pytest.raises(RecipeError, match="the nearest is 'gemma2_2b_en'.*Received: model.preset='gemma2_2b_e'"):
+    with pytest.raises(ValueError, match="the nearest is 'gemma2_2b_en'.*Received: preset='gemma2_2b_e'"):
         abstract_backbone("gemma2_2b_e", "float32")

@@ -15,7 +15,7 @@ from keras_aha.models.flops import forward_flops
 from keras_aha.models.policy import abstract_policy
 from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids, token_id, turn_end_id
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.build_policy import build_policy, policy_arguments
 from keras_aha.runs.experiment import Experiment
 from keras_aha.tasks import Countdown
 from keras_aha.training.grpo_model import GRPOModel
@@ -90,13 +90,13 @@ def test_primes_trains_goes_on_and_is_evaluated(family, goes_on, presets, begun,
     primed, run = tmp_path / "primed", tmp_path / "run"
     assert prime.main(["--preset", str(written), "--out", str(primed)]) == 0
     how = [part for change in [f"model.preset={json.dumps(str(primed))}", *HOW[family]] for part in ("--set", change)]
-    assert fit.main(["--preset", str(written), "--logdir", str(run), *how]) == 0
+    assert fit.main(["--preset", str(written), "--log-dir", str(run), *how]) == 0
     history = pd.read_csv(run / "history.csv")
     assert len(history) == 2 and history["grad_norm"].gt(0).all() and history["skipped_updates"].eq(0).all()
     assert history["sampler_gap"].max() < 1e-4  # left-padded and right-padded prompts are one policy
     assert history["completion_length"].between(1, 15.9).all()  # its stop strings are found
     if goes_on:  # once, as it takes as long as the rest
-        assert fit.main(["--resume", "--logdir", str(begun)]) == 0
+        assert fit.main(["--resume", "--log-dir", str(begun)]) == 0
         resumed = pd.read_csv(begun / "history.csv")
         same = [name for name in history if "seconds" not in name and name != "compiles"]
         pd.testing.assert_frame_equal(resumed[same], history[same], check_exact=True)
@@ -152,7 +152,7 @@ def test_unknown_stop_tokens(call, gemma):
 def test_layers_have_the_dtype_of_the_recipe(presets):
     """keras-hub's SmolLM3 leaves its layers Keras's default."""
     recipe = recipe_of(presets, "SmolLM3").override(["model.dtype=bfloat16", "lora.rank=0"])
-    for policy in (abstract_policy(recipe), build_policy(recipe)):
+    for policy in (abstract_policy(**policy_arguments(recipe)), build_policy(recipe)):
         assert {v.dtype for v in policy.backbone.variables if v.name != "inv_freq"} == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
 

@@ -16,8 +16,6 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 def in_parts(folder):
     """Runs in a child process with eight devices: loads a preset and watches what lies on one device alone."""
     import keras_aha as aha
-    from keras_aha.models import policy
-    from keras_aha.recipes.recipe import Recipe
 
     import jax
     import keras
@@ -32,8 +30,7 @@ def in_parts(folder):
         return result
 
     keras.Variable.assign = watch
-    recipe = Recipe.load("countdown_tiny").override([f"model.preset={folder}", "lora.rank=2"])
-    variables = policy.build_policy(recipe).backbone.variables
+    variables = aha.load_policy(folder, lora_rank=2).backbone.variables
     shards = [shard.data.nbytes for variable in variables for shard in variable.value.addressable_shards[:1]]
     report = {
         "alone": most,
@@ -45,7 +42,7 @@ def in_parts(folder):
     }
     keras.Variable.assign = assign
     del variables, watch
-    report["host"] = taken(lambda: policy.build_policy(recipe)) if CLEAR_REFS.exists() else None
+    report["host"] = taken(lambda: aha.load_policy(folder, lora_rank=2)) if CLEAR_REFS.exists() else None
     json.dump(report, sys.stdout)
 
 

@@ -113,7 +113,7 @@ def test_what_has_started_from_adapters_is_loaded_without_them(recipe, run, tmp_
         ("lora.rank=4", "another rank than the backbone's: set it to 2. Received: path="),
         ("lora.alpha=4", "multiplied them by another alpha: set lora.alpha=2. Received: lora.start="),
         ('lora.target=["query"]', "The file's adapters are not those of the backbone"),
-        ("lora.rank=0", "There are no adapters to load where every weight is trained"),
+        ("lora.rank=0", "There are no adapters to load if every weight is trained"),
         ("model.preset=countdown_tiny", "The file's adapters are"),
         ("lora.start=nowhere", "lora.start is the folder of a finished run, or its adapters.lora.h5. Received: "),
     ],

@@ -4,8 +4,7 @@ The CPU's compiler undoes it, so its memory says nothing; benchmarks/memory.py h
 """
 
 from keras_aha.models import policy as module
-from keras_aha.recipes.recipe import Recipe
-from keras_aha.runs.build_policy import build_policy
+from keras_aha.models.policy import load_policy
 from keras_aha.training.log_probs import completion_log_probs
 
 import jax
@@ -35,16 +34,14 @@ def gradient_of(policy):
 def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
     made = make_policy("gemma_2", num_layers=3)
     made.save_to_preset(str(tmp_path / "preset"))
-    recipe = Recipe.from_dict(
-        {"model": {"preset": str(tmp_path / "preset")}, "lora": {"rank": 2}, "task": {"name": "countdown"}}
-    )
-    assert module.blocks_to_compute_again(recipe) == []
-    plain, arguments, blocks = gradient_of(build_policy(recipe))
+    preset = str(tmp_path / "preset")
+    assert module.rematerialised_blocks(preset, "float32", None) == []
+    plain, arguments, blocks = gradient_of(load_policy(preset, lora_rank=2))
     assert blocks == 0
 
     monkeypatch.setattr(module, "_REMAT_FROM", made.count_params())
-    assert module.blocks_to_compute_again(recipe) == [f"decoder_block_{i}" for i in range(3)]
-    again, _, blocks = gradient_of(build_policy(recipe))
+    assert module.rematerialised_blocks(preset, "float32", None) == [f"decoder_block_{i}" for i in range(3)]
+    again, _, blocks = gradient_of(load_policy(preset, lora_rank=2))
     assert blocks == 3
     arguments = [value + 0.1 for value in arguments[0]], arguments[1]  # B begins at 0
     for value, expected in zip(again(*arguments), plain(*arguments), strict=True):

@@ -46,7 +46,7 @@ def test_its_adapters_find_their_layers(name):
     recipe = Recipe.load(name)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     with without_values():
-        policy._enable_lora(backbone, recipe.lora)
+        policy._enable_lora(backbone, recipe.lora.rank, recipe.lora.alpha, recipe.lora.target)
     adapted = {layer.name for layer in backbone._flatten_layers() if lora.has_adapters(layer) and not layer._layers}
     assert adapted == set(recipe.lora.target)
 

@@ -145,7 +145,7 @@ RECIPES = {
     ],
 )
 def test_recipes(name, sentence, capfd):
-    assert sentence in refused(fit.main, ["--preset", name, "--logdir", "new"], capfd)
+    assert sentence in refused(fit.main, ["--preset", name, "--log-dir", "new"], capfd)
 
 
 @pytest.mark.parametrize("script", [evaluate, plan, prime], ids=lambda script: script.__name__)
@@ -220,7 +220,7 @@ def test_other_scripts_read_recipes_likewise(script, capfd):
     ],
 )
 def test_changes_of_a_recipe(change, sentence, capfd):
-    assert sentence in refused(fit.main, [*flags(change), "--logdir", "new"], capfd)
+    assert sentence in refused(fit.main, [*flags(change), "--log-dir", "new"], capfd)
 
 
 # === Puzzles ===
@@ -269,7 +269,7 @@ PUZZLES = {
 )
 @pytest.mark.parametrize("script", [fit, prime], ids=lambda script: script.__name__)
 def test_puzzles(script, name, sentence, capfd):
-    target = {fit: "--logdir", prime: "--out"}[script]
+    target = {fit: "--log-dir", prime: "--out"}[script]
     assert sentence in refused(script.main, [*flags(f"task.puzzles={name}"), target, "new"], capfd)
 
 
@@ -346,7 +346,7 @@ CONFIG, TASK = edited("config.json"), edited("task.json")
 def test_presets(break_it, sentence, folder, tmp_path, capfd):
     shutil.copytree(folder / "preset", tmp_path / "preset")
     break_it(tmp_path / "preset")
-    said = refused(fit.main, [*flags(preset=tmp_path / "preset"), "--logdir", "new"], capfd)
+    said = refused(fit.main, [*flags(preset=tmp_path / "preset"), "--log-dir", "new"], capfd)
     assert sentence in said and "Received: model.preset=" in said
 
 
@@ -395,12 +395,12 @@ def write_adapters(make_policy, folder):
     ],
 )
 def test_adapters(start, sentence, capfd):
-    assert sentence in refused(fit.main, [*flags(f"lora.start={start}"), "--logdir", "new"], capfd)
+    assert sentence in refused(fit.main, [*flags(f"lora.start={start}"), "--log-dir", "new"], capfd)
 
 
 def test_the_adapters_that_were_broken_were_good(capfd):
     """They are taken: what is missed next is the weights."""
-    assert "model.weights" in refused(fit.main, [*flags("lora.start=good.lora.h5"), "--logdir", "new"], capfd)
+    assert "model.weights" in refused(fit.main, [*flags("lora.start=good.lora.h5"), "--log-dir", "new"], capfd)
 
 
 # === Flags ===
@@ -417,11 +417,11 @@ def test_the_adapters_that_were_broken_were_good(capfd):
         (fit, ["--set"], "argument --set: expected one argument"),
         (fit, ["--preset", "countdwon_tiny"], "the nearest is 'countdown_tiny'"),
         (fit, ["--preset", "x" * 5000], "No recipe is called 'xxx"),
-        (fit, ["--logdir", "file"], "file is there already, and is kept"),
-        (fit, ["--logdir", "file/new"], "is no folder to write to"),
-        (fit, ["--logdir", PROC], "is no folder to write to"),
-        (fit, ["--logdir", "full"], "full is there already, and is kept"),
-        (fit, ["--logdir", "x" * 300], "File name too long"),
+        (fit, ["--log-dir", "file"], "file is there already, and is kept"),
+        (fit, ["--log-dir", "file/new"], "is no folder to write to"),
+        (fit, ["--log-dir", PROC], "is no folder to write to"),
+        (fit, ["--log-dir", "full"], "full is there already, and is kept"),
+        (fit, ["--log-dir", "x" * 300], "File name too long"),
         (evaluate, [], "the following arguments are required: TARGET"),
         (evaluate, ["weightless", "--recipe", "nothing"], "No recipe is called 'nothing'"),
         (evaluate, ["weightless", "--puzzles", "0"], "argument --puzzles: needs an integer from 1"),
@@ -482,7 +482,7 @@ def on_eight_devices():
     """Runs in a child process: the flags of each mesh by `fit.main`, what it says on stderr and how it ends."""
     for changes, _ in MESHES:
         try:
-            fit.main([*flags(*changes), "--logdir", "new"])
+            fit.main([*flags(*changes), "--log-dir", "new"])
         except SystemExit as exit:
             print(f"exit {exit.code}", file=sys.stderr)
 

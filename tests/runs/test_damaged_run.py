@@ -100,7 +100,7 @@ def test_what_is_damaged_is_said(name, folder, capfd):
     damage(folder)
     before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--logdir", str(folder)])
+        fit.main(["--resume", "--log-dir", str(folder)])
     out, err = capfd.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("\n") == 1 and len(err) < 700
     assert sentence in err and str(folder) in err
@@ -114,7 +114,7 @@ def test_what_a_kill_leaves_is_no_damage(folder, recipe, capfd):
     assert (folder / "completions.jsonl").read_text() == "".join(f'{{"epoch": {epoch}}}\n' for epoch in (1, 2, 3))
     check_run(folder, recipe)
     with pytest.raises(SystemExit):
-        fit.main(["--resume", "--logdir", str(folder)])
+        fit.main(["--resume", "--log-dir", str(folder)])
     assert "model.weights" in capfd.readouterr().err  # which comes next
     for name in ("held_out_before.jsonl", "completions.jsonl"):
         (folder / name).unlink()
@@ -133,7 +133,7 @@ def test_epochs(folder):
 
 def test_fewer_epochs_than_were_trained(folder, capfd):
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--logdir", str(folder), "--epochs", "2", "--set", "optimizer.config.learning_rate=0.1"])
+        fit.main(["--resume", "--log-dir", str(folder), "--epochs", "2", "--set", "optimizer.config.learning_rate=0.1"])
     out, err = capfd.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("\n") == 1
 

@@ -8,7 +8,7 @@ from keras_aha.evaluation.table_file import read_tables
 from keras_aha.evaluation.tables import BEHAVIOURS, with_behaviours
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
-from keras_aha.models.policy import is_download
+from keras_aha.models.presets import is_download
 from keras_aha.recipes import sections
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
@@ -110,8 +110,8 @@ def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gemma2_2b_en", "kaggle://keras/gemma2/keras/gemma2_2b_en", "hf://keras/gemma_2b_en"])
 def test_names_and_handles_are_downloads(recipe, name):
-    assert is_download(recipe.override(f"model.preset={json.dumps(name)}"))
-    assert not is_download(recipe)
+    assert is_download(name)
+    assert not is_download(recipe.model.preset)
 
 
 def test_a_held_out_summary_has_the_greedy_accuracy_too():
@@ -212,10 +212,10 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
         ),
         ("rollouts.max_prompt_length=9", "tokens, more than the limit: raise rollouts.max_prompt_length"),
         ("model.preset=gema2_2b_en", "No preset has that name; the nearest is 'gemma2_2b_en'"),
-        ("model.dtype=float", "A policy computes in one of float32"),
+        ("model.dtype=float", "[model]: `dtype` must be one of float32"),
         ('lora.target=["querry"]', "The policy has no layer 'querry' to adapt; the nearest is 'query'."),
         ('lora.target=["token_embedding"]', "The policy has no layer 'token_embedding' to adapt"),  # not saved
-        ("lora.target=[]", "No layer was adapted: name some, or set lora.rank=0."),
+        ("lora.target=[]", "No layer was adapted: name some, or set lora_rank=0."),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_sentence(recipe, changes, sentence):

@@ -31,11 +31,11 @@ FLAGS = [
 SCRIPT = """
 set -u
 mount -t tmpfs -o size=200k tmpfs "$DISK"
-"$@" --logdir "$DISK/run"; echo "full: $?"
+"$@" --log-dir "$DISK/run"; echo "full: $?"
 mount -o remount,ro "$DISK"
-"$@" --logdir "$DISK/run" --resume; echo "read-only: $?"
+"$@" --log-dir "$DISK/run" --resume; echo "read-only: $?"
 mount -o remount,rw,size=100m "$DISK"
-"$@" --logdir "$DISK/run" --resume > /dev/null; echo "again: $?"
+"$@" --log-dir "$DISK/run" --resume > /dev/null; echo "again: $?"
 tail -n 1 "$DISK/run/history.csv"; ls "$DISK/run"
 """
 
@@ -69,7 +69,7 @@ def test_a_full_disk_then_a_read_only_one_then_room(tiny, tmp_path):
     assert "Traceback" not in done.stderr
     full, read_only = done.stderr.splitlines()
     assert "No space left on device" in full or "RESOURCE_EXHAUSTED" in full  # by who meets it first
-    assert f"--resume --logdir {tmp_path}/run" in full
+    assert f"--resume --log-dir {tmp_path}/run" in full
     assert "Nothing can be written into" in read_only
 
 
@@ -88,9 +88,9 @@ def test_a_folder_that_cannot_be_written(path, sentence):
         user = os.geteuid()
         try:
             os.seteuid(user or NOBODY)
-            with pytest.raises(ValueError, match=f"{sentence}.*Received: --logdir"):
+            with pytest.raises(ValueError, match=f"{sentence}.*Received: --log-dir"):
                 check = _cli.check_writable if path == "run" else _cli.check_new_folder  # as fit.py does
-                check(Path(parent, path), "--logdir")
+                check(Path(parent, path), "--log-dir")
         finally:
             os.seteuid(user)
         assert not list(folder.iterdir())
@@ -112,7 +112,7 @@ def failed(tiny, tmp_path_factory):
     flags = [*FLAGS[:-1], "1", *tiny]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
         patch.setattr(CheckpointCallback, "on_epoch_end", limited)
-        assert fit.main(["--logdir", str(folder), *flags]) == 1
+        assert fit.main(["--log-dir", str(folder), *flags]) == 1
     assert not (folder / "checkpoints" / "1").exists()
     return folder, said.getvalue()
 
@@ -121,7 +121,7 @@ def failed(tiny, tmp_path_factory):
 def run(failed):
     """The folder of that run, which has gone on."""
     folder, _ = failed
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert len((folder / "history.csv").read_text().splitlines()) == 2 and (folder / "checkpoints" / "1").exists()
     return folder
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_that_cannot_be_written(failed):
     assert (
         said.startswith(f"fit.py: A checkpoint cannot be written in {folder}/checkpoints: ") and said.count("\n") == 1
     )
-    assert "File too large" in said and said.endswith(f". Go on: python scripts/fit.py --resume --logdir {folder}\n")
+    assert "File too large" in said and said.endswith(f". Go on: python scripts/fit.py --resume --log-dir {folder}\n")
 
 
 def test_a_disk_that_is_full(run, tmp_path, capfd):
@@ -139,9 +139,9 @@ def test_a_disk_that_is_full(run, tmp_path, capfd):
     folder = shutil.copytree(run, tmp_path / "run")
     (folder / "summary.json").unlink()
     (folder / "summary.json.part").symlink_to("/dev/full")
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 1
+    assert fit.main(["--resume", "--log-dir", str(folder)]) == 1
     said = capfd.readouterr().err.splitlines()[-1]
-    assert "No space left on device" in said and f"Go on: python scripts/fit.py --resume --logdir {folder}" in said
+    assert "No space left on device" in said and f"Go on: python scripts/fit.py --resume --log-dir {folder}" in said
     assert not (folder / "summary.json").exists()
 
 
@@ -151,7 +151,7 @@ def test_all_checkpoints_are_damaged(run, tmp_path, capfd):
     for path in (folder / "checkpoints" / "1" / "arrays").rglob("*"):
         if path.is_file():
             os.truncate(path, path.stat().st_size // 2)
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 2
+    assert fit.main(["--resume", "--log-dir", str(folder)]) == 2
     said = capfd.readouterr().err
     assert said.count("\n") == 1 and len(said) < 800
-    assert said.startswith("fit.py: No checkpoint can be restored; begin a new run. Received: folder=")
+    assert said.startswith("fit.py: No checkpoint can be restored; begin a new run. Received: log_dir=")

@@ -48,7 +48,7 @@ FLAGS = [part for change in SMALL for part in ("--set", change)]
 def uninterrupted(tmp_path_factory):
     """The folder of a run that nothing happens to."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS]) == 0
+    assert fit.main(["--log-dir", str(folder), *FLAGS]) == 0
     return folder
 
 
@@ -114,10 +114,10 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     """By the time limit before and after the first epoch, by Ctrl-C in a rollout, by SIGTERM after an update, and by
     its own last epoch."""
     folder = tmp_path / "run"
-    assert fit.main(["--logdir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
+    assert fit.main(["--log-dir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
     said = capsys.readouterr().out
     assert (
-        f"Stopped by time; nothing has been trained yet. Go on: python scripts/fit.py --resume --logdir {folder}"
+        f"Stopped by time; nothing has been trained yet. Go on: python scripts/fit.py --resume --log-dir {folder}"
         in said
     )
     assert not {"held_out_before.jsonl", "checkpoints/1"} & {
@@ -125,9 +125,9 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     }
     with monkeypatch.context() as patch:
         patch.setattr(time_limit_callback, "_MARGIN", 1e6)
-        assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "9"]) == 0
+        assert fit.main(["--resume", "--log-dir", str(folder), "--max-hours", "9"]) == 0
     said = capsys.readouterr().out
-    assert "Stopped by time; what was trained is saved" in said and f"--resume --logdir {folder}" in said
+    assert "Stopped by time; what was trained is saved" in said and f"--resume --log-dir {folder}" in said
     assert trained(folder) == 1
     for number, callback, method, epochs in [
         (signal.SIGINT, RolloutCallback, "on_epoch_begin", 1),
@@ -135,14 +135,14 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     ]:
         with monkeypatch.context() as patch:
             at_epoch(patch, callback, method, 1, lambda number=number: os.kill(os.getpid(), number))
-            assert fit.main(["--resume", "--logdir", str(folder), "--max-hours", "1"]) == 128 + number
+            assert fit.main(["--resume", "--log-dir", str(folder), "--max-hours", "1"]) == 128 + number
         said = capsys.readouterr().out
-        assert f"Stopped by {number.name}" in said and f"--resume --logdir {folder}" in said
+        assert f"Stopped by {number.name}" in said and f"--resume --log-dir {folder}" in said
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
         assert trained(folder) == epochs
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert trained(folder) == EPOCHS // 2 and (folder / "summary.json").exists()
-    assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS)]) == 0
+    assert fit.main(["--resume", "--log-dir", str(folder), "--epochs", str(EPOCHS)]) == 0
     assert f"changed since the run began: training.epochs: {EPOCHS // 2} → {EPOCHS}" in capsys.readouterr().out
     assert_same(folder, uninterrupted)
 
@@ -158,7 +158,7 @@ def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_
 
     monkeypatch.setattr(UtilizationCallback, "on_epoch_end", skipped)
     with pytest.warns(UserWarning, match=f"stops after epoch {EPOCHS + 3}"):
-        assert fit.main(["--resume", "--logdir", str(folder), "--epochs", str(EPOCHS + 4)]) == 1
+        assert fit.main(["--resume", "--log-dir", str(folder), "--epochs", str(EPOCHS + 4)]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("fit.py: No update could be made any more")
     assert trained(folder) == EPOCHS + 3
     assert json.loads((folder / "summary.json").read_text())["epochs"] == EPOCHS
@@ -180,7 +180,7 @@ def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
         ("update", signal.SIGKILL, -signal.SIGKILL, 1, []),
         ("checkpoint", signal.SIGKILL, -signal.SIGKILL, 2, []),
     ]:
-        arguments = [phase, "--resume", "--logdir", str(folder), *flags]
+        arguments = [phase, "--resume", "--log-dir", str(folder), *flags]
         with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as child:
             assert any(line == f"{HERE}\n" for line in child.stdout), phase
             child.send_signal(number)
@@ -189,17 +189,17 @@ def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
         if number == signal.SIGTERM:
             assert said == (
                 "Stopped by SIGTERM; nothing has been trained yet. "
-                f"Go on: python scripts/fit.py --resume --logdir {folder}\n"
+                f"Go on: python scripts/fit.py --resume --log-dir {folder}\n"
             )
     assert trained(folder) == 3 and list(folder.glob("checkpoints/3*tmp*"))
-    assert fit.main(["--resume", "--logdir", str(folder)]) == 0
+    assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_run_began(number, tmp_path, monkeypatch, capsys, interruptible):
     monkeypatch.setattr(Experiment, "__init__", lambda *args: os.kill(os.getpid(), number))
-    assert fit.main(["--logdir", str(tmp_path / "run"), *FLAGS]) == 128 + number
+    assert fit.main(["--log-dir", str(tmp_path / "run"), *FLAGS]) == 128 + number
     said = capsys.readouterr()
     assert said.out == f"Stopped by {number.name} before the run began: the same command begins it.\n" and not said.err
     assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler) and not list(tmp_path.iterdir())
@@ -210,7 +210,7 @@ def test_a_signal_before_the_run_began(number, tmp_path, monkeypatch, capsys, in
 
 def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
     before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")}
-    assert fit.main(["--resume", "--logdir", str(uninterrupted)]) == 0
+    assert fit.main(["--resume", "--log-dir", str(uninterrupted)]) == 0
     assert "is finished: 4 epochs" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
 
@@ -218,14 +218,16 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
 def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--logdir", str(folder), "--epochs", "3"])
+        fit.main(["--resume", "--log-dir", str(folder), "--epochs", "3"])
     said = capsys.readouterr()
     assert exit.value.code == 2 and said.out == ""
     assert "has 4 epochs already. Received: training.epochs=3" in said.err
     assert (folder / "recipe.toml").read_text() == (uninterrupted / "recipe.toml").read_text()
 
 
-@pytest.mark.parametrize("flags", [["--logdir", "RUN", *FLAGS, "--seed", "5"], ["--epochs=3", *FLAGS, "--logdir=RUN"]])
+@pytest.mark.parametrize(
+    "flags", [["--log-dir", "RUN", *FLAGS, "--seed", "5"], ["--epochs=3", *FLAGS, "--log-dir=RUN"]]
+)
 def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys):
     """Both commands in the sentence do what it says; the second keeps all flags, and takes a folder that is free."""
     folder = tmp_path / "a run"
@@ -235,12 +237,12 @@ def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys
         fit.main(argv := [flag.replace("RUN", str(folder)) for flag in flags])
     said = capsys.readouterr().err
     assert exit.value.code == 2 and said.count("\n") == 1
-    going_on, another = re.fullmatch(r".* Go on: (.*); begin another: (.*)\. Received: --logdir .*\n", said).groups()
+    going_on, another = re.fullmatch(r".* Go on: (.*); begin another: (.*)\. Received: --log-dir .*\n", said).groups()
     command, script, *going_on = shlex.split(going_on)
     assert (command, script) == ("python", "scripts/fit.py") and fit.main(going_on) == 0
     assert f"{folder} is finished" in capsys.readouterr().out
     another = fit.parse(shlex.split(another)[2:])
-    assert vars(another) == vars(fit.parse(argv)) | {"logdir": Path(f"{folder}-3")}
+    assert vars(another) == vars(fit.parse(argv)) | {"log_dir": Path(f"{folder}-3")}
     assert fit.find_run(another, [])[2] == Path(f"{folder}-3")
 
 
@@ -253,7 +255,7 @@ def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys
 )
 def test_what_would_be_another_run_is_refused(change, uninterrupted, capsys):
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--logdir", str(uninterrupted), "--set", change])
+        fit.main(["--resume", "--log-dir", str(uninterrupted), "--set", change])
     assert exit.value.code == 2
     said = capsys.readouterr().err
     assert "It would be another run" in said and f"{change.split('=')[0]}: " in said
@@ -264,19 +266,19 @@ def test_a_schedule_is_not_stretched(uninterrupted, tmp_path, capsys):
     folder.mkdir()
     Recipe.load("countdown_tiny").dump(folder / "recipe.toml")
     with pytest.raises(SystemExit):
-        fit.main(["--resume", "--logdir", str(folder), "--epochs", "60"])
+        fit.main(["--resume", "--log-dir", str(folder), "--epochs", "60"])
     said = capsys.readouterr().err
     assert "The learning rate has a schedule" in said and "training.epochs: 30 → 60" in said
 
 
 def test_another_preset_in_the_same_folder_is_refused(uninterrupted, capsys):
     with pytest.raises(SystemExit):
-        fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(uninterrupted)])
+        fit.main(["--preset", "countdown_tiny", "--resume", "--log-dir", str(uninterrupted)])
     assert "rollouts.group_size: 4 → 16" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on(uninterrupted, tmp_path):
     folder = shutil.copytree(uninterrupted, tmp_path / "run")
     (folder / "summary.json").unlink()
-    assert fit.main(["--preset", "countdown_tiny", "--resume", "--logdir", str(folder), *FLAGS]) == 0
+    assert fit.main(["--preset", "countdown_tiny", "--resume", "--log-dir", str(folder), *FLAGS]) == 0
     assert_same(folder, uninterrupted)

@@ -48,7 +48,7 @@ def runs(small, tmp_path_factory):
         for name, secret in SECRETS.items():
             environment.setenv(name, secret)
         for name in ("first", "second"):
-            assert fit.main(["--logdir", str(folder / name), "--epochs", "2", "--seed", "5", *small]) == 0
+            assert fit.main(["--log-dir", str(folder / name), "--epochs", "2", "--seed", "5", *small]) == 0
     return folder
 
 
@@ -233,10 +233,10 @@ def in_processes(count, *flags, margin=1.2):
 @pytest.mark.slow
 def test_several_processes_are_one_run(runs, small, tmp_path):
     """The first one prints and writes; stopped after an epoch in two, it goes on in one."""
-    flags = ["--logdir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
+    flags = ["--log-dir", tmp_path / "run", "--epochs", "2", "--seed", "5", *small]
     out = in_processes(2, *flags, "--max-hours", "9", margin=1e6)
     assert "Stopped by time; what was trained is saved" in out and "2 batch × 1 model" in out
-    assert fit.main(["--logdir", str(tmp_path / "run"), "--resume"]) == 0
+    assert fit.main(["--log-dir", str(tmp_path / "run"), "--resume"]) == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (runs / "first").iterdir()}
     found, expected = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "run", runs / "first"))
     same = [name for name in expected if "seconds" not in name]
@@ -263,12 +263,12 @@ def test_processes_that_cannot_be(flags, sentence, small, tmp_path, capfd, monke
     monkeypatch.setattr(coordinator, "SECONDS", 1)
     with socket.create_server(("", 0)) as taken:
         flags = [flag.replace("TAKEN", str(taken.getsockname()[1])) for flag in flags]
-        assert sentence in refused(fit.main, ["--logdir", str(tmp_path / "run"), *small, *flags], capfd)
+        assert sentence in refused(fit.main, ["--log-dir", str(tmp_path / "run"), *small, *flags], capfd)
 
 
 def test_no_other_hosts(tmp_path):
     environment = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(SCRIPTS.parent)}
-    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", "--multi-host", **environment)
+    done = run(SCRIPTS / "fit.py", "--log-dir", tmp_path / "run", "--multi-host", **environment)
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
     assert "finds no others in the environment of this machine" in done.stderr and done.stderr.count("\n") == 1
     assert "Received: --multi-host, " in done.stderr
@@ -291,14 +291,14 @@ def test_tensorboard_finds_the_curves(runs):
 
 def test_a_folder_in_use_is_kept(runs, small, capfd):
     before = sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*"))
-    assert "holds a run. Go on: " in refused(fit.main, ["--logdir", str(runs / "first"), *small], capfd)
-    assert "choose another --logdir" in refused(fit.main, ["--logdir", str(runs), "--resume", *small], capfd)
+    assert "holds a run. Go on: " in refused(fit.main, ["--log-dir", str(runs / "first"), *small], capfd)
+    assert "choose another --log-dir" in refused(fit.main, ["--log-dir", str(runs), "--resume", *small], capfd)
     assert sorted((path, path.stat().st_mtime_ns) for path in runs.rglob("*")) == before
 
 
 def test_another_backend_is_refused(tmp_path):
     environment = {"KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(SCRIPTS.parent)}
-    done = run(SCRIPTS / "fit.py", "--logdir", tmp_path / "run", **environment)
+    done = run(SCRIPTS / "fit.py", "--log-dir", tmp_path / "run", **environment)
     assert done.returncode == 2 and done.stdout == "" and not list(tmp_path.iterdir())
     assert done.stderr.startswith("fit.py: keras-aha needs Keras on JAX") and done.stderr.count("\n") == 1
 

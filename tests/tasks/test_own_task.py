@@ -30,7 +30,7 @@ def test_it_trains_and_evaluates(make_policy, tmp_path, monkeypatch, capsys):
     tiny, primed, run = (tmp_path / name for name in ("tiny", "primed", "run"))
     make_policy().save_to_preset(str(tiny))
     assert prime.main(["--out", str(primed), *SMALL, "--set", f"model.preset={tiny}"]) == 0
-    assert fit.main(["--logdir", str(run), *SMALL, "--set", f"model.preset={primed}", "--epochs", "2"]) == 0
+    assert fit.main(["--log-dir", str(run), *SMALL, "--set", f"model.preset={primed}", "--epochs", "2"]) == 0
     assert "held-out accuracy after" in capsys.readouterr().out
     completions = pd.read_json(run / "held_out_after.jsonl", lines=True)
     assert len(completions) == 6 * 3  # two samples, and a greedy one

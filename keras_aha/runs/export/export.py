@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone
-from keras_aha.models.policy import load_tokenizer
+from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
@@ -25,7 +25,7 @@ _BASE = "base"  # the folder in `peft` of a base that no one else has
 _GEMMAS = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)
 
 
-def export(run: str | os.PathLike, out: str | os.PathLike, formats=None) -> list[Path]:
+def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> list[Path]:
     """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
@@ -33,7 +33,7 @@ def export(run: str | os.PathLike, out: str | os.PathLike, formats=None) -> list
     that in `peft/base`. A folder is there when it is whole, and what the run's folder holds is only read.
 
     Args:
-        run: the run's folder, which a `Run` wrote.
+        log_dir: the run's folder, which a `Run` wrote.
         out: where the folders come to lie, made where it is missing.
         formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` where it has no adapters.
 
@@ -45,7 +45,7 @@ def export(run: str | os.PathLike, out: str | os.PathLike, formats=None) -> list
             weights are loaded.
         OSError: if files cannot be written.
     """
-    run, out = Path(run), Path(out)
+    run, out = Path(log_dir), Path(out)
     recipe = _load_recipe(run)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)
@@ -72,7 +72,7 @@ def export(run: str | os.PathLike, out: str | os.PathLike, formats=None) -> list
 
 def _end_tokens(recipe: Recipe) -> dict[int, str]:
     """Id → piece, of the tokens that end a completion."""
-    tokenizer = load_tokenizer(recipe)
+    tokenizer = load_tokenizer(recipe.model.preset)
     return {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
 
 

@@ -15,14 +15,14 @@ import jinja2
 _REPORT, _PICTURES = "report.html", "report"
 
 
-def write_report(folder: str | os.PathLike) -> Path:
+def write_report(log_dir: str | os.PathLike) -> Path:
     """Writes `report.html` into a run's folder, a page that needs no other file, and its pictures as PNG into `report`.
 
     The page follows the browser's light or dark mode, and says of each number in which file of the run it stands. Of a
     run that has not finished there are only curves, so far. Text of the policy is escaped.
 
     Args:
-        folder: of a run of `scripts/fit.py`, see `RunRecord`. An older report is replaced.
+        log_dir: the folder of a run of `scripts/fit.py`, see `RunRecord`. An older report is replaced.
 
     Returns:
         The page's path.
@@ -31,11 +31,11 @@ def write_report(folder: str | os.PathLike) -> Path:
         ValueError: if the folder holds no run that has trained an epoch, or one of its files is damaged.
         OSError: if a file cannot be read or written.
     """
-    record = RunRecord.load(folder)
+    record = RunRecord.load(log_dir)
     pictures = list(draw_pictures(record))
-    (record.folder / _PICTURES).mkdir(exist_ok=True)
+    (record.log_dir / _PICTURES).mkdir(exist_ok=True)
     for picture in pictures:
-        write_whole(record.folder / _PICTURES / f"{picture.name}.png", picture.png)
+        write_whole(record.log_dir / _PICTURES / f"{picture.name}.png", picture.png)
     # Autoescaping is what keeps a completion from becoming a part of the page.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("keras_aha.runs.report", "."),
@@ -53,8 +53,8 @@ def write_report(folder: str | os.PathLike) -> Path:
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
         pairs=[] if record.after is None else pairs(record),
-        recipe_text=(record.folder / RECIPE).read_text(encoding="utf-8"),
+        recipe_text=(record.log_dir / RECIPE).read_text(encoding="utf-8"),
     )
-    path = record.folder / _REPORT
+    path = record.log_dir / _REPORT
     write_whole(path, page)
     return path

@@ -22,7 +22,7 @@ class RunRecord:
     """A run, finished or not, of which at least one epoch has been trained.
 
     Attributes:
-        folder: the run's.
+        log_dir: the run's.
         recipe: the run's own.
         history: `history.csv`, one row an epoch.
         verdicts: share of the rollout's completions, one row an epoch (index `epoch`, from 1), one column a verdict;
@@ -35,7 +35,7 @@ class RunRecord:
         findings: `findings.jsonl`, one dict a finding of the doctor.
     """
 
-    folder: Path
+    log_dir: Path
     recipe: Recipe
     history: pd.DataFrame
     verdicts: pd.DataFrame
@@ -47,36 +47,36 @@ class RunRecord:
     findings: list[dict]
 
     @classmethod
-    def load(cls, folder: str | os.PathLike) -> "RunRecord":
+    def load(cls, log_dir: str | os.PathLike) -> "RunRecord":
         """Reads a run's folder.
 
         Raises:
             ValueError: if it holds no run, none that has finished an epoch, or a file that is damaged.
             OSError: if a file cannot be read.
         """
-        folder = Path(folder)
+        log_dir = Path(log_dir)
         for name in (RECIPE, BEFORE, HISTORY, COMPLETIONS):
-            if not (folder / name).is_file():
+            if not (log_dir / name).is_file():
                 raise ValueError(
                     f"A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no "
-                    f"{name}. Received: {str(folder)!r}"
+                    f"{name}. Received: {str(log_dir)!r}"
                 )
-        recipe = Recipe.load(folder / RECIPE)
-        finished = finished_epochs(folder) == recipe.training.epochs  # fewer where it goes on with more
+        recipe = Recipe.load(log_dir / RECIPE)
+        finished = finished_epochs(log_dir) == recipe.training.epochs  # fewer where it goes on with more
         record = cls(
-            folder=folder,
+            log_dir=log_dir,
             recipe=recipe,
-            history=_read_history(folder / HISTORY),
-            verdicts=_read_verdicts(folder / _EVENTS),
-            completions=_read_lines(folder / COMPLETIONS),
-            before=read_tables(folder / BEFORE)[0],
-            after=read_tables(folder / AFTER)[0] if finished else None,
-            rates=pd.read_csv(folder / BEHAVIOUR_RATES) if finished else None,
-            summary=json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if finished else None,
-            findings=_read_lines(folder / FINDINGS) if (folder / FINDINGS).is_file() else [],
+            history=_read_history(log_dir / HISTORY),
+            verdicts=_read_verdicts(log_dir / _EVENTS),
+            completions=_read_lines(log_dir / COMPLETIONS),
+            before=read_tables(log_dir / BEFORE)[0],
+            after=read_tables(log_dir / AFTER)[0] if finished else None,
+            rates=pd.read_csv(log_dir / BEHAVIOUR_RATES) if finished else None,
+            summary=json.loads((log_dir / SUMMARY).read_text(encoding="utf-8")) if finished else None,
+            findings=_read_lines(log_dir / FINDINGS) if (log_dir / FINDINGS).is_file() else [],
         )
         if record.history.empty or not record.completions:
-            raise ValueError(f"The run has not finished an epoch. Received: {str(folder)!r}")
+            raise ValueError(f"The run has not finished an epoch. Received: {str(log_dir)!r}")
         return record
 
 
@@ -95,9 +95,9 @@ def _read_lines(path: Path) -> list[dict]:
         raise ValueError(f"The file is not made of lines of JSON. Received: {str(path)!r}, {error}") from error
 
 
-def _read_verdicts(folder: Path) -> pd.DataFrame:
+def _read_verdicts(log_dir: Path) -> pd.DataFrame:
     """What `TensorBoardCallback` writes: a verdict has no value before the epoch in which it is first met."""
-    events = EventAccumulator(str(folder), size_guidance={TENSORS: 0})  # 0 keeps all
+    events = EventAccumulator(str(log_dir), size_guidance={TENSORS: 0})  # 0 keeps all
     events.Reload()
     columns = {
         tag.removeprefix(_VERDICT): {
