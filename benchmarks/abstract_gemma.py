@@ -1,6 +1,7 @@
 """Gemma2-2B without values, for programs that are only compiled."""
 
-from keras_aha.models.abstract_backbone import abstract_backbone, without_values
+from keras_aha.models.abstract_backbone import abstract_backbone
+from keras_aha.models.internals import without_values
 
 VOCABULARY = 256_000
 

@@ -38,7 +38,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     restored is damaged: then the checkpoint before is taken.
 
     Args:
-        log_dir: the run's folder; checkpoints are in its `checkpoints`. Several processes need one that all of them see.
+        log_dir: the run's folder; checkpoints are in its `checkpoints`. Several processes need one that all see.
         monitor: the log by which the best checkpoint is found, the larger the better, of the epochs that have it.
         keep: how many of the latest are kept, beside the best.
         remembering: name → callback with `get_state() -> dict` and `set_state(dict)`, of what JSON holds.

@@ -2,6 +2,7 @@
 
 from keras_aha.decoding.attention import scaled
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.models.internals import rotate
 
 import jax.numpy as jnp
 import keras
@@ -37,7 +38,7 @@ class Gemma3Decoder(Decoder):
             query, key = attention.query_dense(y), attention.key_dense(y)
             if attention.use_query_key_norm:
                 query, key = attention.query_norm(query), attention.key_norm(key)
-            query, key = attention._apply_rope(query, position), attention._apply_rope(key, position)
+            query, key = rotate(attention, query, position), rotate(attention, key, position)
             y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
             x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
             y = layer.pre_ffw_norm(x)

@@ -1,6 +1,7 @@
 """Gemma 4."""
 
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.models.internals import rotate
 
 import jax.numpy as jnp
 import keras
@@ -61,12 +62,12 @@ class Gemma4Decoder(Decoder):
 
 def _attention(layer, x, position, attend):
     attention = layer.attention
-    query = attention._apply_rope(attention.query_norm(attention.query_dense(x)), position)
+    query = rotate(attention, attention.query_norm(attention.query_dense(x)), position)
     if layer.is_kv_shared_layer:
         return attention.output_dense(attend(attention, query, layer=layer.kv_shared_layer_index))
     key = attention.key_dense(x)
     value = attention.value_norm(key if attention.attention_k_eq_v else attention.value_dense(x))
-    key = attention._apply_rope(attention.key_norm(key), position)
+    key = rotate(attention, attention.key_norm(key), position)
     return attention.output_dense(attend(attention, query, key, value))
 
 

@@ -2,6 +2,7 @@
 
 from keras_aha.decoding.attention import scaled
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.models.internals import rotate
 
 import jax.numpy as jnp
 import keras
@@ -16,8 +17,8 @@ class GemmaDecoder(Decoder):
         for layer in self.backbone.transformer_layers:
             attention = layer.attention
             y = layer.pre_attention_norm(x)
-            query = attention._apply_rope(attention.query_dense(y), position)
-            key = attention._apply_rope(attention.key_dense(y), position)
+            query = rotate(attention, attention.query_dense(y), position)
+            key = rotate(attention, attention.key_dense(y), position)
             y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
             x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
             y = layer.pre_ffw_norm(x)

@@ -14,6 +14,7 @@ from keras_aha.decoding.completions import Completions, no_completions
 from keras_aha.decoding.generate import _starts
 from keras_aha.decoding.jitted_steps import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
+from keras_aha.models.internals import empty_cache, flatten_layers
 from keras_aha.models.lora import using_merged
 
 import jax
@@ -132,7 +133,7 @@ def _generate(
 def _prefill(policy, weights, token_ids, *, group_size, slots):
     """Reads each prompt once, and repeats its cache for its group."""
     with _using(policy, weights):
-        _, cache = policy._build_cache(token_ids)
+        _, cache = empty_cache(policy, token_ids)
     padding = [(0, 0)] * cache.ndim
     padding[_CACHE_SLOTS] = 0, slots - token_ids.shape[1]
     return jnp.repeat(jnp.pad(cache, padding), group_size, axis=0)
@@ -215,7 +216,7 @@ def check_policy(policy) -> None:
 
 
 def _check_positions(policy, positions):
-    layers = policy.backbone._flatten_layers()
+    layers = flatten_layers(policy.backbone)
     limits = [layer.sequence_length for layer in layers if isinstance(layer, keras_hub.layers.PositionEmbedding)]
     if positions > min(limits, default=positions):
         raise ValueError(

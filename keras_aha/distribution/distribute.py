@@ -7,6 +7,7 @@ import math
 from keras_aha.distribution.devices import chip
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel, check_heads
 from keras_aha.models.abstract_backbone import abstract_backbone
+from keras_aha.models.internals import set_value
 
 import jax
 import jax.numpy as jnp
@@ -176,12 +177,12 @@ def whole(variables):
     before = [variable.value for variable in variables]
     for variable, value in zip(variables, before, strict=True):
         if not (value.is_fully_addressable or value.is_fully_replicated):
-            variable._value = jax.device_put(value, NamedSharding(value.sharding.mesh, PartitionSpec()))
+            set_value(variable, jax.device_put(value, NamedSharding(value.sharding.mesh, PartitionSpec())))
     try:
         yield
     finally:
         for variable, value in zip(variables, before, strict=True):
-            variable._value = value
+            set_value(variable, value)
 
 
 def rollout_values(variables, values) -> list[jax.Array]:

@@ -3,6 +3,8 @@
 import contextlib
 import functools
 
+from keras_aha.models.internals import flatten_layers, layout_of, replaced_calls
+
 import jax
 import keras
 from jax.sharding import NamedSharding, PartitionSpec
@@ -34,37 +36,32 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
     _gather(embeddings, scope)  # before that loop, which does no harm
     values, _ = jax.lax.optimization_barrier(([scope.get_current_value(kernel) for kernel in kernels], micro_batch))
     _update(scope, zip(kernels, values, strict=True))
-    calls = [vars(layer).get("call") for layer in linears]  # there may be one of `linear_gradients`
-    for layer in linears:
-        layer.call = functools.partial(_call_gathered, layer.call, _split_variables([layer]), scope)
     try:
-        yield model
+        with replaced_calls(linears, lambda layer, call: functools.partial(_call_gathered, call, [layer], scope)):
+            yield model
     finally:
         _update(scope, before)  # what was made in one trace is of no use in the next
-        for layer, call in zip(linears, calls, strict=True):
-            del layer.call
-            if call is not None:
-                layer.call = call
 
 
 def as_split(variables, values) -> list:
     """Values, such as gradients, laid out as their variables are; for use inside a jit."""
     return [
-        value if variable._layout is None else jax.lax.with_sharding_constraint(value, variable._layout.backend_layout)
-        for variable, value in zip(variables, values, strict=True)
+        value if layout is None else jax.lax.with_sharding_constraint(value, layout.backend_layout)
+        for layout, value in zip(map(layout_of, variables), values, strict=True)
     ]
 
 
 def _of_kind(model, kinds):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, kinds) and layer.built]
+    return [layer for layer in flatten_layers(model) if isinstance(layer, kinds) and layer.built]
 
 
 def _split_variables(holders):
     variables = [variable for layer in holders for variable in layer.variables]
-    return [variable for variable in variables if variable._layout and "batch" in variable._layout.axes]
+    return [variable for variable in variables if layout_of(variable) and "batch" in layout_of(variable).axes]
 
 
-def _call_gathered(call, variables, scope, *args, **kwargs):
+def _call_gathered(call, layers, scope, *args, **kwargs):
+    variables = _split_variables(layers)
     before = [(variable, scope.get_current_value(variable)) for variable in variables]
     _gather(variables, scope)
     try:
@@ -75,8 +72,8 @@ def _call_gathered(call, variables, scope, *args, **kwargs):
 
 def _gather(variables, scope):
     for variable in variables:
-        split = variable._layout.backend_layout
-        axes = [None if axis == "batch" else axis for axis in variable._layout.axes]
+        split = layout_of(variable).backend_layout
+        axes = [None if axis == "batch" else axis for axis in layout_of(variable).axes]
         # Said to be split first: XLA takes whole weights to be whole in `jax.checkpoint`'s barrier too, and so would
         # keep those of the forward pass for the backward one.
         value = jax.lax.with_sharding_constraint(scope.get_current_value(variable), split)

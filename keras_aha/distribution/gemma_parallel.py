@@ -4,6 +4,8 @@ import collections
 import math
 import re
 
+from keras_aha.models.internals import layout_of
+
 import jax.numpy as jnp
 import keras
 from keras.distribution import LayoutMap, TensorLayout
@@ -45,7 +47,7 @@ class GemmaParallel(keras.distribution.ModelParallel):
 
     def get_variable_layout(self, variable) -> TensorLayout:
         """Keras asks for it when it makes a variable; an optimizer's variables lie as those that they belong to."""
-        return self.layout(variable.path, variable.shape) if variable._layout is None else variable._layout
+        return self.layout(variable.path, variable.shape) if layout_of(variable) is None else layout_of(variable)
 
     def layout(self, path: str, shape) -> TensorLayout:
         """Where a variable lies.

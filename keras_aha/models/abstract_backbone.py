@@ -4,16 +4,14 @@ The architectures of Gemma's presets, and of some others, stand in `architecture
 for them.
 """
 
-import contextlib
 import tomllib
 from pathlib import Path
 
+from keras_aha.models.internals import without_values
 from keras_aha.models.presets import load_preset, own_dtype
 from keras_aha.names import bare_name
 
-import keras
 import keras_hub
-from keras.src.backend.common import global_state
 
 # Models that see or hear as well. A policy is loaded without those encoders, which cost memory and want inputs.
 ENCODERS = {
@@ -21,7 +19,6 @@ ENCODERS = {
     keras_hub.models.Gemma4Backbone: ("vision_encoder", "audio_encoder"),
 }
 
-_PENDING = "uninitialized_variables"  # Keras's name of that list, which has no public one
 
 
 def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
@@ -63,22 +60,6 @@ def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backb
         for block in backbone.transformer_layers:
             block.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
     return backbone
-
-
-@contextlib.contextmanager
-def without_values():
-    """Variables that are made in the block have a shape and no value, now and later.
-
-    `keras.StatelessScope(initialize_variables=False)` alone puts their values off: Keras keeps a list of variables that
-    wait, and the next model that is built anywhere gives all of them values.
-    """
-    before = global_state.get_global_attribute(_PENDING, [])
-    global_state.set_global_attribute(_PENDING, [])
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        global_state.set_global_attribute(_PENDING, before)
 
 
 def known_presets() -> list[str]:

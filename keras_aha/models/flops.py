@@ -6,6 +6,8 @@ arXiv:2204.02311, appendix B). Padding, and activations computed again to save m
 
 import math
 
+from keras_aha.models.internals import embeddings_variable, flatten_layers, kernel_variable
+
 import numpy as np
 from keras import layers
 
@@ -49,17 +51,17 @@ def _flops(backbone, lengths, completion_lengths, backward: bool) -> float:
         return 2 + trained if backward else 1
 
     total = 0.0  # multiply-adds
-    for layer in backbone._flatten_layers():
+    for layer in flatten_layers(backbone):
         if not isinstance(layer, (layers.Dense, layers.EinsumDense)):
             continue
         shape, features = _kernel_shape(layer), _output_features(layer)
-        total += tokens * math.prod(shape) * passes(layer._kernel.trainable)
+        total += tokens * math.prod(shape) * passes(kernel_variable(layer).trainable)
         if layer.lora_enabled:
             total += tokens * layer.lora_rank * (math.prod(shape[:-1]) + features) * passes(True)
         if layer.name in _QUERIES:  # its features are all heads', which scores and values have too
             total += 2 * pairs * features * passes(True)
     embedding = backbone.token_embedding
-    unembedding = embedding._embeddings if embedding.tie_weights else embedding.reverse_embeddings
+    unembedding = embeddings_variable(embedding) if embedding.tie_weights else embedding.reverse_embeddings
     size = embedding.input_dim * embedding.output_dim
     total += np.sum(completion_lengths) * size * passes(unembedding.trainable)
     return float(2 * total)
@@ -69,7 +71,7 @@ def _kernel_shape(layer) -> tuple[int, ...]:
     """As it was before quantization, which packs two numbers of an int4 kernel into a byte."""
     if isinstance(layer, layers.Dense):
         return layer.input_spec.axes[-1], layer.units
-    return tuple(layer.original_kernel_shape if layer.quantization_mode == "int4" else layer._kernel.shape)
+    return tuple(layer.original_kernel_shape if layer.quantization_mode == "int4" else kernel_variable(layer).shape)
 
 
 def _output_features(layer) -> int:

@@ -19,6 +19,14 @@ the kernel in rollouts too, as in training, at the cost of two thin products a l
 import contextlib
 import os
 
+from keras_aha.models.internals import (
+    adapted_layer_numbers,
+    adapter_rank,
+    embeddings_variable,
+    flatten_layers,
+    kernel_variable,
+)
+
 import h5py
 import keras
 import numpy as np
@@ -40,7 +48,7 @@ def adapted_layers(layer) -> list:
     """The sublayers of `layer` that carry adapters, be they switched on or off."""
     return [
         sublayer
-        for sublayer in layer._flatten_layers()
+        for sublayer in flatten_layers(layer)
         if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
     ]
 
@@ -171,13 +179,13 @@ def check_adapters(backbone, path):
     _check_adapters(backbone)
     rank, saved, finite = _read_file(path)
     received = f"Received: path={os.fspath(path)!r}"
-    if rank != backbone._lora_rank:
+    if rank != adapter_rank(backbone):
         raise ValueError(
             f"The file's adapters have another rank than the backbone's: set it to {rank}. "
-            f"{received}, which has rank={rank}, and a backbone with rank={backbone._lora_rank}"
+            f"{received}, which has rank={rank}, and a backbone with rank={adapter_rank(backbone)}"
         )
-    every = [layer for layer in backbone._flatten_layers(include_self=False) if layer.weights]  # as keras-hub counts
-    adapted = {i: every[i] for i in sorted(backbone._lora_enabled_layers)}
+    every = [layer for layer in flatten_layers(backbone, include_self=False) if layer.weights]  # as keras-hub counts
+    adapted = {i: every[i] for i in adapted_layer_numbers(backbone)}
     if sorted(saved) != list(adapted):
         raise ValueError(
             "The file's adapters are not those of the backbone: call `enable_lora` with the `target_layer_names` of "
@@ -216,9 +224,9 @@ def _switched(layer, is_on):
 
 def _merged_kernel(layer):
     if isinstance(layer, _KERNEL_LAYERS):
-        kernel, a, b = layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b
+        kernel, a, b = kernel_variable(layer), layer.lora_kernel_a, layer.lora_kernel_b
     else:
-        kernel, a, b = layer._embeddings, layer.lora_embeddings_a, layer.lora_embeddings_b
+        kernel, a, b = embeddings_variable(layer), layer.lora_embeddings_a, layer.lora_embeddings_b
     return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
 
 

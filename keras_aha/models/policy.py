@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from keras_aha.models import lora
-from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scale_queries, without_values
+from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scale_queries
+from keras_aha.models.internals import flatten_layers, without_values
 from keras_aha.models.presets import load_preset, load_tokenizer, own_dtype
 from keras_aha.models.quantization import abstract_quantized, quantize_base
 from keras_aha.names import nearest
@@ -130,7 +131,7 @@ def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
 
 def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
     adaptable = (keras.layers.Dense, keras.layers.EinsumDense)  # keras-hub saves no others' adapters
-    names = {layer.name for layer in backbone._flatten_layers() if isinstance(layer, adaptable)}
+    names = {layer.name for layer in flatten_layers(backbone) if isinstance(layer, adaptable)}
     for name in lora_targets:
         if name not in names:
             raise ValueError(

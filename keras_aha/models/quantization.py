@@ -18,7 +18,7 @@ A frozen base is quantized for good, by `quantize_base`, before its adapters are
 is trained and sampled as it is.
 """
 
-from keras_aha.models.abstract_backbone import without_values
+from keras_aha.models.internals import flatten_layers, scale_axes, set_value, stored_scale, without_values
 from keras_aha.models.presets import own_dtype
 
 import jax
@@ -66,7 +66,7 @@ class QuantizedBackbone:
     def __init__(self, backbone, mode: str = "int8", quantize_activations: bool = False):
         if mode != "int8":
             raise ValueError(f"A rollout's weights can be quantized to 'int8' only. Received: mode={mode!r}")
-        quantized = [layer.path for layer in backbone._flatten_layers() if layer.quantization_mode is not None]
+        quantized = [layer.path for layer in flatten_layers(backbone) if layer.quantization_mode is not None]
         if quantized:
             raise ValueError(
                 "The backbone is quantized already, so its weights are no plain numbers. "
@@ -74,12 +74,12 @@ class QuantizedBackbone:
             )
         self.backbone = abstract_quantized(backbone, mode, quantize_activations)
         for variable in self.backbone.variables:
-            variable._value = jax.ShapeDtypeStruct(variable.shape, variable.dtype)
+            set_value(variable, jax.ShapeDtypeStruct(variable.shape, variable.dtype))
         positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
         self._size = len(positions)
         self._kept = []  # (position, variable of the twin)
         self._quantized = []  # (position, layer of the twin, attributes of the int8 weight and its scale, axis)
-        for layer, twin in zip(backbone._flatten_layers(), self.backbone._flatten_layers(), strict=True):
+        for layer, twin in zip(flatten_layers(backbone), flatten_layers(self.backbone), strict=True):
             if type(layer) not in _QUANTIZED_LAYERS:
                 pairs = zip(_own_variables(layer), _own_variables(twin), strict=True)
                 self._kept += [(positions[id(variable)], copy) for variable, copy in pairs]
@@ -146,7 +146,7 @@ def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
     """
     # As keras-hub loads a quantized preset: by a dtype policy for each layer. No float kernel is ever made.
     policies = {}
-    for layer in backbone._flatten_layers():
+    for layer in flatten_layers(backbone):
         if type(layer) in _EMBEDDINGS or (type(layer) in _LINEARS and mode == "int8"):
             policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
         elif type(layer) in _LINEARS:
@@ -154,7 +154,7 @@ def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
     with without_values(), own_dtype(type(backbone), dtype):
         twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
-    for layer in twin._flatten_layers():
+    for layer in flatten_layers(twin):
         if type(layer) in _QUANTIZED_LAYERS and not quantize_activations:
             layer.inputs_quantizer = None
     return twin
@@ -162,14 +162,14 @@ def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
 
 def _own_variables(layer):
     """Those of `layer` that none of its sublayers has."""
-    inner = {id(v) for sublayer in layer._flatten_layers(include_self=False) for v in sublayer.variables}
+    inner = {id(v) for sublayer in flatten_layers(layer, include_self=False) for v in sublayer.variables}
     return [variable for variable in layer.variables if id(variable) not in inner]
 
 
 def _quantized_weights(layer):
     """The attributes of each int8 weight and of its scale, and the axis or axes over which a scale is shared."""
     if isinstance(layer, layers.EinsumDense):
-        return [("_kernel", "kernel_scale", layer._kernel_reduced_axes)]
+        return [("_kernel", "kernel_scale", scale_axes(layer))]
     if isinstance(layer, layers.Dense):
         return [("_kernel", "kernel_scale", 0)]
     weights = [("_embeddings", "embeddings_scale", -1)]
@@ -184,5 +184,5 @@ def _quantize(layer, weight, axis):
     quantized, scale = keras.quantizers.abs_max_quantize(ops.cast(weight, "float32"), axis)
     scale = ops.cast(scale, weight.dtype)
     if isinstance(layer, layers.EinsumDense):
-        return quantized, layer._adjust_scale_for_quant(scale, "kernel")
+        return quantized, stored_scale(layer, scale)
     return quantized, ops.squeeze(scale, axis)

@@ -1,5 +1,6 @@
 """Memory of a device, phase by phase: what it holds at the same time, by part."""
 
+from keras_aha.models.internals import flatten_layers, kernel_variable
 from keras_aha.models.lora import adapted_layers
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program
@@ -41,7 +42,7 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
         if layer.quantization_mode is None
         for variable in (layer.lora_kernel_a, layer.lora_kernel_b)
     }
-    tables = [layer for layer in backbone._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    tables = [layer for layer in flatten_layers(backbone) if isinstance(layer, keras.layers.Embedding)]
     looked_up = [layer for layer in tables if not isinstance(layer, keras.layers.ReversibleEmbedding)]
     unread |= {id(variable) for layer in looked_up for variable in layer.variables}
     pairs = zip(backbone.variables, shapes.weights, strict=True)
@@ -53,7 +54,7 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[
 
     These are merged kernels, what lies otherwise than in training, and a quantized twin's.
     """
-    kernels = {id(layer._kernel) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
+    kernels = {id(kernel_variable(layer)) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
     merged, laid_out = [], []
     for variable in backbone.variables:
         trained, rollout = layouts.variable(variable), layouts.rollout(variable)

@@ -9,7 +9,7 @@ from keras_aha.decoding import Sampling
 from keras_aha.distribution.devices import chip
 from keras_aha.distribution.distribute import batch_parts, check_batch, distribute
 from keras_aha.losses import GRPOLoss
-from keras_aha.models.abstract_backbone import without_values
+from keras_aha.models.internals import as_if_on, initialize_layout, without_values
 from keras_aha.models.policy import abstract_policy
 from keras_aha.planner import memory, roofline
 from keras_aha.planner.arithmetic import ByHand
@@ -18,7 +18,7 @@ from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.plan_record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.program import Program, TooLarge
 from keras_aha.planner.rollout_shapes import RolloutShapes, planned_decoder, rollout_shapes
-from keras_aha.planner.topology import Topology, as_on, find_topology
+from keras_aha.planner.topology import Topology, find_topology
 from keras_aha.planner.train_step import train_arguments
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_optimizer import build_optimizer
@@ -59,7 +59,7 @@ def plan(
     """
     tell = on_program or (lambda name: None)
     places = find_topology(topology)
-    with abstract_model(recipe, places) as (model, layouts), as_on(places):
+    with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
         check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
         return Planning(recipe, places, model, layouts, tell).plan(price_per_chip_hour)
 
@@ -247,7 +247,7 @@ def abstract_model(recipe: Recipe, topology: Topology):
         policy = abstract_policy(**policy_arguments(recipe))
         planned_decoder(policy.backbone)  # before minutes of compiling
         for variable in policy.variables:
-            variable._initialize_layout()  # as Keras does when it gives a variable its value; the optimizer's follow it
+            initialize_layout(variable)  # as Keras does when it gives a variable its value; the optimizer's follow it
         with without_values():
             # The step is compiled once here: of all lengths the longest takes the most.
             model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from keras_aha.distribution.distribute import batch_parts
+from keras_aha.models.internals import as_if_on
 from keras_aha.planner.planning import Planning, abstract_model, rows_of
-from keras_aha.planner.topology import as_on, find_topology
+from keras_aha.planner.topology import find_topology
 from keras_aha.recipes.recipe import Recipe
 
 
@@ -25,7 +26,7 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] |
     places = find_topology(topology)
     rows, group_size = rows_of(recipe), recipe.rollouts.group_size
     tell = on_program or (lambda name: None)
-    with abstract_model(recipe, places) as (model, layouts), as_on(places):
+    with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
         parts = batch_parts()
 
         def fits(phases: dict) -> bool:

@@ -1,6 +1,5 @@
 """Named topologies: devices to compile for, most of which are not there."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -88,21 +87,6 @@ def find_topology(name: str) -> Topology:
         )
     devices = _tpu_devices(name, layout)
     return Topology.of(name, devices, chip(devices[0].device_kind).memory)
-
-
-@contextlib.contextmanager
-def as_on(topology: Topology):
-    """While tracing in the block, JAX answers as it would on a topology: there are its devices, and no others.
-
-    keras-hub asks it which attention to compute, and our rollouts which dtype the cache shall have.
-    """
-    real = jax.devices, jax.default_backend
-    jax.devices = lambda backend=None: list(topology.devices) if backend is None else real[0](backend)
-    jax.default_backend = lambda: topology.platform
-    try:
-        yield
-    finally:
-        jax.devices, jax.default_backend = real
 
 
 def _layout(name: str) -> str:

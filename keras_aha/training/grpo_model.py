@@ -8,6 +8,7 @@ from keras_aha.distribution.distribute import batch_parts, global_rows, local_ro
 from keras_aha.distribution.fsdp import as_split, gathering
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.models import lora
+from keras_aha.models.internals import flatten_layers
 from keras_aha.models.presets import own_dtype
 from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids
 from keras_aha.training.linear_gradients import linear_gradients
@@ -282,7 +283,7 @@ class GRPOModel(keras.Model):
 
 def _say_it_is_built(model) -> None:
     """Where a layer is not built, `fit` draws a batch before the first rollout exists."""
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         layer.built = True
 
 

@@ -5,6 +5,7 @@ import functools
 import re
 
 from keras_aha.models import lora
+from keras_aha.models.internals import flatten_layers, kernel_variable, replaced_calls
 
 import jax
 from keras import layers, ops
@@ -31,27 +32,22 @@ def linear_gradients(model):
     Yields:
         `model`.
     """
-    linears = [layer for layer in model._flatten_layers() if _is_trained_linear(layer)]
-    for linear in linears:
-        linear.call = functools.partial(_call, linear)  # hides the method of the class
-    try:
+    linears = [layer for layer in flatten_layers(model) if _is_trained_linear(layer)]
+    with replaced_calls(linears, lambda layer, call: functools.partial(_call, layer)):
         yield model
-    finally:
-        for linear in linears:
-            del linear.call
 
 
 def _is_trained_linear(layer):
     linear = isinstance(layer, (layers.Dense, layers.EinsumDense)) and layer.built
-    return linear and not layer.quantization_mode and (layer.lora_enabled or layer._kernel.trainable)
+    return linear and not layer.quantization_mode and (layer.lora_enabled or kernel_variable(layer).trainable)
 
 
 def _call(layer, inputs, training=None):
     """What `layer.call` computes."""
     if layer.lora_enabled:
-        product, weights = _adapted_product(layer), (layer._kernel, layer.lora_kernel_a, layer.lora_kernel_b)
+        product, weights = _adapted_product(layer), (kernel_variable(layer), layer.lora_kernel_a, layer.lora_kernel_b)
     else:
-        product, weights = _product_of(layer), (layer._kernel,)
+        product, weights = _product_of(layer), (kernel_variable(layer),)
     outputs = product(*map(ops.convert_to_tensor, (inputs, *weights)))
     outputs = outputs if layer.bias is None else ops.add(outputs, layer.bias)
     return outputs if layer.activation is None else layer.activation(outputs)

@@ -1,9 +1,9 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
-import contextlib
 
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.distribution.gemma_parallel import GEMMAS
+from keras_aha.models.internals import flatten_layers, plain_attention
 
 import jax
 import jax.numpy as jnp
@@ -61,28 +61,17 @@ def completion_log_probs(
 
 def check_positions(policy) -> None:
     """Raises ValueError if `policy` has embeddings of absolute positions, which padding on the left would shift."""
-    if any(isinstance(layer, keras_hub.layers.PositionEmbedding) for layer in policy.backbone._flatten_layers()):
+    if any(isinstance(layer, keras_hub.layers.PositionEmbedding) for layer in flatten_layers(policy.backbone)):
         raise ValueError(
             "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
             f"Received: policy={type(policy).__name__}"
         )
 
 
-@contextlib.contextmanager
 def _soft_caps_kept(backbone):
-    """Keeps attention that has a soft cap out of Keras's fused operation, which loses the cap on a TPU inside a jit.
-
-    There its kernel cannot take a mask that is traced, and what Keras 3.15 falls back to has no soft cap.
-    """
+    """Keeps attention that has a soft cap out of Keras's fused operation, which would lose the cap on a TPU."""
     attentions = [layer.attention for layer in backbone.transformer_layers] if isinstance(backbone, GEMMAS) else []
-    capped = [attention for attention in attentions if attention.logit_soft_cap is not None]
-    for attention in capped:
-        attention._use_fused_attention_op = lambda: False  # hides the method of the class
-    try:
-        yield
-    finally:
-        for attention in capped:
-            del attention._use_fused_attention_op
+    return plain_attention([attention for attention in attentions if attention.logit_soft_cap is not None])
 
 
 def _linearized(log_probs_of, entropy_gradient):

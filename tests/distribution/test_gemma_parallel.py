@@ -3,7 +3,8 @@
 import math
 
 from keras_aha.distribution.gemma_parallel import GemmaParallel
-from keras_aha.models.abstract_backbone import abstract_backbone, without_values
+from keras_aha.models.abstract_backbone import abstract_backbone
+from keras_aha.models.internals import without_values
 
 import jax.numpy as jnp
 import keras

@@ -6,7 +6,8 @@ import tomllib
 from pathlib import Path
 
 from keras_aha import models
-from keras_aha.models.abstract_backbone import abstract_backbone, known_presets, without_values
+from keras_aha.models.abstract_backbone import abstract_backbone, known_presets
+from keras_aha.models.internals import without_values
 from keras_aha.models.tiny_gemma import tiny_gemma
 
 import keras

@@ -95,7 +95,8 @@ def plan_and_run(preset, name):
 
 def in_a_child(code, devices, **environment):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "planner"), os.environ.get("PYTHONPATH", "")])
+    folders = [ROOT, ROOT / "tests", ROOT / "tests" / "planner", os.environ.get("PYTHONPATH", "")]
+    paths = os.pathsep.join(map(str, folders))
     child = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment},

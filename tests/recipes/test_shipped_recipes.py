@@ -6,7 +6,8 @@ from pathlib import Path
 
 from keras_aha.files import presets_folder
 from keras_aha.models import lora, policy
-from keras_aha.models.abstract_backbone import abstract_backbone, known_presets, without_values
+from keras_aha.models.abstract_backbone import abstract_backbone, known_presets
+from keras_aha.models.internals import without_values
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_task
 from keras_aha.tasks.template import TURNS

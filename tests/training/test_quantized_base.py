@@ -9,7 +9,7 @@ import warnings
 
 from keras_aha.decoding import generate_with_cache, row_keys
 from keras_aha.losses import GRPOLoss
-from keras_aha.models.abstract_backbone import without_values
+from keras_aha.models.internals import without_values
 from keras_aha.models.quantization import abstract_quantized, quantize_base
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError

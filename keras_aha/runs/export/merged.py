@@ -3,6 +3,7 @@
 import math
 
 from keras_aha.models import lora
+from keras_aha.models.internals import flatten_layers
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import build_policy
 
@@ -25,7 +26,7 @@ def merge(policy, recipe: Recipe) -> keras_hub.models.CausalLM:
         lora.merge(policy)
         return policy
     merged = build_policy(recipe, adapters=False)
-    layers = zip(policy.backbone._flatten_layers(), merged.backbone._flatten_layers(), strict=True)
+    layers = zip(flatten_layers(policy.backbone), flatten_layers(merged.backbone), strict=True)
     for layer, plain in layers:
         if layer.quantization_mode is not None:
             (weight,) = plain.weights
