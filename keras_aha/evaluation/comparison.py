@@ -8,6 +8,7 @@ from keras_aha.evaluation.tables import by_puzzle, summarize
 import numpy as np
 import pandas as pd
 
+
 def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
     """How far one policy's accuracy is above another's, puzzle by puzzle.
 
@@ -24,7 +25,7 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
         and on how many of them the first is `better` and `worse`. Ready for JSON.
 
     Raises:
-        ValueError: if the tables are not of the same puzzles, or one has more completions of one puzzle than of another.
+        ValueError: if the tables are of other puzzles, or one has more completions of one puzzle than of another.
     """
     first, second = by_puzzle(table), by_puzzle(other)
     if first.empty or set(first.index) != set(second.index):
