@@ -25,7 +25,7 @@ def read_tables(path: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     try:
         table = pd.DataFrame(json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines())
-        check_columns(table, ["greedy"])
+        check_columns(table, ["text", "correct", "greedy"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"The file holds no evaluated completions. Received: {str(path)!r}, {error!r}") from error
     return tuple(table[table["greedy"] == is_greedy].drop(columns="greedy") for is_greedy in (False, True))

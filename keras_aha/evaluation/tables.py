@@ -46,7 +46,7 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
         ValueError: if a column is missing or a puzzle has two values of a label.
     """
     columns = [columns] if isinstance(columns, str) else list(columns)
-    check_columns(table, ["correct", "well_formed", "reward", *columns])
+    check_columns(table, ["correct", "well_formed", "reward", "completion_length", *columns])
     groups = table.groupby("puzzle", sort=False)
     for column in columns:
         if (groups[column].nunique(dropna=False) > 1).any():
@@ -153,7 +153,7 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
     """
     names = [*BEHAVIOURS, "completion_length"]
     for table in (before, after):
-        check_columns(table, ["problem", "correct"])
+        check_columns(table, ["problem", "correct", "completion_length"])
     puzzles, others = (set(table[["puzzle", "problem"]].itertuples(index=False)) for table in (before, after))
     if puzzles != others:
         raise ValueError(
@@ -176,8 +176,8 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
 
 
 def check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
-    """Raises ValueError unless `table` has the columns `puzzle`, `completion_length`, `BEHAVIOURS` and `names`."""
-    missing = [name for name in ("puzzle", "completion_length", *BEHAVIOURS, *names) if name not in table.columns]
+    """Raises ValueError unless `table` has the columns `puzzle`, `BEHAVIOURS` and `names`."""
+    missing = [name for name in ("puzzle", *BEHAVIOURS, *names) if name not in table.columns]
     if missing:
         raise ValueError(f"The table of completions lacks columns. Received: missing={missing}")
 
