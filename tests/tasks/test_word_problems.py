@@ -88,7 +88,7 @@ def test_a_quarter_is_held_out_whatever_the_seed(tmp_path):
     rest = len(ROWS) - len(set(cycles[0]))
     assert 5 < rest < 30
     assert not set(cycles[0]) & set(tasks[0].held_out(rest).problems)
-    with pytest.raises(ValueError, match=f"only {rest} distinct held-out problems. Received: n={rest + 1}"):
+    with pytest.raises(ValueError, match=f"there are only {rest} distinct held-out problems. Received: n={rest + 1}"):
         tasks[0].held_out(rest + 1)
 
 
