@@ -118,7 +118,7 @@ def test_held_out_has_an_end():
         if target <= 9 and task.is_held_out(problem := CountdownProblem(numbers, target))
     }
     assert {problem.canonical for problem in task.held_out(len(every)).problems} == every
-    with pytest.raises(ValueError, match=f"at most {len(every)}: there are only {len(every)} distinct .* Received: n=999"):
+    with pytest.raises(ValueError, match=f"there are only {len(every)} distinct .* Received: n=999"):
         task.held_out(999)
     with pytest.raises(ValueError, match="must be positive. Received: n=0"):
         task.held_out(0)

@@ -60,50 +60,31 @@ def reachable(numbers, largest=100):
 
 
 def test_every_line_is_true_and_rightly_judged():
-    for problem, lines, _ in traces():
+    for problem, lines, answer in traces():
         for steps, said_yes in lines:
-            assert all(is_true(step) for step in steps)
-            assert len(steps) == len(problem.numbers) - 1
-            assert all(1 <= step[3] <= 100 for step in steps)
+            numbers = list(problem.numbers)
+            for step in steps:  # takes two of the numbers left and puts its result back
+                assert is_true(step) and 1 <= step[3] <= 100
+                numbers.remove(step[0])
+                numbers.remove(step[2])
+                numbers.append(step[3])
+            assert len(numbers) == 1
             assert said_yes == (steps[-1][3] == problem.target)
         assert not any(said_yes for _, said_yes in lines[:-1])
-
-
-def test_each_line_uses_what_is_there():
-    """A step takes two of the numbers left and puts its result back."""
-    for problem, lines, _ in traces():
-        for steps, _ in lines:
-            left = list(problem.numbers)
-            for a, _, b, result in steps:
-                left.remove(a)
-                left.remove(b)
-                left.append(result)
-            assert len(left) == 1
-
-
-def test_a_patient_searcher_solves_what_can_be_solved():
-    solved = 0
-    for problem in PROBLEMS[:40]:
-        trace = search_trace(problem.numbers, problem.target, Random(0), max_attempts=10**6)
-        lines, answer = parsed(trace)
-        assert TASK.score(problem, trace).correct == (problem.target in reachable(list(problem.numbers)))
-        solved += lines[-1][1]
-    assert solved > 30
-
-
-def test_the_answer_is_the_last_attempt_and_uses_each_number_once():
-    for problem, lines, answer in traces():
-        score = TASK.score(problem, f"<answer>{answer}</answer>")
-        assert score.verdict == ("correct" if lines[-1][1] else "wrong_value")
-        value = lines[-1][0][-1][3]
-        made = CountdownProblem(problem.numbers, value)
+        # The answer is the last attempt.
+        made = CountdownProblem(problem.numbers, lines[-1][0][-1][3])
         assert TASK.score(made, f"<answer>{answer}</answer>").correct
 
 
-def test_no_attempt_is_made_twice_in_a_row_and_none_beyond_the_limit():
-    for _, lines, _ in traces(max_attempts=5):
-        assert 1 <= len(lines) <= 5
-        assert len(lines) == 5 or lines[-1][1]
+def test_a_patient_searcher_solves_what_can_be_solved():
+    for problem in PROBLEMS[:40]:
+        trace = search_trace(problem.numbers, problem.target, Random(0), max_attempts=10**6)
+        assert TASK.score(problem, trace).correct == (problem.target in reachable(list(problem.numbers)))
+
+
+def test_attempts_have_a_limit():
+    for _, lines, _ in traces(200, max_attempts=5):
+        assert len(lines) == 5 or lines[-1][1] and 1 <= len(lines) < 5
 
 
 def test_a_trace_depends_on_the_random_numbers_alone():
