@@ -44,9 +44,6 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
         correct: n of them; if completions of one answer differ, the answer counts as their mean.
         k: completions that vote.
 
-    Returns:
-        A probability, to 12 digits; 0 if nobody votes.
-
     Raises:
         ValueError: if not `1 <= k <= n`, or there are not as many `answers` as `correct`.
     """
@@ -90,11 +87,8 @@ def at_k(table: pd.DataFrame, ks: Sequence[int], most_votes: int = 64) -> pd.Dat
 def _won_with(top: int, votes: np.ndarray, shares: np.ndarray, others: np.ndarray) -> float:
     """The probability that k completions are drawn, and a correct answer wins with `top` votes.
 
-    Args:
-        top: the votes of the winner.
-        votes: `(A, k + 1)`, the probabilities of 0 … k votes for each answer that can get so many.
-        shares: `(A,)`, how correct these answers are.
-        others: `(k + 1,)`, the probabilities that 0 … k of the other completions are drawn.
+    `votes`, `(A, k + 1)`, are the probabilities of 0 … k votes for each answer that can get so many, and `shares`,
+    `(A,)`, how correct it is; `others`, `(k + 1,)`, are those that 0 … k of the other completions are drawn.
     """
     k = len(others) - 1
     shape = (min(len(votes), k // top) + 1, k + 1)

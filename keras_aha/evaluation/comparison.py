@@ -12,8 +12,8 @@ import pandas as pd
 def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
     """How far one policy's accuracy is above another's, puzzle by puzzle.
 
-    Puzzles are the pairs. How hard a puzzle is counts for both policies and so not in the difference: its interval is
-    narrower than two separate ones suggest. The interval is `bootstrap_interval`, the test `sign_flip_p_value`.
+    How hard a puzzle is counts for both policies, so not in the difference, whose interval (`bootstrap_interval`) is
+    narrower than two separate ones suggest. The test is `sign_flip_p_value`.
 
     Args:
         table, other: one row a completion (see `tables`), of the same puzzles; each may have its own number of
@@ -82,8 +82,6 @@ def sign_flip_p_value(differences) -> float:
     Args:
         differences: `(N,)` integers, one a puzzle.
 
-    Returns:
-        The p-value; 1 if all differences are 0.
     """
     sizes = np.abs(np.asarray(differences, "int64"))
     divisor = max(np.gcd.reduce(sizes), 1)

@@ -133,10 +133,9 @@ def with_behaviours(table: pd.DataFrame) -> pd.DataFrame:
 def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """What completions of two policies do, side by side: of the one before training and the one after it.
 
-    A rate is the mean over puzzles of a puzzle's mean over its completions. So among the correct completions a puzzle
-    counts once, however many of its completions are correct, and not at all if none is. Which puzzles have correct
-    completions changes with the policy, and easy puzzles need less of everything; so `change` is over the puzzles that
-    have such completions both before and after.
+    A rate is the mean over puzzles of a puzzle's mean over its completions. Among the correct completions a puzzle
+    counts once, however many of its completions are correct, and not at all if none is. Easy puzzles need less of
+    everything, so `change` is over the puzzles that have such completions both before and after.
 
     Args:
         before, after: one row a completion (see the module), with the column `problem`; of the same puzzles.
@@ -144,9 +143,8 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
 
     Returns:
         One row for `completions` `"all"`, `"correct"`, `"wrong"` and each `behaviour`: those of `BEHAVIOURS` as counts
-        a completion, and `completion_length` in tokens. The columns `before`, `after` and `change` are means, each
-        with the ends of its 95 % interval, `…_low` and `…_high`, and the number of its puzzles, `…_puzzles`; means of
-        no puzzle are NaN.
+        a completion, and `completion_length` in tokens. The columns `before`, `after` and `change` are means, NaN of no
+        puzzle, with the ends of their 95 % intervals, `…_low` and `…_high`, and the numbers of puzzles, `…_puzzles`.
 
     Raises:
         ValueError: if a column is missing or the tables are not of the same puzzles.
