@@ -56,7 +56,7 @@ def _find(name: str) -> Callable[..., Task]:
         return _import(name)
     if name not in _TASKS:
         raise RecipeError(
-            f"No task is called {name!r}{suggestion(name, _TASKS)}. There is {', '.join(_TASKS)}, {_GYM}GENERATOR, "
+            f"No task is called {name!r}{suggestion(name, _TASKS)}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, "
             f"and your own as module:Class. Received: task.name={name!r}"
         )
     return _TASKS[name]

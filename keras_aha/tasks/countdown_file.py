@@ -45,7 +45,7 @@ def _read_table(path: Path):
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"A puzzle file must be a .csv or a .parquet file. Received: puzzles={str(path)!r}")
+        raise ValueError(f"A puzzle file is a .csv or a .parquet file. Received: puzzles={str(path)!r}")
     try:
         return reader()
     except (OSError, ValueError, ImportError) as error:

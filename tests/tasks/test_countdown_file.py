@@ -63,7 +63,7 @@ def test_parquet_bad_rows(tmp_path, nums, target, row):
         ("puzzles.csv", b"nums,target\n1 2,3,4,5\n1,2,3,4,5,6\n", "cannot be read: .* Received: puzzles="),
         ("puzzles.csv", b"nums,target\n\xff\xfe\x00,3\n", "cannot be read: .* Received: puzzles="),
         ("puzzles.parquet", b"PAR1 not really", "cannot be read: .* Received: puzzles="),
-        ("puzzles.json", b"[]", "must be a .csv or a .parquet file. Received: puzzles="),
+        ("puzzles.json", b"[]", "is a .csv or a .parquet file. Received: puzzles="),
         ("puzzles.csv", None, "cannot be read: .* Received: puzzles="),
         ("puzzles.parquet", None, "cannot be read: .* Received: puzzles="),
     ],
