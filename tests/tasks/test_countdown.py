@@ -167,12 +167,9 @@ def test_file_without_a_training_puzzle(tmp_path):
 @pytest.mark.parametrize(
     "completion, answer",
     [
-        ("<answer>(9-1)×4</answer>", "( 9 - 1 ) * 4"),
         ("<answer>1</answer> no <answer> (9 - 1)*4\n</answer>.", "( 9 - 1 ) * 4"),
         ("<answer>12+3 = 15</answer>", "12 + 3 = 15"),
-        ("<answer>12+3</answer>", "12 + 3"),
         ("<answer>1 2+3</answer>", None),
-        ("<answer></answer>", None),
         ("12+3", None),
     ],
 )

@@ -94,14 +94,6 @@ def test_a_trace_depends_on_the_random_numbers_alone():
     assert len(set(made)) >= 4
 
 
-def test_behaviours_are_counted_in_traces():
-    for i, (_, lines, _) in enumerate(traces(200)):
-        problem = PROBLEMS[i % len(PROBLEMS)]
-        counted = count_behaviours(search_trace(problem.numbers, problem.target, Random(i)))
-        assert counted.attempts == counted.verifications == len(lines)
-        assert counted.backtracks == len(lines) - 1
-
-
 @pytest.mark.parametrize("largest", (20, 40))
 def test_no_value_is_over_the_limit(largest):
     for _, lines, _ in traces(300, max_value=largest, slip_rate=0.5):
