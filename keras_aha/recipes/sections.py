@@ -78,7 +78,11 @@ class Lora:
 
 @_section
 class TaskSection:
-    """The task's name; every other key of `[task]` is one of its keyword arguments."""
+    """The task; every other key of `[task]` is one of its keyword arguments.
+
+    Attributes:
+        name: one of ours, such as `countdown`, `reasoning_gym/GENERATOR`, or your own as `module:Class`.
+    """
 
     name: str
     arguments: dict = field(default_factory=dict)
