@@ -7,6 +7,7 @@ from keras_aha.tasks import Countdown, CountdownProblem, Score
 
 import numpy as np
 import pytest
+from verdict_oracle import reachable
 
 TASK = Countdown(num_numbers=3, max_number=20, template="compact")
 
@@ -54,22 +55,9 @@ def test_problems_are_in_range_and_solvable(num_numbers, max_number, max_target)
         counts.add(len(problem.numbers))
         assert all(1 <= number <= max_number for number in problem.numbers)
         assert 1 <= problem.target <= max_target
-        assert problem.target in targets_by_the_rule(problem.numbers)
+        assert problem.target in reachable(problem.numbers)
         assert task.score(problem, f"<answer>{problem.solution}</answer>") == Score(1.0, True, "correct")
     assert counts == set(num_numbers if isinstance(num_numbers, (tuple, list)) else [num_numbers])
-
-
-def targets_by_the_rule(numbers):
-    """All that the numbers make, two at a time, through positive integers only."""
-    if len(numbers) == 1:
-        return set(numbers)
-    reached = set()
-    for i, j in itertools.permutations(range(len(numbers)), 2):
-        a, b = numbers[i], numbers[j]
-        rest = tuple(number for place, number in enumerate(numbers) if place not in (i, j))
-        made = {a + b, a * b} | ({a - b} if a > b else set()) | ({a // b} if a % b == 0 else set())
-        reached |= set().union(*(targets_by_the_rule((*rest, value)) for value in made))
-    return reached
 
 
 @pytest.mark.parametrize(
@@ -114,7 +102,7 @@ def test_held_out_has_an_end():
     every = {
         problem.canonical
         for numbers in itertools.combinations_with_replacement(range(1, 5), 2)
-        for target in targets_by_the_rule(numbers)
+        for target in reachable(numbers)
         if target <= 9 and task.is_held_out(problem := CountdownProblem(numbers, target))
     }
     assert {problem.canonical for problem in task.held_out(len(every)).problems} == every

@@ -120,7 +120,7 @@ def test_a_file_that_is_none(tmp_path, text, sentence):
 
 def test_arguments(tmp_path):
     path = write(tmp_path / "train.jsonl", ROWS)
-    for wrong in ({"number_reward": -0.1}, {"number_reward": 0.5, "form_reward": 0.5}, {"seed": "a"}, {"template": "x"}):
+    for wrong in ({"number_reward": -1}, {"number_reward": 0.5, "form_reward": 0.5}, {"seed": "a"}, {"template": "x"}):
         with pytest.raises(ValueError, match="Received: "):
             WordProblems(path, **wrong)
     with pytest.raises(ValueError, match="cannot be read: .*Received: "):
