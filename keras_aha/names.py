@@ -12,6 +12,16 @@ def bare_name(preset: str) -> str:
     return words[-1]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The one of `known` that looks most like `word`."""
-    return max(known, key=lambda other: difflib.SequenceMatcher(None, word, other).ratio(), default="")
+def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
+    """What an error adds about an unknown name: `; the nearest is NAME`, or nothing if none of `known` is near.
+
+    Args:
+        word: what the user wrote.
+        known: the names that exist. Those that begin with `word` are nearest, the shortest of them first.
+        form: how the name is written, e.g. `"rollouts.{}"`.
+    """
+    known = list(known)
+    longer = sorted((name for name in known if word and name.startswith(word)), key=len)
+    for name in longer or difflib.get_close_matches(word, known, n=1, cutoff=0.5):
+        return f"; the nearest is {form.format(name)}"
+    return ""

@@ -1,6 +1,6 @@
 """Completions that try to fool a verifier: right ones spoiled by edits, and heaps of what might confuse a reader.
 
-All is drawn from the `random.Random` that is handed in. `EDITS` are functions of it, a problem and a completion.
+All is drawn from the `random.Random` that is handed in; `problem` is a `CountdownProblem`.
 """
 
 import re
@@ -19,15 +19,16 @@ LOOKALIKES = {
     ")": ["\uff09", "]", "}", "))", "))"],
     "=": ["==", "\uff1d", "\u2248", "= ", "<="],
 }
-DIGIT_SETS = ["\uff10", "\u0660", "\u06f0", "\u0966", "\U0001d7ce"]  # their zeros; nine more follow each
+ZEROS = ["\uff10", "\u0660", "\u06f0", "\u0966", "\U0001d7ce"]  # of other digits; nine more follow each
 SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 BLANKS = [" ", "\n", "\t", "\r", "\v", "\f", "\r\n", "\u00a0", "\u2028", "\x85", "\u3000", "\x1c"]
 ODDITIES = [
     *("\x00", "\ud800", "\udfff", "\u200b", "\ufeff", "\u202e", "\x1b[2J", "\u00bd", "\u2167", "\U0001f600"),
     *("\\", "'", '"', "#", ";", ",", "_", ".", "%", "^", "!", "~", "<<", ":=", "@", "$", "`", "\\frac{1}{2}"),
     *("e", "e0", "1e3", "0x10", "0b1", "0o7", "1j", "nan", "inf", "None", "True", "if", "or", "lambda:1"),
-    *("__import__('os')", "0", "1", "=", "(", ")", "+", "-", "*", "/", "no", "yes"),
+    *("__import__('os')", "9**9**9", "0", "1", "=", "(", ")", "+", "-", "*", "/", "no", "yes"),
 ]
+REPEATED = ["1", "(", ")", " ", "-", "+1", "/1", "*(", "\u00d7", "<"]
 
 
 def right_expression(rng, problem):
@@ -55,6 +56,13 @@ def plain(rng, expression):
     return f"{thinking}{OPEN}{expression}{CLOSE}"
 
 
+def heap(rng):
+    """Pieces without sense, some of them many times, half the time between tags."""
+    pieces = [*TAGS, *BLANKS, *ODDITIES, *ODDITIES, *"0123456789+-*/()="]
+    text = "".join(rng.choice(pieces) * rng.choice((1, 1, 1, 1, 2, 60, 250)) for _ in range(rng.randint(1, 12)))
+    return f"{OPEN}{text}{CLOSE}" if rng.random() < 0.5 else text
+
+
 def hostile_completion(rng, problem):
     """One completion: half of them a right one with up to three edits, then other expressions and heaps."""
     kind = rng.random()
@@ -65,126 +73,80 @@ def hostile_completion(rng, problem):
     else:
         text = heap(rng)
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
-        text = rng.choice(EDITS)(rng, problem, text)
+        text = edit(rng, problem, text)
     return text
 
 
-def heap(rng):
-    """Pieces without sense, some of them many times, half the time between tags."""
-    pieces = [*TAGS, *BLANKS, *ODDITIES, *ODDITIES, *"0123456789+-*/()="]
-    text = "".join(rng.choice(pieces) * rng.choice((1, 1, 1, 1, 2, 60, 250)) for _ in range(rng.randint(1, 12)))
-    return f"{OPEN}{text}{CLOSE}" if rng.random() < 0.5 else text
-
-
-def _place(rng, text):
-    """A place in the text, mostly within the last answer."""
+def edit(rng, problem, text):
+    """The completion with one change, most of them within its last answer."""
+    target, pick = problem.target, rng.choice
+    kind = rng.randrange(15)
+    if kind < 5:  # something there is replaced
+        pattern, choose = (
+            (r"(?<![<a-z])[-+*/()=]", lambda c: pick(LOOKALIKES[c])),
+            (r"(?<![<a-z])[-+*/]", lambda c: pick("+-*/%")),
+            (r"(?<=[0-9])[-+*/](?=[0-9])", lambda c: pick(("", " ", "\n", "()", "*-", "/-"))),
+            ("[0-9]", lambda digit: pick((chr(ord(pick(ZEROS)) + int(digit)), SUPERSCRIPTS[int(digit)]))),
+            ("[0-9]{1,30}", lambda number: pick(_other_numbers(rng, number, target))),
+        )[kind]
+        matches = [*re.finditer(pattern, text)]
+        match = pick(matches) if matches else None
+        return text[: match.start()] + choose(match[0]) + text[match.end() :] if match else text
+    if kind == 5:
+        head, close, tail = text.rpartition(CLOSE)
+        return head + pick(_statements(target)) + close + tail
+    if kind == 6:
+        other = pick((right_expression(rng, problem), random_expression(rng, problem.numbers), "1", "", "x"))
+        other = pick((f"{OPEN}{other}{CLOSE}", f"{OPEN}{other}", f"{other}{CLOSE}"))
+        return pick((text + other, other + text, text + "\n" + other))
+    if kind == 7:
+        pieces = (" done.", "\n", "\n" * 10, "\n" * 11, " " * 500, ".", "\u200b", "\x00", text, CLOSE, OPEN)
+        return text + pick(pieces) * pick((1, 1, 2, 5))
     start, end = text.rfind(OPEN), text.rfind(CLOSE)
-    if 0 <= start < end and rng.random() < 0.7:
-        return rng.randint(start + len(OPEN), end)
-    return rng.randint(0, len(text))
+    inside = 0 <= start < end and rng.random() < 0.7
+    at = rng.randint(start + len(OPEN), end) if inside else rng.randint(0, len(text))
+    if kind == 8:
+        return text[:at] + text[at + pick((1, 1, 2, 5)) :]
+    if kind == 9:
+        piece = text[at : at + rng.randint(1, 12)]
+        return text[:at] + piece * pick((2, 2, 3, 30)) + text[at + len(piece) :]
+    inserted = (
+        lambda: pick(TAGS),
+        lambda: pick(ODDITIES),
+        lambda: chr(rng.randrange(0x110000)),
+        lambda: pick(BLANKS) * pick((1, 1, 3, 12)),
+        lambda: pick(REPEATED) * pick((21, 51, 400, 1200)),
+    )[kind - 10]()
+    return text[:at] + inserted + text[at:]
 
 
-def _replace_one(rng, text, pattern, choose):
-    found = list(re.finditer(pattern, text))
-    if not found:
-        return text
-    at = rng.choice(found)
-    return text[: at.start()] + choose(at[0]) + text[at.end() :]
-
-
-def _into(rng, text, piece):
-    at = _place(rng, text)
-    return text[:at] + piece + text[at:]
-
-
-def _look_alike(rng, problem, text):
-    return _replace_one(rng, text, r"(?<![<a-z])[-+*/()=]", lambda c: rng.choice(LOOKALIKES[c]))
-
-
-def _other_digit(rng, problem, text):
-    zero = rng.choice(DIGIT_SETS)
-    other = rng.choice((lambda c: chr(ord(zero) + int(c)), lambda c: SUPERSCRIPTS[int(c)]))
-    return _replace_one(rng, text, "[0-9]", other)
-
-
-def _other_number(rng, problem, text):
-    def choose(number):
-        return rng.choice((
-            "0" + number, number + ".0", f"{number}e0", f"{number}_0", f"{number}{number}", f"{number} {number}",
-            f"{number}+{number}-{number}", str(int(number) + 1), hex(int(number)), "", str(problem.target),
-            f"{number}**1", f"{number}//1", f"+{number}", f"({number})({number})", f"1{'0' * 20}", f"{number},",
-            f"{number}#", f"{'-' * rng.choice((2, 99, 202))}{number}", f"{'(' * 60}{number}{')' * 60}",
-        ))  # fmt: skip
-
-    return _replace_one(rng, text, "[0-9]{1,30}", choose)
-
-
-def _joined_numbers(rng, problem, text):
-    return _replace_one(
-        rng, text, r"(?<=[0-9])[-+*/](?=[0-9])", lambda _: rng.choice(("", " ", "\n", "()", "*-", "/-"))
+def _other_numbers(rng, number, target):
+    return (
+        *(f"0{number}", f"{number}.0", f"{number}e0", f"{number}_0", number * 2, f"{number} {number}", f"{number},"),
+        *(f"{number}+{number}-{number}", str(int(number) + 1), hex(int(number)), str(target), f"{number}**1", ""),
+        *(f"{number}//1", f"({number})({number})", f"1{'0' * 20}", f"{number}#", f"{'(' * 60}{number}{')' * 60}"),
+        *(f"+{number}", f"{'-' * rng.choice((2, 99, 202))}{number}"),
     )
 
 
-def _other_operator(rng, problem, text):
-    return _replace_one(rng, text, r"(?<![<a-z])[-+*/]", lambda _: rng.choice("+-*/%"))
-
-
-def _stated(rng, problem, text):
-    target = problem.target
-    piece = rng.choice((f"={target}", f" = {target}", f"={target + 1}", f"={target}={target}", f"={target}.0", "=",
-                        f"=--{target}", f"=-{target}", f"=+{target}", f"=({target})", f"=0{target}", f"=={target}",
-                        f"={target}/1", f"\u2248{target}", f"={'-' * 150}{target}", f"={'9' * 21}"))  # fmt: skip
-    head, close, tail = text.rpartition(CLOSE)
-    return head + piece + close + tail
-
-
-def _blank(rng, problem, text):
-    return _into(rng, text, rng.choice(BLANKS) * rng.choice((1, 1, 3, 12)))
-
-
-def _oddity(rng, problem, text):
-    return _into(rng, text, rng.choice(ODDITIES))
-
-
-def _any_character(rng, problem, text):
-    return _into(rng, text, chr(rng.randrange(0x110000)))
-
-
-def _tag(rng, problem, text):
-    return _into(rng, text, rng.choice(TAGS))
-
-
-def _second_answer(rng, problem, text):
-    other = rng.choice((right_expression(rng, problem), random_expression(rng, problem.numbers), "1", "", "x"))
-    other = rng.choice((f"{OPEN}{other}{CLOSE}", f"{OPEN}{other}", f"{other}{CLOSE}"))
-    return rng.choice((text + other, other + text, text + "\n" + other))
-
-
-def _tail(rng, problem, text):
-    piece = rng.choice((" done.", "\n", "\n" * 10, "\n" * 11, " " * 500, ".", "\u200b", "\x00", text, CLOSE, OPEN))
-    return text + piece * rng.choice((1, 1, 2, 5))
-
-
-def _long(rng, problem, text):
-    return _into(
-        rng,
-        text,
-        rng.choice(("1", "(", ")", " ", "-", "+1", "/1", "*(", "\u00d7", "<")) * rng.choice((21, 51, 400, 1200)),
+def _statements(target):
+    return (
+        *(f"={target}", f" = {target}", f"={target + 1}", f"={target}={target}", f"={target}.0", "=", f"=--{target}"),
+        *(f"=-{target}", f"=+{target}", f"=({target})", f"=0{target}", f"=={target}", f"={target}/1"),
+        *(f"\u2248{target}", f"={'-' * 150}{target}", f"={'9' * 21}"),
     )
 
 
-def _without(rng, problem, text):
-    at = _place(rng, text)
-    return text[:at] + text[at + rng.choice((1, 1, 2, 5)) :]
+def any_texts(problem):
+    """A strategy of hypothesis: any text at all, pieces of hostile ones, one of them up to 20,000 times, and edits."""
+    from hypothesis import strategies as st
 
-
-def _again(rng, problem, text):
-    at = _place(rng, text)
-    piece = text[at : at + rng.randint(1, 12)]
-    return text[:at] + piece * rng.choice((2, 2, 3, 30)) + text[at + len(piece) :]
-
-
-EDITS = (
-    _look_alike, _other_digit, _other_number, _joined_numbers, _other_operator, _stated, _blank, _oddity,
-    _any_character, _tag, _second_answer, _tail, _long, _without, _again,
-)  # fmt: skip
+    pieces = [*TAGS, *BLANKS, *ODDITIES, *"1239", "(1+2)*3", "1+2+3", "1/(2-2)"]
+    pieces += [f"{OPEN}(1+2)*3{CLOSE}", f"{OPEN}1+2+3{CLOSE}"]
+    return (
+        st.text(st.characters())  # lone surrogates too
+        | st.lists(st.sampled_from(pieces), max_size=30).map("".join)
+        | st.lists(st.sampled_from(pieces), max_size=12).map(lambda texts: f"{OPEN}{''.join(texts)}{CLOSE}")
+        | st.tuples(st.sampled_from(pieces), st.integers(0, 20_000)).map(lambda pair: pair[0] * pair[1])
+        | st.builds(hostile_completion, st.randoms(use_true_random=False), st.just(problem))
+    )

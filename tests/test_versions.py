@@ -7,7 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from keras_aha.versions import OLDEST
+from keras_aha.versions import SUPPORTED
 
 import pytest
 
@@ -29,15 +29,14 @@ def child(folder, *arguments, **versions):
 @pytest.mark.parametrize(
     "versions, words, command",
     [
-        ({"keras": "3.14.1"}, "Adam did not move them in bfloat16", 'pip install -U "keras>=3.15"'),
-        ({"keras_hub": "0.31.1"}, "layers and caches", 'pip install -U "keras-hub>=0.32"'),
-        ({"keras_hub": "0.29.0"}, "until 0.29.0 each of several devices computed all that generate() did", "keras-hub"),
-        ({"jax": "0.9.2"}, "never tried", '>=0.10"'),
-        ({"jax": "0.9.2", "libtpu": "0.0.30"}, "never tried", 'pip install -U "jax[tpu'),
-        ({"keras": "3.9.0rc1", "keras_hub": "0.4"}, "caches", 'pip install -U "keras>=3.15" "keras-hub>=0.32"'),
+        ({"keras": "3.14.1"}, "3.15 or later, because before it LoRA's", 'pip install -U "keras>=3.15,<3.16"'),
+        ({"keras": "3.16.0rc0"}, "keras before 3.16, because it was never tried", 'pip install -U "keras>=3.15,<3.16"'),
+        ({"keras_hub": "0.29.0"}, "until 0.29.0 each of several devices computed all", '"keras-hub>=0.32,<0.33"'),
+        ({"jax": "0.9.2", "libtpu": "0.0.30"}, "never tried with older", 'pip install -U "jax[tpu'),
+        ({"keras": "3.9.0rc1", "keras_hub": "0.33"}, "; keras-hub before", 'pip install -U "keras>=3.15,<3.16" "k'),
     ],
 )
-def test_an_older_version_is_refused_in_one_sentence(tmp_path, versions, words, command):
+def test_other_versions_are_refused_in_one_sentence(tmp_path, versions, words, command):
     result = child(tmp_path, "-c", "import keras_aha", **versions)
     assert result.returncode == 1
     sentence = result.stderr.splitlines()[-1]
@@ -46,8 +45,8 @@ def test_an_older_version_is_refused_in_one_sentence(tmp_path, versions, words, 
     assert sentence.endswith("Received: " + ", ".join(f"{n.replace('_', '-')} {v}" for n, v in received.items()))
 
 
-@pytest.mark.parametrize("version", ["3.15", "3.15.0.dev2026", "3.16.0rc0", "4.0"])
-def test_that_version_and_later_ones_are_taken(tmp_path, version):
+@pytest.mark.parametrize("version", ["3.15", "3.15.0.dev2026", "3.15.1"])
+def test_versions_between_are_taken(tmp_path, version):
     assert child(tmp_path, "-c", "import keras_aha.tasks", keras=version).returncode == 0
 
 
@@ -70,6 +69,5 @@ def test_scripts_say_it_and_exit_with_2(tmp_path, script, arguments):
 
 def test_the_bounds_are_those_that_pip_is_told():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)$", requirement).groups() for requirement in project["dependencies"])
-    for package, (oldest, _) in OLDEST.items():
-        assert bounds[package] == oldest
+    for package, (oldest, too_new, _) in SUPPORTED.items():
+        assert f"{package}>={oldest},<{too_new}" in project["dependencies"]

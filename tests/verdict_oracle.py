@@ -3,6 +3,7 @@ own parser reads what is left of an answer when all but digits, `+-*/()` and bla
 
 import ast
 import itertools
+import math
 import re
 from fractions import Fraction
 from functools import cache
@@ -122,3 +123,17 @@ def attainable(numbers):
             for a, b in itertools.product(attainable(some), attainable(others)):
                 values |= {a + b, a - b, a * b} | ({a / b} if b else set())
     return frozenset(values | {-value for value in values})
+
+
+def reachable(numbers, largest=math.inf):
+    """All values that all of `numbers` make, two at a time, through integers from 1 to `largest` only."""
+    if len(numbers) == 1:
+        return set(numbers)
+    values = set()
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        a, b = numbers[i], numbers[j]
+        rest = tuple(number for k, number in enumerate(numbers) if k not in (i, j))
+        for value in {a + b, a - b, a * b, a // b if b and a % b == 0 else 0}:
+            if 1 <= value <= largest:
+                values |= reachable((value, *rest), largest)
+    return values

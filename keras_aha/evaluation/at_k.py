@@ -1,4 +1,4 @@
-"""maj@k: what a majority vote over the answers of k completions is worth, beside pass@k."""
+"""pass@k and maj@k: what the best of k completions, and a majority vote over their answers, are worth."""
 
 import math
 from collections import Counter
@@ -6,31 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.signal import convolve2d
+from scipy.stats import binom
 
 
-def pass_at_k(n, c, k: int):
+def pass_at_k(n: int, c: int, k: int) -> float:
     """The unbiased estimate of the probability that at least one of `k` completions is correct.
 
-    `1 − C(n−c, k) / C(n, k)`, equation 1 of Chen et al. 2021, arXiv:2107.03374, as a product that does not overflow.
+    `1 − C(n−c, k) / C(n, k)`, equation 1 of Chen et al. 2021, arXiv:2107.03374, exact before it is rounded to a float.
 
     Args:
-        n: completions a puzzle: an integer, or an array of them.
-        c: how many of those are correct, of a shape that broadcasts with `n`.
+        n: completions of a puzzle.
+        c: how many of those are correct.
         k: completions allowed.
 
-    Returns:
-        A float, or float64 of the broadcast shape.
-
     Raises:
-        ValueError: if not `0 <= c <= n` and `1 <= k <= n` everywhere.
+        ValueError: if not `0 <= c <= n` and `1 <= k <= n`.
     """
-    n, c = np.broadcast_arrays(np.asarray(n, "int64"), np.asarray(c, "int64"))
-    if n.size and not ((0 <= c) & (c <= n) & (1 <= k) & (k <= n)).all():
+    if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n. Received: n={n}, c={c}, k={k}")
-    drawn = np.arange(k)
-    all_wrong = np.prod(np.maximum(n[..., None] - c[..., None] - drawn, 0) / (n[..., None] - drawn), axis=-1)
-    estimate = 1.0 - all_wrong
-    return estimate if estimate.ndim else float(estimate)
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
@@ -40,17 +35,14 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     without replacement, of whether the answer with the most votes is correct; of tied answers each is taken equally
     often. The mean over all draws is a U-statistic, so it has no bias (Hoeffding 1948, doi:10.1214/aoms/1177730196).
 
-    No draw is made. With each completion drawn or not by a coin of its own, answers get binomial numbers of votes that
-    know nothing of each other, and given that k were drawn all draws of k are equally likely; so the sum goes over how
-    many votes win and how many answers share them. It takes time of the order n·k²·log k at most.
+    No draw is made. Each completion is drawn or not by a coin of its own, so that answers get independent, binomial
+    numbers of votes; given that k were drawn, all draws of k are equally likely. The sum goes over how many votes win
+    and how many answers share them. It takes time of the order n·k²·log k at most.
 
     Args:
-        answers: n of them, one a completion, equal where they say the same; `None` is no vote.
-        correct: n of them; where completions of one answer differ, the answer counts as their mean.
+        answers: n of them, one a completion, equal if they say the same; `None` is no vote.
+        correct: n of them; if completions of one answer differ, the answer counts as their mean.
         k: completions that vote.
-
-    Returns:
-        A probability, to 12 digits; 0 where nobody votes.
 
     Raises:
         ValueError: if not `1 <= k <= n`, or there are not as many `answers` as `correct`.
@@ -58,22 +50,25 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     n = len(answers)
     if len(correct) != n or not 1 <= k <= n:
         raise ValueError(f"maj@k needs 1 <= k <= n. Received: {n} answers, {len(correct)} correct or not, k={k}")
-    votes = Counter(answer for answer in answers if answer is not None)
-    right = Counter()
-    for answer, is_right in zip(answers, correct, strict=True):
-        right[answer] += bool(is_right)
-    shares = [(count, right[answer] / count) for answer, count in votes.items()]
-    coin = k / (n + 1)  # any between 0 and 1 would do; with this one nothing vanishes
-    most = min(k, max(votes.values(), default=0))
-    total = sum(_won_by(top, shares, n, k, coin) for top in range(1, most + 1))
-    return round(float(total / _binomial(n, k, coin)[k]), 12)  # so that what is equal on paper is equal
+    counts = Counter(answer for answer in answers if answer is not None)
+    right = Counter(answer for answer, is_right in zip(answers, correct, strict=True) if is_right)
+    shares = [right[answer] / count for answer, count in counts.items()]
+    coin = k / (n + 1)  # any between 0 and 1 would do; with this one no probability vanishes
+    sizes = np.array(list(counts.values()), "int64")
+    votes = binom.pmf(np.arange(k + 1), sizes[:, None], coin)  # [i, b]: answer i gets b votes
+    won = 0.0
+    for top in range(1, min(k, max(sizes, default=0)) + 1):
+        can_win = sizes >= top
+        others = binom.pmf(np.arange(k + 1), n - sizes[can_win].sum(), coin)
+        won += _won_with(top, votes[can_win], np.compress(can_win, shares), others)
+    return round(float(won / binom.pmf(k, n, coin)), 12)  # so that what is equal on paper is equal
 
 
 def at_k(table: pd.DataFrame, ks: Sequence[int], most_votes: int = 64) -> pd.DataFrame:
     """pass@k and maj@k of each puzzle.
 
     Args:
-        table: one row a completion (see `evaluation`), with a column `answer`, see `Task.answer`.
+        table: one row a completion (see `tables`), with a column `answer`, see `Task.answer`.
         ks: numbers of completions, none above those of a puzzle.
         most_votes: the largest k of maj@k, which takes longer.
 
@@ -89,35 +84,22 @@ def at_k(table: pd.DataFrame, ks: Sequence[int], most_votes: int = 64) -> pd.Dat
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("puzzle")
 
 
-def _won_by(top, shares, n, k, coin):
-    """The probability that k are drawn and an answer wins with `top` votes and is correct."""
-    contenders = [(count, share) for count, share in shares if count >= top]
-    others = n - sum(count for count, _ in contenders)  # who cannot get so many votes, or do not vote
-    # [t, s]: s completions are drawn so far, t of the answers have `top` votes, and none has more.
-    drawn = np.zeros((min(len(contenders), k // top) + 1, k + 1))
-    drawn[0] = _binomial(others, k, coin)
-    right = np.zeros_like(drawn)  # the same, times how many of the t answers are correct
-    for count, share in contenders:
-        chances = _binomial(count, k, coin)
+def _won_with(top: int, votes: np.ndarray, shares: np.ndarray, others: np.ndarray) -> float:
+    """The probability that k completions are drawn, and a correct answer wins with `top` votes.
 
-        def fewer(x, chances=chances):
-            return sum(chances[b] * np.pad(x[:, : k + 1 - b], ((0, 0), (b, 0))) for b in range(top))
-
-        def ties(x, chances=chances):
-            return chances[top] * np.pad(x[:-1, : k + 1 - top], ((1, 0), (top, 0)))
-
-        right = fewer(right) + ties(right) + share * ties(drawn)
-        drawn = fewer(drawn) + ties(drawn)
-    return np.sum(right[1:, k] / np.arange(1, len(right)))
-
-
-def _binomial(count, k, coin):
-    """The probabilities of 0 … k of `count`, `(k + 1,)`."""
-    ways = np.array([_log_ways(count, b) for b in range(min(count, k) + 1)])
-    b = np.arange(len(ways))
-    chances = np.exp(ways + b * math.log(coin) + (count - b) * math.log1p(-coin))
-    return np.pad(chances, (0, k + 1 - len(chances)))
-
-
-def _log_ways(n, b):
-    return math.lgamma(n + 1) - math.lgamma(b + 1) - math.lgamma(n - b + 1)
+    `votes`, `(A, k + 1)`, are the probabilities of 0 … k votes for each answer that can get so many, and `shares`,
+    `(A,)`, how correct it is; `others`, `(k + 1,)`, are those that 0 … k of the other completions are drawn.
+    """
+    k = len(others) - 1
+    shape = (min(len(votes), k // top) + 1, k + 1)
+    # [t, s]: s completions are drawn so far, t answers have `top` votes, and none has more.
+    drawn = np.zeros(shape)
+    drawn[0] = others
+    right = np.zeros(shape)  # the same, times how many of the t answers are correct
+    for chances, share in zip(votes, shares, strict=True):
+        loses, ties = np.zeros((2, top + 1)), np.zeros((2, top + 1))
+        loses[0, :top], ties[1, top] = chances[:top], chances[top]
+        right = convolve2d(right, loses + ties) + share * convolve2d(drawn, ties)
+        drawn = convolve2d(drawn, loses + ties)
+        right, drawn = (table[: shape[0], : shape[1]] for table in (right, drawn))
+    return np.sum(right[1:, k] / np.arange(1, shape[0]))

@@ -14,7 +14,7 @@ MAX_LENGTH = 16_384  # characters of a completion that are looked at: 4,000 toke
 _LET_ME = r"(?:let me|let's|let us|i'll|i will|i should|i need to)"
 _THE_TARGET = r"(?:exactly )?(?:the|our|my|your) (?:target|goal|(?:target |desired |required )?(?:number|value|result))"
 _WORDS = {
-    # What takes back or doubts what stands before. A turn ends an attempt; a denial is its outcome.
+    # These take back or doubt what stands before. A turn ends an attempt; a denial is its outcome.
     "turn": r"(?<!can )(?<!to )wait(?! (?:for|until|and see)\b)|hold on|actually|oops|whoops|sorry|scratch that"
     r"|on second thoughts?|mistake|instead|alternatively|start(?:ing)? over|(?:try|start) again|rethink|reconsider"
     rf"|{_LET_ME} (?:re-?(?:try|think|do|consider|start)|think again|go back|step back)",
@@ -56,8 +56,8 @@ class Behaviours:
             further attempt.
         verifications: attempts whose result is said to be, or not to be, the target: `yes`, `too big`, `not 10`,
             `≠ 10`.
-        backtracks: attempts given up in so many words, by such an outcome or by turning away (`wait`, `instead`), and
-            followed by another.
+        backtracks: attempts given up in words, by such an outcome or by turning away (`wait`, `instead`), and followed
+            by another.
         self_corrections: phrases that take back or doubt what stands before, such as `wait`, `actually`, `that is
             not`, and `let me try` once something was tried. The bare `no` of a search in shorthand is none.
         slips: equations that are not true (see `equations.Equation.holds`).
@@ -73,10 +73,10 @@ class Behaviours:
 def count_behaviours(text: str) -> Behaviours:
     """Counts the behaviours in the thinking of a completion: all that precedes `</think>` or the first `<answer>`.
 
-    No more than `MAX_LENGTH` characters are read, which no text makes last longer than 50 ms. An outcome belongs to the
-    attempt before it; where several are stated the first one counts. Words are English, and what a policy may say in
-    words has no end: on completions that it was not written for this finds two thirds of the verifications and
-    backtracks, and hardly any that is none (`benchmarks/behaviour_table.py`, on `tests/labelled_completions.toml`).
+    At most `MAX_LENGTH` characters are read; no text takes longer than 50 ms. An outcome belongs to the attempt before
+    it; if several are stated, the first one counts. Words are English. On completions that it was not written for, this
+    finds two thirds of the verifications and backtracks, and hardly any that is none (`benchmarks/behaviour_table.py`,
+    on `tests/labelled_completions.toml`).
     """
     search = _Search(rewritten(text[:MAX_LENGTH].partition("</think>")[0].partition("<answer>")[0]))
     for equation in find_equations(search.text):
@@ -94,7 +94,7 @@ def mean_behaviours(texts: Sequence[str]) -> dict[str, float]:
 
 
 class _Search:
-    """What is known of a search, read from its beginning up to `place`."""
+    """A search, read from its beginning up to `place`."""
 
     def __init__(self, text: str):
         self.text = text
@@ -102,7 +102,7 @@ class _Search:
         self.counts = dict.fromkeys((field.name for field in fields(Behaviours)), 0)
         self.last: Equation | None = None
         self.outcome: str | None = None  # of the attempt that is worked on: "failed" or "passed"
-        self.remarks: set[str] = set()  # kinds of what was said since the last equation
+        self.remarks: set[str] = set()  # kinds of the phrases since the last equation
 
     def read_remarks(self, end: int) -> None:
         """Reads what is said up to `end`, where the next equation begins."""

@@ -8,18 +8,15 @@ from keras_aha.evaluation.tables import by_puzzle, summarize
 import numpy as np
 import pandas as pd
 
-_SMALLEST = 1e-12
-
 
 def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
-    """What one policy's accuracy is above another's, puzzle by puzzle.
+    """How far one policy's accuracy is above another's, puzzle by puzzle.
 
-    Puzzles are the pairs: how hard they are is in both of a pair and so not in the difference, whose interval is
-    narrower than what two separate ones would let believe. It is the bootstrap's over puzzles (see
-    `evaluation.bootstrap_interval`); the test is `sign_flip_p_value`.
+    How hard a puzzle is counts for both policies, so not in the difference, whose interval (`bootstrap_interval`) is
+    narrower than two separate ones suggest. The test is `sign_flip_p_value`.
 
     Args:
-        table, other: one row a completion (see `evaluation`), of the same puzzles; each may have its own number of
+        table, other: one row a completion (see `tables`), of the same puzzles; each may have its own number of
             completions a puzzle.
         seed: of the interval's resamples.
 
@@ -28,12 +25,12 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
         and on how many of them the first is `better` and `worse`. Ready for JSON.
 
     Raises:
-        ValueError: if the tables have other puzzles, or one has more completions of one puzzle than of another.
+        ValueError: if the tables are of other puzzles, or one has more completions of one puzzle than of another.
     """
     first, second = by_puzzle(table), by_puzzle(other)
     if first.empty or set(first.index) != set(second.index):
         raise ValueError(
-            f"Two policies are compared on the same puzzles. Received: {len(first)} and {len(second)} puzzles, "
+            f"Two policies must be compared on the same puzzles. Received: {len(first)} and {len(second)} puzzles, "
             f"{len(first.index.intersection(second.index))} of them in both"
         )
     second = second.loc[first.index]
@@ -57,7 +54,7 @@ def accuracy_curve(tables: Sequence[pd.DataFrame], seed: int = 0) -> pd.DataFram
     """Accuracy against tokens, as completions of the same puzzles are given more of them.
 
     Args:
-        tables: one row a completion each (see `evaluation`), of the same puzzles.
+        tables: one row a completion each (see `tables`), of the same puzzles.
         seed: of the intervals' resamples.
 
     Returns:
@@ -78,24 +75,18 @@ def sign_flip_p_value(differences) -> float:
     """The two-sided p-value of the permutation test for pairs (Fisher 1935, The Design of Experiments, section 21).
 
     If it made no difference which policy is which, each puzzle's difference would be as likely with the other sign. The
-    p-value is the share of all 2^N choices of signs whose sum is as far from 0 as the one seen, or farther: exact, and
-    not by drawing some, as the sum's distribution is known by its Fourier transform, the product of cos(θ·difference).
+    p-value is the share of all 2^N choices of signs whose sum is as far from 0 as the observed one, or farther. It is
+    exact, because the distribution of the sum is built up puzzle by puzzle; `scipy.stats.permutation_test` would draw
+    some of the choices.
 
     Args:
         differences: `(N,)` integers, one a puzzle.
 
-    Returns:
-        The p-value; 1 where all differences are 0. Below 1e-12, where rounding errors begin, it is 1e-12.
     """
-    differences = np.asarray(differences, "int64")
-    sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)
-    divisor = np.gcd.reduce(sizes) if sizes.size else 1
-    sizes, seen = sizes // divisor, abs(int(differences.sum())) // divisor
-    farthest = int(sizes @ counts)
-    angles = 2 * np.pi * np.arange(2 * farthest + 1) / (2 * farthest + 1)
-    transform = np.ones_like(angles)
-    for size, count in zip(sizes, counts, strict=True):
-        transform *= np.cos(size * angles) ** count
-    chances = np.fft.fft(transform).real / len(angles)  # of the sums 0 … farthest; those below 0 are the same
-    p_value = 2 * chances[seen : farthest + 1].sum() if seen else 1.0
-    return float(np.clip(p_value, _SMALLEST, 1.0))
+    sizes = np.abs(np.asarray(differences, "int64"))
+    divisor = max(np.gcd.reduce(sizes), 1)
+    chances = np.ones(1)  # of the sums -S, -S + 2, … S, where S is what the sizes so far add up to
+    for size in sizes // divisor:
+        chances = (np.pad(chances, (size, 0)) + np.pad(chances, (0, size))) / 2
+    sums = np.arange(len(chances)) * 2 - (len(chances) - 1)
+    return float(chances[np.abs(sums) >= abs(np.sum(differences)) // divisor].sum())

@@ -1,7 +1,7 @@
-"""Finds equations such as `9 - 1 = 8` in any text and says whether they hold.
+"""Finds equations such as `9 - 1 = 8` in any text, in time linear in it, and says whether they hold.
 
-Numbers may be decimals; operators are signs (`×`, `÷`, `−`, LaTeX's `\\times`) or words (`times`, `divided by`). Every
-value is an exact fraction, read by `tasks.expression` within its bounds. The time is linear in the text.
+Numbers may be decimals; operators are signs (`×`, `÷`, `−`, LaTeX's `\\times`) or words (`times`, `divided by`).
+Values are exact, read by `tasks.expression` within its bounds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ _SIGNS = str.maketrans(
     {"\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/", "\u2212": "-", "\u2019": "'"}
     | dict.fromkeys("$`")  # marks of mathematics and of code
 )
-# What is rewritten before equations are looked for. Quantifiers are possessive (`++`) wherever a text could make them
-# give back and try again.
+# Rewritten before equations are looked for. Possessive quantifiers (`++`) never give back, whatever the text.
 _REWRITES = [
     (re.compile(r"\\d?frac\{([^{}\n]*+)\}\{([^{}\n]*+)\}"), r"((\1)/(\2))"),
     (re.compile(r"\\(?:times|cdot)\b"), "*"),
@@ -50,7 +49,7 @@ _TOKEN = re.compile(
     r"|\b(?P<unequal_word>is not|isn't|does not equal|doesn't equal)\b"
     r"|\b(?P<about_word>is (?:about|approximately|roughly)|equals (?:about|approximately|roughly))\b"
     r"|\b(?P<equal_word>is equal to|is|equals|gives(?: us| me)?|makes|yields)\b"
-    # What begins like a term and is none is left behind at once, so that nothing is read from each of its characters.
+    # What begins like a term and is none is skipped at once, not read again from each of its characters.
     r"|\([-( \t]*+|-[- \t]*+"
 )
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
@@ -69,9 +68,9 @@ class Equation:
         left: what stands on the left of the sign.
         result: the first number on the right, as it is written.
         unequal: whether the sign is one of `≠ != < >`, or `is not`: two values compared.
-        holds: whether it is true; `None` where `unequal`, or where a side cannot be read (a power, too long). A decimal
-            is true if its last digit is rounded or cut; so is an integer after `≈` or before `remainder 1`.
-            `9-1=8/4=2` is taken as people mean it, step by step.
+        holds: whether it is true; `None` if `unequal`, or if a side cannot be read (a power, too long). A decimal is
+            true if its last digit is rounded or cut, and so is an integer after `≈` or before `remainder 1`.
+            `9-1=8/4=2` is read as people mean it, step by step.
     """
 
     start: int
@@ -98,11 +97,10 @@ def rewritten(text: str) -> str:
 def find_equations(text: str) -> Iterator[Equation]:
     """Yields the equations in `text`, which `rewritten` has returned, from left to right.
 
-    An equation has a number on each side of its sign, and an operation on one of them; where the sign is a word, on the
-    left.
+    An equation has a number on each side of its sign, and an operation on one side; on the left if the sign is a word.
     """
     left = sign = None  # the term before, and the sign between it and what is looked at
-    in_chain = False  # whether the term before was the right side of an equation
+    in_chain = False  # whether the term before is the right side of an equation
     for token in _TOKEN.finditer(text):
         if left is not None and text[(sign or left).end() : token.start()].strip(" \t"):
             left = sign = None

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest, bootstrap
 
 _RESAMPLES = 10_000
-_CELLS_AT_ONCE = 4_000_000  # of the table of resamples by distinct values, 32 MB
+_AT_ONCE = 1000  # resamples in memory at a time
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """The percentile bootstrap interval of the mean over puzzles (Efron and Tibshirani 1993, chapter 13).
 
-    Equal values are one cell of a multinomial draw, so the cost grows with the number of distinct values and the
-    interval does not depend on the order of the puzzles. Where all values are equal it has no width: a resample
-    cannot show what was never drawn.
+    The interval does not depend on the order of the puzzles. If all values are equal it has no width: a resample cannot
+    show what was never drawn.
 
     Args:
         values: `(N,)`, one a puzzle, such as the share of its completions that are correct.
@@ -26,35 +26,34 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
     Raises:
         ValueError: if `values` is empty, not one-dimensional or not finite, or `level` is not between 0 and 1.
     """
-    values = np.asarray(values, "float64")
+    values = np.sort(np.asarray(values, "float64"))
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(
             f"An interval needs finite values, one a puzzle, of at least one puzzle. Received: values={values}"
         )
     if not 0 < level < 1:
-        raise ValueError(f"The level of an interval lies between 0 and 1. Received: level={level}")
-    distinct, counts = np.unique(values, return_counts=True)
-    rng = np.random.default_rng(seed)
-    chunk = max(1, min(_RESAMPLES, _CELLS_AT_ONCE // distinct.size))
-    means = np.concatenate(
-        [
-            rng.multinomial(values.size, counts / values.size, size=min(chunk, _RESAMPLES - start))
-            @ distinct
-            / values.size
-            for start in range(0, _RESAMPLES, chunk)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        raise ValueError(f"The level of an interval must be between 0 and 1. Received: level={level}")
+    if values[0] == values[-1]:
+        return float(values[0]), float(values[0])
+    low, high = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=_AT_ONCE,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
     return float(low), float(high)
 
 
 def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """The interval of a mean of shares, such as accuracy, over puzzles: that of `bootstrap_interval` where they differ.
+    """The interval of a mean of shares, such as accuracy, over puzzles.
 
-    Where all N are the same, a bootstrap has no width. But N draws miss what has a probability of q with one of
-    (1 − q)^N, so as much as q = 1 − ((1 − level) / 2)^(1/N) of all puzzles may have any other share. Where all shares
-    are 0 or all are 1, that is the exact interval of Clopper and Pearson (1934) for N draws: of 128 puzzles never
-    solved, 0 to 2.8 %.
+    If the shares differ, it is that of `bootstrap_interval`. If all N are equal, a bootstrap has no width, but a few
+    puzzles of another kind may just not have been drawn: up to the share `unseen`, which is the upper end of the exact
+    interval (Clopper and Pearson 1934) of an event that was seen in 0 of N draws. Those puzzles may have any share from
+    0 to 1. Of 128 puzzles never solved the interval is 0 to 2.8 %.
 
     Args:
         shares: `(N,)`, one a puzzle, between 0 and 1.
@@ -70,8 +69,8 @@ def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) 
     interval = bootstrap_interval(shares, seed, level)
     least, most = float(np.min(shares)), float(np.max(shares))
     if least < 0 or most > 1:
-        raise ValueError(f"Shares lie between 0 and 1. Received: shares from {least} to {most}")
+        raise ValueError(f"Shares must be between 0 and 1. Received: shares from {least} to {most}")
     if least < most:
         return interval
-    unseen = 1 - ((1 - level) / 2) ** (1 / len(shares))
+    unseen = binomtest(0, len(shares)).proportion_ci(level).high
     return least * (1 - unseen), least + (1 - least) * unseen

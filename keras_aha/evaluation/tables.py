@@ -1,7 +1,7 @@
-"""Accuracy, pass@k, behaviours and intervals over tables of scored completions.
+"""Accuracy, behaviours and intervals over tables of scored completions.
 
-A table is a pandas `DataFrame` with one row a completion and at least these columns; a task's labels (`difficulty`,
-`num_numbers`, …) stand in columns of their own. All rows of a puzzle must have the same labels.
+A table is a pandas `DataFrame` with one row a completion and at least the columns below. A task's labels
+(`difficulty`, `num_numbers`, …) are further columns, with one value a puzzle.
 
     puzzle             which puzzle: an integer or any other value that pandas groups by
     sample             which of the puzzle's completions, from 0
@@ -11,12 +11,12 @@ A table is a pandas `DataFrame` with one row a completion and at least these col
     verdict            the task's reason, e.g. "wrong_value"
     well_formed        bool: the completion holds an answer in the asked form, right or wrong
     completion_length  tokens
-    stopped            bool: the policy ended it, and not the limit on its length
+    stopped            bool: the policy ended it, not the limit on its length
     attempts, verifications, backtracks, self_corrections, slips
                        how often the completion did so (`behaviours.Behaviours`)
 
-Puzzles are the independent draws and completions of one puzzle are not, so every mean is over puzzles and every
-interval resamples puzzles.
+Puzzles are independent draws; completions of one puzzle are not. So every mean is over puzzles, and every interval
+resamples puzzles.
 """
 
 from collections.abc import Sequence
@@ -46,11 +46,11 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
         ValueError: if a column is missing or a puzzle has two values of a label.
     """
     columns = [columns] if isinstance(columns, str) else list(columns)
-    _check_columns(table, ["puzzle", "correct", "well_formed", "reward", "completion_length", *BEHAVIOURS, *columns])
+    check_columns(table, ["correct", "well_formed", "reward", "completion_length", *columns])
     groups = table.groupby("puzzle", sort=False)
     for column in columns:
         if (groups[column].nunique(dropna=False) > 1).any():
-            raise ValueError(f"A puzzle has more than one value of a label. Received: column={column!r}")
+            raise ValueError(f"A label must have one value a puzzle. Received: column={column!r}")
     return groups.agg(
         **{column: (column, "first") for column in columns},
         samples=("correct", "size"),
@@ -79,19 +79,18 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
         ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
     """
     puzzles = by_puzzle(table)
-    if puzzles.empty or puzzles["samples"].nunique() != 1:
+    if puzzles["samples"].nunique() != 1:
         raise ValueError(
             "A summary needs at least one puzzle and the same number of completions for each. "
             f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
         )
+    means = ["format_rate", "mean_completion_length", *(f"mean_{name}" for name in BEHAVIOURS)]
     return {
         "accuracy": float(puzzles["accuracy"].mean()),
         "n": len(puzzles),
         "samples": int(puzzles["samples"].iloc[0]),
         "ci95": list(share_interval(puzzles["accuracy"], seed)),
-        "format_rate": float(puzzles["format_rate"].mean()),
-        "mean_completion_length": float(puzzles["mean_completion_length"].mean()),
-        **{f"mean_{name}": float(puzzles[f"mean_{name}"].mean()) for name in BEHAVIOURS},
+        **{name: float(puzzles[name].mean()) for name in means},
     }
 
 
@@ -104,7 +103,7 @@ def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -
         seed: of the intervals' resamples.
 
     Returns:
-        `columns`, then what `summarize` says of those puzzles, with `ci95` as `ci95_low` and `ci95_high`.
+        `columns`, then what `summarize` returns for those puzzles, with `ci95` as `ci95_low` and `ci95_high`.
 
     Raises:
         ValueError: if no column is named, or what `summarize` raises.
@@ -117,8 +116,8 @@ def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -
     for labels, part in table.groupby(columns, sort=True, dropna=False):
         summary = summarize(part, seed)
         low, high = summary.pop("ci95")
-        position = {"accuracy": summary.pop("accuracy"), "ci95_low": low, "ci95_high": high}
-        rows.append(dict(zip(columns, labels, strict=True)) | position | summary)
+        accuracy = {"accuracy": summary.pop("accuracy"), "ci95_low": low, "ci95_high": high}
+        rows.append(dict(zip(columns, labels, strict=True)) | accuracy | summary)
     return pd.DataFrame(rows)
 
 
@@ -126,7 +125,7 @@ def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -
 
 
 def with_behaviours(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the table with the columns `BEHAVIOURS`, counted in its texts, whatever it had in their place."""
+    """Returns the table with the columns `BEHAVIOURS`, counted in its texts."""
     counts = [asdict(count_behaviours(text)) for text in table["text"]]
     return table.assign(**pd.DataFrame(counts, index=table.index, columns=list(BEHAVIOURS)))
 
@@ -134,10 +133,9 @@ def with_behaviours(table: pd.DataFrame) -> pd.DataFrame:
 def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """What completions of two policies do, side by side: of the one before training and the one after it.
 
-    A rate is the mean over puzzles of a puzzle's mean over its completions; so among the correct ones a puzzle counts
-    once, however many of its completions are correct, and not at all where none is. Which puzzles have correct
-    completions changes with the policy, and easy ones need less of everything: `change` is over those puzzles alone
-    that have such completions before and after.
+    A rate is the mean over puzzles of a puzzle's mean over its completions. Among the correct completions a puzzle
+    counts once, however many of its completions are correct, and not at all if none is. Easy puzzles need less of
+    everything, so `change` is over the puzzles that have such completions both before and after.
 
     Args:
         before, after: one row a completion (see the module), with the column `problem`; of the same puzzles.
@@ -145,20 +143,19 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
 
     Returns:
         One row for `completions` `"all"`, `"correct"`, `"wrong"` and each `behaviour`: those of `BEHAVIOURS` as counts
-        a completion, and `completion_length` in tokens. The columns `before`, `after` and `change` are means, each
-        with the ends of its 95 % interval, `…_low` and `…_high`, and the number of its puzzles, `…_puzzles`; means of
-        no puzzle are NaN.
+        a completion, and `completion_length` in tokens. The columns `before`, `after` and `change` are means, NaN of no
+        puzzle, with the ends of their 95 % intervals, `…_low` and `…_high`, and the numbers of puzzles, `…_puzzles`.
 
     Raises:
         ValueError: if a column is missing or the tables are not of the same puzzles.
     """
     names = [*BEHAVIOURS, "completion_length"]
     for table in (before, after):
-        _check_columns(table, ["puzzle", "problem", "correct", *names])
+        check_columns(table, ["problem", "correct", "completion_length"])
     puzzles, others = (set(table[["puzzle", "problem"]].itertuples(index=False)) for table in (before, after))
     if puzzles != others:
         raise ValueError(
-            "Behaviours are compared on the same puzzles before and after. "
+            "Behaviours must be compared on the same puzzles before and after. "
             f"Received: {len(puzzles - others)} puzzles before only, {len(others - puzzles)} after only, "
             f"e.g. {min(puzzles ^ others, key=str).problem!r}"
         )
@@ -167,21 +164,22 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
         start, end = (
             table[table["correct"].isin(correct)].groupby("puzzle")[names].mean() for table in (before, after)
         )
+        change = end - start  # NaN for a puzzle of one side alone
         for name in names:
             row = {"completions": completions, "behaviour": name}
-            # Puzzles of one side alone become NaN in the difference.
-            for part, values in {"before": start[name], "after": end[name], "change": end[name] - start[name]}.items():
-                row |= _estimate(part, values.dropna(), seed)
+            for part, means in {"before": start, "after": end, "change": change}.items():
+                row |= _estimate(part, means[name].dropna(), seed)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def check_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
+    """Raises ValueError unless `table` has the columns `puzzle`, `BEHAVIOURS` and `names`."""
+    missing = [name for name in ("puzzle", *BEHAVIOURS, *names) if name not in table.columns]
+    if missing:
+        raise ValueError(f"The table of completions lacks columns. Received: missing={missing}")
 
 
 def _estimate(name: str, values: pd.Series, seed: int) -> dict:
     low, high = bootstrap_interval(values, seed) if len(values) else (np.nan, np.nan)
     return {name: values.mean(), f"{name}_low": low, f"{name}_high": high, f"{name}_puzzles": len(values)}
-
-
-def _check_columns(table: pd.DataFrame, needed: Sequence[str]) -> None:
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        raise ValueError(f"The table of completions lacks columns. Received: missing={missing}")

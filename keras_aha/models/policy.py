@@ -8,7 +8,7 @@ from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scal
 from keras_aha.models.internals import flatten_layers, without_values
 from keras_aha.models.presets import load_preset, load_tokenizer, own_dtype
 from keras_aha.models.quantization import abstract_quantized, quantize_base
-from keras_aha.names import nearest
+from keras_aha.names import suggestion
 
 import jax
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
     for name in lora_targets:
         if name not in names:
             raise ValueError(
-                f"The policy has no layer {name!r} to adapt; the nearest is {nearest(name, sorted(names))!r}. "
+                f"The policy has no layer {name!r} to adapt{suggestion(name, sorted(names), '{!r}')}. "
                 f"Received: lora_targets={list(lora_targets)}, and layers {', '.join(sorted(names))}"
             )
     backbone.enable_lora(lora_rank, target_layer_names=list(lora_targets))

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from keras_aha.files import presets_folder
-from keras_aha.names import nearest
+from keras_aha.names import suggestion
 
 import keras
 import keras_hub
@@ -35,8 +35,8 @@ def find_preset(preset: str) -> str:
         )
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
     raise ValueError(
-        f"No preset has that name; the nearest is {nearest(preset, [*built_in, *shipped])!r}, and a folder that "
-        f"save_to_preset wrote is named by its path. Received: preset={preset!r}"
+        f"No preset has that name{suggestion(preset, [*built_in, *shipped], '{!r}')}. A folder that save_to_preset "
+        f"wrote is named by its path. Received: preset={preset!r}"
     )
 
 

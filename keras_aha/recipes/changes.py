@@ -1,9 +1,9 @@
-"""What differs between the recipe that a run began with and the one that it is to go on with."""
+"""What differs between the recipe that a run began with and the recipe that it is to go on with."""
 
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
+from keras_aha.recipes.values import RecipeError
 
-# What decides how long, how fast and how well observed a run is, but not what it learns.
+# These decide how long, how fast and how well observed a run is, but not what it learns.
 _FREE = (
     *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "evaluation.every"),
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
@@ -21,7 +21,7 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
         What differs, a line each: `training.epochs: 30 → 60`.
 
     Raises:
-        RecipeError: if what differs decides what is learned. A checkpoint holds the learning rate, so changing the
+        RecipeError: if a difference decides what is learned. A checkpoint holds the learning rate, so changing the
             optimizer would change nothing; and a schedule over the run's epochs cannot be stretched.
     """
     before, after = began.flat(), now.flat()
@@ -32,7 +32,8 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
     if refused:
         why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""
         raise RecipeError(
-            f"It would be another run.{why} Go on with the recipe in its folder, by naming that with --log-dir and no "
-            f"--preset, or begin a new run. Received: {'; '.join(lines[path] for path in refused)}"
+            f"It would be another run.{why} Go on with the recipe.toml in the run's folder (a script reads it if you "
+            "give --log-dir and no --preset), or begin a new run in another folder. "
+            f"Received: {'; '.join(lines[path] for path in refused)}"
         )
     return list(lines.values())

@@ -1,6 +1,6 @@
-"""Recipes: a TOML file read into frozen dataclasses whose sections are the keyword arguments of what they build.
+"""`Recipe`: a TOML file read into frozen dataclasses, whose sections are the keyword arguments of what they build.
 
-`sections.py` declares the keys; a recipe that loads holds no unknown key and no value that fails only later.
+`sections.py` declares the keys. A recipe that loads holds no unknown key and no value that fails only later.
 """
 
 import dataclasses
@@ -8,14 +8,17 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from keras_aha.files import presets_folder, write_whole
-from keras_aha.names import bare_name, nearest
+from keras_aha.names import bare_name, suggestion
 from keras_aha.recipes import sections
-from keras_aha.recipes.sections import SECTIONS, RecipeError, read_section, same_key
+from keras_aha.recipes.reading import read_sections
+from keras_aha.recipes.values import RecipeError, flat
+
+import tomli_w
 
 RECIPE = "recipe.toml"  # the file in a run's folder
 
@@ -25,7 +28,7 @@ class Recipe:
     """Everything that decides a run, one attribute a section: `recipe.rollouts.group_size`.
 
     `dataclasses.asdict(recipe.loss)` are the keyword arguments of what the section builds; `recipe.task` holds the
-    task's `name` and its `arguments`. Recipes come from `load` and `from_dict`, and `override` makes a new one.
+    task's `name` and its `arguments`. Recipes come from `load` and `from_dict`; `override` makes a new one.
     """
 
     model: sections.Model
@@ -52,15 +55,13 @@ class Recipe:
         name = os.fspath(name_or_path)
         path = Path(name) if name.endswith(".toml") else _find_shipped(name)
         try:
-            sections = tomllib.loads(path.read_text(encoding="utf-8"))
+            recipe = cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
-            raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
-        try:
-            recipe = cls.from_dict(sections)
         except RecipeError as error:
             raise RecipeError(f"In the recipe {path}: {error}") from error
+        except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
+            raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
         return recipe.override(f"model.preset={json.dumps(name)}") if "://" in name else recipe
 
     @classmethod
@@ -71,14 +72,7 @@ class Recipe:
             RecipeError: an unknown section or key (the message names the nearest), a required key that is missing
                 (`model.preset`, `task.name`), or a value of the wrong type or out of bounds.
         """
-        for name, section in sections.items():
-            if name not in SECTIONS:
-                likely = None if isinstance(section, dict) else same_key(name, sections)  # a key outside its section
-                likely = likely or f"[{nearest(name, SECTIONS)}]"
-                raise RecipeError(f"Unknown section [{name}]; the nearest is {likely}. Received: {name}={section!r}")
-            if not isinstance(section, dict):
-                raise RecipeError(f"[{name}] must be a table of keys. Received: {name}={section!r}")
-        return cls(**{name: read_section(name, kind, sections) for name, kind in SECTIONS.items()})
+        return cls(**read_sections(sections))
 
     def to_dict(self) -> dict:
         """The inverse of `from_dict`, every default written out."""
@@ -88,22 +82,22 @@ class Recipe:
 
     def flat(self) -> dict[str, Any]:
         """Dotted path → value, of all that `to_dict` returns."""
-        return _flat(self.to_dict())
+        return flat(self.to_dict())
 
     def override(self, assignments: str | Iterable[str]) -> "Recipe":
         """A new recipe with values replaced.
 
         Args:
             assignments: `section.key=value`, once or several times, the value in TOML; bare words need no quotes.
-                Free tables nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` takes the former task's
-                arguments and habits away.
+                Free tables nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` removes the arguments and
+                habits of the former task.
 
         Raises:
             RecipeError: an assignment of another form, or what `from_dict` raises.
         """
         sections = self.to_dict()
         assignments = [assignments] if isinstance(assignments, str) else list(assignments)
-        # A task's name first, so that arguments before it are the new task's, too.
+        # A task's name first: arguments that stand before it are the new task's, too.
         for assignment in sorted(assignments, key=lambda text: text.partition("=")[0].strip() != "task.name"):
             path, equals, text = assignment.partition("=")
             *parents, key = (part.strip() for part in path.split("."))
@@ -123,8 +117,11 @@ class Recipe:
 
     def dump(self, path: str | os.PathLike) -> None:
         """Writes the recipe, every default written out, as a TOML file that loads back equal."""
-        lines = [line for name, section in self.to_dict().items() for line in (*_table_lines(name, section), "")]
-        write_whole(path, "\n".join(lines))
+        sections = {
+            name: {key: "none" if value is None else value for key, value in section.items()}  # TOML has no null
+            for name, section in self.to_dict().items()
+        }
+        write_whole(path, tomli_w.dumps(sections))
 
 
 def _find_shipped(name: str) -> Path:
@@ -132,13 +129,10 @@ def _find_shipped(name: str) -> Path:
     stem = bare_name(name)
     if stem not in known:
         raise RecipeError(
-            f"No recipe is called {stem!r}; the nearest is {nearest(stem, known)!r} of {', '.join(known)}, "
-            f"and a recipe of your own is named by a path that ends in .toml. Received: {name!r}"
+            f"No recipe is called {stem!r}{suggestion(stem, known, '{!r}')}. There are {', '.join(known)}; a recipe of "
+            f"your own is named by a path that ends in .toml. Received: {name!r}"
         )
     return known[stem]
-
-
-# === TOML ===
 
 
 def _parse(text: str, assignment: str):
@@ -152,39 +146,3 @@ def _parse(text: str, assignment: str):
     if not text or text[0] in "[{\"'" or re.fullmatch(r"[-+]?\.?\d[\d._]*([eE][-+]?\d*)?", text):
         raise RecipeError(f"What follows the = is no value of TOML. Received: {assignment!r}")
     return text
-
-
-def _table_lines(path: str, table: dict) -> Iterator[str]:
-    """`[path]` with its keys, then the tables inside it under headers of their own."""
-    yield f"[{path}]"
-    for key, value in table.items():
-        if not isinstance(value, dict):
-            yield f"{_toml_key(key)} = {_toml_value(value)}"
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield ""
-            yield from _table_lines(f"{path}.{_toml_key(key)}", value)
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
-
-
-def _toml_value(value) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml_value, value)) + "]"
-    if isinstance(value, str):  # JSON escapes as TOML does, but for DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return str(value).lower()
-    return '"none"' if value is None else repr(value)
-
-
-def _flat(table: dict, prefix: str = "") -> dict:
-    """Dotted path → value."""
-    flat = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -1,10 +1,10 @@
-"""The sections of a recipe: every key, its type, its default and its bounds, and the check of one section.
+"""The sections of a recipe: every key with its type, its default and its bounds.
 
-Two kinds of key are free, and checked by whoever is built from them: the task's arguments in `[task]`, and tables such
-as `optimizer.config`, which is a Keras optimizer's own. TOML has no null: where a key may be None, it is "none" there.
+Two kinds of key are free, and checked by what is built from them: the task's arguments in `[task]`, and tables such as
+`optimizer.config`, which belongs to a Keras optimizer. TOML has no null: a key that may be None is "none" there.
 
-What a key means stands in its section's docstring, or in that of what the section is the keyword arguments of.
-`docs/recipe_keys.py` makes the manual's tables of them.
+What a key means stands in its section's docstring, or in that of the function or class whose keyword arguments the
+section holds. `docs/recipe_keys.py` makes the tables of the manual from them.
 """
 
 import dataclasses
@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import MISSING, field
 
 from keras_aha.models.special_tokens import TURN_ENDS
-from keras_aha.names import nearest
-from keras_aha.recipes.values import RecipeError, convert, free_value, in_words
+from keras_aha.recipes.values import RecipeError
 
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
 def _rule(words: str, holds: Callable, default):
-    """A key with a condition, which both numbers of a pair must meet; None, where the type has it, always does."""
+    """A key with a condition. Both numbers of a pair must meet it; None always does, if the type has it."""
     return field(default=default, metadata={"words": words, "holds": holds})
 
 
@@ -47,7 +46,7 @@ class Model:
     Attributes:
         preset: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`.
         dtype: of the weights and of what is computed with them.
-        quantization: of the weights, which are frozen then.
+        quantization: of the weights, which are then frozen.
     """
 
     preset: str
@@ -64,27 +63,26 @@ class Lora:
         alpha: Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732)
             let it grow with √`rank`.
         target: names of layers of the backbone, by default all of Gemma's linears.
-        start: the folder of a run, or its `adapters.lora.h5`, whose adapters this one starts from, with the same
-            `rank`, `alpha` and `target`; the reference policy is still the preset.
+        start: the folder of a run, or its `adapters.lora.h5`: training starts from its adapters, which need the same
+            `rank`, `alpha` and `target`. The reference policy is still the preset.
     """
 
     rank: int = _from_to(0, 4096, default=16)
     alpha: float | None = _above_zero(default=None)
     target: tuple[str, ...] = (
-        "query",
-        "key",
-        "value",
-        "attention_output",
-        "ffw_gating",
-        "ffw_gating_2",
-        "ffw_linear",
+        *("query", "key", "value", "attention_output"),
+        *("ffw_gating", "ffw_gating_2", "ffw_linear"),
     )
     start: str | None = None
 
 
 @_section
 class TaskSection:
-    """The task's name; every other key of `[task]` is one of its keyword arguments."""
+    """The task; every other key of `[task]` is one of its keyword arguments.
+
+    Attributes:
+        name: one of ours, such as `countdown`, `reasoning_gym/GENERATOR`, or your own as `module:Class`.
+    """
 
     name: str
     arguments: dict = field(default_factory=dict)
@@ -114,13 +112,15 @@ class Rollouts:
     refills: int = _from_to(0, 100, default=0)
     reward_seconds: float | None = _above_zero(default=5.0)
     on_reward_error: str = _one_of("skip", "stop")
+    updates_per_rollout: int = _at_least(1, default=1)
 
     def __post_init__(self):
         tokens = self.prompts_per_epoch * self.group_size * self.max_completion_length
         if tokens >= 2**31:
-            raise RecipeError(f"A rollout may have 2**31 tokens: lower prompts_per_epoch. Received: {tokens} tokens")
-
-    updates_per_rollout: int = _at_least(1, default=1)
+            raise RecipeError(
+                "A rollout must have fewer than 2**31 tokens: lower rollouts.prompts_per_epoch. "
+                f"Received: {tokens} tokens"
+            )
 
 
 @_section
@@ -143,8 +143,8 @@ class Optimizer:
 
     Attributes:
         class_name: of `keras.optimizers`.
-        config: what its `from_config` takes. A schedule is a table of `class_name` and `config`; its `decay_steps`,
-            where they are left out, are those of the run.
+        config: what its `from_config` takes. A schedule is a table of `class_name` and `config`; if its `decay_steps`
+            are left out, they are the steps of the run.
     """
 
     class_name: str = "AdamW"
@@ -158,8 +158,8 @@ class Training:
     Attributes:
         epochs: rollouts to train on.
         seed: of all that is random: the order of problems, completions, the adapters' first values.
-        remat: whether the backward pass computes activations again, a block at a time: less memory, and a forward pass
-            more. "none" does it with models of 50 million parameters or more.
+        remat: whether the backward pass computes activations again, a block at a time. That takes less memory and one
+            more forward pass. "none" does it for models of 50 million parameters or more.
     """
 
     epochs: int = _at_least(1, default=100)
@@ -186,7 +186,7 @@ class Evaluation:
     def __post_init__(self):
         if self.puzzles * self.samples > 10**6:
             raise RecipeError(
-                "An evaluation may have a million completions, puzzles times samples. "
+                "An evaluation must have at most a million completions, puzzles times samples. "
                 f"Received: evaluation.puzzles={self.puzzles}, evaluation.samples={self.samples}"
             )
 
@@ -206,7 +206,7 @@ class Priming:
     """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
 
     Attributes:
-        adapters: whether those of `[lora]` are trained, not every weight; they are merged into the weights afterwards.
+        adapters: whether the adapters of `[lora]` are trained instead of every weight; they are then merged.
     """
 
     adapters: bool = False
@@ -216,68 +216,6 @@ class Priming:
     stop_token: str | None = None
     seed: int = _at_least(0, default=0)
     habits: dict = field(default_factory=dict)
-
-
-def read_section(name: str, kind: type, sections: dict):
-    """The section `name` of the recipe `sections` as a `kind`.
-
-    Raises:
-        RecipeError: an unknown key (the message names the nearest), a key that is missing and has no default, or a
-            value of the wrong type or out of bounds.
-    """
-    table = sections.get(name, {})
-    keys = {key.name: key for key in dataclasses.fields(kind)}
-    if kind is TaskSection:
-        arguments = free_value(name, {key: value for key, value in table.items() if key != "name"})
-        table = {key: value for key, value in table.items() if key == "name"} | {"arguments": arguments}
-    for key, value in table.items():
-        if key not in keys:
-            path = f"{name}.{key}"
-            likely = same_key(path, sections) or f"{name}.{nearest(key, keys)}"
-            raise RecipeError(f"Unknown key {path}; the nearest is {likely}. Received: {path}={value!r}")
-    for key, declared in keys.items():
-        if key not in table and declared.default is declared.default_factory is MISSING:
-            raise RecipeError(f"The recipe lacks {name}.{key}, which has no default.")
-    return kind(**{key: _read_value(f"{name}.{key}", value, keys[key]) for key, value in table.items()})
-
-
-def _read_value(path: str, value, declared: dataclasses.Field):
-    if declared.type is dict and isinstance(value, dict):
-        return free_value(path, value)
-    try:
-        result = convert(value, declared.type)
-    except TypeError:
-        raise RecipeError(f"{path} must be {in_words(declared.type)}. Received: {path}={value!r}") from None
-    except OverflowError:
-        raise RecipeError(f"{path} must be a number of 32 bits. Received: {path}={value!r}") from None
-    if result is not None and "holds" in declared.metadata:
-        if not all(map(declared.metadata["holds"], result if isinstance(result, tuple) else (result,))):
-            raise RecipeError(f"{path} must be {declared.metadata['words']}. Received: {path}={value!r}")
-    return result
-
-
-# === Near misses ===
-
-
-def same_key(path: str, sections: dict) -> str | None:
-    """Where else the last name in `path` is a key: in a declared section or in what `sections` holds; or None."""
-    declared = [
-        f"{name}.{key.name}"
-        for name, kind in SECTIONS.items()
-        if kind is not TaskSection
-        for key in dataclasses.fields(kind)
-    ]
-    name = path.split(".")[-1]
-    return next(
-        (other for other in [*_paths(sections), *declared] if other != path and other.endswith(f".{name}")), None
-    )
-
-
-def _paths(table: dict, prefix: str = ""):
-    for key, value in table.items():
-        yield prefix + key
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
 
 
 SECTIONS: dict[str, type] = {

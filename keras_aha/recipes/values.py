@@ -1,4 +1,4 @@
-"""Values of a recipe's keys: what TOML, or a command line, gives → what a key of some type holds."""
+"""Values of a recipe's keys: from what TOML or a command line gives to what a key of some type holds."""
 
 import math
 import types
@@ -12,28 +12,44 @@ class RecipeError(ValueError):
     """A recipe, or a change to one, cannot be used; its message is one sentence for the user."""
 
 
-def convert(value, hint):
-    """`value` as a key of type `hint` holds it; raises TypeError, or OverflowError where arrays would hold another."""
-    if isinstance(hint, types.UnionType):
-        for option in sorted(hint.__args__, key=lambda option: option is not types.NoneType):  # "none" is no string
-            try:
-                return convert(value, option)
-            except TypeError:
-                continue
-    elif hint is types.NoneType and (value is None or value == "none"):
+def convert(value, kind):
+    """`value` as a key of type `kind` holds it: `"none"` as None, lists as tuples, integers as floats.
+
+    Raises:
+        TypeError: if it is of another type, or not finite.
+        OverflowError: if it is a number that 32 bits cannot hold.
+    """
+    if isinstance(kind, types.UnionType):
+        return _convert_to_one_of(value, kind.__args__)
+    if typing.get_origin(kind) is tuple:
+        return _convert_items(value, typing.get_args(kind))
+    if kind is types.NoneType and (value is None or value == "none"):
         return None
-    elif hint is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
         return _in_32_bits(float(value), _LARGEST)
-    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        kinds = typing.get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-        if len(kinds) == len(value):
-            return tuple(convert(item, kind) for item, kind in zip(value, kinds, strict=True))
-    elif hint is int and type(value) is int:  # True is no number
+    if kind is int and type(value) is int:  # True is no number
         return _in_32_bits(value, 2**31 - 1)
-    elif (hint is bool and type(value) is bool) or (hint is str and _is_text(value)):
+    if (kind is bool and type(value) is bool) or (kind is str and _is_text(value)):
         return value
     raise TypeError
+
+
+def _convert_to_one_of(value, kinds):
+    for kind in sorted(kinds, key=lambda kind: kind is not types.NoneType):  # None first: "none" is no string
+        try:
+            return convert(value, kind)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _convert_items(value, kinds):
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+    if len(kinds) != len(value):
+        raise TypeError
+    return tuple(map(convert, value, kinds))
 
 
 def _in_32_bits(number, largest):
@@ -43,7 +59,7 @@ def _in_32_bits(number, largest):
 
 
 def free_value(path: str, value, depth: int = 0):
-    """A copy of what stands in a free table, lists as tuples; RecipeError where TOML, or Python, could not hold it."""
+    """A copy of what stands in a free table, lists as tuples; RecipeError if TOML or Python cannot hold it."""
     if depth > _DEEPEST:
         raise RecipeError(f"{path[:_DEEPEST]} holds more than {_DEEPEST} tables or lists in each other.")
     if isinstance(value, dict) and all(map(_is_text, value)):
@@ -57,13 +73,21 @@ def free_value(path: str, value, depth: int = 0):
     )
 
 
+def flat(table: dict, prefix: str = "") -> dict:
+    """Dotted path → value, of all that stands in `table` and in the tables inside it."""
+    values = {}
+    for key, value in table.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
+
+
 def _is_text(value) -> bool:
     # A command line that is no Unicode arrives with surrogates, which no TOML file can hold.
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def in_words(hint) -> str:
-    """What `convert` takes for `hint`, as an error says it."""
+def in_words(kind) -> str:
+    """What `convert` takes for `kind`, as an error says it."""
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a string", dict: "a table"}
     words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings", types.NoneType: '"none"'}
-    return " or ".join(words[option] for option in (hint.__args__ if isinstance(hint, types.UnionType) else (hint,)))
+    return " or ".join(words[option] for option in (kind.__args__ if isinstance(kind, types.UnionType) else (kind,)))

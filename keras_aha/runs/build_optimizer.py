@@ -2,7 +2,7 @@
 
 import inspect
 
-from keras_aha.names import nearest
+from keras_aha.names import suggestion
 from keras_aha.recipes.sections import Optimizer, RecipeError
 
 import keras
@@ -24,7 +24,9 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     config = dict(section.config)
     rate = config.get("learning_rate")
     path = "optimizer.config.learning_rate"
-    if isinstance(rate, dict):
+    if type(rate) is int:
+        config["learning_rate"] = float(rate)  # Keras takes no integer
+    elif isinstance(rate, dict):
         inner = rate.get("config", {})
         known = {"class_name", "config", "module", "registered_name"}
         if not {"class_name"} <= rate.keys() <= known or not isinstance(inner, dict):
@@ -66,14 +68,14 @@ def _build(path: str, module, base: type, class_name: str, config: dict, steps: 
     }
     if class_name not in classes:
         raise RecipeError(
-            f"Keras has no {base.__name__} of that name; the nearest is {nearest(class_name, classes)}. "
+            f"Keras has no {base.__name__} of that name{suggestion(class_name, classes)}. "
             f"Received: {path}.class_name={class_name!r}"
         )
     known = [name for name in inspect.signature(classes[class_name]).parameters if name != "kwargs"]
     for key, value in config.items():
         if key not in known:
             raise RecipeError(
-                f"Unknown key {path}.config.{key}; the nearest is {path}.config.{nearest(key, known)}. "
+                f"Unknown key {path}.config.{key}{suggestion(key, known, path + '.config.{}')}. "
                 f"Received: {path}.config.{key}={value!r}"
             )
     if "decay_steps" in known:

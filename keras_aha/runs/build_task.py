@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_aha.names import nearest
+from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
@@ -33,7 +33,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
     for key, value in arguments.items():
         if key not in known:
             raise RecipeError(
-                f"Unknown key task.{key}; the nearest is task.{nearest(key, known)}. Received: task.{key}={value!r}"
+                f"Unknown key task.{key}{suggestion(key, known, 'task.{}')}. Received: task.{key}={value!r}"
             )
     seeds = {"seed": seed} if "seed" in known else {}
     try:
@@ -56,8 +56,8 @@ def _find(name: str) -> Callable[..., Task]:
         return _import(name)
     if name not in _TASKS:
         raise RecipeError(
-            f"No task is called {name!r}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, and your own as module:Class. "
-            f"Received: task.name={name!r}"
+            f"No task is called {name!r}{suggestion(name, _TASKS)}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, "
+            f"and your own as module:Class. Received: task.name={name!r}"
         )
     return _TASKS[name]
 
@@ -66,12 +66,14 @@ def _import(name: str) -> type[Task]:
     """Runs the module, as Python's `import` does: a recipe names only what the user has on the path."""
     module, _, kind = name.partition(":")
     try:
-        found = vars(importlib.import_module(module)).get(kind)
+        names = vars(importlib.import_module(module))
     except Exception as error:  # whatever the module does
         raise RecipeError(
             f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
             f"one, or in PYTHONPATH? Received: task.name={name!r}"
         ) from error
-    if not (inspect.isclass(found) and issubclass(found, Task)):
-        raise RecipeError(f"The module {module} has no task {kind!r}. Received: task.name={name!r}")
-    return found
+    tasks = {key: found for key, found in names.items() if inspect.isclass(found) and issubclass(found, Task)}
+    if kind not in tasks:
+        near = suggestion(kind, tasks, module + ":{}")
+        raise RecipeError(f"The module {module} has no task {kind!r}{near}. Received: task.name={name!r}")
+    return tasks[kind]

@@ -1,6 +1,4 @@
-"""The answer that a completion gives in `<answer>…</answer>`, and what its form costs."""
-
-from __future__ import annotations
+"""The answer that a completion gives in `<answer>…</answer>`, and what is deducted for its form."""
 
 from typing import NamedTuple
 
@@ -12,9 +10,9 @@ class Answer(NamedTuple):
     """What a completion answers.
 
     Attributes:
-        text: what stands in the last tag that closes; `None` where there is none.
-        deduction: what its form costs: `FORM_DEDUCTION` for text after the answer (more than `MAX_BLANK_TAIL` blanks
-            are text), and again for more than one tag.
+        text: what stands in the last tag that closes; `None` if there is none.
+        deduction: `FORM_DEDUCTION` for text after the answer (more than `MAX_BLANK_TAIL` blanks are text), and again
+            for more than one tag.
     """
 
     text: str | None
@@ -22,10 +20,9 @@ class Answer(NamedTuple):
 
 
 def read_answer(completion: str) -> Answer:
-    """Finds the last complete `<answer>…</answer>`.
+    """Finds the last complete `<answer>…</answer>`, in time that is linear in the text, whatever is in it.
 
-    An inner `<answer>` begins the answer anew, so the one before it never closes. Only `find` and `rfind`: linear
-    in the length of the text, whatever is in it.
+    An inner `<answer>` begins the answer anew: the one before it never closes.
     """
     start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
     if start < 0:

@@ -1,7 +1,5 @@
 """Countdown: make the target from the numbers, each used exactly once, with `+ - * /` and brackets."""
 
-from __future__ import annotations
-
 import operator
 import random
 from collections.abc import Sequence
@@ -70,12 +68,12 @@ class CountdownProblem:
 
     @cached_property
     def solution(self) -> str | None:
-        """The shortest solution (see `solver.shortest_solution`); `None` if there is none."""
+        """The shortest solution (see `countdown_solver.shortest_solution`); `None` if there is none."""
         return shortest_solution(self.numbers, self.target)
 
     @cached_property
     def difficulty(self) -> int:
-        """About how many bits of luck a blind guess needs (see `solver.difficulty`); small is easy."""
+        """About how many bits of luck a blind guess needs (see `countdown_solver.difficulty`); small is easy."""
         return difficulty(self.numbers, self.target)
 
 
@@ -92,8 +90,9 @@ class Countdown(DrawnTask):
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
         template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the fields `{numbers}` and `{target}`.
-        puzzles: a CSV or Parquet file with the columns `nums` and `target`, to be used instead of drawn puzzles
-            (see `puzzle_file.read_puzzles`). The three arguments that say how to draw are not used then.
+        puzzles: a CSV or Parquet file with the columns `nums` and `target`, used instead of drawn puzzles (see
+            `countdown_file.read_puzzles`), in a shuffled order, again and again. The first three arguments are not used
+            then.
 
     Raises:
         ValueError: if an argument is out of range, the template unknown, the file not readable, or no puzzle left
@@ -111,7 +110,10 @@ class Countdown(DrawnTask):
     ):
         counts = tuple(num_numbers) if isinstance(num_numbers, Sequence) else (num_numbers,)
         if not counts or not all(isinstance(count, int) and 2 <= count <= MAX_NUMBERS for count in counts):
-            raise ValueError(f"num_numbers is 2 to {MAX_NUMBERS}, or several. Received: num_numbers={num_numbers!r}")
+            raise ValueError(
+                f"num_numbers must be from 2 to {MAX_NUMBERS}, or several such counts, e.g. [3, 4]. "
+                f"Received: num_numbers={num_numbers!r}"
+            )
         for name, value, least in (("max_number", max_number, 1), ("max_target", max_target, 1)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} must be an integer from {least}. Received: {name}={value!r}")
@@ -124,45 +126,38 @@ class Countdown(DrawnTask):
         self._train_rows: list[CountdownProblem] | None = None
         self._held_out_rows: list[CountdownProblem] | None = None
         if puzzles is not None:
-            self._read(puzzles)
-        self.problem(0)  # raises now, not in the middle of a run, where nothing can be drawn
+            rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(puzzles)]
+            self._train_rows, self._held_out_rows = split_rows(rows, self.canonical, seed)
+            if not self._train_rows:
+                raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(puzzles)!r}")
+        self.problem(0)  # if nothing can be drawn, it raises now, not in the middle of a run
 
     def draw(self, rng: random.Random) -> CountdownProblem | None:
-        """Returns a solvable puzzle, `None` where its target would be too large."""
+        """Returns a solvable puzzle; `None` if its target would be too large."""
         count = rng.choice(self.num_numbers)
         numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
         target = _combine_all(list(numbers), rng)
         return CountdownProblem(numbers, target) if target <= self.max_target else None
 
     def canonical(self, problem: CountdownProblem) -> tuple[tuple[int, ...], int]:
-        """Returns the problem's own."""
         return problem.canonical
 
     def problem(self, index: int) -> CountdownProblem:
-        """Returns training problem `index`, never a held-out puzzle.
-
-        Problems of a puzzle file come in a shuffled order, again and again.
-
-        Raises:
-            IndexError: if `index` is negative.
-            ValueError: if no puzzle to train on can be drawn.
-        """
         if self._train_rows is None:
             return super().problem(index)
         return self._train_rows[check_index(index) % len(self._train_rows)]
 
     def prompt(self, problem: CountdownProblem) -> str:
-        """Returns the template with the problem's numbers, joined by single spaces, and target."""
         return self._format_string.format(numbers=" ".join(map(str, problem.numbers)), target=problem.target)
 
     def score(self, problem: CountdownProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`.
 
         The reward is 1.0 if correct; 0.1 if an expression uses the numbers as asked but does not solve the problem;
-        else 0.0. Text after the answer takes 0.1 of it, and so does more than one answer tag (see `answer_tag`): at
-        least 0.8 is left of a correct one, nothing of a wrong one. Verdicts, the first that
-        applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`, `false_equation`
-        (a trailing `= 23` that is not so), `wrong_value`, `correct`.
+        else 0.0. Text after the answer takes 0.1 away, and so does more than one answer tag (see `answer_tag`): a
+        correct answer keeps at least 0.8, a wrong one nothing. Verdicts, the first that applies: `no_answer`,
+        `too_long`, `not_an_expression`, `wrong_numbers`, `division_by_zero`, `false_equation` (a trailing `= 23` that
+        is not so), `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
         if answer.text is None:
@@ -174,11 +169,6 @@ class Countdown(DrawnTask):
         return Score(max(reward - answer.deduction, 0.0), verdict == "correct", verdict)
 
     def held_out(self, n: int) -> HeldOut:
-        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
-
-        Raises:
-            ValueError: if `n` is not positive or there are not so many.
-        """
         if self._held_out_rows is None:
             return super().held_out(n)
         return HeldOut(self, self._held_out_rows).held_out(n)
@@ -192,9 +182,9 @@ class Countdown(DrawnTask):
         return {"num_numbers": len(problem.numbers), "difficulty": problem.difficulty}
 
     def answer(self, completion: str) -> str | None:
-        """Returns the expression that `score` looks at, see `expression.canonical_text`; `None` where none can be read.
+        """Returns the expression that `score` reads, see `expression.canonical_text`; `None` if none can be read.
 
-        Not its value: the prompt tells what that should be, so to vote on values would be to check them.
+        A majority votes on expressions, not on their values: the prompt gives the value away.
         """
         answer = read_answer(completion).text
         try:
@@ -203,14 +193,8 @@ class Countdown(DrawnTask):
             return None
 
     def worked_solution(self, problem: CountdownProblem, rng: random.Random, **habits) -> str:
-        """Returns a search trace with its answer (see `search_trace.search_trace`, which lists the habits)."""
+        """Returns a search trace with its answer (see `countdown_trace.search_trace`, which lists the habits)."""
         return search_trace(problem.numbers, problem.target, rng, **habits)
-
-    def _read(self, path: str | PathLike) -> None:
-        rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(path)]
-        self._train_rows, self._held_out_rows = split_rows(rows, self.canonical, self.seed)
-        if not self._train_rows:
-            raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(path)!r}")
 
 
 def _combine_all(values: list[int], rng: random.Random) -> int:

@@ -1,19 +1,18 @@
 """Reads Countdown puzzles from a CSV or Parquet file."""
 
-from __future__ import annotations
-
-import numbers
 import re
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
 from keras_aha.tasks.countdown_solver import MAX_NUMBERS
 
 _LIST = re.compile(r"\[\s*([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)[\s,]*\]|([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)")
+_INTEGER = re.compile(r"\s*-?[0-9]{1,20}\s*")
 
 
 def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
-    """Reads puzzles as TinyZero publishes them (https://github.com/Jiayi-Pan/TinyZero), every row checked.
+    """Reads puzzles in TinyZero's form (https://github.com/Jiayi-Pan/TinyZero), and checks every row.
 
     Args:
         path: a `.csv` or `.parquet` file. Column `nums` holds a list of 1 to 6 integers from 0, in a CSV file a text
@@ -40,7 +39,7 @@ def _read_table(path: Path):
     import pandas  # a second of start-up that tasks without a file do not pay
 
     readers = {
-        # As text, or 24.0 and 1e3 would pass for integers and a gap in one row make floats of all.
+        # As text: else 24.0 and 1e3 would pass for integers, and a gap in one row would make floats of all.
         ".csv": lambda: pandas.read_csv(path, dtype=str, keep_default_na=False),
         ".parquet": lambda: pandas.read_parquet(path),
     }
@@ -55,28 +54,12 @@ def _read_table(path: Path):
 
 
 def _read_row(row: int, nums, target) -> tuple[tuple[int, ...], int]:
-    values = _integers(nums)
-    if values is None or not 1 <= len(values) <= MAX_NUMBERS or min(values) < 0:
+    text = nums if isinstance(nums, str) else " ".join(map(str, nums)) if isinstance(nums, Iterable) else ""
+    numbers = tuple(map(int, re.findall("[0-9]+", text))) if _LIST.fullmatch(text.strip()) else ()
+    if not 1 <= len(numbers) <= MAX_NUMBERS:
         raise ValueError(
             f"Row {row} of the puzzle file needs 1 to {MAX_NUMBERS} integers from 0 in nums. Received: nums={nums!r}"
         )
-    if isinstance(target, str) and re.fullmatch(r"\s*-?[0-9]{1,20}\s*", target):
-        target = int(target)
-    if not _is_integer(target):
+    if not _INTEGER.fullmatch(str(target)):
         raise ValueError(f"Row {row} of the puzzle file needs an integer in target. Received: target={target!r}")
-    return values, int(target)
-
-
-def _integers(nums) -> tuple[int, ...] | None:
-    if isinstance(nums, str):
-        match = _LIST.fullmatch(nums.strip())
-        return match and tuple(map(int, re.findall("[0-9]+", nums)))
-    try:
-        values = list(nums)
-    except TypeError:
-        return None
-    return tuple(map(int, values)) if all(map(_is_integer, values)) else None
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return numbers, int(target)

@@ -1,6 +1,6 @@
 """Worked search traces: what a patient, imperfect person writes while looking for a Countdown solution.
 
-Priming imitates these traces, so they decide which habits the primed policy has and which it leaves for GRPO to learn.
+Priming imitates these traces, so they decide which habits the primed policy has, and which are left for GRPO.
 """
 
 import itertools
@@ -9,17 +9,10 @@ from random import Random
 from typing import NamedTuple
 
 
-class Step(NamedTuple):
-    """One equation `text`, e.g. `9-1=8`."""
-
-    text: str
-    value: int
-
-
 class Attempt(NamedTuple):
-    """A complete way of combining all numbers: its equations, the expression they build, and its value."""
+    """A complete way of combining all numbers: its equations such as `9-1=8`, the expression they build, its value."""
 
-    steps: tuple[Step, ...]
+    equations: tuple[str, ...]
     expression: str
     value: int
 
@@ -46,11 +39,11 @@ def search_trace(
 ) -> str:
     """A search for `target` as text: attempts, each judged, then an answer.
 
-    Attempts are taken in a fixed order from a random start, so that a trace teaches where a search goes next and
-    different traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt
-    hits the target or `max_attempts` are spent. In shorthand each line is one attempt, e.g. `9-1=8,8/4=2 no`. In words
-    a line has its last equation, `8/4=2, no`, below what attempts begin with, `Let me try 9-1=8:`, once for all that
-    begin alike. So it is at the beginning of a line, and nowhere else, that a search goes on or ends.
+    Attempts are taken in a fixed order from a random start: a trace teaches where a search goes next, and different
+    traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt hits the
+    target or `max_attempts` are spent. In shorthand each line is one attempt, e.g. `9-1=8,8/4=2 no`. In words a line
+    `Let me try 9-1=8:` has the equations that some attempts begin with, and each of these attempts has a line with its
+    last equation below it: `8/4=2, no`.
 
     Args:
         numbers: the puzzle's numbers.
@@ -60,8 +53,8 @@ def search_trace(
         max_value: attempts with a larger intermediate value are not considered.
         guess_rate: probability of answering at once, without any search.
         give_up_rate: probability, after each failed attempt, of answering with it all the same.
-        slip_rate: probability, an attempt, that its last equation is written with a result at random nearby.
-        misjudge_rate: probability, an attempt, that its yes or no is the wrong one.
+        slip_rate: probability for each attempt that its last equation is written with a wrong result nearby.
+        misjudge_rate: probability for each attempt that its yes or no is the wrong one.
         in_words: whether to write for a model that knows English, rather than in shorthand.
 
     Returns:
@@ -86,11 +79,11 @@ def _judge(
     attempt: Attempt, target: int, rng: Random, slip_rate: float, misjudge_rate: float, max_value: int
 ) -> Judged:
     """The attempt as the searcher sees it."""
-    steps, value = [step.text for step in attempt.steps], attempt.value
+    equations, value = [*attempt.equations], attempt.value
     if rng.random() < slip_rate:
         value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
-        steps[-1] = steps[-1].split("=")[0] + f"={value}"
-    return Judged(steps, (value == target) != (rng.random() < misjudge_rate))
+        equations[-1] = equations[-1].split("=")[0] + f"={value}"
+    return Judged(equations, (value == target) != (rng.random() < misjudge_rate))
 
 
 def _shorthand(judged: Judged) -> str:
@@ -105,18 +98,18 @@ def _words(search: list[Judged]) -> str:
     return "".join(lines)
 
 
-def _attempts(terms: tuple[tuple[str, int], ...], max_value: int, steps: tuple[Step, ...] = ()) -> Iterator[Attempt]:
+def _attempts(terms: tuple[tuple[str, int], ...], max_value: int, equations: tuple[str, ...] = ()) -> Iterator[Attempt]:
     """Every way of combining `terms` (expression, value) in which each value is an integer in 1..max_value."""
     if len(terms) == 1:
-        yield Attempt(steps, *terms[0])
+        yield Attempt(equations, *terms[0])
         return
     for i, j in itertools.combinations(range(len(terms)), 2):
         rest = tuple(term for k, term in enumerate(terms) if k not in (i, j))
         for left, operator, right, value in _combinations(terms[i], terms[j]):
             if 1 <= value <= max_value:
-                step = Step(f"{left[1]}{operator}{right[1]}={value}", value)
+                equation = f"{left[1]}{operator}{right[1]}={value}"
                 expression = f"{_wrapped(left[0])}{operator}{_wrapped(right[0])}"
-                yield from _attempts(((expression, value), *rest), max_value, (*steps, step))
+                yield from _attempts(((expression, value), *rest), max_value, (*equations, equation))
 
 
 def _combinations(a: tuple[str, int], b: tuple[str, int]) -> Iterator[tuple]:

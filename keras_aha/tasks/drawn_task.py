@@ -1,4 +1,4 @@
-"""`DrawnTask`: a task whose problems are drawn at random; what is left to say is how one is drawn."""
+"""`DrawnTask`: a task whose problems are drawn at random. A subclass says how one is drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which th
 class DrawnTask(Task):
     """Problems that are a pure function of `(seed, index)`, a quarter of all puzzles held out.
 
-    A subclass has `draw`, `prompt` and `score`, and `canonical` where problems that differ may be the same puzzle.
+    A subclass has `draw`, `prompt` and `score`, and `canonical` if problems that differ may be the same puzzle.
 
     Args:
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
@@ -34,7 +34,7 @@ class DrawnTask(Task):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Any:
-        """Returns a problem drawn with `rng`, or `None` where this draw makes none."""
+        """Returns a problem drawn with `rng`, or `None` if this draw makes none."""
 
     def canonical(self, problem: Any) -> tuple[Hashable, ...]:
         """Returns what makes two problems the same puzzle; its `repr` must be the same in every process."""
@@ -45,7 +45,7 @@ class DrawnTask(Task):
         return is_held_out(*self.canonical(problem))
 
     def problem(self, index: int) -> Any:
-        """Returns training problem `index`, never a held-out puzzle.
+        """Returns training problem `index`, drawn anew at every call.
 
         Raises:
             IndexError: if `index` is negative.
@@ -59,29 +59,20 @@ class DrawnTask(Task):
         raise ValueError(f"{type(self).__name__} draws no puzzle to train on. Received: {_arguments(self)}")
 
     def held_out(self, n: int) -> HeldOut:
-        """Returns `n` distinct held-out puzzles; fewer of them are the first of more.
-
-        Raises:
-            ValueError: if `n` is not positive or there are not so many.
-        """
         rng = random.Random(stable_hash("held-out problems", self.seed))
-        found: dict[tuple, Any] = {}
+        puzzles: dict[tuple, Any] = {}
         fruitless = 0
-        while len(found) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
+        while len(puzzles) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
             problem = self.draw(rng)
             fruitless += 1
-            if problem is not None and self.is_held_out(problem) and self.canonical(problem) not in found:
-                found[self.canonical(problem)] = problem
+            if problem is not None and self.is_held_out(problem) and self.canonical(problem) not in puzzles:
+                puzzles[self.canonical(problem)] = problem
                 fruitless = 0
-        return HeldOut(self, list(found.values())).held_out(n)
+        return HeldOut(self, list(puzzles.values())).held_out(n)
 
 
 def check_index(index: int) -> int:
-    """Returns `index`, the number of a training problem.
-
-    Raises:
-        IndexError: if it is negative.
-    """
+    """Returns `index`, the number of a training problem; raises IndexError if it is negative."""
     if operator.index(index) < 0:
         raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
     return operator.index(index)

@@ -1,10 +1,8 @@
 """An exact reader of arithmetic: integers, `+ - * / ( )`, unary minus, and a trailing `= 24`.
 
-Nothing is ever handed to Python's own parser, every value is a `fractions.Fraction`, and the bounds below hold
-before any arithmetic is done, so that no text, however hostile, costs more than a little time.
+Python's own parser is never used, every value is exact, and the bounds below are checked before any arithmetic is done.
+So no text, however hostile, costs more than a little time.
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ MAX_DIGITS = 20  # digits of one integer
 
 # What a policy writes for an operator without meaning another one: ×, ÷ and U+2212.
 _FORGIVEN = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-"})
-# Everything but ASCII blanks is a token, so that what is not understood is met, not skipped.
+# Everything but ASCII blanks is a token, so that nothing unknown is skipped.
 _TOKEN = re.compile(r"[0-9]+|[^0-9 \t\r\n\f\v]")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negate": 3}
 
@@ -25,8 +23,8 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negate": 3}
 class ExpressionError(ValueError):
     """Text that is no expression (`verdict="not_an_expression"`) or beyond a bound (`verdict="too_long"`)."""
 
-    def __init__(self, verdict: str, reason: str):
-        super().__init__(reason)
+    def __init__(self, verdict: str = "not_an_expression"):
+        super().__init__(verdict)
         self.verdict = verdict
 
 
@@ -52,11 +50,11 @@ def parse_expression(text: str) -> Expression:
     digits without leading zeros. A minus may stand wherever Python allows one, in any number; a unary plus may not.
 
     Raises:
-        ExpressionError: with `verdict` `"too_long"` where the whole text is beyond `MAX_LENGTH`, `MAX_DEPTH`,
-            `MAX_OPERATIONS` or `MAX_DIGITS`, readable or not, and else `"not_an_expression"` if it cannot be read.
+        ExpressionError: with `verdict` `"too_long"` if the whole text is beyond `MAX_LENGTH`, `MAX_DEPTH`,
+            `MAX_OPERATIONS` or `MAX_DIGITS`, readable or not; else `"not_an_expression"` if it cannot be read.
     """
     if len(text) > MAX_LENGTH:
-        raise ExpressionError("too_long", f"An expression has at most {MAX_LENGTH} characters.")
+        raise ExpressionError("too_long")
     tokens = _TOKEN.findall(text.translate(_FORGIVEN))
     _check_bounds(tokens)
     stated = None
@@ -69,9 +67,10 @@ def parse_expression(text: str) -> Expression:
 
 
 def canonical_text(text: str) -> str:
-    """The tokens of an expression with one blank between two, and `*`, `/`, `-` for what is forgiven: `(9 - 1) / 4`.
+    """The tokens of an expression with one blank between two, and `*`, `/`, `-` for ×, ÷, −: `( 9 - 1 ) / 4`.
 
-    Texts for which it is equal are the same expression to `parse_expression`; brackets and the order of terms stay.
+    Texts with the same canonical text are the same expression to `parse_expression`. Brackets and the order of terms
+    stay.
 
     Raises:
         ExpressionError: what `parse_expression` raises.
@@ -86,34 +85,26 @@ def _check_bounds(tokens: list[str]) -> None:
         depth = max(depth + (token == "(") - (token == ")"), 0)
         operations += token in _PRECEDENCE
         if depth > MAX_DEPTH or operations > MAX_OPERATIONS or len(token) > MAX_DIGITS:
-            raise ExpressionError(
-                "too_long",
-                f"An expression has at most {MAX_DEPTH} nested brackets, {MAX_OPERATIONS} operators "
-                f"and {MAX_DIGITS} digits a number.",
-            )
+            raise ExpressionError("too_long")
 
 
 def _integer(token: str) -> int:
     # "²" is a digit to Python too, but not to int().
     if not (token.isascii() and token.isdigit()) or (token[0] == "0" and len(token) > 1):
-        raise _not_an_expression(token)
+        raise ExpressionError
     return int(token)
 
 
 def _stated_integer(tokens: list[str]) -> int:
     minuses = len(tokens) - 1
     if not tokens or any(token != "-" for token in tokens[:-1]):
-        raise _not_an_expression("=")
+        raise ExpressionError
     return _integer(tokens[-1]) * (-1) ** minuses
-
-
-def _not_an_expression(token: str) -> ExpressionError:
-    return ExpressionError("not_an_expression", f"{token!r} cannot stand where it does.")
 
 
 def _evaluate(tokens: list[str]) -> tuple[Fraction | None, tuple[int, ...]]:
     """Dijkstra's two stacks: no recursion, so that depth costs no Python stack."""
-    values: list[Fraction | int | None] = []  # integers as such for as long as they are: it takes half the time
+    values: list[Fraction | int | None] = []  # an integer stays an `int` until a division: it takes half the time
     operators: list[str] = []
     numbers: list[int] = []
     operand_next = True
@@ -130,18 +121,18 @@ def _evaluate(tokens: list[str]) -> tuple[Fraction | None, tuple[int, ...]]:
         elif token == ")":
             _reduce(values, operators, 1)
             if not operators:
-                raise _not_an_expression(token)
+                raise ExpressionError
             operators.pop()
         elif token in _PRECEDENCE:
             _reduce(values, operators, _PRECEDENCE[token])
             operators.append(token)
             operand_next = True
         else:
-            raise _not_an_expression(token)
+            raise ExpressionError
     if not operand_next:
         _reduce(values, operators, 1)
     if operand_next or operators:
-        raise ExpressionError("not_an_expression", "The expression is not complete.")
+        raise ExpressionError
     return None if values[0] is None else Fraction(values[0]), tuple(numbers)
 
 

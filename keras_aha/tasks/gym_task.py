@@ -1,23 +1,27 @@
 """`GymTask`: reasoning-gym's generators as tasks."""
 
-from __future__ import annotations
-
 import dataclasses
-import difflib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
+from keras_aha.names import suggestion
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import DrawnTask
-from keras_aha.tasks.evaluator_check import evaluated_by
 from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 
 TEMPLATES = named_templates(
     "{question}\nThink inside <think> </think> tags, then give only the answer inside <answer> </answer> tags.",
     compact="{question}",
+)
+VERSION = "0.1.25"  # of reasoning-gym, whose scorers were read for `EVALUATING`; pyproject.toml asks for it
+# Generators whose scorers hand text, nearly always the answer, to Python's `eval` or to SymPy's `parse_expr`.
+EVALUATING = (
+    *("binary_matrix", "bitwise_arithmetic", "countdown", "intermediate_integration", "n_queens", "number_sorting"),
+    *("polynomial_multiplication", "puzzle24", "simple_integration", "spiral_matrix", "string_insertion"),
 )
 _LONGEST = 2000  # characters of an answer
 _ENTRIES = 10_000  # that a generator has, some of them the same, unless its `size` says otherwise
@@ -47,8 +51,8 @@ class GymTask(DrawnTask):
             such as those that hold the right one among others. By default only a right answer has a reward.
 
     Raises:
-        ValueError: if reasoning-gym is not installed, there is no such generator, it does not take its arguments, its
-            scorer hands answers to Python's evaluator, the template is unknown, or there is nothing to train on.
+        ValueError: if reasoning-gym is not installed or not of version `VERSION`, there is no such generator, it does
+            not take its arguments, it is one of `EVALUATING`, the template is unknown, or there is nothing to train on.
     """
 
     def __init__(
@@ -69,24 +73,21 @@ class GymTask(DrawnTask):
         self.problem(0)  # raises now, not in the middle of a run
 
     def draw(self, rng: random.Random) -> GymProblem:
-        """Returns one of the generator's entries."""
         entry = self._entries[rng.randrange(len(self._entries))]
         return GymProblem(entry["question"], entry)
 
     def canonical(self, problem: GymProblem) -> tuple[str, str]:
-        """Returns the generator's name and the question."""
         return self.dataset, problem.question
 
     def prompt(self, problem: GymProblem) -> str:
-        """Returns the template with the question."""
         return self._format_string.format(question=problem.question)
 
     def score(self, problem: GymProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion` by the generator's own `score_answer`.
 
-        The reward is 1.0 if that gives a full point, else 0.0, or what it gives where there is `partial_credit`. Text
-        after the answer takes 0.1 of it, and so does more than one answer tag (see `answer_tag`). Verdicts, the first
-        that applies: `no_answer`, `too_long`, `not_readable` (the scorer failed at it), `wrong_value`, `correct`.
+        The reward is 1.0 if that gives a full point, else 0.0, or with `partial_credit` what it gives. Text after the
+        answer takes 0.1 away, and so does more than one answer tag (see `answer_tag`). Verdicts, the first that
+        applies: `no_answer`, `too_long`, `not_readable` (the scorer failed at it), `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
         if answer.text is None:
@@ -102,12 +103,12 @@ class GymTask(DrawnTask):
         return Score(max(reward - answer.deduction, 0.0), correct, "correct" if correct else "wrong_value")
 
     def answer(self, completion: str) -> str | None:
-        """Returns the text that `score` looks at; `None` where there is none."""
+        """Returns the text that `score` reads; `None` if there is none."""
         text = read_answer(completion).text
         return None if text is None else text.strip() or None
 
     def worked_solution(self, problem: GymProblem, rng: random.Random, *, guess_rate: float = 0.0) -> str:
-        """Returns the generator's answer without a thought, as it has none to show.
+        """Returns the answer of the generator without a thought, because generators write none.
 
         Args:
             problem: what is answered.
@@ -125,29 +126,31 @@ class GymTask(DrawnTask):
 
 def _generator(name: str, config: dict[str, Any]):
     try:
-        from reasoning_gym.factory import DATASETS  # its create_dataset alone does not name what is near
+        version = metadata.version("reasoning-gym")
+        from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise ValueError(
             f'reasoning-gym is not installed: pip install "keras-aha[gym]". Received: dataset={name!r}'
         ) from error
-    if name not in DATASETS:
-        near = ", ".join(difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.0))
+    if version != VERSION:
         raise ValueError(
-            f"reasoning-gym has no generator of that name; the nearest of {len(DATASETS)} are {near}. "
-            f"Received: dataset={name!r}"
+            f"reasoning-gym must be of version {VERSION}, whose scorers are known not to run a policy's text: "
+            f'pip install "keras-aha[gym]". Received: reasoning-gym {version}'
+        )
+    if name not in DATASETS:
+        raise ValueError(
+            f"reasoning-gym has no generator of that name{suggestion(name, DATASETS)}. Received: dataset={name!r}"
+        )
+    if name in EVALUATING:
+        raise ValueError(
+            "The scorer of this generator hands text to an evaluator, which may run what a policy writes, so it is not "
+            f"used. Received: dataset={name!r}"
         )
     kind, config_kind = DATASETS[name]
     known = [key.name for key in dataclasses.fields(config_kind)]
     for key in config:
         if key not in known:
-            near = ", ".join(difflib.get_close_matches(key, known, n=1, cutoff=0.0))
-            raise ValueError(f"{name} takes no {key!r}; the nearest is {near!r}. Received: config={config}")
-    culprit = evaluated_by(kind, "score_answer")
-    if culprit is not None:
-        raise ValueError(
-            f"The scorer of this generator calls {culprit}, which may run a policy's text, so it is not used. "
-            f"Received: dataset={name!r}"
-        )
+            raise ValueError(f"{name} takes no {key!r}{suggestion(key, known, '{!r}')}. Received: config={config}")
     try:
         return kind(config=config_kind(**config))
     except Exception as error:  # assertions, for the most part

@@ -42,15 +42,13 @@ class HeldOut(Task):
         return self.task.score(problem, completion)
 
     def held_out(self, n: int) -> HeldOut:
-        """Returns the first `n` of these problems.
-
-        Raises:
-            ValueError: if `n` is not positive or there are not so many.
-        """
         if operator.index(n) < 1:
             raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
         if n > len(self):
-            raise ValueError(f"There are only {len(self)} distinct held-out problems. Received: n={n!r}")
+            raise ValueError(
+                f"n, which a recipe calls evaluation.puzzles, must be at most {len(self)}: there are only {len(self)} "
+                f"distinct held-out problems. Received: n={n!r}"
+            )
         return HeldOut(self.task, self.problems[:n])
 
     def difficulty(self, problem: Any) -> float:

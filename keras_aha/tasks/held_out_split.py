@@ -1,4 +1,4 @@
-"""Numbers that are the same in every process and on every machine: for seeds, and for what is held out."""
+"""The held-out split: a quarter of all puzzles, by a hash that is the same in every process and on every machine."""
 
 import random
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ def split_rows(
         rows: the problems.
         canonical: problem → what makes two problems the same puzzle, see `DrawnTask.canonical`.
         seed: of the order.
-        held_out: problems to be held out instead; those of `rows` that are the same are not trained on.
+        held_out: problems to hold out instead of the quarter; the same puzzles in `rows` are not trained on.
 
     Returns:
         The problems to train on, and the held-out ones, each puzzle once.
@@ -42,5 +42,5 @@ def split_rows(
     random.Random(stable_hash("rows", seed)).shuffle(rows)
     if held_out is None:
         held_out = (row for row in rows if is_held_out(*canonical(row)))
-    kept = {canonical(row): row for row in held_out}
-    return [row for row in rows if canonical(row) not in kept], list(kept.values())
+    held_out = {canonical(row): row for row in held_out}
+    return [row for row in rows if canonical(row) not in held_out], list(held_out.values())

@@ -1,7 +1,5 @@
 """Multiplication: the product of two integers, TinyZero's second task."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Sequence
@@ -49,7 +47,7 @@ class Multiplication(DrawnTask):
 
     Args:
         digits: how many digits a factor has, or the counts to choose from for each (1 to 6). A factor of one digit is 2
-            to 9, any other has no trailing zero, so that there is something to be worked out.
+            to 9, a longer one has no trailing zero, so that there is something to work out.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
         template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the fields `{first}` and `{second}`.
@@ -61,28 +59,28 @@ class Multiplication(DrawnTask):
     def __init__(self, digits: int | Sequence[int] = (2, 3), seed: int = 0, template: str = "plain"):
         counts = tuple(digits) if isinstance(digits, Sequence) else (digits,)
         if not counts or not all(isinstance(count, int) and 1 <= count <= _MAX_DIGITS for count in counts):
-            raise ValueError(f"digits is 1 to {_MAX_DIGITS}, or several. Received: digits={digits!r}")
+            raise ValueError(
+                f"digits must be from 1 to {_MAX_DIGITS}, or several such counts, e.g. [2, 3]. "
+                f"Received: digits={digits!r}"
+            )
         super().__init__(seed)
         self.digits = counts
         self.template = template
         self._format_string = resolve_template(template, TEMPLATES, {"first": 1, "second": 2})
 
     def draw(self, rng: random.Random) -> MultiplicationProblem:
-        """Returns two factors."""
         return MultiplicationProblem(*(_draw_factor(rng.choice(self.digits), rng) for _ in range(2)))
 
     def canonical(self, problem: MultiplicationProblem) -> tuple[str, int, int]:
-        """Returns the factors, sorted, behind a word that tells them from other tasks' pairs."""
-        return "multiplication", *problem.canonical
+        return "multiplication", *problem.canonical  # a word that tells them from other tasks' pairs
 
     def prompt(self, problem: MultiplicationProblem) -> str:
-        """Returns the template with the two factors."""
         return self._format_string.format(first=problem.first, second=problem.second)
 
     def score(self, problem: MultiplicationProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`: 1.0 if it is the product, else 0.0.
 
-        Text after the answer takes 0.1, and so does more than one answer tag (see `answer_tag`). Commas may stand
+        Text after the answer takes 0.1 away, and so does more than one answer tag (see `answer_tag`). Commas may stand
         between thousands. Verdicts, the first that applies: `no_answer`, `too_long`, `not_a_number`, `wrong_value`,
         `correct`.
         """
@@ -109,7 +107,7 @@ class Multiplication(DrawnTask):
         return {"digits": digits, "difficulty": self.difficulty(problem)}
 
     def answer(self, completion: str) -> str | None:
-        """Returns the number that `score` looks at, without commas and leading zeros; `None` where there is none."""
+        """Returns the number that `score` reads, without commas and leading zeros; `None` if there is none."""
         text = read_answer(completion).text
         number = None if text is None or len(text) > _LONGEST else _read_integer(text)
         return None if number is None else str(number)
@@ -117,13 +115,13 @@ class Multiplication(DrawnTask):
     def worked_solution(
         self, problem: MultiplicationProblem, rng: random.Random, *, guess_rate: float = 0.0, slip_rate: float = 0.0
     ) -> str:
-        """Returns the larger factor taken apart, as in `20*4=80,3*4=12,80+12=92` for 23 · 4, and the answer.
+        """Returns the product worked out digit by digit, as in `20*4=80,3*4=12,80+12=92` for 23 · 4, and the answer.
 
         Args:
             problem: what is multiplied.
             rng: the source of every random choice.
             guess_rate: probability of answering at once, with a number at random that has as many digits.
-            slip_rate: probability, an equation, that its result is off by a little; what follows builds on it.
+            slip_rate: probability for each equation that its result is off by a little; what follows builds on it.
         """
         if rng.random() < guess_rate:
             low = 10 ** (len(str(problem.product)) - 1)

@@ -1,7 +1,5 @@
 """An exact reader of one number, as an answer states it."""
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 
@@ -12,10 +10,9 @@ _FRACTION = re.compile(r"[+-]?[0-9]+/0*[1-9][0-9]*")
 
 
 def read_number(text: str) -> Fraction | None:
-    """Returns the number that `text` is, `None` if it is none.
+    """Returns the number that `text` states; `None` if it states none, or anything else beside it.
 
-    `-3`, `1,234.50`, `$72`, `50%`, which is 50, `.5` and `3/4` are numbers. U+2212 is a minus. Blanks may stand around
-    it, nothing else.
+    `-3`, `1,234.50`, `$72`, `50%` (read as 50), `.5` and `3/4` are numbers. U+2212 is a minus. Blanks may stand around.
     """
     text = text.strip().replace("\u2212", "-")
     if len(text) > MAX_LENGTH or not re.search("[0-9]", text):

@@ -1,4 +1,4 @@
-"""What a task is: it makes problem *i*, writes its prompt, and scores a completion."""
+"""`Task`: makes problem *i*, writes its prompt, and scores a completion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Score:
     """The graded record of one completion.
 
     Attributes:
-        reward: what the policy is trained on, a float in [0, 1]; NaN where `score` failed, with the verdict `"error"`.
+        reward: what the policy is trained on, a float in [0, 1]; NaN if `score` failed, with the verdict `"error"`.
         correct: whether the problem is solved, whatever was deducted for form.
         verdict: the reason in one word, e.g. `"correct"` or `"wrong_value"`.
     """
@@ -35,7 +35,11 @@ class Task(ABC):
 
     @abstractmethod
     def problem(self, index: int) -> Any:
-        """Returns training problem `index` (any integer from 0), the same one at every call."""
+        """Returns training problem `index`, the same one at every call, and never a held-out one.
+
+        Raises:
+            IndexError: if `index` is negative.
+        """
 
     @abstractmethod
     def prompt(self, problem: Any) -> str:
@@ -47,10 +51,14 @@ class Task(ABC):
 
     @abstractmethod
     def held_out(self, n: int) -> Task:
-        """Returns a task of `len()` `n` whose problems are distinct and never among the training problems."""
+        """Returns a task of `len()` `n` whose problems are distinct and never trained on; fewer are the first of more.
+
+        Raises:
+            ValueError: if `n` is not positive or there are not so many.
+        """
 
     def difficulty(self, problem: Any) -> float:
-        """Returns a number that is larger for harder problems; 0 for all where a task cannot tell."""
+        """Returns a number that is larger for harder problems; 0 for all if a task cannot tell."""
         return 0
 
     def labels(self, problem: Any) -> dict[str, int]:
@@ -58,9 +66,9 @@ class Task(ABC):
         return {}
 
     def answer(self, completion: str) -> str | None:
-        """Returns what `completion` answers, as a text that is equal where answers say the same.
+        """Returns what `completion` answers, as a text that is equal if answers say the same; `None` is no answer.
 
-        A majority votes on it. `None` is no answer; a task that does not say takes the whole completion.
+        A majority votes on it. By default it is the whole completion.
         """
         return completion.strip() or None
 

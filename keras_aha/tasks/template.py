@@ -1,11 +1,9 @@
-"""Prompt templates: format strings with a task's fields, some of them with a name."""
-
-from __future__ import annotations
+"""Prompt templates: format strings with a task's fields; some have names."""
 
 import string
 from collections.abc import Mapping
 
-# Name → (before the user's text, between it and the answer), as the models were taught; a begin-token is a tokenizer's.
+# Name → (before the user's text, between it and the answer), as the models were taught; tokenizers add begin-tokens.
 TURNS = {
     "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),  # Gemma 1 to 3
     "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),  # Qwen and SmolLM3
@@ -21,8 +19,7 @@ def named_templates(rule: str, compact: str) -> dict[str, str]:
     converse `"gemma"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
 
     Args:
-        rule: the problem and its rule in words, as the scorer applies it: a prompt that promised more or less would
-            teach the wrong game.
+        rule: the problem and its rule in words, exactly as the scorer applies it.
         compact: the problem in the few words of a tiny vocabulary.
     """
     return {
@@ -46,8 +43,7 @@ def resolve_template(template: str, templates: Mapping[str, str], fields: Mappin
     if template in templates:
         return templates[template]
     try:
-        found = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-        usable = found == set(fields)
+        usable = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None} == set(fields)
         if usable:
             template.format(**fields)
     except (ValueError, TypeError, LookupError):

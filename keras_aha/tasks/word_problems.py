@@ -1,6 +1,4 @@
-"""Word problems whose answer is a number, as GSM8K has them."""
-
-from __future__ import annotations
+"""Word problems whose answer is a number, in the form of GSM8K."""
 
 import json
 import random
@@ -58,13 +56,13 @@ class WordProblems(Task):
 
     Args:
         file: the `.jsonl` file, a quarter of whose questions is held out.
-        held_out_file: another one, such as GSM8K's `test.jsonl`, of which all is held out instead; what is in both is
-            not trained on.
+        held_out_file: another one, such as GSM8K's `test.jsonl`, of which all is held out instead. A problem that is
+            in both is not trained on.
         seed: any integer; it changes the order of the problems, never which are held out.
         template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
             format string with the field `{question}`.
         number_reward: for an answer that is a number, right or wrong.
-        form_reward: for such an answer that stands alone behind the one `</think>`. Both are part of the reward of a
+        form_reward: for such an answer that stands alone behind the only `</think>`. Both are part of the reward of a
             right answer, which is 1.
 
     Raises:
@@ -85,7 +83,7 @@ class WordProblems(Task):
             raise ValueError(f"seed must be an integer. Received: seed={seed!r}")
         if number_reward < 0 or form_reward < 0 or number_reward + form_reward >= 1:
             raise ValueError(
-                "number_reward and form_reward are 0 or more, and less than 1 together. "
+                "number_reward and form_reward must be at least 0, and less than 1 together. "
                 f"Received: number_reward={number_reward!r}, form_reward={form_reward!r}"
             )
         self.seed = seed
@@ -99,22 +97,16 @@ class WordProblems(Task):
             raise ValueError(f"The file leaves no problem to train on. Received: file={str(file)!r}")
 
     def problem(self, index: int) -> WordProblem:
-        """Returns training problem `index`, never a held-out one.
-
-        Raises:
-            IndexError: if `index` is negative.
-        """
         return self._training[check_index(index) % len(self._training)]
 
     def prompt(self, problem: WordProblem) -> str:
-        """Returns the template with the question."""
         return self._format_string.format(question=problem.question)
 
     def score(self, problem: WordProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`, see `number.read_number`.
 
         The reward is 1.0 if it is the number, else what `number_reward` and `form_reward` give. Text after the answer
-        takes 0.1 of it, and so does more than one answer tag (see `answer_tag`). Verdicts, the first that applies:
+        takes 0.1 away, and so does more than one answer tag (see `answer_tag`). Verdicts, the first that applies:
         `no_answer`, `too_long`, `not_a_number`, `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
@@ -132,11 +124,6 @@ class WordProblems(Task):
         return Score(max(reward - answer.deduction, 0.0), correct, "correct" if correct else "wrong_value")
 
     def held_out(self, n: int) -> HeldOut:
-        """Returns `n` distinct held-out problems; fewer of them are the first of more.
-
-        Raises:
-            ValueError: if `n` is not positive or there are not so many.
-        """
         return HeldOut(self, self._held_out).held_out(n)
 
     def difficulty(self, problem: WordProblem) -> int:
@@ -144,25 +131,24 @@ class WordProblems(Task):
         return len(problem.steps.splitlines())
 
     def labels(self, problem: WordProblem) -> dict[str, int]:
-        """Returns `difficulty`."""
         return {"difficulty": self.difficulty(problem)}
 
     def answer(self, completion: str) -> str | None:
-        """Returns the number that `score` looks at, in lowest terms; `None` where there is none."""
+        """Returns the number that `score` reads, in lowest terms; `None` if there is none."""
         text = read_answer(completion).text
         number = None if text is None else read_number(text)
         return None if number is None else str(number)
 
     def worked_solution(self, problem: WordProblem, rng: random.Random) -> str:
-        """Returns the file's own lines, without its notes for a calculator, and the answer."""
+        """Returns the lines of the file without their notes for a calculator, and the answer."""
         return f"{_CALCULATION.sub('', problem.steps)}\n</think>\n<answer>{_written(problem.number)}</answer>"
 
 
 def read_problems(path: str | PathLike) -> list[WordProblem]:
-    """Reads the word problems of a JSONL file, every line checked.
+    """Reads the word problems of a JSONL file.
 
     Raises:
-        ValueError: if the file cannot be read or is empty, or a line is no problem; it is named, counted from 1.
+        ValueError: if the file cannot be read or is empty, or a line is no problem; the line is named, counted from 1.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -198,6 +184,7 @@ def _has_form(completion: str) -> bool:
 
 
 def _written(number: Fraction) -> str:
-    """As a decimal where it is one."""
-    exact = number.denominator == 1 or Fraction(str(float(number))) == number
-    return f"{number}" if number.denominator == 1 or not exact else str(float(number))
+    """As an integer or a decimal if it is one, else as a fraction."""
+    if number.denominator == 1 or Fraction(str(float(number))) != number:
+        return str(number)
+    return str(float(number))

@@ -1,5 +1,3 @@
-import json
-
 from keras_aha.evaluation.table_file import read_tables, write_tables
 from keras_aha.evaluation.tables import with_behaviours
 
@@ -12,17 +10,10 @@ def make_table(texts):
 
 
 def test_tables_come_back(tmp_path):
-    sampled, greedy = make_table(["1+1=2 no\n2+2=4", "\x00 </pre>"]), make_table(["3*3=10 yes"])
-    write_tables(tmp_path / "tables.jsonl", sampled, greedy)
-    for table, found in zip((sampled, greedy), read_tables(tmp_path / "tables.jsonl"), strict=True):
-        pd.testing.assert_frame_equal(found.reset_index(drop=True), table)
-
-
-def test_behaviours_are_counted_anew(tmp_path):
-    record = {"puzzle": 0, "text": "1+1=2 no\n3-1=2 yes", "attempts": 77, "greedy": False}  # as of an older version
-    (tmp_path / "tables.jsonl").write_text(json.dumps(record) + "\n" + json.dumps(record | {"greedy": True}) + "\n")
-    sampled, _ = read_tables(tmp_path / "tables.jsonl")
-    assert (sampled["attempts"].tolist(), sampled["verifications"].tolist()) == ([2], [2])
+    tables = make_table(["1+1=2 no\n2+2=4", "\x00 </pre>"]), make_table(["3*3=10 yes"])
+    write_tables(tmp_path / "tables.jsonl", *tables)
+    for table, back in zip(tables, read_tables(tmp_path / "tables.jsonl"), strict=True):
+        pd.testing.assert_frame_equal(back.reset_index(drop=True), table)
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]\n", '{"text": "a"}\n', '{"text": 1, "greedy": true}\n', "{", "\xff"])

@@ -201,7 +201,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
     [
         ("task.num_numbres=3", "Unknown key task.num_numbres; the nearest is task.num_numbers. Received: "),
         ("task.name=chess", "No task is called 'chess'; there is countdown, multiplication, word_problems, reasoning_"),
-        ("task.num_numbers=9", "num_numbers is 2 to 6"),
+        ("task.num_numbers=9", "num_numbers must be from 2 to 6"),
         ("task.puzzles=5", "[task] does not hold what countdown takes"),
         ("task.puzzles=nowhere.csv", "The puzzle file cannot be read"),
         ("evaluation.puzzles=100000", "distinct held-out problems. Received: n=100000"),

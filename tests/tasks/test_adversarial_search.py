@@ -12,7 +12,7 @@ from keras_aha.tasks import Countdown, CountdownProblem
 from keras_aha.tasks.expression import parse_expression
 
 import pytest
-from hostile_completions import CLOSE, EDITS, OPEN, heap, plain, random_expression, right_expression
+from hostile_completions import CLOSE, OPEN, edit, heap, plain, random_expression, right_expression
 from verdict_oracle import find_answer, judge
 
 TASK = Countdown(num_numbers=3, max_number=20)
@@ -38,7 +38,7 @@ def hunt(reward_of, seed, steps=400):
             if rng.random() < 0.2:  # a step aside, to where right answers live
                 child = plain(rng, right_expression(rng, problem))
             for _ in range(rng.choice((1, 1, 2, 3))):
-                child = rng.choice(EDITS)(rng, problem, child)
+                child = edit(rng, problem, child)
             verdict, deserved = judge(problem.numbers, problem.target, child)
             if len(child) > LONGEST or verdict == "correct":
                 continue

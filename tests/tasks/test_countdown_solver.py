@@ -84,10 +84,8 @@ def test_difficulty_by_hand():
 def test_six_numbers():
     # No table over all six: 831 cannot be made, 832 can, and both answers take seconds.
     assert shortest_solution((1, 3, 7, 10, 25, 50), 831) is None
-    solution = shortest_solution((1, 3, 7, 10, 25, 50), 832)
-    expression = parse_expression(solution)
-    assert expression.value == 832
-    assert sorted(expression.numbers) == [1, 3, 7, 10, 25, 50]
+    expression = parse_expression(shortest_solution((1, 3, 7, 10, 25, 50), 832))
+    assert expression.value == 832 and sorted(expression.numbers) == [1, 3, 7, 10, 25, 50]
 
 
 def test_too_many_numbers():

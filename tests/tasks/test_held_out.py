@@ -10,8 +10,8 @@ TASK = Countdown(num_numbers=3, max_number=20, template="compact")
 
 
 def test_no_puzzle_is_on_both_sides():
-    held_out = {problem.canonical for problem in TASK.held_out(500).problems}
-    assert len(held_out) == 500
+    held_out = {problem.canonical for problem in TASK.held_out(3000).problems}
+    assert len(held_out) == 3000
     for seed in (0, 1):
         task = Countdown(num_numbers=3, max_number=20, seed=seed)
         assert held_out.isdisjoint(task.problem(index).canonical for index in range(3000))
@@ -41,9 +41,5 @@ def test_held_out_is_a_task():
     for index in (10, -1):
         with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):
             held_out.problem(index)
-    with pytest.raises(ValueError, match="There are only 10 distinct held-out problems. Received: n=11"):
+    with pytest.raises(ValueError, match="evaluation.puzzles, must be at most 10: .* Received: n=11"):
         held_out.held_out(11)
-
-
-def test_a_few_thousand_held_out_puzzles():
-    assert len({problem.canonical for problem in TASK.held_out(3000).problems}) == 3000

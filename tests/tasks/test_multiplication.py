@@ -12,21 +12,16 @@ PROBLEM = MultiplicationProblem(23, 4)
 
 SCORES = [
     ("so <answer>92</answer>", 1.0, "correct"),
-    ("<answer> 92\n</answer>\n", 1.0, "correct"),
     ("<answer>092</answer>", 1.0, "correct"),
     ("<answer>92</answer> yes", 0.9, "correct"),
-    ("<answer>1</answer><answer>92</answer>", 0.9, "correct"),
     ("<answer>1</answer><answer>92</answer>!", 0.8, "correct"),
     ("<answer>92</answer><answer>91</answer>", 0.0, "wrong_value"),
     ("<answer>-92</answer>", 0.0, "not_a_number"),
     ("<answer>92.0</answer>", 0.0, "not_a_number"),
-    ("<answer>23*4</answer>", 0.0, "not_a_number"),
     ("<answer>9,2</answer>", 0.0, "not_a_number"),
     ("<answer>\u0669\u0662</answer>", 0.0, "not_a_number"),  # Arabic digits, which int() reads
     ("<answer>9_2</answer>", 0.0, "not_a_number"),
-    ("<answer></answer>", 0.0, "not_a_number"),
     (f"<answer>{'0' * 39}92</answer>", 0.0, "too_long"),
-    ("92", 0.0, "no_answer"),
     ("", 0.0, "no_answer"),
 ]
 
@@ -69,31 +64,18 @@ def test_factors_have_so_many_digits(digits, least, most):
 
 
 def test_problems_depend_on_seed_and_index_alone():
-    first, again, other = (Multiplication(seed=seed) for seed in (0, 0, 1))
-    problems = [[task.problem(i) for i in range(20)] for task in (first, again, other)]
+    problems = [[Multiplication(seed=seed).problem(i) for i in range(20)] for seed in (0, 0, 1)]
     assert problems[0] == problems[1] != problems[2]
-    with pytest.raises(IndexError, match="Received: index=-1"):
-        first.problem(-1)
 
 
 def test_what_is_held_out_is_never_trained_on():
-    task = Multiplication(digits=(1, 2))
-    held_out = task.held_out(150)
-    puzzles = {held_out.problem(i).canonical for i in range(150)}
+    tasks = [Multiplication(digits=(1, 2), seed=seed) for seed in (0, 3)]
+    puzzles = {problem.canonical for problem in tasks[0].held_out(150).problems}
     assert len(puzzles) == 150
-    assert not puzzles & {
-        Multiplication(digits=(1, 2), seed=seed).problem(i).canonical for seed in (0, 3) for i in range(2000)
-    }
-    assert task.is_held_out(MultiplicationProblem(23, 4)) == task.is_held_out(MultiplicationProblem(4, 23))
-    fewer = task.held_out(5)
-    assert [fewer.problem(i) for i in range(5)] == [held_out.problem(i) for i in range(5)]
-
-
-def test_there_are_only_so_many():
-    with pytest.raises(ValueError, match=r"There are only \d+ distinct held-out problems. Received: n=100"):
+    assert puzzles.isdisjoint(task.problem(i).canonical for task in tasks for i in range(2000))
+    assert tasks[0].is_held_out(MultiplicationProblem(23, 4)) == tasks[0].is_held_out(MultiplicationProblem(4, 23))
+    with pytest.raises(ValueError, match=r"there are only \d+ distinct held-out problems. Received: n=100"):
         Multiplication(digits=1).held_out(100)
-    with pytest.raises(ValueError, match="must be positive. Received: n=0"):
-        Multiplication().held_out(0)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -109,15 +91,12 @@ def test_prompts(name):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ({"digits": 0}, "digits is 1 to 6, or several. Received: digits=0"),
+        ({"digits": 0}, "digits must be from 1 to 6, or several such counts, e.g. .2, 3.. Received: digits=0"),
         ({"digits": 7}, "Received: digits=7"),
         ({"digits": ()}, r"Received: digits=\(\)"),
         ({"digits": (2, "3")}, "Received: digits="),
         ({"seed": 0.5}, "seed must be an integer. Received: seed=0.5"),
-        (
-            {"template": "{first}"},
-            r"with the fields \{first\} and \{second\} and no others. Received: template='\{first\}'",
-        ),
+        ({"template": "{first}"}, r"fields \{first\} and \{second\} and no others. Received: template='\{first\}'"),
     ],
 )
 def test_bad_arguments(arguments, sentence):

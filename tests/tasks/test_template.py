@@ -6,20 +6,12 @@ import pytest
 PROBLEM = CountdownProblem(numbers=(44, 19, 35), target=98)
 
 
-def test_compact():
-    prompt = Countdown(template="compact").prompt(PROBLEM)
-    assert prompt == "Use 44 19 35 each once to make 98.\n<think>\n"
-
-
-def test_gemma_turns():
-    prompt = Countdown(template="gemma").prompt(PROBLEM)
-    assert prompt.startswith("<start_of_turn>user\n")
-    assert prompt.endswith("<end_of_turn>\n<start_of_turn>model\n<think>\n")
-
-
 @pytest.mark.parametrize(
     "name, begins, ends",
     [
+        ("plain", "Numbers: 44 19 35\nTarget: 98\n", "\nLet me work it out step by step.\n<think>\n"),
+        ("compact", "Use 44 19 35 each once to make 98.", "\n<think>\n"),
+        ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
         ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
         (
             "llama3",
@@ -28,18 +20,11 @@ def test_gemma_turns():
         ),
     ],
 )
-def test_turns_of_others(name, begins, ends):
+def test_named(name, begins, ends):
     prompt = Countdown(template=name).prompt(PROBLEM)
     assert prompt.startswith(begins) and prompt.endswith(ends)
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_named(name):
-    prompt = Countdown(template=name).prompt(PROBLEM)
-    assert prompt.endswith("<think>\n")
-    assert "44 19 35" in prompt
-    assert "98" in prompt
-    assert "{" not in prompt
+    assert "44 19 35" in prompt and "98" in prompt and "{" not in prompt
+    assert name in TEMPLATES and len(TEMPLATES) == 5
 
 
 @pytest.mark.parametrize("name", ["plain", "gemma", "chatml", "llama3"])

@@ -3,7 +3,6 @@
 import sys
 import tracemalloc
 
-from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.tasks import Countdown, CountdownProblem
 from keras_aha.tasks.answer_tag import MAX_BLANK_TAIL
 from keras_aha.tasks.expression import MAX_LENGTH, ExpressionError, parse_expression
@@ -12,21 +11,13 @@ import hostile_completions as hostile
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from verdict_oracle import VERDICTS, find_answer, judge
+from verdict_oracle import find_answer, judge
 
 TASK = Countdown(num_numbers=3, max_number=20)
 PROBLEM = CountdownProblem((1, 2, 3), 9)
 RIGHT = "<answer>(1+2)*3</answer>"
 WRONG = "<answer>1+2+3</answer>"
-
-PIECES = [*hostile.TAGS, *hostile.BLANKS, *hostile.ODDITIES, *"1239", "(1+2)*3", "1+2+3", "1/(2-2)", RIGHT, WRONG]
-ANY_TEXT = (
-    st.text(st.characters())  # lone surrogates too
-    | st.lists(st.sampled_from(PIECES), max_size=30).map("".join)
-    | st.lists(st.sampled_from(PIECES), max_size=12).map(lambda pieces: f"<answer>{''.join(pieces)}</answer>")
-    | st.tuples(st.sampled_from(PIECES), st.integers(0, 20_000)).map(lambda pair: pair[0] * pair[1])
-    | st.builds(hostile.hostile_completion, st.randoms(use_true_random=False), st.just(PROBLEM))
-)
+ANY_TEXT = hostile.any_texts(PROBLEM)
 WITHOUT_TAGS = ANY_TEXT.filter(lambda text: "<answer>" not in text and "</answer>" not in text)
 
 
@@ -35,30 +26,16 @@ WITHOUT_TAGS = ANY_TEXT.filter(lambda text: "<answer>" not in text and "</answer
 @example("\ud800" * 1_000_000)
 @example("<answer>" * 60_000 + "</answer>" * 60_000)
 @example("<answer>" + "(" * 1_000_000 + "</answer>")
-def test_any_text_has_a_verdict(text):
-    score = TASK.score(PROBLEM, text)
-    verdict, reward = judge(PROBLEM.numbers, PROBLEM.target, text)
-    assert score.verdict in VERDICTS and 0 <= score.reward <= 1
-    assert (score.verdict, score.reward, score.correct) == (verdict, reward, verdict == "correct")
-    if score.reward > 0:
-        expression = parse_expression(find_answer(text)[0])  # does not raise
-        assert sorted(expression.numbers) == [1, 2, 3]
-    if not score.well_formed:
-        assert score.reward == 0
-    behaviours = count_behaviours(text)
-    assert 0 <= behaviours.verifications <= behaviours.attempts
-    assert 0 <= behaviours.backtracks <= max(behaviours.attempts - 1, 0)
-    assert behaviours.self_corrections >= 0 and behaviours.slips >= 0
-
-
-@settings(max_examples=200, deadline=None)
-@given(ANY_TEXT)
 @example("<answer>( 1+2 )×3 = 9</answer>")
 @example("<answer>1 2+3</answer>")
-def test_an_answer_says_all_that_the_verdict_is_about(text):
-    answer, score = TASK.answer(text), TASK.score(PROBLEM, text)
-    assert (answer is not None) == score.well_formed
-    if answer is not None and len(answer) <= MAX_LENGTH:
+def test_any_text_has_a_verdict_and_perhaps_an_answer(text):
+    score, answer = TASK.score(PROBLEM, text), TASK.answer(text)
+    assert (score.verdict, score.reward) == judge(PROBLEM.numbers, PROBLEM.target, text)
+    assert score.correct == (score.verdict == "correct") and 0 <= score.reward <= 1
+    assert (answer is not None) == score.well_formed and (score.well_formed or score.reward == 0)
+    if score.reward > 0:
+        assert sorted(parse_expression(find_answer(text)[0]).numbers) == [1, 2, 3]
+    if answer is not None and len(answer) <= MAX_LENGTH:  # it says all that the verdict is about
         assert TASK.score(PROBLEM, f"<answer>{answer}</answer>").verdict == score.verdict
         assert TASK.answer(f"<answer>{answer}</answer>") == answer
 
@@ -111,22 +88,42 @@ def test_what_does_not_matter(thinking, numbers, blanks, brackets, data):
     assert TASK.score(problem, f"{thinking}<answer>{blanks}{dressed}{blanks}</answer>{blanks}") == plain
 
 
+# === What a text may cost ===
+
 LARGE_ANSWERS = [  # read to their end, numbers growing all the way
     "*".join(["9" * 20] * 47),
     "/".join(["98765432109876543210"] * 47),
     "+".join(f"1/{10**19 + 2 * n + 1}" for n in range(43)),
-    "+".join(f"{n}/{n + 1}" for n in range(1, 90)),
     "1/(9-" * 45 + "9" * 20 + ")" * 45,
     "-" * 200 + "1",
     "(" * 50 + "1" + ")" * 50,
 ]
+UNREADABLE = ["1=" * 500, "(" * 1000, "-" * 1000, "\u0663" * 1000, "1)" * 500, "1" * 1000, "1 " * 500]
 
 
-@pytest.mark.parametrize("answer", LARGE_ANSWERS, ids=lambda answer: answer[:12])
-def test_numbers_never_have_more_digits_than_the_text_has_characters(answer):
-    value = parse_expression(answer).value
-    assert len(answer) <= MAX_LENGTH
-    assert max(abs(value.numerator), value.denominator) < 10 ** len(answer)
+def test_numbers_never_have_more_digits_than_the_text_has_characters():
+    for answer in LARGE_ANSWERS:
+        value = parse_expression(answer).value
+        assert max(abs(value.numerator), value.denominator) < 10 ** len(answer)
+
+
+def test_the_reader_takes_few_steps():
+    """About two functions a token for the reader, and a few for a Fraction's arithmetic."""
+    for answer in LARGE_ANSWERS + UNREADABLE:
+        assert calls(parse_expression, answer) < 40 * len(answer) + 40, answer[:20]
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "<answer>{}", "{}</answer>", "<answer>{}</answer>", "<answer>(1+2)*3</answer>{}"]
+)
+def test_a_megabyte_costs_the_scorer_no_step_more(form):
+    def score(completion):
+        TASK.score(PROBLEM, completion)
+
+    for piece in {*hostile.TAGS, *hostile.REPEATED, "a", "\n", "\x1c", "=", "\ud800", "</answe", "1+1=2 no\n"}:
+        long = form.format(piece * (1_000_000 // len(piece)))
+        assert calls(score, long) < 200, piece
+        assert peak_bytes(score, long) < 5 * len(long) + 10_000, piece  # an answer and what follows it are copied
 
 
 def calls(function, text):
@@ -145,63 +142,6 @@ def calls(function, text):
     finally:
         sys.setprofile(None)
     return count
-
-
-UNREADABLE = ["1=" * 500, "(" * 1000, "-" * 1000, "\u0663" * 1000, "1)" * 500, "1" * 1000, "1 " * 500]
-
-
-@pytest.mark.parametrize("answer", [*LARGE_ANSWERS, *UNREADABLE], ids=lambda answer: answer[:12])
-def test_steps_of_the_reader(answer):
-    # About two functions a token for the reader, and a few for a Fraction's arithmetic.
-    assert calls(parse_expression, answer) < 40 * len(answer) + 40
-
-
-HOSTILE_TEXTS = [
-    *(
-        "a",
-        "1",
-        "<",
-        " ",
-        "\n",
-        "\x1c",
-        "=",
-        "-",
-        "(",
-        "\ud800",
-        "<answer>",
-        "</answer>",
-        "<answer></answer>",
-        "</answe",
-    ),
-    *("1+1=2", "1+1=2\n", "1+1=2 no\n", "1-(", "= - ", ")-((-", "isn't ", "all right ", "1+1=2 too ", " 1 + ", "=1/1"),
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE_TEXTS)
-@pytest.mark.parametrize(
-    "form", ["{}", "<answer>{}", "{}</answer>", "<answer>{}</answer>", "<answer>(1+2)*3</answer>{}"]
-)
-def test_a_megabyte_costs_the_scorer_no_step_more(text, form):
-    def score(completion):
-        TASK.score(PROBLEM, completion)
-
-    long = form.format(text * (1_000_000 // len(text)))
-    assert calls(score, long) < 200
-    assert peak_bytes(score, long) < 5 * len(long) + 10_000  # an answer and what follows it are copied
-
-
-HOSTILE_WORDS = [
-    *("1+1=2 wait\n", "that is ", "let me ", "- - ", "-(", "1 x ", "**", "1**", "1,000", "1 is ", "1=1=", "1+1=2,"),
-    *("\\frac{", "\\frac{1}{", "\n "),
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE_TEXTS + HOSTILE_WORDS)
-def test_the_steps_of_behaviours_grow_with_the_text(text):
-    short, long = (text * (length // len(text)) for length in (5_000, 20_000))
-    assert calls(count_behaviours, long) < 10 * len(long)
-    assert calls(count_behaviours, long) < 4.1 * calls(count_behaviours, short) + 100
-    assert peak_bytes(count_behaviours, long) < 300 * len(long) + 10_000
 
 
 def peak_bytes(function, text):

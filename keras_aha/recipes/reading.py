@@ -1,0 +1,66 @@
+"""Reads the sections of a recipe: checks every key, its type and its bounds, and names the nearest key in errors."""
+
+import dataclasses
+from dataclasses import MISSING
+
+from keras_aha.names import suggestion
+from keras_aha.recipes.sections import SECTIONS, TaskSection
+from keras_aha.recipes.values import RecipeError, convert, flat, free_value, in_words
+
+
+def read_sections(sections: dict) -> dict:
+    """Name → section, as `sections.SECTIONS` declares them, of a dict of tables.
+
+    Raises:
+        RecipeError: an unknown section or key (the message names the nearest), a key that is missing and has no
+            default, or a value of the wrong type or out of bounds.
+    """
+    for name, table in sections.items():
+        if name not in SECTIONS:
+            elsewhere = None if isinstance(table, dict) else _same_key(name, sections)  # a key outside its section
+            near = f"; the nearest is {elsewhere}" if elsewhere else suggestion(name, SECTIONS, "[{}]")
+            raise RecipeError(f"Unknown section [{name}]{near}. Received: {name}={table!r}")
+        if not isinstance(table, dict):
+            raise RecipeError(f"[{name}] must be a table of keys. Received: {name}={table!r}")
+    return {name: _read_section(name, kind, sections) for name, kind in SECTIONS.items()}
+
+
+def _read_section(name: str, kind: type, sections: dict):
+    table = sections.get(name, {})
+    keys = {key.name: key for key in dataclasses.fields(kind)}
+    if kind is TaskSection:
+        arguments = {key: value for key, value in table.items() if key != "name"}
+        table = {key: value for key, value in table.items() if key == "name"} | {"arguments": arguments}
+    for key, value in table.items():
+        if key not in keys:
+            path = f"{name}.{key}"
+            elsewhere = _same_key(path, sections)
+            near = f"; the nearest is {elsewhere}" if elsewhere else suggestion(key, keys, name + ".{}")
+            raise RecipeError(f"Unknown key {path}{near}. Received: {path}={value!r}")
+    for key, declared in keys.items():
+        if key not in table and declared.default is declared.default_factory is MISSING:
+            raise RecipeError(f"The recipe lacks {name}.{key}, which has no default.")
+    return kind(**{key: _read_value(f"{name}.{key}", value, keys[key]) for key, value in table.items()})
+
+
+def _read_value(path: str, value, declared: dataclasses.Field):
+    if declared.type is dict and isinstance(value, dict):
+        return free_value(path.removesuffix(".arguments"), value)
+    try:
+        result = convert(value, declared.type)
+    except TypeError:
+        raise RecipeError(f"{path} must be {in_words(declared.type)}. Received: {path}={value!r}") from None
+    except OverflowError:
+        raise RecipeError(f"{path} must be a number of 32 bits. Received: {path}={value!r}") from None
+    if result is not None and "holds" in declared.metadata:
+        if not all(map(declared.metadata["holds"], result if isinstance(result, tuple) else (result,))):
+            raise RecipeError(f"{path} must be {declared.metadata['words']}. Received: {path}={value!r}")
+    return result
+
+
+def _same_key(path: str, sections: dict) -> str | None:
+    """Where else the last name of `path` is a key: in what `sections` holds, or in a declared section; or None."""
+    declared = [f"{name}.{key.name}" for name, kind in SECTIONS.items() for key in dataclasses.fields(kind)]
+    name = path.split(".")[-1]
+    others = (other for other in [*flat(sections), *declared] if other != path and other.endswith(f".{name}"))
+    return next(others, None)
