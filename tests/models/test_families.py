@@ -26,10 +26,9 @@ import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import randomize
 from distribution.test_distribute import named
 from runs.test_resume import arrays
-from tiny_families import FAMILIES, TARGETS, save_tiny, tiny_policy, tiny_tokenizer
+from tiny_models import OTHER_TARGETS, randomize, tiny_policy, tiny_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import evaluate  # noqa: E402
@@ -53,18 +52,20 @@ SMALL = {
     "priming": dict(steps=2, batch_size=2, habits=dict(max_attempts=2)),
 }
 # What each is trained with: every weight, with a copy as reference, or adapters.
-HOW = {"Llama3": ["lora.rank=0", "loss.kl_coef=0.1"], "Qwen3": [], "SmolLM3": []}
+HOW = {"llama_3": ["lora.rank=0", "loss.kl_coef=0.1"], "qwen_3": [], "smollm_3": []}
 
 
 @pytest.fixture(scope="module")
 def presets(tmp_path_factory):
     """Family → the folder of a tiny preset."""
     folder = tmp_path_factory.mktemp("families")
-    return {family: save_tiny(family, folder / family, hidden_dim=16) for family in FAMILIES}
+    for family in OTHER_TARGETS:
+        tiny_policy(family).save_to_preset(str(folder / family))
+    return {family: str(folder / family) for family in OTHER_TARGETS}
 
 
 def recipe_of(presets, family):
-    lora = {"rank": 2, "target": TARGETS[family]}
+    lora = {"rank": 2, "target": OTHER_TARGETS[family]}
     return Recipe.from_dict(SMALL | {"model": {"preset": presets[family]}, "lora": lora})
 
 
@@ -83,7 +84,7 @@ def begun(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*is sampled by way of its call_with_cache:UserWarning")
-@pytest.mark.parametrize("family, goes_on", [("Llama3", False), ("Qwen3", False), ("SmolLM3", True)])
+@pytest.mark.parametrize("family, goes_on", [("llama_3", False), ("qwen_3", False), ("smollm_3", True)])
 def test_primes_trains_goes_on_and_is_evaluated(family, goes_on, presets, begun, tmp_path, capsys):
     written = tmp_path / "family.toml"
     recipe_of(presets, family).dump(written)
@@ -116,9 +117,9 @@ def test_primes_trains_goes_on_and_is_evaluated(family, goes_on, presets, begun,
 @pytest.mark.parametrize(
     "family, begin, end, stops",
     [
-        ("Llama3", ["<|begin_of_text|>"], "<|eot_id|>", ["<|end_of_text|>", "<|eot_id|>"]),
-        ("Qwen3", [], "<|im_end|>", ["<|im_end|>", "<|im_end|>", "<|endoftext|>"]),
-        ("SmolLM3", [], "<|im_end|>", ["<|end_of_text|>", "<|im_end|>"]),
+        ("llama_3", ["<|begin_of_text|>"], "<|eot_id|>", ["<|end_of_text|>", "<|eot_id|>"]),
+        ("qwen_3", [], "<|im_end|>", ["<|im_end|>", "<|im_end|>", "<|endoftext|>"]),
+        ("smollm_3", [], "<|im_end|>", ["<|end_of_text|>", "<|im_end|>"]),
     ],
 )
 def test_special_tokens(family, begin, end, stops):
@@ -130,7 +131,7 @@ def test_special_tokens(family, begin, end, stops):
     assert token_id(tokenizer, "no such token") is None
 
 
-@pytest.mark.parametrize("template, family", [("chatml", "Qwen3"), ("chatml", "SmolLM3"), ("llama3", "Llama3")])
+@pytest.mark.parametrize("template, family", [("chatml", "qwen_3"), ("chatml", "smollm_3"), ("llama3", "llama_3")])
 def test_a_chat_templates_marks_are_tokens(template, family):
     tokenizer, task = tiny_tokenizer(family), Countdown(template=template)
     prompt = task.prompt(task.problem(0))
@@ -141,7 +142,7 @@ def test_a_chat_templates_marks_are_tokens(template, family):
 
 @pytest.mark.parametrize("call", [lambda tokenizer, token: stop_token_ids(tokenizer, [token]), turn_end_id])
 def test_unknown_stop_tokens(call, gemma):
-    for tokenizer in (gemma.preprocessor.tokenizer, tiny_tokenizer("Qwen3")):
+    for tokenizer in (gemma.preprocessor.tokenizer, tiny_tokenizer("qwen_3")):
         with pytest.raises(ValueError, match=r"^The vocabulary has no token '<stop>' .* Received: stop_token"):
             call(tokenizer, "<stop>")
 
@@ -151,7 +152,7 @@ def test_unknown_stop_tokens(call, gemma):
 
 def test_layers_have_the_dtype_of_the_recipe(presets):
     """keras-hub's SmolLM3 leaves its layers Keras's default."""
-    recipe = recipe_of(presets, "SmolLM3").override(["model.dtype=bfloat16", "lora.rank=0"])
+    recipe = recipe_of(presets, "smollm_3").override(["model.dtype=bfloat16", "lora.rank=0"])
     for policy in (abstract_policy(**policy_arguments(recipe)), build_policy(recipe)):
         assert {v.dtype for v in policy.backbone.variables if v.name != "inv_freq"} == {"bfloat16"}
     assert keras.config.dtype_policy().name == "float32"
@@ -159,23 +160,23 @@ def test_layers_have_the_dtype_of_the_recipe(presets):
 
 def test_flops_of_attention_are_counted():
     """SmolLM3, whose queries have another name, is a Llama 3 of the same shape."""
-    llama, smol = (tiny_policy(family).backbone for family in ("Llama3", "SmolLM3"))
-    embeddings = 2 * 2 * 10 * 32 * (smol.vocabulary_size - llama.vocabulary_size)
+    llama, smol = (tiny_policy(family).backbone for family in ("llama_3", "smollm_3"))
+    embeddings = 2 * 2 * 10 * 16 * (smol.vocabulary_size - llama.vocabulary_size)
     assert forward_flops(smol, [20, 20], [10, 10]) == forward_flops(llama, [20, 20], [10, 10]) + embeddings
 
 
 def test_a_reference_copy_counts_as_built():
     """Or `fit` would draw a batch before there is a rollout; keras-hub's SmolLM3 leaves some layers unbuilt."""
     with pytest.warns(UserWarning, match="call_with_cache"):
-        model = GRPOModel(tiny_policy("SmolLM3", num_layers=1))
+        model = GRPOModel(tiny_policy("smollm_3"))
     model.compile(loss=GRPOLoss(kl_coef=0.1))
     assert all(layer.built for layer in model._flatten_layers())
 
 
 def test_each_layers_own_adapters_are_merged():
     """In keras-hub's SmolLM3 variables of different layers have one path."""
-    policy = tiny_policy("SmolLM3")
-    policy.backbone.enable_lora(2, TARGETS["SmolLM3"])
+    policy = tiny_policy("smollm_3")
+    policy.backbone.enable_lora(2, OTHER_TARGETS["smollm_3"])
     randomize(policy.trainable_variables, seed=0)
     kernels = {id(variable): kernel for variable, kernel in lora.merged_kernels(policy.backbone)}
     with pytest.warns(UserWarning, match="call_with_cache"):
@@ -198,18 +199,18 @@ def test_each_layers_own_adapters_are_merged():
 )
 def test_said_before_weights_are_loaded(change, sentence, presets):
     with pytest.raises(ValueError, match=f"{sentence}.* Received: "):
-        Experiment(recipe_of(presets, "Qwen3").override(change))
+        Experiment(recipe_of(presets, "qwen_3").override(change))
 
 
 @pytest.mark.parametrize("sizes", [{"model": 2}, {"rollout_model": 2}, {"weights": "split"}])
 def test_weights_are_not_split(sizes, presets):
     with pytest.raises(ValueError, match="Only a Gemma's weights can be split.* Received: model=.* SmolLM3Backbone"):
-        aha.distribute(**sizes, preset=presets["SmolLM3"], devices=named(2))
+        aha.distribute(**sizes, preset=presets["smollm_3"], devices=named(2))
 
 
 def test_rows_are_split(presets):
     try:
-        distribution = aha.distribute(preset=presets["SmolLM3"], devices=named(2))
+        distribution = aha.distribute(preset=presets["smollm_3"], devices=named(2))
         assert distribution.device_mesh.shape == distribution.rollouts.device_mesh.shape == (2, 1)
     finally:
         keras.distribution.set_distribution(None)
@@ -217,7 +218,7 @@ def test_rows_are_split(presets):
 
 def test_no_plan(presets):
     with pytest.raises(ValueError, match="A plan needs a decoder of our own.* Received: backbone=Llama3Backbone"):
-        planner.plan(recipe_of(presets, "Llama3"), "t4x1")
+        planner.plan(recipe_of(presets, "llama_3"), "t4x1")
 
 
 def test_absolute_positions_cannot_be_trained():
