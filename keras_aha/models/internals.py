@@ -37,23 +37,6 @@ def embeddings_variable(layer) -> keras.Variable:
     return layer._embeddings
 
 
-def adapter_rank(backbone) -> int:
-    """The rank that a keras-hub backbone's `enable_lora` was given.
-
-    https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/backbone.py (`enable_lora`)
-    """
-    return backbone._lora_rank
-
-
-def adapted_layer_numbers(backbone) -> list[int]:
-    """Which layers `enable_lora` adapted: positions in `flatten_layers(backbone, include_self=False)` of those that
-    have weights, as the file of `save_lora_weights` numbers them.
-
-    https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/backbone.py (`save_lora_weights`)
-    """
-    return sorted(backbone._lora_enabled_layers)
-
-
 def layout_of(variable):
     """The `TensorLayout` of a variable, `None` without a distribution. Keras has no public getter.
 

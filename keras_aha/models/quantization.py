@@ -1,8 +1,8 @@
 """Weights in 8 and 4 bits: an int8 copy for rollouts, or a frozen base that adapters are trained on.
 
 A decode step reads every weight for one token a row, so on an accelerator its time is the bytes of the weights. In int8
-they are half of bfloat16's and a quarter of float32's. Training keeps its float weights; rollouts use a second backbone,
-which holds no values:
+they are half of bfloat16's and a quarter of float32's. Training keeps its float weights. Rollouts use a second
+backbone, which holds no values:
 
     quantized = QuantizedBackbone(policy.backbone)
     to_int8 = jax.jit(quantized.values)
@@ -34,7 +34,7 @@ from keras import layers, ops
 from keras.dtype_policies import DTypePolicyMap, Int4DTypePolicy, QuantizedDTypePolicy
 from keras.quantizers import Int4QuantizationConfig, Int8QuantizationConfig
 
-# The layers of a transformer that Keras quantizes. It does not quantize their subclasses, so types are compared exactly.
+# The layers of a transformer that Keras quantizes. It leaves their subclasses alone, so types are compared exactly.
 _LINEARS = (layers.Dense, layers.EinsumDense)
 _EMBEDDINGS = (layers.Embedding, layers.ReversibleEmbedding)
 _INT8 = Int8QuantizationConfig(activation_quantizer=None)
