@@ -17,27 +17,11 @@ os.environ.setdefault(
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
 
-import numpy as np
 import pytest
+from tiny_models import ALL_LINEAR, SHAPES, randomize, tiny_policy  # noqa: F401  tests import them from here as well
 
 AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}  # `compiler_options` where a test reads the program's text
-GEMMA = dict(num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8)
-# Caps and window so small that they bite: a forward that left them out would be far off.
-GEMMA_2 = dict(
-    num_layers=2,
-    num_query_heads=4,
-    num_key_value_heads=2,
-    hidden_dim=16,
-    intermediate_dim=32,
-    head_dim=8,
-    use_post_attention_norm=True,
-    use_post_ffw_norm=True,
-    attention_logit_soft_cap=0.5,
-    final_logit_soft_cap=2.0,
-    use_sliding_window_attention=True,
-    sliding_window_size=4,
-)
-ALL_LINEAR = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+GEMMA_2 = SHAPES["gemma_2"]
 
 
 def pytest_configure(config):
@@ -63,20 +47,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session")
 def make_policy():
-    """A function that builds a tiny random policy; the weights depend on `seed` alone."""
-
-    def make(shape="gemma", seed=0, lora_rank=0, fresh_adapters=False, **architecture):
-        from keras_aha.models.tiny_gemma import tiny_gemma
-
-        policy = tiny_gemma(**{**{"gemma": GEMMA, "gemma_2": GEMMA_2}[shape], **architecture})
-        randomize(policy.backbone.variables, seed)
-        if lora_rank:
-            policy.backbone.enable_lora(lora_rank, target_layer_names=ALL_LINEAR)
-            adapters = policy.trainable_variables
-            randomize([v for v in adapters if not (fresh_adapters and v.name.endswith("kernel_b"))], seed + 1)
-        return policy
-
-    return make
+    """A function that builds a tiny random policy of a shape of `tiny_models.py`, such as `make_policy("gemma_3")`."""
+    return tiny_policy
 
 
 @pytest.fixture(scope="session")
@@ -89,13 +61,6 @@ def gemma(make_policy):
 def gemma_2(make_policy):
     """The same of the shape of Gemma 2."""
     return make_policy("gemma_2", lora_rank=2)
-
-
-def randomize(variables, seed):
-    """Weights far from an initialiser's: norm scales that are not 0, logits of about unit variance."""
-    rng = np.random.default_rng(seed)
-    for variable in variables:
-        variable.assign(rng.normal(0.0, 0.3, variable.shape))
 
 
 @pytest.fixture(scope="session")

@@ -38,11 +38,16 @@ def write_gguf(path, policy, kind="F32", fields=(), tensors=(), without=()):
     for name, value in tensors.items():
         if name in without:
             continue
+        value = np.ascontiguousarray(value)
         if value.ndim == 1 or kind == "F32":
-            writer.add_tensor(name, np.ascontiguousarray(value))
+            writer.add_tensor(name, value)
         else:
             quantized = gguf.GGMLQuantizationType[kind]
-            writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(value), quantized), raw_dtype=quantized)
+            writer.add_tensor(name, gguf.quants.quantize(value, quantized), raw_dtype=quantized)
+    return _write(writer, path)
+
+
+def _write(writer, path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -139,8 +144,4 @@ def write_copy_in_float32(source, path):
     for tensor in reader.tensors:
         value = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         writer.add_tensor(tensor.name, np.ascontiguousarray(value))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return _write(writer, path)

@@ -1,8 +1,9 @@
 """What a tiny Gemma samples and learns on the devices that a process finds, or several processes do; run as a script.
 
-    python tests/mesh_epochs.py OUT '[{"batch": 4, "model": 2}, null]' [PORT PROCESSES PROCESS]
+    python tests/mesh_epochs.py OUT '[{"model": 2}, null]' [PORT PROCESSES PROCESS]
 
 For each mesh, arguments of `distribute`, or none of it: one epoch, an evaluation, and five epochs on given rollouts.
+`"devices": 1` takes one device of each process.
 """
 
 import json
@@ -12,11 +13,13 @@ from pathlib import Path
 import keras_aha as aha
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
+from keras_aha.distribution.distribute import whole
 from keras_aha.tasks import Score, Task
 
 import jax
 import keras
 import numpy as np
+from tiny_models import randomize, tiny_policy
 
 PROMPTS, GROUP, LENGTH = 8, 4, 8
 
@@ -59,23 +62,14 @@ class Given(keras.utils.PyDataset):
 
 def build():
     """A compiled model, always of the same weights."""
-    from keras_aha.models.tiny_gemma import tiny_gemma
-
-    from conftest import ALL_LINEAR, GEMMA_2, randomize
-
-    policy = tiny_gemma(**GEMMA_2 | {"num_layers": 1, "num_query_heads": 8})
-    randomize(policy.backbone.variables, 0)
-    policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
-    randomize(policy.trainable_variables, 1)
-    model = aha.GRPOModel(policy, micro_batch_size=16)
+    policy = tiny_policy("gemma_2", lora_rank=2, num_layers=1, num_query_heads=8)
+    model = aha.GRPOModel(policy, micro_batch_size=16, completion_lengths=2)
     model.compile(keras.optimizers.Adam(1e-3), aha.GRPOLoss(kl_coef=0.04, importance_cap=2.0))
     return model
 
 
 def start_anew(model):
     """Weights as `build` made them and a fresh optimizer, in the same model: its train step is compiled once."""
-    from conftest import randomize
-
     randomize(model.trainable_variables, 1)
     optimizer = model.optimizer
     for variable in (optimizer.iterations, *optimizer._momentums, *optimizer._velocities):
@@ -103,7 +97,11 @@ def given_batch(vocabulary_size, length):
 
 def epochs(sizes) -> dict:
     """What is compared."""
-    distribution = None if sizes is None else aha.distribute(**sizes)
+    if sizes is not None and "devices" in sizes:
+        first = {device.process_index: device for device in reversed(jax.devices())}
+        sizes = {**sizes, "devices": list(first.values())}
+    if sizes is not None:
+        aha.distribute(**sizes)
     model, task = build(), ShortWords()
     rollouts = aha.RolloutCallback(
         task, prompts_per_epoch=PROMPTS, group_size=GROUP, max_completion_length=LENGTH, refills=1
@@ -131,14 +129,11 @@ def epochs(sizes) -> dict:
         "adapters": flat(model),
         "losses": np.array(model.history.history["loss"]),
         "devices": np.array(len(shards["_kernel"].sharding.device_set)),
-        "table": np.array("" if distribution is None else distribution.describe(model.policy)),
         **{f"shard{name}": np.array(x.addressable_shards[0].data.shape) for name, x in shards.items()},
     }
 
 
 def flat(model):
-    from keras_aha.distribution.distribute import whole
-
     with whole(model.trainable_variables):
         return np.concatenate([np.asarray(variable.value).ravel() for variable in model.trainable_variables])
 

@@ -10,10 +10,10 @@ _BITS = {1: "uint8", 2: "uint16", 4: "uint32"}
 
 
 def checksums(arrays: list) -> list[int]:
-    """A number below 2³² for each array; one bit that differs always changes it, and so does nearly all else.
+    """A number below 2³² for each array. One bit that differs always changes it; nearly all other differences do too.
 
-    Element i counts (2 i + 1) times, as an unsigned integer of its bits, modulo 2³². Sums of integers do not depend on
-    their order, nor on who computes which part of them. With several processes all of them must call this.
+    Element i, its bits as an unsigned integer, counts (2 i + 1) times, modulo 2³². Such a sum does not depend on which
+    device computes which part of it. All processes must call this.
     """
     return np.asarray(_checksums(list(arrays))).tolist()
 
@@ -23,7 +23,7 @@ def combined(numbers: list[int]) -> int:
     return sum((2 * i + 1) * number for i, number in enumerate(numbers)) % 2**32
 
 
-# One program for all of them: where arrays are split over processes, each of several would wait for the others'.
+# One program for all arrays: if they are split over processes, several programs would wait for each other.
 @jax.jit
 def _checksums(arrays):
     return jnp.array([_checksum(array) for array in arrays], "uint32")

@@ -1,7 +1,4 @@
-"""The address at which several processes meet, tried before JAX does.
-
-JAX ends a process with a trace of C++ where nobody answers there.
-"""
+"""The address at which several processes meet, tried before JAX does: JAX ends a process with a trace of C++."""
 
 import re
 import socket
@@ -12,11 +9,7 @@ _ADDRESS = re.compile(r"([^\s,:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 
 
 def try_coordinator(address: str, index: int) -> None:
-    """Returns once the coordinator can be reached, or, for process 0, which is the coordinator, can be begun.
-
-    Args:
-        address: HOST:PORT of process 0.
-        index: of this process.
+    """Waits until process 0, the coordinator, answers at HOST:PORT; in process 0, tries to listen there.
 
     Raises:
         ValueError: no such address, a port that cannot be listened at, or nobody who answers within `SECONDS`.

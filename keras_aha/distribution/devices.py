@@ -1,6 +1,6 @@
-"""Published numbers of accelerators: operations a second, memory, and how fast bytes move.
+"""Devices: published numbers of accelerators, and the memory that is taken now.
 
-They are of one JAX device, which is a chip, but for TPU v2, v3 and v7x, where it is one of a chip's two cores.
+Numbers are of one JAX device. That is a chip; of TPU v2, v3 and v7x it is one of a chip's two cores.
 """
 
 import dataclasses
@@ -33,10 +33,7 @@ class Chip:
 
 
 def chip(device_kind: str) -> Chip | None:
-    """The numbers of a device, by `device_kind` of its `jax.Device`; `None` for one that is not in the table.
-
-    A CPU is not, nor is a part of a GPU.
-    """
+    """The numbers of a device, by its `jax.Device.device_kind`; `None` for others, such as a CPU or a part of a GPU."""
     return _CHIPS.get(device_kind)
 
 
@@ -96,15 +93,10 @@ _CHIPS = {
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """The most floating-point operations a second that one device can do.
-
-    Args:
-        device_kind: `device_kind` of a `jax.Device`.
-        dtype: that products are computed in, such as "bfloat16".
+    """The most dense floating-point operations a second of a `jax.Device.device_kind`, by the dtype of products.
 
     Returns:
-        Dense (not sparse) operations a second, or `None` for a device or a dtype that is not in the table, such as a
-        CPU, or a part of a GPU.
+        `None` for a device or a dtype that is not in the table.
     """
     known = chip(device_kind)
     tflops = known and known.tflops.get(dtype)
@@ -115,8 +107,7 @@ def memory_gb() -> dict[str, float]:
     """Memory that is taken, in GB of 10⁹ bytes: on the local device that has taken most, or by the process on a CPU.
 
     Returns:
-        `memory_gb`, now, and `peak_memory_gb`, the most since the process began. What the backend or the operating
-        system does not tell is missing.
+        `memory_gb`, now, and `peak_memory_gb`, the most since the process began, if the system tells them.
     """
     devices = jax.local_devices()
     if devices[0].platform == "cpu":

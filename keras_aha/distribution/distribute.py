@@ -31,26 +31,26 @@ def distribute(
 ) -> GemmaParallel | None:
     """Spreads the models that are built from now on over all devices: a Gemma's weights and rows, of others rows alone.
 
-    The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch"; kernels are split along
+    The devices form a mesh of `batch` × `model`. Each batch of data is split along "batch". Kernels are split along
     "model" by vocabulary, heads and feed-forward features, and adapters with them. So `batch` must divide the batch
-    size, and `model` the number of query heads; key-value heads that it does not divide are whole on each device.
+    size, and `model` the number of query heads. Key-value heads that it does not divide are whole on each device.
 
     Along "batch", weights are whole, which needs no collective but the sum of gradients, or split too (FSDP,
-    arXiv:2304.11277) and gathered layer by layer. Rollouts have weights of their own, adapters merged, which are laid
-    out once each: whole on each device where there is room, so that it decodes its rows alone, or split by heads.
+    arXiv:2304.11277) and gathered layer by layer. Rollouts have a copy of the weights, adapters merged. It is laid out
+    once a rollout: whole on each device if there is room, so that a device decodes its rows alone, or split by heads.
 
     Call it before the model is built: variables that exist stay where they are. On one device nothing is done, so the
     same script runs on a laptop.
 
         distribution = aha.distribute(preset="gemma2_9b_en")
-        policy = keras_hub.models.GemmaCausalLM.from_preset("gemma2_9b_en", dtype="bfloat16")
+        policy = aha.load_policy("gemma2_9b_en", dtype="bfloat16")
         print(distribution.describe(policy))
 
     Args:
         batch: the number of parts of a batch; `None` for all devices that `model` leaves.
         model: the number of parts of a kernel.
-        weights: "whole" or "split" along "batch". "auto" splits them where training's and a rollout's would take more
-            than three quarters of a device's memory, which it can tell if there is a `preset`.
+        weights: "whole" or "split" along "batch". "auto" splits them if training's and a rollout's would take more
+            than three quarters of a device's memory; without a `preset` it cannot tell and leaves them whole.
         rollout_model: the number of parts of a kernel in rollouts; `None` takes the fewest for which there is memory.
         preset, dtype: of the model, for the choices above: a name that keras-hub knows, or a folder.
         devices: what `keras.distribution.list_devices` gives, or JAX devices; `None` for all there are.
@@ -63,18 +63,14 @@ def distribute(
             process), or the query heads of the `preset`, or `weights` is no such word, or weights would be split that
             are not a Gemma's. Without a `preset`, heads that cannot be split raise when their kernel is made.
     """
-    for name, value in {"batch": batch, "model": model, "rollout_model": rollout_model}.items():
-        if not (value is None and name != "model") and not _is_positive_int(value):
-            raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
-    if weights not in _WEIGHTS:
-        raise ValueError(f"`weights` must be one of {', '.join(_WEIGHTS)}. Received: weights={weights!r}")
+    _check_arguments(batch, model, weights, rollout_model)
     devices = _in_order(jax.devices() if devices is None else devices)
     if len(devices) == 1:
         return None
 
     _check_mesh(batch, model, len(devices))
     local = [device for device in devices if device.process_index == jax.process_index()]
-    size, heads, memory = 0, None, math.inf
+    size, heads, memory = 0, None, math.inf  # without a preset, as if there were room for everything
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
         if isinstance(backbone, GEMMAS):
@@ -83,23 +79,26 @@ def distribute(
         else:
             _check_whole(backbone, model, weights, rollout_model)
             rollout_model = 1
-    split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
+    is_split = weights == "split" or (weights == "auto" and 2 * size / model > memory)
     if rollout_model is None:
-        rest = memory - size / (len(devices) if split else model)
-        choices = [n for n in _divisors(len(local)) if (heads or n) % n == 0]
-        # More than the least, as what is left is for keys and values.
-        rollout_model = next((n for n in choices if size / n <= rest * (1 if n == 1 else 2 / 3)), choices[-1])
-    elif len(local) % rollout_model:
-        raise ValueError(
-            f"`rollout_model` must divide the devices of a process, which are {len(local)}: choose "
-            f"{' or '.join(map(str, _divisors(len(local))))}. Received: rollout_model={rollout_model}"
-        )
-    elif heads is not None:
-        check_heads(heads, rollout_model, len(local), "rollout_model")
+        rest = memory - size / (len(devices) if is_split else model)
+        rollout_model = _rollout_parts(size, heads, rest, len(local))
+    else:
+        _check_rollout_parts(rollout_model, heads, len(local))
     rollouts = GemmaParallel(_mesh(devices, rollout_model))
-    distribution = GemmaParallel(_mesh(devices, model), split_weights=split, rollouts=rollouts)
+    distribution = GemmaParallel(_mesh(devices, model), split_weights=is_split, rollouts=rollouts)
     keras.distribution.set_distribution(distribution)
     return distribution
+
+
+def _rollout_parts(size: int, heads: int | None, memory: float, devices: int) -> int:
+    """The fewest parts of `size` bytes of weights for which a device has room, of those that divide the heads."""
+    choices = [parts for parts in _divisors(devices) if heads is None or heads % parts == 0]
+    for parts in choices:
+        # If a device has a part of the weights, a third of its memory stays free for keys and values.
+        if size / parts <= memory * (1 if parts == 1 else 2 / 3):
+            return parts
+    return choices[-1]
 
 
 def batch_parts() -> int:
@@ -112,28 +111,24 @@ def batch_parts() -> int:
 
 
 def check_batch(prompts_per_epoch: int, group_size: int, micro_batch_size: int | None) -> None:
-    """Checks that the rows of a step and of a micro-batch can be split over the devices.
-
-    Raises:
-        ValueError: if they cannot be; the nearest numbers that work are named.
-    """
+    """Raises ValueError if the rows of a step, or of a micro-batch, cannot be split over the devices."""
     rows, parts = prompts_per_epoch * group_size, batch_parts()
     if rows % parts:
         step = parts // math.gcd(parts, group_size)
         below = prompts_per_epoch // step * step
         raise ValueError(
             f"The {rows} completions of a step cannot be split into {parts} equal parts, one for each device along "
-            f'"batch": choose prompts_per_epoch={" or ".join(str(n) for n in (below, below + step) if n)}. Received: '
+            f'"batch": choose prompts_per_epoch={_any(n for n in (below, below + step) if n)}. Received: '
             f"prompts_per_epoch={prompts_per_epoch}, group_size={group_size}, batch={parts}"
         )
     sizes = [size for size in _divisors(rows) if size % parts == 0]
     if micro_batch_size is not None and micro_batch_size not in sizes:
         below = [size for size in sizes if size < micro_batch_size][-1:]
-        nearest = below + [size for size in sizes if size > micro_batch_size][:1]
+        above = [size for size in sizes if size > micro_batch_size][:1]
         devices = f" and be a multiple of the {parts} devices that split it" if parts > 1 else ""
         raise ValueError(
-            f"micro_batch_size must divide the {rows} rows of a step{devices}: choose "
-            f"{' or '.join(map(str, nearest))}. Received: micro_batch_size={micro_batch_size}"
+            f"micro_batch_size must divide the {rows} rows of a step{devices}: choose {_any(below + above)}. "
+            f"Received: micro_batch_size={micro_batch_size}"
         )
 
 
@@ -143,10 +138,8 @@ def global_rows(tree):
     if distribution is None:
         return tree
 
-    def place(x):
-        return jax.make_array_from_process_local_data(distribution.get_data_layout(x.shape).backend_layout, x)
-
-    return jax.tree.map(place, tree)
+    make = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda x: make(distribution.get_data_layout(x.shape).backend_layout, x), tree)
 
 
 def split_rows(array):
@@ -170,9 +163,9 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 @contextlib.contextmanager
 def whole(variables):
-    """Variables whose values each process has all of, so that one process can save them; afterwards they are as before.
+    """Lays variables out whole on each process, so that one process can save them, and afterwards as before.
 
-    With several processes all of them must enter it.
+    All processes must enter it.
     """
     before = [variable.value for variable in variables]
     for variable, value in zip(variables, before, strict=True):
@@ -186,16 +179,10 @@ def whole(variables):
 
 
 def rollout_values(variables, values) -> list[jax.Array]:
-    """Values of variables where rollouts want them: on this process's devices, as `distribute` has laid them out.
-
-    Args:
-        variables: of a backbone.
-        values: theirs, laid out as in training, or without adapters.
-    """
-    distribution = keras.distribution.distribution()
+    """Moves values of a backbone's variables to this process's devices, as `distribute` lays rollouts' weights out."""
+    values, distribution = list(values), keras.distribution.distribution()
     if distribution is None:
-        return list(values)
-    values = list(values)
+        return values
     layouts = [
         distribution.rollouts.layout(v.path, x.shape).backend_layout for v, x in zip(variables, values, strict=True)
     ]
@@ -214,9 +201,9 @@ def _laid_out(layouts: tuple[NamedSharding, ...]):
 
 
 def _of_this_process(value: jax.Array) -> jax.Array:
-    """The same array on the devices of this process alone, each of which keeps what it has."""
+    """The same array on the devices of this process alone. Each keeps what it has."""
     sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
-    if len(sharding.addressable_devices) == 1:  # where in JAX 0.10 `addressable_shards` fails on what was put there
+    if len(sharding.addressable_devices) == 1:  # there `addressable_shards` of JAX 0.10 fails on what was moved
         shards = [value.addressable_data(0)]
     else:
         shards = [shard.data for shard in value.addressable_shards]
@@ -243,15 +230,21 @@ def _bytes_of(backbone) -> int:
 
 def _memory(device) -> float:
     """Bytes that programs may use."""
-    known = chip(device.device_kind)
-    if known is not None:
-        return known.memory
-    stats = device.memory_stats() or {}  # `None` on a CPU
-    return stats.get("bytes_limit", math.inf)
+    known, stats = chip(device.device_kind), device.memory_stats() or {}  # `None` on a CPU
+    return stats.get("bytes_limit", math.inf) if known is None else known.memory
+
+
+def _check_arguments(batch, model, weights, rollout_model) -> None:
+    for name, value in {"batch": batch, "model": model, "rollout_model": rollout_model}.items():
+        is_positive_int = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        if not is_positive_int and (value is not None or name == "model"):
+            raise ValueError(f"`{name}` must be a positive int. Received: {name}={value!r}")
+    if weights not in _WEIGHTS:
+        raise ValueError(f"`weights` must be one of {', '.join(_WEIGHTS)}. Received: weights={weights!r}")
 
 
 def _check_whole(backbone, model, weights, rollout_model) -> None:
-    """Raises ValueError where weights are to be split for which there is no layout."""
+    """Raises ValueError if weights are to be split for which there is no layout."""
     if model > 1 or (rollout_model or 1) > 1 or weights == "split":
         raise ValueError(
             "Only a Gemma's weights can be split; another model's are whole on each device, which has a part of the "
@@ -260,19 +253,29 @@ def _check_whole(backbone, model, weights, rollout_model) -> None:
         )
 
 
-def _is_positive_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _check_rollout_parts(rollout_model, heads, devices) -> None:
+    if devices % rollout_model:
+        raise ValueError(
+            f"`rollout_model` must divide the devices of a process, which are {devices}: choose "
+            f"{_any(_divisors(devices))}. Received: rollout_model={rollout_model}"
+        )
+    if heads is not None:
+        check_heads(heads, rollout_model, devices, "rollout_model")
 
 
 def _check_mesh(batch, model, devices):
     if devices % model == 0 and batch in (None, devices // model):
         return
     nearest = sorted(sorted(_divisors(devices), key=lambda size: abs(size - model))[:2])
-    choices = " or ".join(f"batch={devices // size}, model={size}" for size in nearest)
+    choices = _any(f"batch={devices // size}, model={size}" for size in nearest)
     raise ValueError(
         f"`batch` times `model` must be the number of devices, which is {devices}: choose {choices}. "
         f"Received: batch={batch}, model={model}"
     )
+
+
+def _any(choices) -> str:
+    return " or ".join(map(str, choices))
 
 
 def _divisors(number: int) -> list[int]:

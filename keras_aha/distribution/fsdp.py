@@ -1,7 +1,10 @@
-"""Weights that are split along "batch" are whole only while they are used."""
+"""FSDP: gathers weights that are split along "batch" layer by layer, while they are used (arXiv:2304.11277).
+
+This and `training/linear_gradients.py` both replace the `call` of linear layers. `gathering` is entered second and
+wraps the other: a kernel is gathered, the product is computed with the whole kernel, and the kernel is let go.
+"""
 
 import contextlib
-import functools
 
 from keras_aha.models.internals import flatten_layers, layout_of, replaced_calls
 
@@ -15,10 +18,9 @@ from keras import layers
 def gathering(model, scope: keras.StatelessScope, micro_batch):
     """Gathers each linear layer's weights from the devices of "batch" when it is called, and then lets go of them.
 
-    This is fully sharded data parallelism (FSDP, arXiv:2304.11277). Left to itself, XLA moves activations between
-    devices as well. Inside a block whose activations are computed again in the backward pass, so are gathered weights:
-    of a large model no more than a block's are whole at a time. Embeddings, which are used at both ends, are gathered
-    once. Without a distribution, or where it does not split weights along "batch", nothing happens.
+    Left to itself, XLA moves activations between devices as well. If a block's activations are computed again in the
+    backward pass, so are its gathered weights: of a large model no more than a block's are whole at a time. Embeddings,
+    which are used at both ends, are gathered once. If no weights are split along "batch", nothing happens.
 
     Args:
         model: a Keras layer or model, to be traced in the block.
@@ -29,18 +31,26 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
     Yields:
         `model`.
     """
-    embeddings = _split_variables(_of_kind(model, (layers.Embedding, layers.ReversibleEmbedding)))
-    linears = [layer for layer in _of_kind(model, (layers.Dense, layers.EinsumDense)) if _split_variables([layer])]
+    all_layers = [layer for layer in flatten_layers(model) if layer.built]
+    embeddings = _split_variables(layer for layer in all_layers if isinstance(layer, layers.Embedding))
+    linears = [layer for layer in all_layers if isinstance(layer, (layers.Dense, layers.EinsumDense))]
+    linears = [layer for layer in linears if _split_variables([layer])]
     kernels = _split_variables(linears)
-    before = [(variable, scope.get_current_value(variable)) for variable in [*embeddings, *kernels]]
-    _gather(embeddings, scope)  # before that loop, which does no harm
-    values, _ = jax.lax.optimization_barrier(([scope.get_current_value(kernel) for kernel in kernels], micro_batch))
-    _update(scope, zip(kernels, values, strict=True))
-    try:
-        with replaced_calls(linears, lambda layer, call: functools.partial(_call_gathered, call, [layer], scope)):
+
+    def make(layer, call):
+        def call_gathered(*args, **kwargs):
+            with _gathered(_split_variables([layer]), scope):
+                return call(*args, **kwargs)
+
+        return call_gathered
+
+    with _gathered(embeddings, scope), _restored(kernels, scope):  # embeddings before that loop, which does no harm
+        values = [scope.get_current_value(kernel) for kernel in kernels]
+        values, _ = jax.lax.optimization_barrier((values, micro_batch))
+        for pair in zip(kernels, values, strict=True):
+            scope.add_update(pair)
+        with replaced_calls(linears, make):
             yield model
-    finally:
-        _update(scope, before)  # what was made in one trace is of no use in the next
 
 
 def as_split(variables, values) -> list:
@@ -51,36 +61,32 @@ def as_split(variables, values) -> list:
     ]
 
 
-def _of_kind(model, kinds):
-    return [layer for layer in flatten_layers(model) if isinstance(layer, kinds) and layer.built]
-
-
-def _split_variables(holders):
+def _split_variables(holders) -> list:
     variables = [variable for layer in holders for variable in layer.variables]
     return [variable for variable in variables if layout_of(variable) and "batch" in layout_of(variable).axes]
 
 
-def _call_gathered(call, layers, scope, *args, **kwargs):
-    variables = _split_variables(layers)
+@contextlib.contextmanager
+def _restored(variables, scope):
+    """Afterwards the variables have the values they had: what was made in one trace is of no use in the next."""
     before = [(variable, scope.get_current_value(variable)) for variable in variables]
-    _gather(variables, scope)
     try:
-        return call(*args, **kwargs)
+        yield
     finally:
-        _update(scope, before)
+        for pair in before:
+            scope.add_update(pair)
 
 
-def _gather(variables, scope):
-    for variable in variables:
-        split = layout_of(variable).backend_layout
-        axes = [None if axis == "batch" else axis for axis in layout_of(variable).axes]
-        # Said to be split first: XLA takes whole weights to be whole in `jax.checkpoint`'s barrier too, and so would
-        # keep those of the forward pass for the backward one.
-        value = jax.lax.with_sharding_constraint(scope.get_current_value(variable), split)
-        whole = NamedSharding(split.mesh, PartitionSpec(*axes))
-        scope.add_update((variable, jax.lax.with_sharding_constraint(value, whole)))
-
-
-def _update(scope, pairs):
-    for pair in pairs:
-        scope.add_update(pair)
+@contextlib.contextmanager
+def _gathered(variables, scope):
+    """The variables are whole along "batch" while the block is traced."""
+    with _restored(variables, scope):
+        for variable in variables:
+            split = layout_of(variable).backend_layout
+            axes = [None if axis == "batch" else axis for axis in layout_of(variable).axes]
+            # Said to be split first: else XLA takes them to be whole in `jax.checkpoint`'s barrier too, and keeps those
+            # of the forward pass for the backward one.
+            value = jax.lax.with_sharding_constraint(scope.get_current_value(variable), split)
+            whole = NamedSharding(split.mesh, PartitionSpec(*axes))
+            scope.add_update((variable, jax.lax.with_sharding_constraint(value, whole)))
+        yield

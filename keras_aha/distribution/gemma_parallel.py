@@ -20,15 +20,12 @@ _QUERY_HEADS = re.compile(r".*attention/(query|attention_output)/kernel")
 class GemmaParallel(keras.distribution.ModelParallel):
     """Lays out any of keras-hub's Gemmas, adapters included, on a mesh with the axes "batch" and "model".
 
-    Each batch of data is split along "batch", and weights by the layout map that keras-hub has for Gemma, whose names
-    Gemma 2, 3 and 4 share:
+    Each batch of data is split along "batch". Weights are split by keras-hub's layout map for Gemma, whose names Gemma
+    2, 3 and 4 share: vocabulary, heads and feed-forward features along "model", and with `split_weights` hidden
+    features along "batch", which are gathered before each use (`fsdp.gathering`).
 
-    - along "model": vocabulary, heads and feed-forward features;
-    - along "batch", if `split_weights`: hidden features, which have to be gathered before each use (`gathering`).
-      Otherwise each part of the batch has all of them.
-
-    What an axis does not divide, such as a single key-value head, is left whole. An adapter lies along "model" as its
-    kernel does, and is whole along "batch": it is small, and only its gradient has to be summed.
+    What an axis does not divide, such as a single key-value head, is whole. An adapter lies along "model" as its kernel
+    does, and is whole along "batch": it is small, and only its gradient has to be summed.
 
     Args:
         mesh: a `keras.distribution.DeviceMesh` with these axes.
@@ -80,9 +77,8 @@ class GemmaParallel(keras.distribution.ModelParallel):
         """
         groups = collections.defaultdict(list)
         for variable in layer.variables:
-            groups[re.sub(r"(?<=block_)\d+", "*", variable.path), tuple(variable.shape), variable.dtype].append(
-                variable
-            )
+            path = re.sub(r"(?<=block_)\d+", "*", variable.path)
+            groups[path, tuple(variable.shape), variable.dtype].append(variable)
         rows, total = [], 0.0
         for (path, shape, dtype), variables in groups.items():
             axes = self.get_variable_layout(variables[0]).axes
@@ -99,13 +95,7 @@ class GemmaParallel(keras.distribution.ModelParallel):
 
 
 def check_heads(heads: int, parts: int, devices: int, name: str = "model") -> None:
-    """Checks that query heads can be split.
-
-    Args:
-        heads: query heads.
-        parts: into how many.
-        devices: of the mesh, or those of it that one process has.
-        name: of the argument that says into how many.
+    """Checks that query heads can be split into `parts`, the argument `name`, on so many devices.
 
     Raises:
         ValueError: if they cannot be; the numbers that work are named.

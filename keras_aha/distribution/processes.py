@@ -1,7 +1,4 @@
-"""Several processes that train one policy: what is whose, and what all of them have made.
-
-On a TPU slice with several hosts each has its own process and its own devices. With one process all of this is nothing.
-"""
+"""Several processes that train one policy, one a host of a TPU slice: what is whose, and what all of them have made."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The one room for private names: all that keras-aha uses of Keras, keras-hub and JAX without their promise to keep it.
+"""All private names of Keras, keras-hub and JAX that keras-aha uses; no other file uses any.
 
 Each function says why there is no public way, with a link. `tests/models/test_internals.py` fails if an upgrade takes
 one of them away or changes what it does.
@@ -35,23 +35,6 @@ def embeddings_variable(layer) -> keras.Variable:
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/embedding.py (`embeddings`, `_embeddings`)
     """
     return layer._embeddings
-
-
-def adapter_rank(backbone) -> int:
-    """The rank that a keras-hub backbone's `enable_lora` was given.
-
-    https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/backbone.py (`enable_lora`)
-    """
-    return backbone._lora_rank
-
-
-def adapted_layer_numbers(backbone) -> list[int]:
-    """Which layers `enable_lora` adapted: positions in `flatten_layers(backbone, include_self=False)` of those that
-    have weights, as the file of `save_lora_weights` numbers them.
-
-    https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/backbone.py (`save_lora_weights`)
-    """
-    return sorted(backbone._lora_enabled_layers)
 
 
 def layout_of(variable):
@@ -114,10 +97,10 @@ def empty_cache(policy, token_ids):
 
 @contextlib.contextmanager
 def replaced_calls(layers, make):
-    """Has `make(layer, call)` in place of each layer's `call`, inside which Keras has scopes, masks and losses done.
+    """Puts `make(layer, call)` in place of each layer's `call` while the block lasts.
 
     Blocks may be nested: a block that is entered later wraps what an earlier one has put there. `Layer.__call__` looks
-    `call` up on the instance, and no hook of Keras's stands between the two.
+    `call` up on the instance, and Keras has no hook around it that could replace its inputs or its result.
 
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py (`Layer.__call__`)
 

@@ -1,7 +1,6 @@
 """`load_policy`: a keras-hub preset found, loaded, checked, quantized, and given adapters."""
 
 import os
-from pathlib import Path
 
 from keras_aha.models import lora
 from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scale_queries
@@ -15,12 +14,12 @@ import jax.numpy as jnp
 import keras
 import keras_hub
 
-# Names of Gemma's linear layers.
-LINEARS = ("query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear")
+LINEARS = ("query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear")  # of a Gemma
 _ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
 _DTYPES = ("float32", "bfloat16", "float16")  # each also as Keras's "mixed_…", with weights in float32
+_QUANTIZATIONS = ("int8", "int4")
 _REMAT_FROM = 50_000_000  # parameters
 
 
@@ -38,8 +37,7 @@ def load_policy(
     """Loads a policy, as `GRPOModel` takes it: the text part of a keras-hub preset, checked, with adapters to train.
 
     Models that see or hear are loaded without those encoders. Queries of the models of 27B are scaled as in their
-    training, see `scale_queries`. Float weights are loaded and then quantized layer by layer, so for a moment their
-    memory is needed.
+    training, see `scale_queries`. If weights are quantized, the float weights need memory for a moment too.
 
     Args:
         preset: a keras-hub preset, a handle, a folder that `save_to_preset` wrote, or a model that comes with
@@ -54,25 +52,39 @@ def load_policy(
         adapters: a file of adapters that `lora.save_adapters` wrote, to start from; `None` starts from new ones.
 
     Returns:
-        A `keras_hub.models.CausalLM`; its trainable variables are the adapters, or all weights where there are none.
+        A `keras_hub.models.CausalLM`; its trainable variables are the adapters, or all weights if there are none.
 
     Raises:
-        ValueError: an unknown preset or dtype, a preset that cannot be loaded, no such layers to adapt, adapters that
-            are missing or of another shape (all of this before weights are loaded), an architecture that cannot be
-            quantized, or not so on several devices, or weights that are not finite.
+        ValueError: before weights are loaded, an unknown preset, dtype or quantization, an architecture that cannot be
+            quantized, or not on several devices, no such layers to adapt, adapters that are missing or of another
+            shape; and afterwards, a preset that cannot be loaded, or weights that are not finite.
     """
-    arguments = dict(lora_rank=lora_rank, lora_alpha=lora_alpha, lora_targets=lora_targets)
-    _check(preset, dtype, quantization, **arguments, adapters=adapters)
-    with _rematerialised(preset, dtype, remat):
-        policy = _load_text_model(preset, dtype)
-    scale_queries(policy.backbone)
-    _check_loaded(preset, dtype, policy.backbone)
+    if adapters is not None and not lora_rank:
+        raise ValueError(
+            "There are no adapters to load if every weight is trained: leave `adapters` out, or load the preset folder "
+            f"of that run as `preset`. Received: adapters={str(adapters)!r}, lora_rank=0"
+        )
+    _check(dtype, quantization, lora_rank)
+    described = abstract_backbone(preset, dtype)
+    parameters, remat_scope = described.count_params(), _rematerialised(described, remat)
     if quantization:
-        quantize_base(policy.backbone, quantization)
+        _check_quantizable(quantization, type(described))
     if lora_rank:
-        _enable_lora(policy.backbone, **arguments)
+        with without_values():
+            _enable_lora(described, lora_rank, lora_alpha, lora_targets)
+        if adapters is not None:
+            lora.check_adapters(described, adapters)
+
+    with remat_scope:
+        policy = _load_text_model(preset, dtype)
+    backbone = scale_queries(policy.backbone)
+    _check_loaded(preset, parameters, backbone)
+    if quantization:
+        quantize_base(backbone, quantization)
+    if lora_rank:
+        _enable_lora(backbone, lora_rank, lora_alpha, lora_targets)
     if adapters is not None:
-        lora.load_adapters(policy.backbone, adapters)
+        lora.load_adapters(backbone, adapters)
     return policy
 
 
@@ -86,17 +98,16 @@ def abstract_policy(
     lora_alpha: float | None = None,
     lora_targets: tuple[str, ...] = LINEARS,
 ) -> keras_hub.models.CausalLM:
-    """The policy that `load_policy` loads, in no memory: its variables have no values, and it has no preprocessor.
+    """The policy that `load_policy` loads from these arguments, in no memory.
 
-    Args:
-        preset, dtype, quantization, remat, lora_rank, lora_alpha, lora_targets: see `load_policy`.
+    Its variables have no values, and it has no preprocessor.
 
     Raises:
-        ValueError: an unknown preset or dtype, no such layers to adapt, or an architecture that cannot be quantized.
+        ValueError: what `load_policy` raises before weights are loaded.
     """
-    _check_dtype(dtype)
-    with _rematerialised(preset, dtype, remat), without_values():
-        backbone = abstract_backbone(preset, dtype)
+    _check(dtype, quantization, lora_rank)
+    with _rematerialised(abstract_backbone(preset, dtype), remat), without_values():
+        backbone = abstract_backbone(preset, dtype)  # made in the scope of RematScope, or its layers know nothing of it
         if quantization:
             _check_quantizable(quantization, type(backbone))
             backbone = abstract_quantized(backbone, quantization)
@@ -108,14 +119,17 @@ def abstract_policy(
 
 def rematerialised_blocks(preset: str, dtype: str, remat: bool | None) -> list[str]:
     """The transformer layers whose activations the backward pass computes again, see `load_policy`."""
-    backbone = abstract_backbone(preset, dtype)
+    return _blocks(abstract_backbone(preset, dtype), remat)
+
+
+def _blocks(backbone, remat: bool | None) -> list[str]:
     if remat is None:
         remat = backbone.count_params() >= _REMAT_FROM
     return [layer.name for layer in backbone.transformer_layers] if remat else []
 
 
-def _rematerialised(preset, dtype, remat):
-    return keras.RematScope(mode="list_of_layers", layer_names=rematerialised_blocks(preset, dtype, remat))
+def _rematerialised(backbone, remat) -> keras.RematScope:
+    return keras.RematScope(mode="list_of_layers", layer_names=_blocks(backbone, remat))
 
 
 def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
@@ -139,8 +153,8 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
                 f"Received: lora_targets={list(lora_targets)}, and layers {', '.join(sorted(names))}"
             )
     backbone.enable_lora(lora_rank, target_layer_names=list(lora_targets))
-    if lora_alpha is not None:
-        lora.set_alpha(backbone, lora_alpha)
+    for layer in lora.adapted_layers(backbone):
+        layer.lora_alpha = lora_rank if lora_alpha is None else lora_alpha  # keras-hub's `enable_lora` takes none
     if not lora.has_adapters(backbone):
         raise ValueError("No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]")
 
@@ -148,40 +162,25 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
 # === Checks ===
 
 
-def _check(preset, dtype, quantization, lora_rank, lora_alpha, lora_targets, adapters) -> None:
-    """What can be checked before weights are loaded."""
-    _check_dtype(dtype)
-    if quantization:
-        _check_quantizable(quantization, load_tokenizer(preset).backbone_cls)
-        if not lora_rank:
-            raise ValueError(
-                "Quantized weights cannot be trained, only adapters beside them: set `lora_rank` above 0 or leave "
-                f"`quantization` out. Received: quantization={quantization!r}, lora_rank=0"
-            )
-    if adapters is not None and not lora_rank:
-        raise ValueError(
-            "There are no adapters to load if every weight is trained: leave `adapters` out, or load the preset folder "
-            f"of that run as `preset`. Received: adapters={str(adapters)!r}, lora_rank=0"
-        )
-    if lora_rank:
-        backbone = abstract_backbone(preset, dtype)
-        with without_values():
-            _enable_lora(backbone, lora_rank, lora_alpha, lora_targets)
-        if adapters is not None:
-            lora.check_adapters(backbone, Path(adapters))
-
-
-def _check_dtype(dtype: str) -> None:
+def _check(dtype, quantization, lora_rank) -> None:
     if dtype.removeprefix("mixed_") not in _DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(_DTYPES)}. Received: dtype={dtype!r}")
+    if quantization is not None and quantization not in _QUANTIZATIONS:
+        raise ValueError(
+            f"`quantization` must be {' or '.join(_QUANTIZATIONS)}, or None. Received: quantization={quantization!r}"
+        )
+    if quantization and not lora_rank:
+        raise ValueError(
+            "Quantized weights cannot be trained, only adapters beside them: set `lora_rank` above 0 or leave "
+            f"`quantization` out. Received: quantization={quantization!r}, lora_rank=0"
+        )
 
 
 def _check_quantizable(quantization: str, backbone: type) -> None:
-    devices = len(keras.distribution.list_devices())
     if quantization == "int4" and keras.distribution.distribution() is not None:
         raise ValueError(
             "Kernels in 4 bits are packed into matrices, for which there is no layout on several devices: set "
-            f'quantization="int8". Received: quantization="int4", {devices} devices'
+            f'quantization="int8". Received: quantization="int4", {len(keras.distribution.list_devices())} devices'
         )
     if issubclass(backbone, _KERNEL_READERS):
         raise ValueError(
@@ -190,13 +189,12 @@ def _check_quantizable(quantization: str, backbone: type) -> None:
         )
 
 
-def _check_loaded(preset: str, dtype: str, backbone) -> None:
-    """Raises ValueError if the weights are broken, or another model's than that which all has been checked for."""
+def _check_loaded(preset: str, parameters: int, backbone) -> None:
+    """Raises ValueError if the weights are not finite, or another model's than the one that all is checked for."""
     received = f"Received: preset={preset!r}"
-    described = abstract_backbone(preset, dtype).count_params()
-    if backbone.count_params() != described:
+    if backbone.count_params() != parameters:
         raise ValueError(
-            f"The preset's config.json describes a model of {described:,} parameters, and its task.json one of "
+            f"The preset's config.json describes a model of {parameters:,} parameters, and its task.json one of "
             f"{backbone.count_params():,}. {received}"
         )
     for variable in backbone.variables:

@@ -1,9 +1,8 @@
-"""Weights in 8 and 4 bits: of a rollout, or of a frozen base that adapters are trained on.
+"""Weights in 8 and 4 bits: an int8 copy for rollouts, or a frozen base that adapters are trained on.
 
-A rollout's weights in int8 are half the bytes of bfloat16, a quarter of float32's.
-
-A decode step reads every weight for one token a row, so on an accelerator its time is their bytes. Training keeps its
-float weights; a second backbone, which holds no values, has the layers that compute with int8:
+A decode step reads every weight for one token a row, so on an accelerator its time is the bytes of the weights. In int8
+they are half of bfloat16's and a quarter of float32's. Training keeps its float weights. Rollouts use a second
+backbone, which holds no values:
 
     quantized = QuantizedBackbone(policy.backbone)
     to_int8 = jax.jit(quantized.values)
@@ -11,14 +10,22 @@ float weights; a second backbone, which holds no values, has the layers that com
     with keras.StatelessScope(zip(quantized.backbone.variables, weights)):
         quantized.backbone(...)                                  # or its layers, inside another jit
 
-Completions then have the log-probs of the int8 weights and not of the policy's. The ratio of the two is for a clip or
-an importance weight to deal with, as is any difference between sampler and trainer.
+Completions then have the log-probs of the int8 weights, not of the policy's. `clip_range` and `importance_cap` of
+`GRPOLoss` bound what that does, as any difference between sampler and trainer.
 
-A frozen base is quantized for good, by `quantize_base`, before its adapters are made. There is one policy then, which
-is trained and sampled as it is.
+`quantize_base` quantizes a frozen base for good, before its adapters are made. Then there is one policy, which is
+trained and sampled as it is.
 """
 
-from keras_aha.models.internals import flatten_layers, scale_axes, set_value, stored_scale, without_values
+from keras_aha.models.internals import (
+    embeddings_variable,
+    flatten_layers,
+    kernel_variable,
+    scale_axes,
+    set_value,
+    stored_scale,
+    without_values,
+)
 from keras_aha.models.presets import own_dtype
 
 import jax
@@ -27,88 +34,86 @@ from keras import layers, ops
 from keras.dtype_policies import DTypePolicyMap, Int4DTypePolicy, QuantizedDTypePolicy
 from keras.quantizers import Int4QuantizationConfig, Int8QuantizationConfig
 
-# The layers of a transformer that Keras quantizes; it leaves their subclasses alone, and so does this.
+# The layers of a transformer that Keras quantizes. It leaves their subclasses alone, so types are compared exactly.
 _LINEARS = (layers.Dense, layers.EinsumDense)
 _EMBEDDINGS = (layers.Embedding, layers.ReversibleEmbedding)
-_QUANTIZED_LAYERS = (*_LINEARS, *_EMBEDDINGS)
+_INT8 = Int8QuantizationConfig(activation_quantizer=None)
 _INT4 = Int4QuantizationConfig()
 
 
 class QuantizedBackbone:
-    """An int8 twin of a backbone, and the values of its variables for given values of the backbone's.
+    """An int8 copy of a backbone, and the values of its variables for given values of the backbone's.
 
     Keras quantizes `Dense`, `EinsumDense` and embeddings by their absolute maximum, with one scale for each output
     feature, in an embedding for each token (LLM.int8(), arXiv:2208.07339, §2.1). Norms and biases stay as they are.
     `values` does what `quantize("int8")` of each layer does, to the bit, but as a pure function of arrays.
 
-    Activations stay float, for which Keras has an `Int8QuantizationConfig` without activation quantizer. With them in
-    int8 too, Keras's default, the KL to the float policy is three times as large (on the embedded model in float32,
-    0.0017 against 0.0005 nats a token, where bfloat16 has 0.0004), the log-probs of decoding and of one forward over
-    the same tokens are up to 0.2 apart instead of 0.00004, and a decode step reads no fewer bytes.
+    Activations stay float. In int8, which is Keras's default, the KL to the float policy is three times as large (on
+    the embedded model in float32 0.0017 against 0.0005 nats a token; bfloat16 has 0.0004), the log-probs of decoding
+    and of one forward over the same tokens are up to 0.2 apart instead of 0.00004, and a decode step reads as many
+    bytes.
 
-    The twin can only be called inside a `StatelessScope`, because it holds no values. A `keras.Model` may keep a
-    `QuantizedBackbone` as an attribute: it does not track the twin's variables.
+    The copy holds no values, so it can only be called inside a `StatelessScope`. A `keras.Model` may keep a
+    `QuantizedBackbone` as an attribute: it does not track the copy's variables.
 
     Args:
         backbone: a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only `Gemma3Backbone`, in
             float32, bfloat16 or mixed_bfloat16, with adapters or without. It is only read.
         mode: "int8".
-        quantize_activations: whether the inputs of a layer become int8 as well, with a scale for each row, so that
-            products are of integers.
 
     Attributes:
-        backbone: the twin, without adapters.
+        backbone: the copy, without adapters.
 
     Raises:
         ValueError: for another mode, or a backbone that is quantized already.
     """
 
-    def __init__(self, backbone, mode: str = "int8", quantize_activations: bool = False):
+    def __init__(self, backbone, mode: str = "int8"):
         if mode != "int8":
             raise ValueError(f"A rollout's weights can be quantized to 'int8' only. Received: mode={mode!r}")
         quantized = [layer.path for layer in flatten_layers(backbone) if layer.quantization_mode is not None]
         if quantized:
             raise ValueError(
-                "The backbone is quantized already, so its weights are no plain numbers. "
+                "The backbone is quantized already: sample from it as it is. "
                 f"Received: backbone={backbone.name}, with the quantized layer {quantized[0]}"
             )
-        self.backbone = abstract_quantized(backbone, mode, quantize_activations)
+        self.backbone = abstract_quantized(backbone, mode)
         for variable in self.backbone.variables:
             set_value(variable, jax.ShapeDtypeStruct(variable.shape, variable.dtype))
         positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
         self._size = len(positions)
-        self._kept = []  # (position, variable of the twin)
-        self._quantized = []  # (position, layer of the twin, attributes of the int8 weight and its scale, axis)
-        for layer, twin in zip(flatten_layers(backbone), flatten_layers(self.backbone), strict=True):
-            if type(layer) not in _QUANTIZED_LAYERS:
-                pairs = zip(_own_variables(layer), _own_variables(twin), strict=True)
-                self._kept += [(positions[id(variable)], copy) for variable, copy in pairs]
-                continue
-            if getattr(layer, "bias", None) is not None:
-                self._kept.append((positions[id(layer.bias)], twin.bias))
-            for weight, scale, axis in _quantized_weights(twin):
-                self._quantized.append((positions[id(getattr(layer, weight))], twin, weight, scale, axis))
+        self._copies = []  # (position of a value, the copy's variable that takes it as it is)
+        self._quantized = []  # (position of a value, the copy's layer, its int8 variable, its scale, axes of a scale)
+        for layer, copy in zip(flatten_layers(backbone), flatten_layers(self.backbone), strict=True):
+            if type(layer) in (*_LINEARS, *_EMBEDDINGS):
+                weights = zip(_weights(layer), _weights(copy), _scales(copy), strict=True)
+                self._quantized += [(positions[id(v)], copy, int8, *scale) for v, int8, scale in weights]
+                pairs = [(layer.bias, copy.bias)] if type(layer) in _LINEARS and layer.bias is not None else []
+            else:
+                pairs = zip(_own_variables(layer), _own_variables(copy), strict=True)
+            self._copies += [(positions[id(variable)], other) for variable, other in pairs]
 
     def values(self, values: list) -> list:
         """Quantizes. Pure, so it may run inside `jax.jit`.
 
         Args:
             values: of the variables of the backbone that was passed, in the order of its `variables`, adapters merged
-                into the kernels (see `lora.merged_kernels`); the adapters' own values are not read.
+                into the kernels (see `lora.merged_kernels`). The adapters' own values are not read.
 
         Returns:
-            The values of the twin's `variables`, in their order: int8 weights, scales in the weights' dtype, and the
+            The values of the copy's `variables`, in their order: int8 weights, scales in the weights' dtype, and the
             rest as it came.
 
         Raises:
             ValueError: if there are more or fewer values than variables.
         """
         if len(values) != self._size:
-            raise ValueError(f"The backbone has {self._size} variables. Received: {len(values)} values")
-        results = {id(variable): values[position] for position, variable in self._kept}
-        for position, layer, weight, scale, axis in self._quantized:
-            pair = _quantize(layer, values[position], axis)
-            results |= zip((id(getattr(layer, weight)), id(getattr(layer, scale))), pair, strict=True)
+            raise ValueError(
+                f"`values` must be those of the backbone's {self._size} variables. Received: {len(values)} values"
+            )
+        results = {id(variable): values[position] for position, variable in self._copies}
+        for position, layer, int8, scale, axes in self._quantized:
+            results[id(int8)], results[id(scale)] = _quantize(layer, values[position], axes)
         return [results[id(variable)] for variable in self.backbone.variables]
 
 
@@ -117,8 +122,8 @@ def quantize_base(backbone, mode: str) -> None:
 
     `"int8"` is a number and a scale for each output feature, in an embedding for each token. `"int4"` packs two numbers
     of a linear layer into a byte, with a scale and a zero point for each 128 inputs (Keras's default), and leaves
-    embeddings in int8: with those in 4 bits too, the KL of the embedded model to what it was is nearly twice as large,
-    and its bytes are 5 % fewer. Norms and biases stay as they are.
+    embeddings in int8: in 4 bits too, the KL of the embedded model to what it was is nearly twice as large, and its
+    bytes are 5 % fewer. Norms and biases stay as they are.
 
     Activations stay float. With Keras's default for int8, which rounds them, no gradient would come through a tied
     embedding, as its logits would be a function of rounded numbers.
@@ -127,62 +132,64 @@ def quantize_base(backbone, mode: str) -> None:
         backbone: a built `keras_hub.models.Backbone` without adapters: call its `enable_lora` afterwards.
         mode: "int8" or "int4".
     """
-    int8 = Int8QuantizationConfig(activation_quantizer=None)
-    linear = int8 if mode == "int8" else _INT4
-    backbone.quantize(config=int8, filters=lambda layer: type(layer) in _EMBEDDINGS)
+    linear = _INT8 if mode == "int8" else _INT4
+    backbone.quantize(config=_INT8, filters=lambda layer: type(layer) in _EMBEDDINGS)
     backbone.quantize(config=linear, filters=lambda layer: type(layer) in _LINEARS)
 
 
-def abstract_quantized(backbone, mode: str, quantize_activations: bool = False):
+def abstract_quantized(backbone, mode: str):
     """What `quantize_base` makes of a backbone, as another one of the same class and config, in no memory.
 
     Args:
         backbone: of any size, whose values are not read.
         mode: "int8" or "int4".
-        quantize_activations: see `QuantizedBackbone`.
 
     Returns:
         A backbone without adapters, whose variables have a path, a shape and a dtype, and no value.
     """
-    # As keras-hub loads a quantized preset: by a dtype policy for each layer. No float kernel is ever made.
+    # keras-hub loads a quantized preset in this way: by a dtype policy for each layer. No float kernel is ever made.
     policies = {}
     for layer in flatten_layers(backbone):
-        if type(layer) in _EMBEDDINGS or (type(layer) in _LINEARS and mode == "int8"):
-            policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
-        elif type(layer) in _LINEARS:
+        if type(layer) in _LINEARS and mode == "int4":
             policies[layer.path] = Int4DTypePolicy(f"int4/{_INT4.block_size}", layer.dtype_policy.name)
+        elif type(layer) in (*_LINEARS, *_EMBEDDINGS):
+            policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
     with without_values(), own_dtype(type(backbone), dtype):
-        twin = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
-    for layer in flatten_layers(twin):
-        if type(layer) in _QUANTIZED_LAYERS and not quantize_activations:
-            layer.inputs_quantizer = None
-    return twin
+        copy = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
+    for layer in flatten_layers(copy):
+        if type(layer) in (*_LINEARS, *_EMBEDDINGS):
+            layer.inputs_quantizer = None  # activations stay float
+    return copy
 
 
-def _own_variables(layer):
+def _own_variables(layer) -> list:
     """Those of `layer` that none of its sublayers has."""
     inner = {id(v) for sublayer in flatten_layers(layer, include_self=False) for v in sublayer.variables}
     return [variable for variable in layer.variables if id(variable) not in inner]
 
 
-def _quantized_weights(layer):
-    """The attributes of each int8 weight and of its scale, and the axis or axes over which a scale is shared."""
-    if isinstance(layer, layers.EinsumDense):
-        return [("_kernel", "kernel_scale", scale_axes(layer))]
-    if isinstance(layer, layers.Dense):
-        return [("_kernel", "kernel_scale", 0)]
-    weights = [("_embeddings", "embeddings_scale", -1)]
-    if not getattr(layer, "tie_weights", True):
-        weights.append(("reverse_embeddings", "reverse_embeddings_scale", 0))
-    return weights
+def _weights(layer) -> list:
+    """The variables of a layer, or of its copy, that are quantized."""
+    if type(layer) in _LINEARS:
+        return [kernel_variable(layer)]
+    is_untied = type(layer) is layers.ReversibleEmbedding and not layer.tie_weights
+    return [embeddings_variable(layer), *([layer.reverse_embeddings] if is_untied else [])]
 
 
-def _quantize(layer, weight, axis):
+def _scales(copy) -> list[tuple]:
+    """The scale of each of the `_weights`, and the axes of the weight over which it is shared."""
+    if type(copy) is layers.EinsumDense:
+        return [(copy.kernel_scale, scale_axes(copy))]
+    if type(copy) is layers.Dense:
+        return [(copy.kernel_scale, 0)]
+    is_untied = len(_weights(copy)) == 2
+    return [(copy.embeddings_scale, -1), *([(copy.reverse_embeddings_scale, 0)] if is_untied else [])]
+
+
+def _quantize(layer, weight, axes) -> tuple:
     """`(int8 weight, scale)`, as `layer.quantize("int8")` lays them out."""
-    # In float32, as NumPy does it there: it promotes a bfloat16 maximum to which it adds Keras's epsilon.
-    quantized, scale = keras.quantizers.abs_max_quantize(ops.cast(weight, "float32"), axis)
+    # In float32, because there NumPy does it so: it promotes a bfloat16 maximum when Keras's epsilon is added.
+    quantized, scale = keras.quantizers.abs_max_quantize(ops.cast(weight, "float32"), axes)
     scale = ops.cast(scale, weight.dtype)
-    if isinstance(layer, layers.EinsumDense):
-        return quantized, stored_scale(layer, scale)
-    return quantized, ops.squeeze(scale, axis)
+    return quantized, stored_scale(layer, scale) if type(layer) is layers.EinsumDense else ops.squeeze(scale, axes)

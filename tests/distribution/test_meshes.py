@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SPLIT = {"model": 2, "weights": "split", "rollout_model": 2}
-# Parts of a batch, and of eight query heads; the two of keys and values are whole where these are more.
-SIZES = {"8x1": (8, 1), "4x2": (4, 2), "1x8": (1, 8)}
-MESHES = {"alone": None, "4x2 split": SPLIT}
-MESHES |= {name: {"batch": batch, "model": model} for name, (batch, model) in SIZES.items()}
+# Eight query heads, and two of keys and values, which are whole if there are more parts.
+MESHES = {"alone": None, "1x4": {"model": 4}, "4x1 split": {"weights": "split"}}
+TWO_PROCESSES = {"2x2 split": {"model": 2, "weights": "split", "rollout_model": 2}, "2x1": {"devices": 1}}
 SAME = ("token_ids", "rewards", "val_texts", "refill_tokens", "refilled_groups", "reward", "val_accuracy", "truncated")
 SAME += ("checksums", "moved")  # of adapters, bit by bit
 CLOSE = {"old_log_probs": 1e-5, "first_adapters": 1e-5, "adapters": 1e-5, "loss": 1e-6, "losses": 1e-6, "kl": 1e-6}
@@ -58,17 +56,12 @@ def run(folder, meshes, devices, processes=1):
 
 @pytest.fixture(scope="module")
 def meshes(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("meshes"), MESHES, devices=8)
+    return run(tmp_path_factory.mktemp("meshes"), MESHES, devices=4)
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("two"), {"2x2 split": SPLIT}, devices=2, processes=2)
-
-
-@pytest.fixture(scope="module")
-def four_processes(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("four"), {"4x1": {}}, devices=1, processes=4)
+    return run(tmp_path_factory.mktemp("two"), TWO_PROCESSES, devices=2, processes=2)
 
 
 def assert_same(found, expected):
@@ -86,37 +79,26 @@ def test_what_is_compared(meshes):
     assert np.abs(alone["adapters"] - alone["first_adapters"]).max() > 1e-3
 
 
+def check(found, expected, devices, kernel, adapter):
+    assert found["devices"] == devices
+    assert (found["shard_kernel"].tolist(), found["shardlora_kernel_a"].tolist()) == (kernel, adapter)
+    assert_same(found, expected)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MESHES if name != "alone"])
-def test_meshes(meshes, name):
-    assert meshes[name, 0]["devices"] == 8
-    assert_same(meshes[name, 0], meshes["alone", 0])
-
-
 @pytest.mark.parametrize(
-    "name, kernel, adapter",
-    [
-        ("8x1", [8, 16, 8], [8, 16, 2]),
-        ("4x2", [4, 16, 8], [4, 16, 2]),
-        ("1x8", [1, 16, 8], [1, 16, 2]),
-        ("4x2 split", [4, 4, 8], [4, 16, 2]),
-    ],
+    "name, kernel, adapter", [("1x4", [2, 16, 8], [2, 16, 2]), ("4x1 split", [8, 4, 8], [8, 16, 2])]
 )
-def test_what_a_device_has(meshes, name, kernel, adapter):
-    """Of the query's kernel and adapter, (heads, hidden, …)."""
-    assert meshes[name, 0]["shard_kernel"].tolist() == kernel
-    assert meshes[name, 0]["shardlora_kernel_a"].tolist() == adapter
+def test_meshes(meshes, name, kernel, adapter):
+    """A device has of the query's kernel and adapter: heads, hidden features, and head features or rank."""
+    check(meshes[name, 0], meshes["alone", 0], 4, kernel, adapter)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", range(2))
-def test_two_processes(two_processes, meshes, process):
-    assert two_processes["2x2 split", process]["devices"] == 4
-    assert_same(two_processes["2x2 split", process], meshes["alone", 0])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("process", range(4))
-def test_four_processes(four_processes, meshes, process):
-    assert four_processes["4x1", process]["devices"] == 4
-    assert_same(four_processes["4x1", process], meshes["alone", 0])
+@pytest.mark.parametrize(
+    "name, devices, kernel, adapter",
+    [("2x2 split", 4, [4, 8, 8], [4, 16, 2]), ("2x1", 2, [8, 16, 8], [8, 16, 2])],
+)
+def test_two_processes(two_processes, meshes, name, process, devices, kernel, adapter):
+    check(two_processes[name, process], meshes["alone", 0], devices, kernel, adapter)

@@ -1,8 +1,7 @@
 """The real Gemma 3 270M, imported, beside llama.cpp's own reading of the same file."""
 
+import keras_aha as aha
 from keras_aha.models.gguf import PACKAGES, import_gguf
-from keras_aha.recipes.recipe import Recipe
-from keras_aha.runs.build_policy import build_policy
 
 import gguf
 import numpy as np
@@ -32,9 +31,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def policy(file):
-    folder = import_gguf(file, file.with_name("out"))
-    sections = {"model": {"preset": str(folder)}, "lora": {"rank": 0}, "task": {"name": "countdown"}}
-    return build_policy(Recipe.from_dict(sections))
+    return aha.load_policy(str(import_gguf(file, file.with_name("out"))), lora_rank=0)
 
 
 def test_a_thousand_texts_have_the_tokens_of_llama_cpp_and_come_back(file, policy):

@@ -51,17 +51,6 @@ def test_layers_and_variables(gemma):
     assert table.shape == (backbone.vocabulary_size, backbone.hidden_dim)
 
 
-def test_adapters_are_numbered_as_their_file_numbers_them(gemma, tmp_path):
-    import h5py
-
-    backbone = gemma.backbone
-    assert internals.adapter_rank(backbone) == 2
-    backbone.save_lora_weights(str(tmp_path / "adapters.lora.h5"))
-    with h5py.File(tmp_path / "adapters.lora.h5") as file:
-        saved = sorted(int(name) for name in file["lora"] if name.isdigit())
-    assert internals.adapted_layer_numbers(backbone) == saved and len(saved) == 14
-
-
 def test_a_variable_without_a_value():
     with internals.without_values():
         variable = keras.Variable("zeros", shape=(2, 3), dtype="float32")

@@ -1,142 +1,217 @@
-"""Weights from a folder of the user's, and adapters of another run."""
+"""`load_policy`: what plain arguments give, and what is refused before weights are loaded."""
 
 import json
 import re
+import shutil
 
+import keras_aha as aha
 from keras_aha.models import lora, policy
-from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.experiment import Experiment, load_trained
+from keras_aha.models.policy import abstract_policy
 
+import h5py
+import keras
 import numpy as np
 import pytest
-
-
-def set_to(key, value):
-    return f"{key}={json.dumps(str(value))}"
-
-
-# === Weights from a folder ===
+from models.test_multimodal_presets import gemma_4
+from tiny_models import ALL_LINEAR, randomize
 
 
 @pytest.fixture(scope="module")
-def folders(make_policy, tmp_path_factory):
-    """A tiny Gemma as keras-hub and as Hugging Face write it."""
+def made(make_policy):
+    return make_policy("gemma_2")
+
+
+@pytest.fixture(scope="module")
+def folders(made, make_policy, tmp_path_factory):
+    """A tiny Gemma 2 as keras-hub writes it, and a tiny Gemma as Hugging Face does."""
     root = tmp_path_factory.mktemp("input")
-    made = make_policy("gemma")
     made.save_to_preset(str(root / "keras"))
-    made.export_to_transformers(str(root / "hf"))
+    gemma = make_policy("gemma")
+    gemma.save_to_preset(str(root / "gemma"))
+    gemma.export_to_transformers(str(root / "hf"))
     config = root / "hf" / "config.json"
     written = json.loads(config.read_text(encoding="utf-8"))
     config.write_text(json.dumps(written | {"architectures": ["GemmaForCausalLM"]}), encoding="utf-8")  # left out
-    return root, made
+    return root
 
 
-@pytest.mark.parametrize("kind", ["keras", "hf"])
-@pytest.mark.parametrize("relative", [False, True])
-def test_a_large_models_recipe_takes_weights_from_a_folder(folders, kind, relative, monkeypatch):
-    root, made = folders
-    monkeypatch.chdir(root)
-    recipe = Recipe.load("gemma2_9b_en").override(set_to("model.preset", kind if relative else root / kind))
-    loaded = build_policy(recipe)
-    assert loaded.backbone.token_embedding.embeddings.dtype == "bfloat16"
-    assert [v.dtype for v in loaded.trainable_variables] == ["float32"] * 28  # A and B of seven linears in two layers
+@pytest.fixture(scope="module")
+def preset(folders):
+    return str(folders / "keras")
+
+
+@pytest.fixture(scope="module")
+def adapters(preset, tmp_path_factory):
+    """A file of adapters of rank 2, and what they are."""
+    trained, path = aha.load_policy(preset, lora_rank=2), tmp_path_factory.mktemp("run") / lora.ADAPTERS
+    randomize(trained.trainable_variables, 0)
+    lora.save_adapters(trained.backbone, path)
+    return path, [np.asarray(variable) for variable in trained.trainable_variables]
+
+
+def facts(loaded):
+    return [(v.path, tuple(v.shape), v.dtype, v.trainable) for v in loaded.backbone.variables]
+
+
+# === What is loaded ===
+
+
+@pytest.mark.parametrize("kind", ["gemma", "hf"])
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_weights_are_those_of_the_folder(folders, made, kind, is_relative, monkeypatch):
+    monkeypatch.chdir(folders)
+    loaded = aha.load_policy(kind if is_relative else str(folders / kind), dtype="bfloat16")
+    expected = aha.load_policy(str(folders / "gemma"), lora_rank=0)
     frozen = {variable.path: variable for variable in loaded.backbone.non_trainable_variables}
-    assert frozen.keys() == {variable.path for variable in made.backbone.variables}
-    for variable in made.backbone.variables:
+    assert frozen.keys() == {variable.path for variable in expected.backbone.variables}
+    for variable in expected.trainable_variables:
+        assert frozen[variable.path].dtype == "bfloat16"
         np.testing.assert_array_equal(frozen[variable.path], variable.value.astype("bfloat16"))
     np.testing.assert_array_equal(*(model.preprocessor.tokenizer("make 12") for model in (loaded, made)))
 
 
-def test_a_folder_that_is_not_there(folders):
-    missing = folders[0] / "gemma2" / "2"
-    sentence = f"There is no such folder; a preset's is the one that holds its config.json.*{re.escape(str(missing))}"
-    with pytest.raises(RecipeError, match=sentence):
-        build_policy(Recipe.load("gemma2_2b_en").override(set_to("model.preset", missing)))
+def test_adapters_are_on_all_linears_by_default(preset):
+    loaded = aha.load_policy(preset, dtype="bfloat16")
+    adapted = lora.adapted_layers(loaded.backbone)
+    assert sorted(layer.name for layer in adapted) == sorted(2 * ALL_LINEAR)
+    assert {(layer.lora_rank, lora.scale(layer)) for layer in adapted} == {(16, 1.0)}
+    assert {variable.dtype for variable in loaded.trainable_variables} == {"float32"}
+    assert len(loaded.trainable_variables) == 2 * len(adapted)
 
 
-# === Adapters of another run ===
+def test_rank_alpha_and_layers_are_chosen(preset):
+    loaded = aha.load_policy(preset, lora_rank=2, lora_alpha=3.0, lora_targets=("query",))
+    adapted = lora.adapted_layers(loaded.backbone)
+    assert [(layer.name, layer.lora_rank, lora.scale(layer)) for layer in adapted] == 2 * [("query", 2, 1.5)]
 
 
-@pytest.fixture(scope="module")
-def recipe(folders):
-    return Recipe.from_dict(
-        {
-            "model": {"preset": str(folders[0] / "keras")},
-            "lora": {"rank": 2},
-            "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
-            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 4},
-            "training": {"epochs": 1},
-            "evaluation": {"puzzles": 2, "samples": 1},
-        }
-    )
+def test_rank_0_trains_every_weight(preset, made):
+    loaded = aha.load_policy(preset, lora_rank=0)
+    assert len(loaded.trainable_variables) == len(made.backbone.variables) == len(loaded.backbone.variables)
 
 
-@pytest.fixture(scope="module")
-def run(recipe, tmp_path_factory):
-    """The folder of a run, and what its adapters are."""
-    folder = tmp_path_factory.mktemp("run")
-    trained = build_policy(recipe)
-    rng = np.random.default_rng(0)
-    for variable in trained.trainable_variables:
-        variable.assign(rng.normal(size=variable.shape))
-    lora.save_adapters(trained.backbone, folder / lora.ADAPTERS)
-    recipe.dump(folder / "recipe.toml")
-    return folder, [np.asarray(variable) for variable in trained.trainable_variables]
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_weights_are_quantized(preset, quantization):
+    loaded = aha.load_policy(preset, quantization=quantization, lora_rank=2, lora_alpha=3.0)
+    adapted = lora.adapted_layers(loaded.backbone)
+    assert {layer.quantization_mode for layer in adapted} == {quantization} and len(adapted) == 14
+    assert {lora.scale(layer) for layer in adapted} == {1.5}
 
 
-@pytest.mark.parametrize("name", ["", lora.ADAPTERS])
-def test_a_run_starts_from_the_adapters_of_another(recipe, run, name, monkeypatch, tmp_path):
-    folder, adapters = run
-    monkeypatch.chdir(folder.parent)
-    again = recipe.override(set_to("lora.start", f"{folder.name}/{name}"))
-    experiment = Experiment(again)
-    assert experiment.recipe.lora.start == str(folder / name)  # in the new run's recipe
-    for variable, adapter in zip(experiment.model.policy.trainable_variables, adapters, strict=True):
-        np.testing.assert_array_equal(variable, adapter)
-    with lora.adapters_off(experiment.model.policy) as reference:
-        plain = build_policy(recipe, adapters=False)
-        inputs = {"token_ids": np.ones((1, 3), "int32"), "padding_mask": np.ones((1, 3), "int32")}
-        np.testing.assert_array_equal(reference(inputs), plain(inputs))
+@pytest.mark.parametrize("arguments", [{}, {"lora_rank": 0}, {"quantization": "int4", "lora_targets": ("query",)}])
+def test_the_abstract_policy_has_the_same_variables(preset, arguments):
+    abstract = abstract_policy(preset, dtype="bfloat16", **arguments)
+    assert facts(abstract) == facts(aha.load_policy(preset, dtype="bfloat16", **arguments))
+    assert all(variable._value is None for variable in abstract.variables)
 
 
-def test_what_has_started_from_adapters_is_loaded_without_them(recipe, run, tmp_path):
-    folder, adapters = run
-    trained = load_trained(recipe.override(set_to("lora.start", tmp_path / "gone")), folder)
-    np.testing.assert_array_equal(trained.trainable_variables[0], adapters[0])
+def test_queries_are_scaled_as_in_training(made, tmp_path):
+    """As in models of 27B, whose config.json says so; keras-hub loads it and does not pass it on to its layers."""
+    made.save_to_preset(str(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["config"]["query_head_dim_normalize"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "task.json").unlink()
+    loaded = aha.load_policy(str(tmp_path))
+    assert {block.attention.query_head_dim_normalize for block in loaded.backbone.transformer_layers} == {False}
 
 
-@pytest.mark.parametrize(
-    "changes, sentence",
-    [
-        ("lora.rank=4", "another rank than the backbone's: set it to 2. Received: path="),
-        ("lora.alpha=4", "multiplied them by another alpha: set lora.alpha=2. Received: lora.start="),
-        ('lora.target=["query"]', "The file's adapters are not those of the backbone"),
-        ("lora.rank=0", "There are no adapters to load if every weight is trained"),
-        ("model.preset=countdown_tiny", "The file's adapters are"),
-        ("lora.start=nowhere", "lora.start is the folder of a finished run, or its adapters.lora.h5. Received: "),
-    ],
-)
-def test_adapters_that_do_not_fit_are_refused_before_weights_are_loaded(recipe, run, changes, sentence, monkeypatch):
+def test_adapters_are_loaded_onto_the_same_reference(preset, adapters):
+    path, values = adapters
+    loaded = aha.load_policy(preset, lora_rank=2, adapters=path)
+    for variable, value in zip(loaded.trainable_variables, values, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    inputs = {"token_ids": np.ones((1, 3), "int32"), "padding_mask": np.ones((1, 3), "int32")}
+    with lora.adapters_off(loaded) as reference:
+        np.testing.assert_array_equal(reference(inputs), aha.load_policy(preset, lora_rank=0)(inputs))
+
+
+# === What is refused before weights are loaded ===
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
     def load(*args, **kwargs):
         raise AssertionError("weights are loaded")
 
     monkeypatch.setattr(policy, "_load_text_model", load)
-    start = recipe.override([set_to("lora.start", run[0]), changes])
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"preset": "gemma2/2"}, "There is no such folder; a preset's is the one that holds its config.json"),
+        ({"dtype": "int8"}, "`dtype` must be one of float32, bfloat16, float16. Received: dtype='int8'"),
+        ({"quantization": "int2"}, "`quantization` must be int8 or int4, or None. Received: quantization='int2'"),
+        ({"quantization": "int4", "lora_rank": 0}, "set `lora_rank` above 0 or leave `quantization` out. Received: "),
+        ({"lora_targets": ("quer",)}, "The policy has no layer 'quer' to adapt; the nearest is 'query'. Received:"),
+        ({"lora_targets": ()}, "No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]"),
+    ],
+)
+def test_what_cannot_be(preset, no_weights, arguments, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)) as error:
-        build_policy(start)
+        aha.load_policy(**{"preset": preset} | arguments)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_of_something_else_is_no_adapters(recipe, tmp_path):
-    (tmp_path / lora.ADAPTERS).write_text("nothing", encoding="utf-8")
-    with pytest.raises(ValueError, match="The file holds no adapters of a keras-hub model. Received: path="):
-        build_policy(recipe.override(set_to("lora.start", tmp_path)))
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"lora_rank": 4}, "another rank than the backbone's: set it to 2. Received: path="),
+        ({"lora_targets": ("query",)}, "The file's adapters are not those of the backbone"),
+        ({"lora_rank": 0}, "There are no adapters to load if every weight is trained"),
+        ({"preset": "countdown_tiny"}, "The file's adapters are"),
+    ],
+)
+def test_adapters_that_do_not_fit(preset, adapters, no_weights, arguments, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)) as error:
+        aha.load_policy(**{"preset": preset, "lora_rank": 2, "adapters": adapters[0]} | arguments)
+    assert "\n" not in str(error.value)
 
 
-def test_adapters_of_a_model_of_other_shapes_are_refused(make_policy, recipe, run, tmp_path):
-    make_policy("gemma", hidden_dim=24).save_to_preset(str(tmp_path / "wider"))
-    wider = recipe.override([set_to("lora.start", run[0]), set_to("model.preset", tmp_path / "wider")])
+def test_adapters_of_a_model_of_other_shapes(make_policy, adapters, no_weights, tmp_path):
+    make_policy("gemma_2", hidden_dim=24).save_to_preset(str(tmp_path))
     with pytest.raises(ValueError, match="The file's adapters are those of another model.*which has the shapes"):
-        build_policy(wider)
+        aha.load_policy(str(tmp_path), lora_rank=2, adapters=adapters[0])
+
+
+def test_a_file_of_something_else_is_no_adapters(preset, no_weights, tmp_path):
+    (tmp_path / lora.ADAPTERS).write_text("nothing", encoding="utf-8")
+    with pytest.raises(ValueError, match="The file holds no adapters of a keras-hub model.* Received: path="):
+        aha.load_policy(preset, lora_rank=2, adapters=tmp_path / lora.ADAPTERS)
+
+
+def test_4_bits_on_several_devices(preset, no_weights):
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(ValueError, match="no layout on several devices: .* Received: quantization=.int4., "):
+            aha.load_policy(preset, quantization="int4")
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def test_a_quantized_gemma_4(no_weights, tmp_path):
+    gemma_4().save_to_preset(str(tmp_path))
+    with pytest.raises(ValueError, match="keras-hub's Gemma4Backbone computes with its kernels past the scales"):
+        aha.load_policy(str(tmp_path), quantization="int8", lora_targets=("query",))
+
+
+# === What is refused afterwards ===
+
+
+def test_weights_that_are_not_finite(preset, tmp_path):
+    broken = shutil.copytree(preset, tmp_path / "broken")
+    with h5py.File(broken / "model.weights.h5", "r+") as file:
+        file["layers/reversible_embedding/vars/0"][0, 0] = np.nan
+    with pytest.raises(ValueError, match="weights are not finite: it is broken. Received: .*token_embedding"):
+        aha.load_policy(str(broken))
+
+
+def test_a_folder_of_two_models(preset, make_policy, tmp_path):
+    """keras-hub builds what task.json says, and everything is checked for what config.json says."""
+    mixed = shutil.copytree(preset, tmp_path / "mixed")
+    config = json.loads((mixed / "config.json").read_text())
+    config["config"]["num_layers"] = 3
+    (mixed / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.json describes a model of .* its task.json one of .* Received: "):
+        aha.load_policy(str(mixed))
