@@ -1,17 +1,17 @@
-"""The slower path, for a keras-hub `CausalLM` without a `Decoder`: through the model's own `call_with_cache`.
+"""The slow path: samples through the model's own `call_with_cache`, for a keras-hub `CausalLM` without a `Decoder`.
 
-There all rows are at one index and no padding is masked, so prompts are padded on the right. The loop begins where the
-shortest one ends; a row whose prompt goes on reads its own tokens, whatever is drawn for it, and what its padding left
-in the cache is written over before it comes into sight.
+`call_with_cache` has all rows at one index and masks no padding, so prompts are padded on the right. The loop begins
+where the shortest prompt ends. A row whose prompt goes on reads its own tokens, whatever is drawn for it. What its
+padding left in the cache is overwritten before a query can see it.
 """
 
-import contextlib
 import functools
 import inspect
+import weakref
 from typing import NamedTuple
 
-from keras_aha.decoding.completions import Completions, no_completions
-from keras_aha.decoding.generate import _starts
+from keras_aha.decoding.completions import Completions, empty_completions
+from keras_aha.decoding.generate import prompt_starts
 from keras_aha.decoding.jitted_steps import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
 from keras_aha.models.internals import empty_cache, flatten_layers
@@ -31,7 +31,6 @@ class _State(NamedTuple):
     index: jax.Array  # () int32, column of the next token
     token_ids: jax.Array  # (B, T) int32, the prompt and then what was sampled
     log_probs: jax.Array  # (B, T) float32, of what was sampled
-    entropy: jax.Array  # (B, T) float32
     lengths: jax.Array  # (B,) int32, tokens sampled
     cache: jax.Array  # of T - 1 slots: the last token is not read
     alive: jax.Array  # (B,) bool
@@ -46,92 +45,72 @@ def generate_with_cache(
     keys,
     *,
     group_size: int,
+    max_completion_length: int,
+    stop_table,
+    temperature: float = 1.0,
+    sampling: Sampling = FULL_SOFTMAX,
     max_rows: int | None = None,
     on_segment=None,
-    **settings,
 ) -> Completions:
-    """Does what `generate` does, with the same arguments but for these, and with no places taken by waiting prompts.
+    """Does what `generate` does, with the same arguments but for these.
 
     Args:
         policy: a `keras_hub.models.CausalLM`.
         weights: the values of `policy.backbone.variables`, in that order, adapters merged.
-        max_rows: rows decoded at a time, in one batch after the other.
+        max_rows: rows decoded at a time, in one batch after the other: waiting prompts take no places of finished rows.
 
     Raises:
         ValueError: if a prompt is empty or not left-padded, or if the model cannot be decoded like this, or not so far.
     """
-    if not len(token_ids):
-        return no_completions(settings["max_completion_length"], settings.get("sampling", FULL_SOFTMAX).entropy)
-    prompts = max(1, max_rows // group_size) if max_rows else len(token_ids)
-    parts, tokens = [], 0
-    for first in range(0, len(token_ids), prompts):
-        waiting = max(0, len(token_ids) - first - prompts) * group_size
-        batch = slice(first, first + prompts)
-        parts.append(
-            _generate(
-                policy,
-                weights,
-                token_ids[batch],
-                padding_mask[batch],
-                keys[first * group_size : (first + prompts) * group_size],
-                group_size=group_size,
-                on_segment=on_segment and (lambda alive, new, w=waiting, t=tokens: on_segment(alive + w, t + new)),
-                **settings,
-            )
-        )
-        tokens += int(parts[-1].lengths.sum())
-    columns = zip(*parts, strict=True)
-    return Completions(*(None if column[0] is None else np.concatenate(column) for column in columns))
-
-
-def _generate(
-    policy,
-    weights,
-    token_ids,
-    padding_mask,
-    keys,
-    *,
-    group_size,
-    max_completion_length,
-    stop_table,
-    temperature=1.0,
-    sampling: Sampling = FULL_SOFTMAX,
-    on_segment=None,
-) -> Completions:
-    """All rows at a time."""
-    prompt_length = np.shape(token_ids)[1]
-    slots = prompt_length + max_completion_length - 1
     check_policy(policy)
-    _check_positions(policy, slots)
-    starts = _starts(np.asarray(padding_mask))
+    token_ids = np.asarray(token_ids, "int32")
+    prompt_length = token_ids.shape[1]
+    _check_positions(policy, prompt_length + max_completion_length - 1)
+    starts = prompt_starts(padding_mask)
     columns = (np.arange(prompt_length) + starts[:, None]) % prompt_length
-    prompts = np.take_along_axis(np.asarray(token_ids, "int32"), columns, axis=1)
-    firsts = np.repeat(prompt_length - starts, group_size)  # column of each completion's first token
+    prompts = np.take_along_axis(token_ids, columns, axis=1)  # padded on the right
+    settings = jnp.asarray(stop_table), temperature, max_completion_length
 
-    rows = len(firsts)
-    state = _State(
+    completions = empty_completions(len(prompts) * group_size, max_completion_length)
+    prompts_at_once = max(1, (max_rows or len(keys)) // group_size)
+    for prompt in range(0, len(prompts), prompts_at_once):
+        batch = slice(prompt, prompt + prompts_at_once)
+        rows = slice(prompt * group_size, min(batch.stop, len(prompts)) * group_size)
+        firsts = np.repeat(prompt_length - starts[batch], group_size)  # column of each completion's first token
+        state = _begin(policy, weights, prompts[batch], firsts, max_completion_length)
+        while state.alive.any():
+            state = _segment(weakref.ref(policy), sampling, weights, state, keys[rows], firsts, *settings)
+            completions.lengths[rows] = state.lengths
+            if on_segment is not None:
+                alive = int(state.alive.sum()) + len(completions.lengths) - rows.stop
+                on_segment(alive, int(completions.lengths.sum()))
+        columns = firsts[:, None] + np.arange(max_completion_length)
+        live = np.arange(max_completion_length) < completions.lengths[rows, None]
+        for array, sampled in ((completions.token_ids, state.token_ids), (completions.log_probs, state.log_probs)):
+            array[rows] = np.where(live, np.take_along_axis(np.asarray(sampled), columns, axis=1), 0)
+        completions.stopped[rows] = np.asarray(state.automaton) == len(stop_table) - 1
+    return completions
+
+
+def _begin(policy, weights, prompts, firsts, max_completion_length) -> _State:
+    """Reads the prompts of a batch."""
+    rows, length = len(firsts), prompts.shape[1] + max_completion_length
+    group_size = rows // len(prompts)
+    return _State(
         index=jnp.int32(firsts.min()),
         token_ids=jnp.pad(jnp.repeat(prompts, group_size, axis=0), ((0, 0), (0, max_completion_length))),
-        log_probs=jnp.zeros((rows, slots + 1)),
-        entropy=jnp.zeros((rows, slots + 1)),
+        log_probs=jnp.zeros((rows, length)),
         lengths=jnp.zeros(rows, "int32"),
-        cache=_prefill(policy, weights, prompts, group_size=group_size, slots=slots),
+        cache=_prefill(weakref.ref(policy), weights, prompts, group_size=group_size, slots=length - 1),
         alive=jnp.ones(rows, bool),
         automaton=jnp.zeros(rows, "int32"),
     )
-    settings = keys, firsts, jnp.asarray(stop_table), temperature, max_completion_length
-    alive = rows
-    while alive:
-        state = _segment(policy, sampling, weights, state, *settings)
-        alive = int(jnp.sum(state.alive))
-        if on_segment is not None:
-            on_segment(alive, int(jnp.sum(state.lengths)))
-    return _completions(state, firsts, max_completion_length, len(stop_table) - 1, sampling.entropy)
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "group_size", "slots"))
 def _prefill(policy, weights, token_ids, *, group_size, slots):
     """Reads each prompt once, and repeats its cache for its group."""
+    policy = policy()
     with _using(policy, weights):
         _, cache = empty_cache(policy, token_ids)
     padding = [(0, 0)] * cache.ndim
@@ -142,6 +121,7 @@ def _prefill(policy, weights, token_ids, *, group_size, slots):
 @functools.partial(jax.jit, static_argnames=("policy", "sampling"), donate_argnames=("state",))
 def _segment(policy, sampling, weights, state, keys, firsts, stop_table, temperature, max_completion_length):
     """Up to `SEGMENT` more tokens a row."""
+    policy = policy()
     until = state.index + SEGMENT
     last_state = len(stop_table) - 1
 
@@ -154,15 +134,14 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
         with _using(policy, weights):
             logits, _, cache = policy.call_with_cache(newest, state.cache, index - 1)
         position = index - firsts  # in the completion; negative in a prompt
-        drawn = sample(logits[:, 0].astype("float32"), keys, position, temperature, sampling)
+        drawn, log_probs = sample(logits[:, 0].astype("float32"), keys, position, temperature, sampling)
         speaks = state.alive & (position >= 0)
-        token_ids = jnp.where(speaks, drawn[0], state.token_ids[:, index])
+        token_ids = jnp.where(speaks, drawn, state.token_ids[:, index])
         automaton = jnp.where(speaks, stop_table[state.automaton, token_ids].astype("int32"), state.automaton)
         return _State(
             index + 1,
             state.token_ids.at[:, index].set(token_ids),
-            state.log_probs.at[:, index].set(drawn[1]),
-            state.entropy.at[:, index].set(drawn[2]),
+            state.log_probs.at[:, index].set(log_probs),
             state.lengths + speaks,
             cache,
             state.alive & (automaton != last_state) & (position + 1 < max_completion_length),
@@ -172,41 +151,22 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
     return jax.lax.while_loop(unfinished, next_token, state)
 
 
-def _completions(state, firsts, length, stop_state, entropy):
-    positions = np.arange(length)
-    lengths = np.array(state.lengths)
-
-    def of_completions(array):
-        array = np.take_along_axis(np.asarray(array), firsts[:, None] + positions, axis=1)
-        return np.where(positions < lengths[:, None], array, 0)
-
-    return Completions(
-        of_completions(state.token_ids),
-        of_completions(state.log_probs),
-        lengths,
-        np.asarray(state.automaton) == stop_state,
-        of_completions(state.entropy) if entropy else None,
-    )
-
-
-@contextlib.contextmanager
 def _using(policy, weights):
     """Runs the model on `weights`, into which its adapters are merged, but for those of quantized layers."""
-    with using_merged(policy.backbone, list(zip(policy.backbone.variables, weights, strict=True))):
-        yield
+    return using_merged(policy.backbone, list(zip(policy.backbone.variables, weights, strict=True)))
 
 
 def check_policy(policy) -> None:
-    """Raises ValueError where `generate_with_cache` cannot decode a `CausalLM`, however short its completions."""
+    """Raises ValueError if `generate_with_cache` cannot decode a `CausalLM`, however short its completions."""
     for name, arguments in {
         "_build_cache": ["token_ids"],
         "call_with_cache": ["token_ids", "cache", "cache_update_index"],
     }.items():
-        found = list(inspect.signature(getattr(policy, name, lambda: None)).parameters)
-        if found != arguments:
+        parameters = list(inspect.signature(getattr(policy, name, lambda: None)).parameters)
+        if parameters != arguments:
             raise ValueError(
-                f"{type(policy).__name__} cannot be decoded: its `{name}` would have to take {arguments} and no more, "
-                f"as where the past is keys and values only. Received: policy={policy}, where it takes {found}"
+                f"{type(policy).__name__} cannot be decoded: its `{name}` must take {arguments} and no more, as in "
+                f"models whose past is keys and values only. Received: policy={policy}, where it takes {parameters}"
             )
     if isinstance(policy, keras_hub.models.GPTNeoXCausalLM):
         raise ValueError(
