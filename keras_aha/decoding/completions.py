@@ -23,5 +23,5 @@ class Completions(NamedTuple):
 
 def empty_completions(rows: int, max_completion_length: int) -> Completions:
     """`Completions` without a token, to be filled in; 0 rows are the share of a process that has no prompts."""
-    shape = rows, max_completion_length
-    return Completions(np.zeros(shape, "int32"), np.zeros(shape, "float32"), np.zeros(rows, "int32"), np.zeros(rows, bool))
+    token_ids = np.zeros((rows, max_completion_length), "int32")
+    return Completions(token_ids, token_ids.astype("float32"), np.zeros(rows, "int32"), np.zeros(rows, bool))

@@ -1,4 +1,4 @@
-"""`generate`, the segment loop: prompts in, completions and their log-probs out. It knows ids, neither text nor rewards.
+"""`generate`, the segment loop: prompts in, completions and log-probs out. It knows ids, neither text nor rewards.
 
 prefill ───── each prompt once; its cache is repeated for the rows of its group, or shared if prompts are long
    │

@@ -78,17 +78,18 @@ def _invert(weights, uniform):
 
 def _restricted(logits, sampling: Sampling):
     """`logits`, -inf at tokens that may not be drawn: each limit sees the full softmax, and all of them must hold."""
-    allowed = logits
+    if sampling == FULL_SOFTMAX:
+        return logits
+    least = -jnp.inf
     if sampling.top_k is not None:
         best, _ = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))
-        allowed = jnp.where(logits >= best[:, -1:], allowed, -jnp.inf)
+        least = best[:, -1:]
     if sampling.top_p is not None:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         probabilities = jax.nn.softmax(ordered)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        least = jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
+        fewest = jnp.where(before < sampling.top_p, ordered, jnp.inf)
+        least = jnp.maximum(least, jnp.min(fewest, axis=-1, keepdims=True))
     if sampling.min_p is not None:
-        least = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
-        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
-    return allowed
+        least = jnp.maximum(least, jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p))
+    return jnp.where(logits >= least, logits, -jnp.inf)

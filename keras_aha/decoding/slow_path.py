@@ -77,45 +77,41 @@ def generate_with_cache(
         batch = slice(prompt, prompt + prompts_at_once)
         rows = slice(prompt * group_size, min(batch.stop, len(prompts)) * group_size)
         firsts = np.repeat(prompt_length - starts[batch], group_size)  # column of each completion's first token
-        state = _begin(policy, weights, prompts[batch], firsts, max_completion_length)
+        state = _begin(weakref.ref(policy), weights, prompts[batch], firsts, max_completion_length)
         while state.alive.any():
             state = _segment(weakref.ref(policy), sampling, weights, state, keys[rows], firsts, *settings)
             completions.lengths[rows] = state.lengths
             if on_segment is not None:
                 alive = int(state.alive.sum()) + len(completions.lengths) - rows.stop
                 on_segment(alive, int(completions.lengths.sum()))
-        columns = firsts[:, None] + np.arange(max_completion_length)
         live = np.arange(max_completion_length) < completions.lengths[rows, None]
-        for array, sampled in ((completions.token_ids, state.token_ids), (completions.log_probs, state.log_probs)):
-            array[rows] = np.where(live, np.take_along_axis(np.asarray(sampled), columns, axis=1), 0)
+        columns = firsts[:, None] + np.arange(max_completion_length)
+        for name in ("token_ids", "log_probs"):
+            sampled = np.take_along_axis(np.asarray(getattr(state, name)), columns, axis=1)
+            getattr(completions, name)[rows] = np.where(live, sampled, 0)
         completions.stopped[rows] = np.asarray(state.automaton) == len(stop_table) - 1
     return completions
 
 
-def _begin(policy, weights, prompts, firsts, max_completion_length) -> _State:
-    """Reads the prompts of a batch."""
-    rows, length = len(firsts), prompts.shape[1] + max_completion_length
-    group_size = rows // len(prompts)
-    return _State(
-        index=jnp.int32(firsts.min()),
-        token_ids=jnp.pad(jnp.repeat(prompts, group_size, axis=0), ((0, 0), (0, max_completion_length))),
-        log_probs=jnp.zeros((rows, length)),
-        lengths=jnp.zeros(rows, "int32"),
-        cache=_prefill(weakref.ref(policy), weights, prompts, group_size=group_size, slots=length - 1),
-        alive=jnp.ones(rows, bool),
-        automaton=jnp.zeros(rows, "int32"),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("policy", "group_size", "slots"))
-def _prefill(policy, weights, token_ids, *, group_size, slots):
+@functools.partial(jax.jit, static_argnames=("policy", "max_completion_length"))
+def _begin(policy, weights, prompts, firsts, max_completion_length):
     """Reads each prompt once, and repeats its cache for its group."""
     policy = policy()
     with _using(policy, weights):
-        _, cache = empty_cache(policy, token_ids)
+        _, cache = empty_cache(policy, prompts)
+    rows, group_size = len(firsts), len(firsts) // len(prompts)
     padding = [(0, 0)] * cache.ndim
-    padding[_CACHE_SLOTS] = 0, slots - token_ids.shape[1]
-    return jnp.repeat(jnp.pad(cache, padding), group_size, axis=0)
+    padding[_CACHE_SLOTS] = 0, max_completion_length - 1
+    token_ids = jnp.pad(jnp.repeat(prompts, group_size, axis=0), ((0, 0), (0, max_completion_length)))
+    return _State(
+        index=jnp.min(firsts),
+        token_ids=token_ids,
+        log_probs=jnp.zeros(token_ids.shape),
+        lengths=jnp.zeros(rows, "int32"),
+        cache=jnp.repeat(jnp.pad(cache, padding), group_size, axis=0),
+        alive=jnp.ones(rows, bool),
+        automaton=jnp.zeros(rows, "int32"),
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "sampling"), donate_argnames=("state",))

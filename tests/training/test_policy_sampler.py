@@ -105,7 +105,7 @@ def test_without_stops_the_end_token_does(model, prompt, sample, completions):
 
 
 def test_stop_strings_are_texts(sample):
-    with pytest.raises(ValueError, match="Stop strings are texts in a list, none empty. Received: stop_strings="):
+    with pytest.raises(ValueError, match="must be texts in a list, none empty. Received: stop_strings="):
         sample(stop_strings=["a", ""])
 
 
