@@ -138,7 +138,7 @@ class Batch:
         prompt_places = prompt_length = None
         if self.prompt is not None:
             prompt_places = self.ids.reshape(-1, count) // self.group_size
-            prompt_places = self._within_parts(prompt_places, of=len(self.prompt.cache[0][0]))
+            prompt_places = self._within_parts(prompt_places, of=self.bucket.rows // self.group_size)
             prompt_length = self.prompt.length
 
         def take(ring, prompts, size):
