@@ -5,8 +5,8 @@
     python benchmarks/tpu_decode.py --prompt-length 512     the first 512 of them shared by groups of 16
     python benchmarks/tpu_decode.py --quantization int8     beside it with int8 weights, and the ratio of the two
 
-Compiles one decode step, and `decoding.jitted_steps.segment` with its state donated, as `generate` runs it. A step moves
-at least the floor: every weight once, and the cache once. Of a loop the body counts, which is a step.
+Compiles one decode step, and `jitted_steps.segment` with its state donated, as `generate` runs it. A step moves at
+least the floor: every weight once, and the cache once. Of a loop the body counts, which is a step.
 
 counted: `cost_analysis()`. It takes no notice of where arrays lie: a weight that is prefetched into the chip's
     scratchpad memory counts when the copy starts, when it is done and when it is used.
