@@ -3,8 +3,9 @@
     pip install libtpu                     the compiler; "keras-aha[tpu]" brings the one that fits jax
     python benchmarks/tpu_decode.py        Gemma2-2B in bfloat16, 64 rows, 1,024 tokens of cache, one v5e chip
     python benchmarks/tpu_decode.py --prompt-length 512     the first 512 of them shared by groups of 16
+    python benchmarks/tpu_decode.py --quantization int8     beside it with int8 weights, and the ratio of the two
 
-Compiles one decode step, and `decoding.programs.segment` with its state donated, as `generate` runs it. A step moves at
+Compiles one decode step, and `jitted_steps.segment` with its state donated, as `generate` runs it. A step moves at
 least the floor: every weight once, and the cache once. Of a loop the body counts, which is a step.
 
 counted: `cost_analysis()`. It takes no notice of where arrays lie: a weight that is prefetched into the chip's
@@ -17,6 +18,7 @@ HBM: what is read from and written to HBM by the text of the compiled program (`
 import argparse
 import os
 import time
+import weakref
 from pathlib import Path
 
 os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1", TF_CPP_MIN_LOG_LEVEL="3")
@@ -25,6 +27,7 @@ from keras_aha.decoding import Sampling, decoder_for
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.jitted_steps import Rows, Settings, State, segment
 from keras_aha.decoding.sampling import sample
+from keras_aha.models.quantization import abstract_quantized
 from keras_aha.planner.hlo import hbm_traffic
 
 import jax
@@ -40,6 +43,8 @@ def main() -> None:
     parser.add_argument("--prompt-length", type=int, default=0, help="tokens of these that a group shares")
     parser.add_argument("--group-size", type=int, default=16)
     parser.add_argument("--layers", type=int, default=26)
+    parser.add_argument("--programs", nargs="+", choices=("step", "segment"), default=["step", "segment"])
+    parser.add_argument("--quantization", choices=("int8",), help="of the weights, to be compared with bfloat16")
     parser.add_argument("--topology", default="v5e:1x1", help="one chip, as libtpu calls it (default: %(default)s)")
     parser.add_argument("--hlo", type=Path, help="folder for the text of the compiled programs")
     args = parser.parse_args()
@@ -48,22 +53,36 @@ def main() -> None:
         platform="tpu", topology_name=args.topology, chips_per_host_bounds=tuple(chip)
     )
     sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
-    decoder = decoder_for(gemma2_2b(args.layers))
+    backbone = gemma2_2b(args.layers)
+    moved = measure(decoder_for(backbone), sharding, args, "bfloat16")
+    if args.quantization:
+        decoder = decoder_for(abstract_quantized(backbone, args.quantization))
+        quantized = measure(decoder, sharding, args, args.quantization)
+        print(f"{args.quantization} weights move, of the bytes that bfloat16 ones move:")
+        for (name, label), size in quantized.items():
+            print(f"  {name:10s}{label:28s}{size / moved[name, label]:6.3f}")
+
+
+def measure(decoder, sharding, args, weights_name: str) -> dict:
+    """Compiles the programs and prints what they move: `(name, way of counting)` → bytes."""
     arguments = abstract_arguments(decoder, args)
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
     weights, state, _, prompt, _ = arguments
     floor = sum(bytes_of(x) for x in jax.tree.leaves((weights, state.cache, prompt.cache if prompt else ())))
-    print(f"{args.layers} layers, {args.rows} rows, {args.cache} tokens; the floor is {floor / 1e9:.3f} GB a step")
-    for name, program in programs(decoder).items():
-        lowered = program.lower(*arguments)
+    print(f"{weights_name}, {args.layers} layers, {args.rows} rows, {args.cache} tokens: floor {floor / 1e9:.3f} GB")
+    moved = {}
+    for name in args.programs:
+        lowered = programs(decoder)[name].lower(*arguments)
         begin = time.perf_counter()
         compiled = lowered.compile()
         print(f"{name}, compiled in {time.perf_counter() - begin:.0f} s")
         without = lowered.compile(compiler_options={"xla_msa_enable": False})
-        report(compiled, without, floor, bytes_of(state.cache[0][0]))
+        sizes = report(compiled, without, floor, bytes_of(state.cache[0][0]))
+        moved |= {(name, label): size for label, size in sizes.items()}
         if args.hlo:
             args.hlo.mkdir(parents=True, exist_ok=True)
-            (args.hlo / f"{name}.txt").write_text(compiled.as_text())
+            (args.hlo / f"{name}-{weights_name}.txt").write_text(compiled.as_text())
+    return moved
 
 
 def bytes_of(array) -> int:
@@ -105,20 +124,21 @@ def programs(decoder):
         return state._replace(index=state.index + 1, hidden=hidden, cache=cache), drawn
 
     def whole_segment(*arguments):
-        return segment(decoder, Sampling(), *arguments)
+        return segment(weakref.ref(decoder), Sampling(), *arguments)
 
     return {"step": jax.jit(step, donate_argnums=1), "segment": jax.jit(whole_segment, donate_argnums=1)}
 
 
-def report(compiled, without, floor: int, cache_array: int) -> None:
+def report(compiled, without, floor: int, cache_array: int) -> dict:
     """Prints the counts, the memory, and the lines of the program that the corrected count rests upon."""
     traffic, check = hbm_traffic(compiled.as_text()), hbm_traffic(without.as_text())
-    for label, moved in {
+    sizes = {
         "counted": compiled.cost_analysis()["bytes accessed"],
         "counted without scratchpad": without.cost_analysis()["bytes accessed"],
         "HBM without scratchpad": sum(read + written for read, written, _ in check),
         "HBM": sum(read + written for read, written, _ in traffic),
-    }.items():
+    }
+    for label, moved in sizes.items():
         print(f"  {label:28s}{moved / 1e9:8.3f} GB{moved / floor:8.3f} of the floor")
     memory = compiled.memory_analysis()
     print(f"  arguments {memory.argument_size_in_bytes / 1e9:.3f} GB", end=", ")
@@ -131,6 +151,7 @@ def report(compiled, without, floor: int, cache_array: int) -> None:
     print_lines("updated in place, by `aliasing_operands`", updates, largest=lambda x: x[1])
     print_lines("read otherwise", [x for x in others if x not in starts], largest=lambda x: x[0])
     print_lines("written otherwise", others, largest=lambda x: x[1])
+    return sizes
 
 
 def print_lines(title, traffic, largest) -> None:

@@ -6,8 +6,8 @@ from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
 from keras_aha.decoding.gemma4_decoder import Gemma4Decoder
 from keras_aha.decoding.gemma_decoder import GemmaDecoder
 from keras_aha.decoding.generate import generate
-from keras_aha.decoding.generate_with_cache import check_policy, generate_with_cache
 from keras_aha.decoding.sampling import Sampling, row_keys
+from keras_aha.decoding.slow_path import check_policy, generate_with_cache
 
 import keras_hub
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def decoder_for(backbone) -> Decoder | None:
-    """The decoder of a backbone's architecture; `None` if there is none, and `generate_with_cache` has to do."""
+    """The decoder of a backbone's architecture; `None` if there is none: then use `generate_with_cache`."""
     if isinstance(backbone, keras_hub.models.GemmaBackbone):
         return GemmaDecoder(backbone)
     if isinstance(backbone, keras_hub.models.Gemma3Backbone):

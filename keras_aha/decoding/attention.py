@@ -1,23 +1,23 @@
-"""Grouped-query attention over a cache."""
+"""Attention of queries that share heads of keys and values, over a cache (arXiv:2305.13245)."""
 
 import jax.numpy as jnp
 
 
 def scaled(attention, query):
-    """Queries `(B, t, N, H)` times the scale of `attention`, as Gemma, Gemma 2 and Gemma 3 have one."""
+    """Queries `(B, t, N, H)` times the scale of `attention`, a layer of Gemma, Gemma 2 or Gemma 3."""
     heads, head_dim = query.shape[2:]
     normalize = head_dim if attention.query_head_dim_normalize else attention.hidden_dim // heads
     return query * jnp.asarray(normalize**-0.5, query.dtype)
 
 
 def attend(attention, query, parts):
-    """What each query reads from keys and values that may lie in several arrays.
+    """Attention of each query over keys and values that may lie in several arrays.
 
     Args:
         attention: keras-hub's attention layer, whose soft cap and softmax are used.
         query: `(B, t, N, H)`, scaled.
         parts: `(keys, values, visible)` triples: `(X, K, S, H)` twice, and `(B, t, S)` bool. X divides B: row b reads
-            from array row b // (B / X), which is how the rows of a group share their prompt.
+            row b // (B / X) of the arrays. So the rows of a group can share their prompt.
 
     Returns:
         `(B, t, N, H)`.
@@ -25,8 +25,8 @@ def attend(attention, query, parts):
     batch, length, heads, head_dim = query.shape
     kv_heads = parts[0][0].shape[1]
     query = query.reshape(batch, length, kv_heads, -1, head_dim)
-    # Where a head has one query, a second one, of zeros, keeps it a product of matrices. A TPU makes a product with a
-    # vector of sums, for which the cache changes its layout, and is padded to four times its bytes.
+    # If a head has one query, a second one, of zeros, keeps it a product of matrices. A TPU computes a product with a
+    # vector as sums: for these the cache changes its layout and is padded to four times its bytes.
     query = jnp.pad(query, ((0, 0), (0, 0), (0, 0), (0, length * heads == kv_heads), (0, 0)))
     logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
     if attention.logit_soft_cap is not None:
@@ -42,7 +42,8 @@ def attend(attention, query, parts):
     return output[..., : heads // kv_heads, :].reshape(batch, length, heads, head_dim)
 
 
-# How the products are written matters: written otherwise, XLA on CPU transposes the cache at every step.
+# The products are written like this because of XLA: if they are written otherwise, it transposes the cache on CPU at
+# every step.
 
 
 def _logits(query, keys):

@@ -1,8 +1,10 @@
-"""`Batch`: the rows that are being decoded, and what all of them have said so far."""
+"""`Batch`: the rows that are being decoded, and the completions of all rows so far."""
+
+import weakref
 
 from keras_aha.decoding import jitted_steps
 from keras_aha.decoding.buckets import Bucket, all_buckets, smallest
-from keras_aha.decoding.completions import Completions
+from keras_aha.decoding.completions import empty_completions
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.jitted_steps import Rows, Settings, State
 from keras_aha.decoding.placement import Placement
@@ -11,34 +13,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SHARED_PROMPT = 64  # tokens from which on a group shares one cache of its prompt
+SHARED_PROMPT = 64  # a group shares one cache of its prompt if it has so many tokens or more
 _NEVER = np.iinfo("int32").max
 
 
 class Batch:
     """Rows on the accelerator, in one of a few buckets, and their completions on the host.
 
-    Where the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
+    If the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
 
     Args:
-        placement: of the rows; `None` is that of the weights.
-        prompts: `(token_ids, starts)`, `(P, L)` and `(P,)` int32: left-padded, and the column of each first token.
         decoder, weights, keys, group_size, max_completion_length, max_rows, cache_dtype: see `generate`.
+        token_ids: `(P, L)` int32 NumPy, left-padded prompts.
+        starts: `(P,)` int32 NumPy, the column of each prompt's first token.
+        placement: of the rows.
     """
 
     def __init__(
-        self, decoder, weights, prompts, keys, group_size, max_completion_length, max_rows, cache_dtype, placement=None
+        self,
+        decoder,
+        weights,
+        *,
+        token_ids,
+        starts,
+        keys,
+        group_size: int,
+        max_completion_length: int,
+        max_rows: int | None,
+        cache_dtype,
+        placement: Placement,
     ):
-        self.decoder, self.weights, self.keys = decoder, weights, keys
-        self.prompt_ids, self.prompt_starts = prompts
+        self.decoder, self.weights = decoder, weights
+        self.prompt_ids, self.prompt_starts, self.keys = token_ids, starts, keys
         self.group_size, self.max_completion_length = group_size, max_completion_length
         on_cpu = jax.default_backend() == "cpu"
         self.cache_dtype = cache_dtype or (decoder.backbone.compute_dtype if on_cpu else "bfloat16")
-        count, self.prompt_length = self.prompt_ids.shape
+        count, self.prompt_length = token_ids.shape
         rows = count * group_size
 
-        self.placement = placement or Placement(weights)
-        parts = self.placement.parts
+        self.placement, parts = placement, placement.parts
         self.read = min(count, max(1, (max_rows or rows) // group_size))  # prompts; the others wait for free places
         self.read = -(-self.read // parts) * parts
         self.admitted = max(1, self.read // parts // 4) * parts  # so many are read at a time
@@ -49,12 +62,8 @@ class Batch:
             self.buckets = [bucket for bucket in self.buckets if bucket.new_tokens == max_completion_length]
         self.bucket = smallest(self.buckets, self.read * group_size, 1)
 
-        self.token_ids = np.zeros((rows, max_completion_length), "int32")
-        self.log_probs = np.zeros((rows, max_completion_length), "float32")
-        self.entropy = np.zeros((rows, max_completion_length), "float32")
-        self.lengths = np.zeros(rows, "int32")
-        self.stopped = np.zeros(rows, bool)
-        self._start()
+        self.completions = empty_completions(rows, max_completion_length)
+        self._begin()
 
     @property
     def waiting(self) -> int:
@@ -67,15 +76,16 @@ class Batch:
         return int(np.sum(self.alive)) + self.waiting * self.group_size
 
     def decode(self, settings: Settings, sampling) -> None:
-        """Runs a segment, which ends early where `admit` or `rearrange` has something to do."""
+        """Runs a segment. It ends early if `admit` or `rearrange` has something to do."""
         parts = self.placement.parts
         fewer = max((bucket.rows for bucket in self.buckets if bucket.rows < self.bucket.rows), default=0)
         settings = settings._replace(
             floor=(self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer) // parts,
             until=_NEVER if self.queued else self.prompt_length + self.bucket.new_tokens,
         )
+        decoder = weakref.ref(self.decoder)
         self.state, sampled = jitted_steps.segment(
-            self.decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings, parts=parts
+            decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings, parts=parts
         )
         self._record(sampled, len(settings.stop_table) - 1)
 
@@ -93,7 +103,7 @@ class Batch:
         hidden, cache = self._prefill(prompts, index - self.prompt_length)
         old = self.state.hidden, self.state.cache, self.state.alive, self.state.automaton
         new = hidden, cache, *self.placement.rows((alive, np.zeros(count, "int32")))
-        self.state = State(self.state.index, *jitted_steps.admit(old, new, self._local(places)))
+        self.state = State(self.state.index, *jitted_steps.admit(old, new, self._within_parts(places)))
         places = places.ravel()
         self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
         self._set_rows()
@@ -109,44 +119,55 @@ class Batch:
             self.move_to(bucket)
 
     def move_to(self, bucket: Bucket) -> None:
-        """Moves to another bucket; where it has fewer rows, only those that are alive come along."""
-        count = bucket.rows // self.placement.parts
-        kept = np.arange(bucket.rows).reshape(-1, count)
-        fewer = bucket.rows < self.bucket.rows
-        if fewer:
-            kept = self.placement.first(self.alive, count)  # repeats some where there are too few
-            living = self.alive.reshape(len(kept), -1).sum(axis=1, keepdims=True)
-            self.alive = (np.arange(count) < living).ravel()  # the copies are dead
-            self.ids, self.firsts = self.ids[kept.ravel()], self.firsts[kept.ravel()]
-            self._set_rows()
-        kept = self._local(kept)
-        prompt, self.prompt = (self.prompt, None) if fewer else (None, self.prompt)  # each row now has its own prompt
-        sizes = self.decoder.ring_sizes(bucket.new_tokens + (0 if self.prompt else self.prompt_length))
-        state, layers = self.state._replace(cache=None), list(self.state.cache)
-        self.state, cache = state, []  # so that a layer's old rings are gone before the next one's new rings are made
-        for size in sizes:
-            old = layers.pop(0)
-            if prompt is None:
-                cache.append(tuple(jitted_steps.move(ring, kept, state.index, size=size) for ring in old))
-            else:
-                groups = self._local(self.ids.reshape(-1, count) // self.group_size, len(prompt.cache[0][0]))
-                pairs = zip(prompt.cache[len(cache)], old, strict=True)
-                cache.append(
-                    tuple(
-                        jitted_steps.join(*pair, kept, groups, prompt.length, state.index, size=size) for pair in pairs
-                    )
-                )
-        hidden, automaton = jitted_steps.take_rows((state.hidden, state.automaton), kept)
-        self.state = State(state.index, hidden, tuple(cache), self.placement.rows(self.alive), automaton)
+        """Moves to another bucket; if it has fewer rows, only those that are alive come along."""
+        if bucket.rows < self.bucket.rows:
+            self._shrink(bucket)
+        else:
+            self._grow(bucket)
         self.bucket = bucket
 
-    def completions(self, entropy: bool) -> Completions:
-        """What has been sampled."""
-        return Completions(
-            self.token_ids, self.log_probs, self.lengths, self.stopped, self.entropy if entropy else None
-        )
+    def _shrink(self, bucket):
+        """Takes the living to fewer places. From now on each row has its own prompt in its cache."""
+        count = bucket.rows // self.placement.parts
+        places = self.placement.first(self.alive, count)  # if too few are alive, some of them twice
+        living = self.alive.reshape(len(places), -1).sum(axis=1, keepdims=True)
+        self.alive = (np.arange(count) < living).ravel()  # the copies are dead
+        self.ids, self.firsts = self.ids[places.ravel()], self.firsts[places.ravel()]
+        self._set_rows()
+        places, index = self._within_parts(places), self.state.index
+        prompt_places = prompt_length = None
+        if self.prompt is not None:
+            prompt_places = self.ids.reshape(-1, count) // self.group_size
+            prompt_places = self._within_parts(prompt_places, of=self.bucket.rows // self.group_size)
+            prompt_length = self.prompt.length
 
-    def _start(self):
+        def take(ring, prompts, size):
+            return jitted_steps.take_ring(ring, places, index, prompts, prompt_places, prompt_length, size=size)
+
+        self._replace_cache(self.prompt_length + bucket.new_tokens, take)
+        self.prompt = None
+        hidden, automaton = jitted_steps.take_rows((self.state.hidden, self.state.automaton), places)
+        alive = self.placement.rows(self.alive)
+        self.state = self.state._replace(hidden=hidden, alive=alive, automaton=automaton)
+
+    def _grow(self, bucket):
+        """Makes the cache longer. Prompts that are shared stay so."""
+        index = self.state.index
+        slots = bucket.new_tokens + (0 if self.prompt else self.prompt_length)
+        self._replace_cache(slots, lambda ring, prompts, size: jitted_steps.resize(ring, index, size=size))
+
+    def _replace_cache(self, slots, new_ring):
+        """Puts `new_ring(ring, prompts, size)` in the place of each ring; `prompts` is the shared one, or `None`."""
+        sizes = self.decoder.ring_sizes(slots)
+        prompts = self.prompt.cache if self.prompt else [(None, None)] * len(sizes)
+        old, new = list(self.state.cache), []
+        self.state = self.state._replace(cache=())
+        for size, shared in zip(sizes, prompts, strict=True):
+            layer = old.pop(0)  # nothing else holds it: its memory is free before the next layer's rings are made
+            new.append(tuple(new_ring(*rings, size) for rings in zip(layer, shared, strict=True)))
+        self.state = self.state._replace(cache=tuple(new))
+
+    def _begin(self):
         prompts = np.arange(self.read)
         self.ids, self.alive = self._rows_of(prompts)
         self.read = min(self.read, len(self.prompt_ids))
@@ -157,20 +178,22 @@ class Batch:
             hidden, cache = self._prefill(prompts, 0, shared=True)
             self.prompt = Prompt(cache, self.prompt_length)
             hidden = self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0))
-            cache = self._empty_cache(cache)
+            sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
+            cache = self.placement.empty_cache(cache, len(self.ids), sizes)
         else:
             hidden, cache = self._prefill(prompts, 0)
         alive, automaton = self.placement.rows((self.alive, np.zeros(len(self.ids), "int32")))
         self.state = State(jnp.int32(self.prompt_length), hidden, cache, alive, automaton)
 
     def _rows_of(self, prompts):
-        """The rows of prompts, and which of them there are: some prompts may be there for the shape only."""
+        """The rows of prompts, and which of them exist: some prompts may be there for the shape only."""
+        rows = len(self.completions.lengths)
         ids = (prompts[:, None] * self.group_size + np.arange(self.group_size)).ravel()
-        return np.minimum(ids, len(self.lengths) - 1), ids < len(self.lengths)
+        return np.minimum(ids, rows - 1), ids < rows
 
-    def _local(self, places, size: int | None = None):
-        """`(parts, n)` places among `size`, by default the rows, as places within their part."""
-        each = (size or self.bucket.rows) // len(places)
+    def _within_parts(self, places, of: int | None = None):
+        """`(parts, n)` places among `of`, by default the rows, as places within their part."""
+        each = (of or self.bucket.rows) // len(places)
         places = places - np.arange(len(places))[:, None] * each
         return self.placement.rows(np.clip(places, 0, each - 1).astype("int32"))  # rows for the shape may be elsewhere
 
@@ -182,7 +205,7 @@ class Batch:
         prompts = np.minimum(prompts, len(self.prompt_ids) - 1)
         starts = self.prompt_starts[prompts] + np.int32(position)
         return jitted_steps.prefill(
-            self.decoder,
+            weakref.ref(self.decoder),
             self.weights,
             *self.placement.rows((self.prompt_ids[prompts], starts)),
             jnp.int32(position),
@@ -191,22 +214,15 @@ class Batch:
             dtype=self.cache_dtype,
         )
 
-    def _empty_cache(self, prompt_cache):
-        sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
-        return tuple(
-            tuple(self.placement.cache(len(self.ids), ring.shape[1], size, ring.shape[3], ring.dtype) for ring in layer)
-            for layer, size in zip(prompt_cache, sizes, strict=True)
-        )
-
     def _record(self, sampled, stop_state):
         """Appends a segment to the completions of its rows."""
         self.alive = np.array(self.state.alive)
-        token_ids = np.asarray(sampled.token_ids)
-        row, column = np.nonzero(token_ids >= 0)
-        place = self.ids[row], self.lengths[self.ids[row]] + column
-        self.token_ids[place] = token_ids[row, column]
-        self.log_probs[place] = np.asarray(sampled.log_probs)[row, column]
-        self.entropy[place] = np.asarray(sampled.entropy)[row, column]
-        np.add.at(self.lengths, self.ids[row], 1)
+        segment_ids = np.asarray(sampled.token_ids)
+        row, column = np.nonzero(segment_ids >= 0)
+        ids, completions = self.ids[row], self.completions
+        place = ids, completions.lengths[ids] + column
+        completions.token_ids[place] = segment_ids[row, column]
+        completions.log_probs[place] = np.asarray(sampled.log_probs)[row, column]
+        np.add.at(completions.lengths, ids, 1)
         spoke = np.unique(row)
-        self.stopped[self.ids[spoke]] = (np.asarray(self.state.automaton) == stop_state)[spoke]
+        completions.stopped[self.ids[spoke]] = (np.asarray(self.state.automaton) == stop_state)[spoke]

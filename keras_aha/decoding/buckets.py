@@ -1,4 +1,4 @@
-"""The few shapes that programs are compiled for: how many rows are decoded at a time, and how long a cache."""
+"""Buckets: the few shapes that programs are compiled for, numbers of rows and lengths of the cache."""
 
 import math
 from typing import NamedTuple

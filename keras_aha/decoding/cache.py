@@ -1,8 +1,8 @@
 """The cache of keys and values: a ring of positions per layer.
 
 Each layer has its own K and V, `(R, K, S, H)`: R rows, K heads, S slots, H head dim. In this order the TPU compiler
-updates them in place inside a loop. Position p of the sequence is kept in slot p mod S, so that a ring as long as the
-sequence is a plain array, and one as long as a sliding window forgets what lies outside by itself.
+updates them in place inside a loop. Position p of the sequence lies in slot p mod S. So a ring as long as the sequence
+is a plain array, and in a ring as long as a sliding window each position overwrites the one that leaves the window.
 """
 
 import jax

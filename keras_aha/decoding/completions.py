@@ -12,25 +12,16 @@ class Completions(NamedTuple):
         token_ids: `(B, C)` int32, 0 after the end of a completion.
         log_probs: `(B, C)` float32, of the full softmax at the sampling temperature; 0 after the end.
         lengths: `(B,)` int32, tokens of each completion, its last one included.
-        stopped: `(B,)` bool, whether a stop token or stop string ended it; otherwise it ran into the limit.
-        entropy: `(B, C)` float32, in nats, of the softmax that each token was drawn from, 0 after the end; `None` if
-            it was not asked for.
+        stopped: `(B,)` bool, true if a stop token or stop string ended it, false if the limit did.
     """
 
     token_ids: np.ndarray
     log_probs: np.ndarray
     lengths: np.ndarray
     stopped: np.ndarray
-    entropy: np.ndarray | None = None
-
-    @property
-    def finish_reasons(self) -> np.ndarray:
-        """`(B,)` strings: "stop", or "length" where the limit cut a completion off."""
-        return np.where(self.stopped, "stop", "length")
 
 
-def no_completions(max_completion_length: int, entropy: bool) -> Completions:
-    """`Completions` of no prompts, which a process may have as its share of a few."""
-    numbers = np.zeros((0, max_completion_length), "float32")
-    lengths = np.zeros(0, "int32")
-    return Completions(numbers.astype("int32"), numbers, lengths, lengths > 0, numbers if entropy else None)
+def empty_completions(rows: int, max_completion_length: int) -> Completions:
+    """`Completions` without a token, to be filled in; 0 rows are the share of a process that has no prompts."""
+    token_ids = np.zeros((rows, max_completion_length), "int32")
+    return Completions(token_ids, token_ids.astype("float32"), np.zeros(rows, "int32"), np.zeros(rows, bool))

@@ -1,7 +1,6 @@
-"""`Decoder`: what the segment loop asks of a model."""
+"""`Decoder`: what the segment loop needs of a model."""
 
 import abc
-import contextlib
 from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 
 
 class Prompt(NamedTuple):
-    """Prompts that have been read and are shared by their groups: P prompts, G rows each.
+    """P prompts that have been read; the G rows of a group share one.
 
     Attributes:
         cache: each layer's K and V, rings `(P, K, up to L, H)` that hold positions 0 to L − 1.
@@ -24,10 +23,9 @@ class Prompt(NamedTuple):
 
 
 class Decoder(abc.ABC):
-    """Drives the layers of a keras-hub backbone with a cache; a subclass writes down the model in `forward`.
+    """Runs the layers of a keras-hub backbone with a cache; a subclass writes down the model in `forward`.
 
-    Tokens stand at one index for all rows, prompts being left-padded. RoPE is relative, so this is exact as long as
-    padding is masked.
+    Prompts are left-padded, so that all rows are at one index. RoPE is relative: this is exact if padding is masked.
 
     Args:
         backbone: a built backbone; its variables are read at call time, so that a `StatelessScope` can replace them.
@@ -43,7 +41,7 @@ class Decoder(abc.ABC):
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """The sliding window of each cached layer, in tokens; `None` where it sees everything."""
+        """The sliding window of each cached layer, in tokens; `None` for a layer that sees everything."""
         attentions = [layer.attention for layer in self.cached_layers]
         return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
 
@@ -53,14 +51,14 @@ class Decoder(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, token_ids, position, attend):
-        """The backbone's forward, its attention left to the caller.
+        """The backbone's forward; the caller computes the attention.
 
         Args:
             token_ids: `(B, t)` int32.
             position: int32 scalar, of the first of them.
             attend: called once a layer, in order, as `attend(attention, query, key, value)`: keras-hub's attention
-                layer, `(B, t, N, H)` and twice `(B, t, K, H)`, rotated, the query scaled; returns `(B, t, N, H)`. A
-                layer that is not cached reads what cached layer i has, `attend(attention, query, layer=i)`.
+                layer, a scaled query `(B, t, N, H)`, key and value `(B, t, K, H)`, query and key rotated. It returns
+                `(B, t, N, H)`. A layer that reads what cached layer i has calls `attend(attention, query, layer=i)`.
 
         Returns:
             Final hidden states `(B, t, D)`.
@@ -105,7 +103,7 @@ class Decoder(abc.ABC):
             index: int32 scalar, the position of these tokens.
             starts: `(B,)` int32, the position of each row's first token.
             cache: rings of K and V of each layer, written below `index`.
-            prompt: where the prompts are, if `cache` has completions only.
+            prompt: the prompts, if `cache` has completions only.
 
         Returns:
             `(hidden, cache)`: final hidden states `(B, D)`, and the cache with these tokens' K and V.
@@ -132,13 +130,11 @@ class Decoder(abc.ABC):
         oldest = starts if self.windows[layer] is None else jnp.maximum(starts, index - self.windows[layer] + 1)
         return keys, values, _at_least(held_positions(keys.shape[2], prompt.length - 1), oldest)
 
-    @contextlib.contextmanager
     def using(self, weights):
         """Runs the backbone on `weights`, into which its adapters are merged, but for those of quantized layers."""
-        with using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True))):
-            yield
+        return using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True)))
 
 
 def _at_least(positions, oldest):
-    """Which of `positions` `(S,)` each row sees, `(B, 1, S)`, whose oldest visible one is `oldest` `(B,)`."""
+    """Which of `positions` `(S,)` each row sees, `(B, 1, S)`: none before `oldest` `(B,)`."""
     return positions >= oldest[:, None, None]

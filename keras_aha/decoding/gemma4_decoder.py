@@ -1,6 +1,7 @@
-"""Gemma 4."""
+"""`Gemma4Decoder`: Gemma 4."""
 
 from keras_aha.decoding.decoder import Decoder
+from keras_aha.decoding.gemma_decoder import embed, feed_forward
 from keras_aha.models.internals import rotate
 
 import jax.numpy as jnp
@@ -8,11 +9,11 @@ import keras
 
 
 class Gemma4Decoder(Decoder):
-    """Decodes text with a `keras_hub.models.Gemma4Backbone`; its encoders of images and audio are left alone.
+    """Decodes text with a `keras_hub.models.Gemma4Backbone`; its encoders of images and audio are not used.
 
-    Beside Gemma 3, values are normalised too and queries are not scaled; heads and RoPE of layers with and without a
-    window differ; the last layers may read the keys and values of earlier ones; each layer may have an embedding of its
-    own, and experts.
+    Unlike in Gemma 3, values are normalised too and queries are not scaled. Layers with a window have other heads and
+    another RoPE than the rest. The last layers may read the keys and values of earlier ones. Each layer may have its
+    own embedding of the tokens, and experts.
 
     Args:
         backbone: see `Decoder`.
@@ -36,8 +37,7 @@ class Gemma4Decoder(Decoder):
         return [layer for layer in self.backbone.transformer_layers if not layer.is_kv_shared_layer]
 
     def forward(self, token_ids, position, attend):
-        x = self.backbone.token_embedding(token_ids)
-        x = x * jnp.sqrt(self.backbone.hidden_dim).astype(x.dtype)
+        x = embed(self.backbone, token_ids)
         layers = self.backbone.transformer_layers
         for layer, embedding in zip(layers, self._embeddings(token_ids, x), strict=True):
             x = x + layer.post_attention_norm(_attention(layer, layer.pre_attention_norm(x), position, attend))
@@ -49,7 +49,7 @@ class Gemma4Decoder(Decoder):
         return self.backbone.layer_norm(x)
 
     def _embeddings(self, token_ids, x):
-        """What each layer is told about the tokens, `(B, t, E)`; `None` where the model has no such thing."""
+        """Each layer's own embedding of the tokens, `(B, t, E)`; `None` for each if the model has none."""
         backbone, size = self.backbone, self.backbone.hidden_size_per_layer_input
         if not size:
             return [None] * backbone.num_layers
@@ -72,8 +72,7 @@ def _attention(layer, x, position, attend):
 
 
 def _feed_forward(layer, x):
-    y = layer.pre_ffw_norm(x)
-    y = layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(y), approximate=True) * layer.gating_ffw_2(y))
+    y = feed_forward(layer, layer.pre_ffw_norm(x))
     if not layer.enable_moe_block:
         return y
     experts = layer.moe_expert_bank(layer.pre_ffw_norm_moe(x).reshape(-1, x.shape[-1]), layer.moe_router(x))

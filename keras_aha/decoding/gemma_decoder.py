@@ -1,4 +1,4 @@
-"""Gemma, CodeGemma and Gemma 2."""
+"""`GemmaDecoder`: Gemma, CodeGemma and Gemma 2."""
 
 from keras_aha.decoding.attention import scaled
 from keras_aha.decoding.decoder import Decoder
@@ -9,19 +9,35 @@ import keras
 
 
 class GemmaDecoder(Decoder):
-    """Drives a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds post-norms, soft caps, windows."""
+    """Decodes with a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds post-norms, soft caps, windows.
+
+    Args:
+        backbone: see `Decoder`.
+    """
 
     def forward(self, token_ids, position, attend):
-        x = self.backbone.token_embedding(token_ids)
-        x = x * jnp.sqrt(self.backbone.hidden_dim).astype(x.dtype)
+        x = embed(self.backbone, token_ids)
         for layer in self.backbone.transformer_layers:
             attention = layer.attention
             y = layer.pre_attention_norm(x)
-            query = rotate(attention, attention.query_dense(y), position)
-            key = rotate(attention, attention.key_dense(y), position)
+            query, key = (rotate(attention, z, position) for z in self.query_and_key(attention, y))
             y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
             x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
-            y = layer.pre_ffw_norm(x)
-            y = layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(y), approximate=True) * layer.gating_ffw_2(y))
+            y = feed_forward(layer, layer.pre_ffw_norm(x))
             x = x + (layer.post_ffw_norm(y) if layer.use_post_ffw_norm else y)
         return self.backbone.layer_norm(x)
+
+    def query_and_key(self, attention, x):
+        """Of an attention layer's inputs, before their rotation."""
+        return attention.query_dense(x), attention.key_dense(x)
+
+
+def embed(backbone, token_ids):
+    """`(B, t)` → `(B, t, D)`, what goes into the first layer."""
+    x = backbone.token_embedding(token_ids)
+    return x * jnp.sqrt(backbone.hidden_dim).astype(x.dtype)
+
+
+def feed_forward(layer, x):
+    """The gated network of a layer."""
+    return layer.ffw_linear(keras.activations.gelu(layer.gating_ffw(x), approximate=True) * layer.gating_ffw_2(x))

@@ -1,8 +1,8 @@
-"""The segment loop: prompts in, completions and their log-probs out. Knows ids, neither text nor rewards.
+"""`generate`, the segment loop: prompts in, completions and log-probs out. It knows ids, neither text nor rewards.
 
-prefill ───── each prompt once; its cache is repeated for the rows of its group, or shared where prompts are long
+prefill ───── each prompt once; its cache is repeated for the rows of its group, or shared if prompts are long
    │
-segment ──┬── many rows have died: the others move on in a smaller bucket
+segment ──┬── many rows have died: the others move to a smaller bucket
    │      ├── the cache is full: it grows
    │      └── prompts are waiting: they take the places of the dead
 completions
@@ -12,7 +12,7 @@ import functools
 import math
 
 from keras_aha.decoding.batch import Batch
-from keras_aha.decoding.completions import Completions, no_completions
+from keras_aha.decoding.completions import Completions, empty_completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.jitted_steps import Settings
 from keras_aha.decoding.placement import Placement
@@ -49,11 +49,11 @@ def generate(
         keys: `(B,)` from `row_keys`.
         group_size: G.
         max_completion_length: C.
-        stop_table: `(S, V)` integers: `stop_table[state, token]` is a row's next state, which begins at 0; S − 1 ends
-            the completion with this token.
+        stop_table: `(S, V)` integers: `stop_table[state, token]` is a row's next state. A row begins at state 0; at
+            S − 1 this token ends its completion.
         temperature: 0 is greedy.
-        sampling: which tokens may be drawn, and whether entropy is returned.
-        max_rows: rows decoded at a time; where there are more, their prompts wait for free places. `None` takes all.
+        sampling: which tokens may be drawn.
+        max_rows: rows decoded at a time; if there are more, their prompts wait for free places. `None` takes all.
         cache_dtype: of keys and values; `None` takes bfloat16 on accelerators, and the model's on CPU.
         on_segment: called as `on_segment(rows, tokens)` every 64 tokens or sooner, with the rows that are alive or
             waiting and the tokens sampled so far.
@@ -63,14 +63,21 @@ def generate(
         ValueError: if a prompt is empty or not left-padded.
     """
     if not len(token_ids):
-        return no_completions(max_completion_length, sampling.entropy)
-    prompts = np.asarray(token_ids, "int32"), _starts(np.asarray(padding_mask))
+        return empty_completions(0, max_completion_length)
     placement = Placement(weights)
     shares = shares_of_a_group(len(token_ids), group_size, placement.parts)
-    prompts = [np.repeat(x, shares, axis=0) for x in prompts]
-    group_size //= shares
     new_batch = functools.partial(
-        Batch, decoder, weights, prompts, keys, group_size, max_completion_length, max_rows, cache_dtype
+        Batch,
+        decoder,
+        weights,
+        token_ids=np.repeat(np.asarray(token_ids, "int32"), shares, axis=0),
+        starts=np.repeat(prompt_starts(padding_mask), shares),
+        keys=keys,
+        group_size=group_size // shares,
+        max_completion_length=max_completion_length,
+        max_rows=max_rows,
+        cache_dtype=cache_dtype,
+        placement=placement,
     )
     settings = Settings(placement.everywhere(stop_table), temperature, max_completion_length, until=0, floor=0)
     if warm_up:
@@ -79,10 +86,10 @@ def generate(
     while batch.unfinished:
         batch.decode(settings, sampling)
         if on_segment is not None:
-            on_segment(batch.unfinished, int(batch.lengths.sum()))
+            on_segment(batch.unfinished, int(batch.completions.lengths.sum()))
         batch.admit()
         batch.rearrange()
-    return batch.completions(sampling.entropy)
+    return batch.completions
 
 
 def shares_of_a_group(prompts: int, group_size: int, parts: int) -> int:
@@ -91,8 +98,9 @@ def shares_of_a_group(prompts: int, group_size: int, parts: int) -> int:
     return shares if group_size % shares == 0 else 1
 
 
-def _starts(padding_mask):
-    """The column of each prompt's first token, `(P,)` int32."""
+def prompt_starts(padding_mask):
+    """The column of each prompt's first token, `(P,)` int32; raises ValueError for a prompt that is not left-padded."""
+    padding_mask = np.asarray(padding_mask)
     tokens = padding_mask > 0
     if not tokens[:, -1].all() or (tokens[:, :-1] & ~tokens[:, 1:]).any():
         raise ValueError(f"Prompts must be left-padded, with one token at least. Received: padding_mask={padding_mask}")

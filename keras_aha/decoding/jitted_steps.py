@@ -1,4 +1,8 @@
-"""What runs on the accelerator: prefill, a segment of decode steps, and moving rows between shapes."""
+"""Jitted steps: reading prompts, a segment of decode steps, and moving rows between shapes.
+
+A program is compiled for a decoder, which it takes as a `weakref.ref`. JAX keeps static arguments for ever: a decoder
+itself would keep its model, and the model's memory, after nobody uses it any more.
+"""
 
 import functools
 from typing import NamedTuple
@@ -9,7 +13,7 @@ from keras_aha.decoding.sampling import sample
 import jax
 import jax.numpy as jnp
 
-SEGMENT = 64  # decode steps, after which the host looks at what is left, at the latest
+SEGMENT = 64  # decode steps; after so many the host looks at what is left
 
 
 class State(NamedTuple):
@@ -45,12 +49,12 @@ class Sampled(NamedTuple):
 
     token_ids: jax.Array
     log_probs: jax.Array
-    entropy: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "group_size", "slots", "dtype"))
 def prefill(decoder, weights, token_ids, starts, position, *, group_size, slots, dtype):
     """Reads each prompt once, from `position` on, and repeats its state for its group: `(hidden, cache)`."""
+    decoder = decoder()
     with decoder.using(weights):
         hidden, cache = decoder.prefill(token_ids, starts, position)
     cache = tuple(
@@ -63,6 +67,7 @@ def prefill(decoder, weights, token_ids, starts, position, *, group_size, slots,
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "parts"), donate_argnames=("state",))
 def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=1):
     """Up to `SEGMENT` more tokens a row: `(state, sampled)`."""
+    decoder = decoder()
     first = state.index
     last_state = settings.stop_table.shape[0] - 1
 
@@ -76,54 +81,46 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=
         position = state.index - rows.firsts
         with decoder.using(weights):
             logits = decoder.logits(state.hidden)
-            drawn = sample(logits, rows.keys, position, settings.temperature, sampling)
-            token_ids = jnp.where(state.alive, drawn[0], 0)
+            token_ids, log_probs = sample(logits, rows.keys, position, settings.temperature, sampling)
+            token_ids = jnp.where(state.alive, token_ids, 0)
             hidden, cache = decoder.step(token_ids, state.index, rows.starts, state.cache, prompt)
         automaton = settings.stop_table[state.automaton, token_ids].astype("int32")
         column = state.index - first
         sampled = Sampled(
             sampled.token_ids.at[:, column].set(jnp.where(state.alive, token_ids, -1)),
-            sampled.log_probs.at[:, column].set(drawn[1]),
-            sampled.entropy.at[:, column].set(drawn[2]),
+            sampled.log_probs.at[:, column].set(log_probs),
         )
         automaton = jnp.where(state.alive, automaton, state.automaton)
         alive = state.alive & (automaton != last_state) & (position + 1 < settings.max_completion_length)
         return State(state.index + 1, hidden, cache, alive, automaton), sampled
 
     shape = (len(state.alive), SEGMENT)
-    sampled = Sampled(jnp.full(shape, -1, "int32"), jnp.zeros(shape), jnp.zeros(shape))
-    return jax.lax.while_loop(unfinished, next_token, (state, sampled))
+    return jax.lax.while_loop(unfinished, next_token, (state, Sampled(jnp.full(shape, -1, "int32"), jnp.zeros(shape))))
 
 
 # === Moving rows: one array at a time, so that no second cache exists; and each within its part of the rows ===
 
 
-def _take(array, places):
-    """The rows at `places`, `(parts, n)`, counted from the first of each part: `(parts · n, …)`."""
-    taken = jax.vmap(lambda part, rows: jnp.take(part, rows, axis=0))(_by_part(array, len(places)), places)
-    return taken.reshape(-1, *array.shape[1:])
-
-
-def _by_part(array, parts):
-    return array.reshape(parts, -1, *array.shape[1:])
+@functools.partial(jax.jit, static_argnames=("size",))
+def resize(ring, index, *, size):
+    """All rows of a ring, in `size` slots."""
+    return rings.resize(ring, size, index)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))
-def move(ring, kept, index, *, size):
-    """The rows `kept` `(parts, n)` of a ring, in `size` slots."""
-    return rings.resize(_take(ring, kept), size, index)
-
-
-@functools.partial(jax.jit, static_argnames=("size",))
-def join(prompt, ring, kept, prompts, prompt_length, index, *, size):
-    """The same, each row behind a copy of its prompt (of `prompts`, `(parts, n)`), which its group shared until now."""
-    return rings.join(_take(prompt, prompts), _take(ring, kept), prompt_length, size, index)
+def take_ring(ring, places, index, prompts, prompt_places, prompt_length, *, size):
+    """The rows at `places` `(parts, n)` of a ring, in `size` slots; each behind a copy of its prompt, if `prompts` has
+    a ring of those that groups share."""
+    ring = _take(ring, places)
+    if prompts is None:
+        return rings.resize(ring, size, index)
+    return rings.join(_take(prompts, prompt_places), ring, prompt_length, size, index)
 
 
 @jax.jit
-def take_rows(arrays, kept):
-    """The rows `kept` `(parts, n)` of each array."""
-    return jax.tree.map(lambda x: _take(x, kept), arrays)
+def take_rows(arrays, places):
+    """The rows at `places` `(parts, n)` of each array."""
+    return jax.tree.map(lambda x: _take(x, places), arrays)
 
 
 @functools.partial(jax.jit, donate_argnames=("old",))
@@ -135,3 +132,13 @@ def admit(old, new, places):
         return put_part(_by_part(x, len(places)), places, _by_part(y, len(places))).reshape(x.shape)
 
     return jax.tree.map(put, old, new)
+
+
+def _take(array, places):
+    """The rows at `places`, `(parts, n)`, counted from the first of each part: `(parts · n, …)`."""
+    rows = jax.vmap(lambda part, rows: jnp.take(part, rows, axis=0))(_by_part(array, len(places)), places)
+    return rows.reshape(-1, *array.shape[1:])
+
+
+def _by_part(array, parts):
+    return array.reshape(parts, -1, *array.shape[1:])

@@ -7,18 +7,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 class Placement:
-    """Lays rows out over the devices that hold the weights: equal parts along the mesh axis "batch", one after another.
+    """Splits rows over the devices that hold the weights: equal parts along the mesh axis "batch", one after another.
 
-    A row stays on its device from its first token to its last, so that no token waits for another device, unless the
-    weights themselves are split: then key-value heads are split with them, along "model". On one device there is one
-    part, and nothing is laid out.
+    A row stays on its device from its first token to its last, so that no token waits for another device. If the
+    weights themselves are split along "model", key-value heads are split with them. On one device there is one part.
 
     Args:
-        weights: arrays, or their shapes with shardings; on a mesh with the axes "batch" and "model" if on several
-            devices.
+        weights: arrays, or their shapes with shardings. If they lie on several devices, then on a mesh with the axes
+            "batch" and "model".
 
     Attributes:
-        parts: how many parts of rows there are.
+        parts: the number of parts.
     """
 
     def __init__(self, weights):
@@ -34,10 +33,14 @@ class Placement:
         """Arrays that each device holds all of."""
         return self._put(tree)
 
-    def cache(self, rows: int, heads: int, slots: int, head_dim: int, dtype):
-        """Zeros `(rows, heads, slots, head_dim)`."""
-        shape = rows, heads, slots, head_dim
-        return jnp.zeros(shape, dtype) if self.mesh is None else jnp.zeros(shape, dtype, device=self.of_cache(heads))
+    def empty_cache(self, cache, rows: int, sizes):
+        """Zeros like `cache`, for so many rows, with so many slots in the rings of each layer."""
+
+        def zeros(ring, size):
+            _, heads, _, head_dim = ring.shape
+            return jnp.zeros((rows, heads, size, head_dim), ring.dtype, device=self.mesh and self.of_cache(heads))
+
+        return tuple(tuple(zeros(ring, size) for ring in layer) for layer, size in zip(cache, sizes, strict=True))
 
     def of_cache(self, heads: int) -> NamedSharding:
         """The sharding of keys and values `(rows, heads, slots, head dim)`."""
@@ -56,11 +59,11 @@ class Placement:
         return int(alive.reshape(self.parts, -1).sum(axis=1).max())
 
     def first(self, chosen, count: int):
-        """The first `count` chosen rows of each part, `(parts, count)`; where a part has fewer, they are repeated.
+        """The first `count` chosen rows of each part, `(parts, count)`; if a part has fewer, they are repeated.
 
         Args:
-            chosen: `(rows,)` bool, NumPy; where a part has none, its first row is taken.
+            chosen: `(rows,)` bool, NumPy; if a part has none, its first row is taken.
         """
         chosen = chosen.reshape(self.parts, -1)
-        kept = [np.resize(np.flatnonzero(part), count) for part in chosen]
-        return np.stack(kept) + np.arange(self.parts)[:, None] * chosen.shape[1]
+        places = [np.resize(np.flatnonzero(part), count) for part in chosen]
+        return np.stack(places) + np.arange(self.parts)[:, None] * chosen.shape[1]

@@ -1,4 +1,4 @@
-"""From logits to a token and its log-prob."""
+"""Sampling: from logits to a token and its log-prob."""
 
 from typing import NamedTuple
 
@@ -7,19 +7,17 @@ import jax.numpy as jnp
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn: what a program is compiled for, beside the temperature, which it takes as a number.
+    """Which tokens may be drawn. A program is compiled for each; the temperature is a number that programs take.
 
     Attributes:
         top_k: sample among the k best tokens only.
         top_p: sample among the fewest best tokens whose probabilities add up to `top_p` or more (arXiv:1904.09751).
         min_p: sample among tokens at least `min_p` times as probable as the best one (arXiv:2407.01082).
-        entropy: whether to return the entropy of the full softmax, from which a token is drawn, too.
     """
 
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
-    entropy: bool = False
 
 
 FULL_SOFTMAX = Sampling()
@@ -34,8 +32,9 @@ def row_keys(seed: int, iteration: int, rows):
 def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTMAX):
     """Draws one token a row.
 
-    By inverting the distribution function in two steps, a block of about √V tokens and one in it, which takes two
-    random numbers a row; the Gumbel-max trick takes V, which at Gemma 3's V costs a CPU more than its 270M model.
+    It inverts the distribution function in two steps: first it draws a block of about √V tokens, then a token of the
+    block. That takes two random numbers a row. The Gumbel-max trick takes V, which for Gemma 3's vocabulary costs a
+    CPU more than the 270M model itself.
 
     Args:
         logits: `(B, V)` float32.
@@ -45,8 +44,8 @@ def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTM
         sampling: which tokens may be drawn.
 
     Returns:
-        `(token_ids, log_probs, entropy)`, `(B,)` int32 and twice float32; entropy is 0 where it is not asked for. The
-        log-prob is of the full softmax at `temperature` (at 1 where it is 0), whatever may be drawn.
+        `(token_ids, log_probs)`, `(B,)` int32 and float32. The log-prob is of the full softmax at `temperature` (at 1
+        if that is 0), whatever may be drawn.
     """
     logits = logits / jnp.where(temperature > 0, temperature, 1.0)
     uniform = jax.vmap(lambda key, p: jax.random.uniform(jax.random.fold_in(key, p), (2,)))(keys, positions)
@@ -55,11 +54,9 @@ def sample(logits, keys, positions, temperature, sampling: Sampling = FULL_SOFTM
         lambda: _draw(jax.nn.softmax(_restricted(logits, sampling)), uniform),
         lambda: jnp.argmax(logits, axis=-1),
     )
-    # Not by log_softmax: in `(B, V)` nothing is kept but the logits, which at Gemma's V are large.
-    total = jax.nn.logsumexp(logits, axis=-1)
-    log_probs = jnp.take_along_axis(logits, token_ids[:, None], axis=-1)[:, 0] - total
-    entropy = total - jnp.sum(jax.nn.softmax(logits) * logits, axis=-1) if sampling.entropy else jnp.zeros(len(logits))
-    return token_ids.astype("int32"), log_probs, entropy
+    # Not by log_softmax: that would be a second array of `(B, V)`, which at Gemma's V is large.
+    log_probs = jnp.take_along_axis(logits, token_ids[:, None], axis=-1)[:, 0] - jax.nn.logsumexp(logits, axis=-1)
+    return token_ids.astype("int32"), log_probs
 
 
 def _draw(probabilities, uniform):
@@ -75,23 +72,24 @@ def _draw(probabilities, uniform):
 def _invert(weights, uniform):
     """The first place in each row at which the running sum of `weights` exceeds a share `uniform`, below 1, of all."""
     sums = jnp.cumsum(weights, axis=-1)
-    # Of a little less than all: rounded up, it could be all of it, which nothing exceeds.
+    # The share is made a little smaller: rounded up, it could be all of the sum, which nothing exceeds.
     return jnp.argmax(sums > (uniform * (1 - 2**-23))[:, None] * sums[:, -1:], axis=-1)
 
 
 def _restricted(logits, sampling: Sampling):
     """`logits`, -inf at tokens that may not be drawn: each limit sees the full softmax, and all of them must hold."""
-    allowed = logits
+    if sampling == FULL_SOFTMAX:
+        return logits
+    least = -jnp.inf
     if sampling.top_k is not None:
         best, _ = jax.lax.top_k(logits, min(sampling.top_k, logits.shape[-1]))
-        allowed = jnp.where(logits >= best[:, -1:], allowed, -jnp.inf)
+        least = best[:, -1:]
     if sampling.top_p is not None:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         probabilities = jax.nn.softmax(ordered)
         before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        least = jnp.min(jnp.where(before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
+        fewest = jnp.where(before < sampling.top_p, ordered, jnp.inf)
+        least = jnp.maximum(least, jnp.min(fewest, axis=-1, keepdims=True))
     if sampling.min_p is not None:
-        least = jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p)
-        allowed = jnp.where(logits >= least, allowed, -jnp.inf)
-    return allowed
+        least = jnp.maximum(least, jnp.max(logits, axis=-1, keepdims=True) + jnp.log(sampling.min_p))
+    return jnp.where(logits >= least, logits, -jnp.inf)

@@ -1,4 +1,4 @@
-"""Stop tokens and stop strings as a table that token ids drive, so that a sampler never sees text."""
+"""`stop_table`: stop tokens and stop strings as a table that token ids drive, so that a sampler never sees text."""
 
 import keras_hub
 import numpy as np
@@ -6,25 +6,25 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 
 def stop_table(tokenizer, vocabulary_size: int, stop_token_ids, stop_strings=()) -> np.ndarray:
-    """Compiles what ends a completion: from state 0 at its start, each token leads to `table[state, token_id]`.
+    """Compiles what ends a completion: it begins in state 0, and each token leads to `table[state, token_id]`.
 
     The last state, S - 1, means stopped and is never left. A row enters it at a stop token, or at the token with which
-    the detokenized completion first contains a stop string, wherever in a piece the string begins and ends. The other
-    states are beginnings of stop strings: the automaton of Aho and Corasick (doi:10.1145/360825.360855) over bytes of
-    UTF-8, because a character may be spread over several tokens.
+    the detokenized completion first contains a stop string, even if the string begins and ends inside of pieces. The
+    other states are beginnings of stop strings: the automaton of Aho and Corasick (doi:10.1145/360825.360855) over
+    bytes of UTF-8, because a character may be spread over several tokens.
 
-    Text is what `tokenizer.detokenize` makes of the completion, but for two things: a space that it takes from the very
-    beginning (Llama 2's does, Gemma's does not) counts here, and U+FFFD that it puts for invalid UTF-8 does not.
+    Text is what `tokenizer.detokenize` makes of the completion, with two exceptions: a space at the very beginning
+    counts here, though Llama 2's removes it, and U+FFFD, which stands for invalid UTF-8, does not.
 
     Args:
         tokenizer: a `keras_hub.tokenizers.SentencePieceTokenizer` or `BytePairTokenizer`; any, if there are no strings.
         vocabulary_size: V of the model. Ids beyond the tokenizer's vocabulary count as no text.
         stop_token_ids: ids that end a completion; those of V and more, which are never sampled, do nothing.
-        stop_strings: texts that end a completion.
+        stop_strings: a list of texts that end a completion.
 
     Returns:
-        `(S, V)`, int8 where that holds S, else int16 or int32. S is 2 without strings, and at most one more than the
-        bytes of all strings together.
+        `(S, V)`, int8 if that holds S, else int16 or int32. S is 2 without strings, and at most one more than the bytes
+        of all strings together.
 
     Raises:
         ValueError: if a stop string is empty or no `str`, or if there is one and the tokenizer is of another kind.
@@ -36,39 +36,36 @@ def stop_table(tokenizer, vocabulary_size: int, stop_token_ids, stop_strings=())
     pieces = _piece_bytes(tokenizer, vocabulary_size) if patterns else [b""] * vocabulary_size
     table = _over_pieces(_automaton(patterns, prefixes), pieces)
     if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
-        # It joins adjacent byte pieces only: a character that a control piece interrupts is lost.
-        interrupted = [state for state, prefix in enumerate(prefixes) if not _is_utf8(prefix)]
+        # It joins adjacent byte pieces only: a character with a control piece between its bytes is lost.
+        unfinished = [state for state, text in enumerate(prefixes) if text.decode(errors="ignore").encode() != text]
         control = [token_id for token_id, piece in enumerate(pieces) if not piece]
-        table[np.ix_(interrupted, control)] = 0
+        table[np.ix_(unfinished, control)] = 0
     table[:, [token_id for token_id in stop_token_ids if token_id < vocabulary_size]] = len(table) - 1
     return table
 
 
 def _patterns(stop_strings) -> list[bytes]:
-    """The strings in UTF-8, but for those that contain another, which stops the row first."""
-    # A text alone would otherwise be taken for its characters.
-    strings = [None] if isinstance(stop_strings, str) else list(stop_strings)
-    if not all(isinstance(string, str) and string for string in strings):
-        raise ValueError(f"Stop strings are texts in a list, none empty. Received: stop_strings={stop_strings!r}")
-    patterns = {string.encode() for string in strings}
+    """The strings in UTF-8, without those that contain another: the other stops the row first."""
+    is_text = isinstance(stop_strings, str)  # it would be taken for its characters
+    if is_text or not all(isinstance(string, str) and string for string in stop_strings):
+        raise ValueError(
+            f"`stop_strings` must be texts in a list, none empty. Received: stop_strings={stop_strings!r}"
+        )
+    patterns = {string.encode() for string in stop_strings}
     return [pattern for pattern in patterns if not any(other in pattern for other in patterns - {pattern})]
 
 
 def _automaton(patterns: list[bytes], prefixes: list[bytes]) -> np.ndarray:
-    """The state after one byte, `(S, 256)`: the longest end of what was read that begins a pattern.
-
-    State s has read `prefixes[s]`, and the last one a whole pattern.
-    """
+    """The state after one byte, `(S, 256)`. State s: of all prefixes, `prefixes[s]` is the longest end of the text."""
     stopped = len(prefixes)
     states = {prefix: state for state, prefix in enumerate(prefixes)} | dict.fromkeys(patterns, stopped)
-    smallest = np.min_scalar_type(-len(prefixes) - 2)  # of a negative number, for it to be signed: S is one more
-    automaton = np.zeros((stopped + 1, 256), smallest)
+    signed = np.min_scalar_type(-len(prefixes) - 2)  # the smallest type that holds all states
+    automaton = np.zeros((stopped + 1, 256), signed)
     automaton[stopped] = stopped
-    alphabet = set(b"".join(patterns))
     for state, prefix in enumerate(prefixes):
-        for byte in alphabet:
-            read = prefix + bytes([byte])
-            automaton[state, byte] = next(states[read[n:]] for n in range(len(read) + 1) if read[n:] in states)
+        for byte in set(b"".join(patterns)):
+            text = prefix + bytes([byte])
+            automaton[state, byte] = next(states[text[n:]] for n in range(len(text) + 1) if text[n:] in states)
     return automaton
 
 
@@ -78,44 +75,41 @@ def _over_pieces(automaton: np.ndarray, pieces: list[bytes]) -> np.ndarray:
     text = np.frombuffer(b"".join(pieces), "uint8")
     longest_first = np.argsort(-lengths, kind="stable")
     starts = (np.cumsum(lengths) - lengths)[longest_first]
-    # Column n holds byte n of every piece that has one: of the first so many in `longest_first`.
+    # Byte n of every piece that has one: of the first so many pieces in `longest_first`.
     columns = [text[starts[: np.count_nonzero(lengths > n)] + n] for n in range(lengths.max())]
     table = np.empty((len(automaton), len(pieces)), automaton.dtype)
-    for state, after in enumerate(table):  # one by one, since NumPy makes an index of eight bytes of each element
-        reached = np.full(len(pieces), state, automaton.dtype)
+    for state in range(len(automaton)):  # one by one: NumPy makes an index of eight bytes of each element
+        states = np.full(len(pieces), state, automaton.dtype)
         for column in columns:
-            reached[: len(column)] = automaton[reached[: len(column)], column]
-        after[longest_first] = reached
+            states[: len(column)] = automaton[states[: len(column)], column]
+        table[state, longest_first] = states
     return table
 
 
 def _piece_bytes(tokenizer, vocabulary_size: int) -> list[bytes]:
-    """What each id adds to the text, V entries; bytes, because some hold a part of a character."""
+    """The text of each id, V entries; in bytes, because some ids are a part of a character."""
     if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
         pieces = _sentence_piece_bytes(tokenizer.proto)
     elif isinstance(tokenizer, keras_hub.tokenizers.BytePairTokenizer):
         pieces = _byte_pair_bytes(tokenizer.vocabulary)
     else:
         raise ValueError(
-            "Stop strings need a SentencePieceTokenizer or a BytePairTokenizer, which tell the bytes of a piece. "
+            "Stop strings need a SentencePieceTokenizer or a BytePairTokenizer, whose pieces are bytes of text. "
             f"Received: tokenizer={tokenizer!r}"
         )
     return (pieces + [b""] * (vocabulary_size - len(pieces)))[:vocabulary_size]
 
 
 def _sentence_piece_bytes(proto: bytes) -> list[bytes]:
-    """As `SentencePieceProcessor.Decode`, where control pieces are no text and the unknown one is, " ⁇ " by default."""
+    """As `SentencePieceProcessor.Decode`: a control piece is no text, and the unknown one is " ⁇ " by default."""
     model = sentencepiece_model.ModelProto.FromString(proto)
     kind = model.SentencePiece
-    pieces = [piece.piece.replace("▁", " ").encode() for piece in model.pieces]
-    for token_id, piece in enumerate(model.pieces):
-        if piece.type == kind.CONTROL:
-            pieces[token_id] = b""
-        elif piece.type == kind.UNKNOWN:
-            pieces[token_id] = model.trainer_spec.unk_surface.encode()
-        elif piece.type == kind.BYTE:
-            pieces[token_id] = bytes.fromhex(piece.piece[3:5])  # of <0x0A>
-    return pieces
+    special = {
+        kind.CONTROL: lambda piece: b"",
+        kind.UNKNOWN: lambda piece: model.trainer_spec.unk_surface.encode(),
+        kind.BYTE: lambda piece: bytes.fromhex(piece[3:5]),  # of <0x0A>
+    }
+    return [special.get(x.type, lambda piece: piece.replace("▁", " ").encode())(x.piece) for x in model.pieces]
 
 
 def _byte_pair_bytes(vocabulary: dict[str, int]) -> list[bytes]:
@@ -125,10 +119,6 @@ def _byte_pair_bytes(vocabulary: dict[str, int]) -> list[bytes]:
     byte_of = {chr(byte): byte for byte in visible} | {chr(0x100 + n): byte for n, byte in enumerate(rest)}
     pieces = [b""] * (max(vocabulary.values()) + 1)
     for token, token_id in vocabulary.items():
-        written = byte_of.keys() >= set(token)
-        pieces[token_id] = bytes(byte_of[character] for character in token) if written else token.encode()
+        is_bytes = byte_of.keys() >= set(token)
+        pieces[token_id] = bytes(byte_of[character] for character in token) if is_bytes else token.encode()
     return pieces
-
-
-def _is_utf8(text: bytes) -> bool:
-    return text.decode(errors="ignore").encode() == text

@@ -1,10 +1,10 @@
-"""Compiles everything that a rollout may need, by running it with no row alive."""
+"""`warm_up`: compiles everything that a rollout may need, by running it with no row alive."""
 
 from keras_aha.decoding.buckets import Bucket, smallest
 
 
 def warm_up(new_batch, settings, sampling) -> None:
-    """Runs each program that such a batch may come to, whatever the lengths of its completions, and samples nothing.
+    """Runs each program that such a batch may need, whatever the lengths of its completions, and samples nothing.
 
     Args:
         new_batch: makes a `Batch` of the shapes to come.
@@ -17,13 +17,13 @@ def warm_up(new_batch, settings, sampling) -> None:
     for bucket in batch.buckets:
         batch = _dead_batch(new_batch, bucket)
         batch.decode(settings, sampling)
-        batch.decode(settings, sampling)  # on a mesh, what a program has made may lie otherwise than what began it
+        batch.decode(settings, sampling)  # on a mesh the first call's outputs may lie otherwise than its inputs did
     for before, after in _moves(batch.buckets, batch.max_completion_length):
         _dead_batch(new_batch, before).move_to(after)
 
 
 def _dead_batch(new_batch, bucket):
-    """A batch in `bucket` with no row alive, nor any waiting."""
+    """A batch in `bucket` in which no row is alive and no prompt waits."""
     batch = new_batch()
     batch.read = len(batch.prompt_ids)
     if bucket != batch.bucket:
@@ -34,7 +34,7 @@ def _dead_batch(new_batch, bucket):
 
 
 def _moves(buckets: list[Bucket], longest: int) -> list[tuple[Bucket, Bucket]]:
-    """From which bucket to which other one a batch may move, as rows die and the others grow longer."""
+    """All pairs of buckets, from one to another, between which a batch may move as rows die and the rest grow."""
     rows = {bucket.rows for bucket in buckets}
     moves = {
         (smallest(buckets, before, length), smallest(buckets, after, length + 1))

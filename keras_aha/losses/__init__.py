@@ -6,10 +6,10 @@
     log_probs, ref_log_probs ─ kl_divergence ────────────────────────┤
     completion_mask ─ aggregation_weights ───────────────────────────┴─ loss
 
-Shapes: B completions in the batch, C tokens in a completion. `completion_mask` is true on the tokens that the policy
-sampled, its stop token included, and false after them. Whatever comes in, everything is computed in float32.
+Shapes: B completions in the batch, C tokens in a completion. `completion_mask` is true at the tokens that the policy
+sampled, its stop token included, and false after them. Everything is computed in float32, whatever the inputs' dtype.
 
-The published variants are independent arguments:
+The published variants are combinations of independent arguments:
 
 | paper                | `scale` | `ratio`      | `clip_range`   | `aggregation`     | `kl_coef` |
 |----------------------|---------|--------------|----------------|-------------------|-----------|

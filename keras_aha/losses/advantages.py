@@ -1,4 +1,4 @@
-"""From rewards to advantages: how much better a completion did than the others of its prompt."""
+"""Advantages: how much better a completion did than the others of its prompt; and what a long one loses."""
 
 from keras_aha.losses.checks import check_choice, float32
 
@@ -25,10 +25,9 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
     | "batch" | std of all rewards of the batch + ε  | arXiv:2508.08221, §4: steadier for small groups |
     | None    | 1                                    | Dr. GRPO, arXiv:2503.20783, §3                  |
 
-    Of the gradient of the mean reward, scale None with "leave_one_out" is an unbiased estimate, and with "mean" one of
-    (G − 1) / G of it. Standard deviations are the population's and ε = 1e-6. A group whose rewards are all equal
-    teaches nothing: its advantages are exactly 0. A reward that is NaN counts as missing: its own advantage is 0, and
-    the others of its group are compared without it.
+    Scale None with "leave_one_out" gives an unbiased estimate of the gradient of the mean reward; with "mean" it gives
+    (G − 1) / G of it. Standard deviations are the population's, and ε = 1e-6. If all rewards of a group are equal, its
+    advantages are exactly 0. A NaN is a reward that is missing: its advantage is 0, and the group is compared without.
 
     Args:
         rewards: (B,), the completions of one prompt in adjacent rows.
@@ -40,7 +39,7 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
         (B,) float32.
 
     Raises:
-        ValueError: for a group of one, a B that G does not divide, an unknown scale or baseline.
+        ValueError: if G is 1 or does not divide B, or for an unknown scale or baseline.
     """
     check_choice("scale", scale, SCALES)
     check_choice("baseline", baseline, BASELINES)
@@ -74,9 +73,9 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
 
 
 def overlong_penalty(lengths, max_length, buffer):
-    """What a completion loses by its length: soft overlong punishment, DAPO, arXiv:2503.14476, eq. 13.
+    """A penalty for length: soft overlong punishment, DAPO, arXiv:2503.14476, eq. 13.
 
-    0 up to `max_length − buffer` tokens, then falling linearly to −1 at `max_length`, where completions are cut.
+    It is 0 up to `max_length − buffer` tokens and falls linearly to −1 at `max_length`, at which completions are cut.
 
     Args:
         lengths: (B,) tokens of each completion.
@@ -95,7 +94,7 @@ def overlong_penalty(lengths, max_length, buffer):
 
 
 def _minus_mean(x, known, axis):
-    """`x` minus the mean of what is known of it; 0 where it is not."""
+    """`x` minus the mean of its known elements; 0 at the others."""
     total = ops.sum(ops.where(known, x, 0.0), axis=axis, keepdims=True)
     mean = total / ops.maximum(ops.sum(float32(known), axis=axis, keepdims=True), 1.0)
     return ops.where(known, x - mean, 0.0)

@@ -1,4 +1,4 @@
-"""What the functions of this package check, and float32."""
+"""Checks of arguments, and float32."""
 
 from keras import ops
 
@@ -9,7 +9,7 @@ def float32(x):
 
 
 def keep(x, mask):
-    """`x` in float32 where `mask`, else 0; what it held there (NaN included) has no effect, on gradients neither."""
+    """`x` in float32 if `mask`, else 0: what it holds there (NaN included) changes neither values nor gradients."""
     return ops.where(mask, float32(x), 0.0)
 
 

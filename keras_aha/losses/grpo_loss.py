@@ -1,4 +1,4 @@
-"""`GRPOLoss`: the terms put together."""
+"""`GRPOLoss`: the terms of the loss added up."""
 
 import math
 
@@ -13,9 +13,8 @@ class GRPOLoss:
 
     loss = Σᵢₜ aᵢₜ (−wᵢₜ min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ) Âᵢ) + kl_coef · KLᵢₜ − entropy_coef · Hᵢₜ)
 
-    With one update a rollout the ratio is 1 and the advantages of a group sum to 0, so the loss itself is 0 under
-    "sequence_mean" and shows only the lengths of good and bad completions under the others, while its gradient teaches:
-    watch reward and accuracy instead.
+    With one update a rollout the ratio is 1 and the advantages of a group sum to 0. So the loss itself is 0 with
+    "sequence_mean", and depends on lengths only with the others. Its gradient is not 0: watch reward and accuracy.
 
     Args:
         clip_range: positive float, or (low, high): the ratio ρ is clipped to [1 − low, 1 + high].
@@ -25,10 +24,10 @@ class GRPOLoss:
         aggregation: "token_mean", "sequence_mean" or "fixed_length", see `aggregation_weights` (a).
         delta: the bound δ of two-sided clipping, or None, see `clipped_surrogate`.
         entropy_coef: float ≥ 0, weight of the bonus for the policy's entropy H, in nats (arXiv:1602.01783, §4).
-        importance_cap: float ≥ 1 that truncates the weights w of `importance_weights`, or None, where they are 1.
+        importance_cap: float ≥ 1 that truncates the weights w of `importance_weights`, or None: then they are 1.
 
     Raises:
-        ValueError: for an argument outside of these, with the choices.
+        ValueError: for any other argument, with the choices.
     """
 
     def __init__(
@@ -43,13 +42,12 @@ class GRPOLoss:
         importance_cap=None,
     ):
         token_terms.clip_bounds(clip_range, delta)
-        for name, coef in {"kl_coef": kl_coef, "entropy_coef": entropy_coef}.items():
-            if not (is_number(coef) and 0.0 <= coef < math.inf):
-                raise ValueError(f"`{name}` must be a finite number, 0 or more. Received: {name}={coef!r}")
-        if importance_cap is not None and not (is_number(importance_cap) and 1.0 <= importance_cap < math.inf):
-            raise ValueError(
-                f"`importance_cap` must be a finite number, 1 or more. Received: importance_cap={importance_cap!r}"
-            )
+        numbers = [("kl_coef", kl_coef, 0), ("entropy_coef", entropy_coef, 0)]
+        if importance_cap is not None:
+            numbers.append(("importance_cap", importance_cap, 1))
+        for name, number, least in numbers:
+            if not (is_number(number) and least <= number < math.inf):
+                raise ValueError(f"`{name}` must be a finite number, {least} or more. Received: {name}={number!r}")
         check_choice("kl_estimator", kl_estimator, token_terms.KL_ESTIMATORS)
         check_choice("ratio", ratio, token_terms.RATIOS)
         check_choice("aggregation", aggregation, token_terms.AGGREGATIONS)
@@ -79,20 +77,19 @@ class GRPOLoss:
             log_probs: (B, C), of the policy; the gradient goes here.
             old_log_probs: (B, C), of the policy that sampled.
             advantages: (B,), see `group_advantages`.
-            completion_mask: (B, C) bool. What the other arguments hold where it is false (NaN included) has no effect.
+            completion_mask: (B, C) bool. Where it is false, the other arguments may hold anything, NaN included.
             weights: (B, C), this micro-batch's slice of the step's `aggregation_weights`.
-            ref_log_probs: (B, C), of the reference; may be None where `kl_coef` is 0.
-            entropy: (B, C), of the policy, with its gradient; may be None where `entropy_coef` is 0.
-            sampler_log_probs: (B, C), by the sampler; may be None where `importance_cap` is.
+            ref_log_probs: (B, C), of the reference; may be None if `kl_coef` is 0.
+            entropy: (B, C), of the policy, with its gradient; may be None if `entropy_coef` is 0.
+            sampler_log_probs: (B, C), by the sampler; may be None if `importance_cap` is.
 
         Returns:
-            The loss, a float32 scalar, and a dict of float32 scalars, each a sum over the completions' tokens, so that
-            micro-batches add up and the step divides by its number of tokens: "ratio"; "clip_fraction", which counts
-            the tokens whose gradient the clipping took away; "kl" where `ref_log_probs` is given; and
-            "importance_weight" where there is a cap.
+            The loss, a float32 scalar, and a dict of float32 scalars. Each is a sum over the completions' tokens, so
+            that micro-batches add up: "ratio"; "clip_fraction", the number of tokens without gradient because of the
+            clipping; "kl" if `ref_log_probs` is given; "importance_weight" if there is a cap.
 
         Raises:
-            ValueError: if what a term needs is None.
+            ValueError: if the numbers that a term needs are None.
         """
         needed = {
             "ref_log_probs": (ref_log_probs, "kl_coef", self.kl_coef),

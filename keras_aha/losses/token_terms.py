@@ -1,4 +1,4 @@
-"""What each token brings to the loss: its weight, its importance ratio, its clipped surrogate, its KL."""
+"""Terms of the loss, one number a token: weight, importance ratio, clipped surrogate, KL."""
 
 import math
 
@@ -12,19 +12,19 @@ RATIOS = ("token", "sequence")
 
 
 def aggregation_weights(completion_mask, aggregation="token_mean"):
-    """How much each token counts, so that a loss is Σ weights · values.
+    """How much each token counts: a loss is Σ weights · values.
 
         token_mean      wᵢₜ = mᵢₜ / Σⱼ|oⱼ|       every token counts the same (DAPO, arXiv:2503.14476, §3.3)
         sequence_mean   wᵢₜ = mᵢₜ / (B′·|oᵢ|)    every completion counts the same (GRPO, arXiv:2402.03300, eq. 3)
         fixed_length    wᵢₜ = mᵢₜ / (B·C)        no bias by length (Dr. GRPO, arXiv:2503.20783, §3)
 
-    mᵢₜ is the mask, |oᵢ| the number of its true tokens in row i, and B′ the number of rows that have any (a completion
-    that was masked out whole is no completion). Compute the weights once for the whole optimizer step and slice them
-    into micro-batches: the losses and gradients of the micro-batches then add up to those of the step.
+    mᵢₜ is the mask, |oᵢ| the number of its true tokens in row i, and B′ the number of rows that have any. Compute the
+    weights once for the whole optimizer step and slice them into micro-batches: then the losses and gradients of the
+    micro-batches add up to those of the step.
 
     Args:
         completion_mask: (B, C) bool, of all completions of the step. For "fixed_length" C must be the same in every
-            step (the limit on completions), or the divisor would follow the longest completion.
+            step: the limit on completions.
         aggregation: "token_mean", "sequence_mean" or "fixed_length".
 
     Returns:
@@ -45,7 +45,7 @@ def aggregation_weights(completion_mask, aggregation="token_mean"):
 
 
 def importance_ratio(log_probs, old_log_probs, completion_mask, ratio="token"):
-    """How much likelier the policy makes what was sampled than the policy that sampled it.
+    """How much likelier the sampled tokens are by the policy than by the policy that sampled them.
 
         token      ρᵢₜ = exp(log πᵢₜ − log πᵢₜᵒˡᵈ)              (PPO, arXiv:1707.06347; GRPO, arXiv:2402.03300)
         sequence   ρᵢₜ = exp(1/|oᵢ| Σₛ (log πᵢₛ − log πᵢₛᵒˡᵈ))   (GSPO, arXiv:2507.18071, eq. 7)
@@ -56,7 +56,7 @@ def importance_ratio(log_probs, old_log_probs, completion_mask, ratio="token"):
     Args:
         log_probs: (B, C), of the policy being trained.
         old_log_probs: (B, C), as sampled.
-        completion_mask: (B, C) bool. What the arguments hold where it is false (NaN included) has no effect.
+        completion_mask: (B, C) bool. Where it is false, the other arguments may hold anything, NaN included.
         ratio: "token" or "sequence".
 
     Returns:
@@ -76,7 +76,7 @@ def importance_ratio(log_probs, old_log_probs, completion_mask, ratio="token"):
 
 
 def importance_weights(old_log_probs, sampler_log_probs, completion_mask, cap):
-    """Corrects for a sampler that is not quite the policy: int8 weights, a bfloat16 cache, other kernels.
+    """Weights that correct for a sampler that differs from the policy: int8 weights, a bfloat16 cache, other kernels.
 
     wᵢₜ = min(exp(log πᵢₜᵒˡᵈ − log πᵢₜˢᵃᵐᵖˡᵉʳ), cap)
 
@@ -84,9 +84,9 @@ def importance_weights(old_log_probs, sampler_log_probs, completion_mask, cap):
     training", https://fengyao.notion.site/off-policy-rl, 2025; truncation is Ionides' (J. Comp. Graph. Stat. 17, 2008).
 
     Args:
-        old_log_probs: (B, C), by the trainer, of the policy that the sampler stood for.
+        old_log_probs: (B, C), by the trainer, of the policy that was to sample.
         sampler_log_probs: (B, C), by the sampler.
-        completion_mask: (B, C) bool. What the arguments hold where it is false (NaN included) has no effect.
+        completion_mask: (B, C) bool. Where it is false, the other arguments may hold anything, NaN included.
         cap: float ≥ 1.
 
     Returns:
@@ -97,13 +97,12 @@ def importance_weights(old_log_probs, sampler_log_probs, completion_mask, cap):
 
 
 def clipped_surrogate(ratio, advantages, clip_range=0.2, delta=None):
-    """PPO's pessimistic objective, to be maximised: no reward for leaving the range around the old policy.
+    """PPO's objective, to be maximised: a ratio outside of the clip range gains nothing.
 
     min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ, 1 − low, 1 + high) Âᵢ)
 
-    PPO, arXiv:1707.06347, eq. 7; high > low ("clip higher") is DAPO's, arXiv:2503.14476, §3.1. Without δ a completion
-    that did badly and has become much likelier pulls without bound; δ bounds it (two-sided clipping, INTELLECT-2,
-    arXiv:2505.07291, §3.4).
+    PPO, arXiv:1707.06347, eq. 7; high > low ("clip higher") is DAPO's, arXiv:2503.14476, §3.1. δ bounds the ratio of a
+    completion that did badly and has become much likelier: two-sided clipping, INTELLECT-2, arXiv:2505.07291, §3.4.
 
     Args:
         ratio: (B, C) importance ratios.
@@ -115,7 +114,7 @@ def clipped_surrogate(ratio, advantages, clip_range=0.2, delta=None):
         (B, C) float32.
 
     Raises:
-        ValueError: for a clip range that is not one or two positive numbers, or a delta within it.
+        ValueError: if the clip range is not one or two positive numbers, or delta lies within it.
     """
     low, high = clip_bounds(clip_range, delta)
     ratio, advantages = float32(ratio), float32(advantages)[:, None]
@@ -134,9 +133,9 @@ def kl_divergence(log_probs, ref_log_probs, estimator="k3"):
     | k1+ | that of k1    | as k1                        | that of k2          | ∇KL(π‖πʳᵉᶠ)                         |
     | k3+ | that of k3    | as k3                        | that of k2          | ∇KL(π‖πʳᵉᶠ)                         |
 
-    All values, and the gradients of k2 and k3, are exactly 0 where the two log-probs agree. So k1 is for watching, k2
-    for penalising what k1 watches, and k3 is GRPO's (arXiv:2402.03300, eq. 4). With a plus the value is passed straight
-    through to k2's gradient, so that what is logged and what pulls are of the same divergence. Estimators: J. Schulman,
+    If the two log-probs agree, all values, and the gradients of k2 and k3, are exactly 0. k1 is to be logged, k2 is a
+    loss for the same divergence, and k3 is GRPO's (arXiv:2402.03300, eq. 4). An estimator with a plus has the gradient
+    of k2, so that the value and the gradient belong to the same divergence. Estimators: J. Schulman,
     http://joschu.net/blog/kl-approx.html; means are over the token sampled, given those before it.
 
     Args:
@@ -162,7 +161,7 @@ def kl_divergence(log_probs, ref_log_probs, estimator="k3"):
 
 
 def clip_bounds(clip_range, delta=None):
-    """`(low, high)`, checked, and whether `delta` lies outside."""
+    """`(low, high)` of a clip range; raises ValueError if it is none, or if `delta` lies within it."""
     bounds = clip_range if isinstance(clip_range, (tuple, list)) else (clip_range, clip_range)
     if len(bounds) != 2 or not all(is_number(bound) and bound > 0 for bound in bounds):
         raise ValueError(

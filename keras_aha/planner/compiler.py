@@ -1,6 +1,7 @@
 """`Compiler`: the programs of a run, compiled."""
 
 import concurrent.futures
+import weakref
 from collections.abc import Callable
 
 from keras_aha.decoding import Sampling, jitted_steps
@@ -58,7 +59,7 @@ class Compiler:
     def prefill(self, shapes: RolloutShapes) -> Program:
         """`decoding.programs.prefill`."""
         self.tell("prefill")
-        arguments = shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0)
+        arguments = weakref.ref(shapes.decoder), shapes.weights, *shapes.prompts, np.int32(0)
         lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
@@ -74,5 +75,6 @@ class Compiler:
         table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
-        lowered = jitted_steps.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
+        decoder = weakref.ref(shapes.decoder)
+        lowered = jitted_steps.segment.lower(decoder, sampling, *arguments, settings, parts=shapes.parts)
         return measure(compile_program(lowered, bytes_on_a_device(shapes.arrays)), one_turn=True)

@@ -107,10 +107,9 @@ def rollout_shapes(
     def begin(weights):
         prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
         keys = row_keys(0, 0, np.arange(prompts * group_size))
-        limits = group_size, max_completion_length, max_rows, None
-        first, largest = (
-            Batch(decoder, weights, (prompt_ids, starts), keys, *limits, placement=placement) for _ in range(2)
-        )
+        limits = dict(group_size=group_size, max_completion_length=max_completion_length, max_rows=max_rows)
+        rows = dict(token_ids=prompt_ids, starts=starts, keys=keys, cache_dtype=None, placement=placement)
+        first, largest = (Batch(decoder, weights, **rows, **limits) for _ in range(2))
         if max(first.buckets) != first.bucket:
             largest.move_to(max(first.buckets))
         batches.extend((first, largest))

@@ -39,7 +39,7 @@ def think_on(
             the same random keys the same would be said again.
 
     Returns:
-        B completions, log-probs and entropy 0 at the tokens of the word, and `(B,)` bool: which of them thought on.
+        B completions, log-probs 0 at the tokens of the word, and `(B,)` bool: which of them thought on.
     """
     thought = thinking_lengths(model, completions)
     begun = thought + len(word_ids)
@@ -56,15 +56,13 @@ def think_on(
     more = model.generate(
         prompt_ids, prompt_mask, max_completion_length=max_completion_length, rows=rows[going], **sampling
     )
-    joined = Completions(*(None if x is None else x.copy() for x in completions))
+    joined = Completions(*(x.copy() for x in completions))
     for i, row in enumerate(going):
         length = min(more.lengths[i], max_completion_length - begun[row])
         end = begun[row] + length
-        for name in ("token_ids", "log_probs", "entropy"):
-            old, new = getattr(joined, name), getattr(more, name)
-            if old is not None:
-                old[row, thought[row] :] = 0
-                old[row, begun[row] : end] = new[i, :length]
+        for old, new in ((joined.token_ids, more.token_ids), (joined.log_probs, more.log_probs)):
+            old[row, thought[row] :] = 0
+            old[row, begun[row] : end] = new[i, :length]
         joined.token_ids[row, thought[row] : begun[row]] = word_ids
         joined.lengths[row] = end
         joined.stopped[row] = more.stopped[i] and length == more.lengths[i]

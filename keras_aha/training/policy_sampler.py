@@ -49,7 +49,6 @@ class PolicySampler:
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
-        entropy: bool = False,
         stop_tokens: tuple[str, ...] = TURN_ENDS,
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
@@ -72,7 +71,7 @@ class PolicySampler:
             group_size: G, completions of each prompt, in adjacent rows.
             max_completion_length: C, at which a completion is cut.
             temperature: 0 is greedy.
-            top_k, top_p, min_p, entropy: see `decoding.Sampling`.
+            top_k, top_p, min_p: see `decoding.Sampling`.
             stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token; of
                 `TURN_ENDS` those that there are.
             stop_strings: texts that end a completion, with the token that completes them.
@@ -102,7 +101,7 @@ class PolicySampler:
             max_completion_length=max_completion_length,
             stop_table=self._stop_table(tuple(stop_tokens), tuple(stop_strings)),
             temperature=temperature,
-            sampling=decoding.Sampling(top_k, top_p, min_p, entropy),
+            sampling=decoding.Sampling(top_k, top_p, min_p),
             on_segment=on_segment,
         )
         values = self.merged_values()

@@ -9,36 +9,28 @@ many = st.integers(1, 5000)
 long = st.integers(1, 20000)
 
 
-def test_the_buckets_of_64_rows():
-    """Four lengths for all rows, two for a quarter of them, one for the rest."""
+def test_by_hand():
+    """Four lengths for all rows, two for a quarter of them, one for the rest; short completions have one length."""
     lengths = {64: (64, 128, 192, 256), 16: (128, 256), 4: (256,)}
-    assert all_buckets(64, 256) == [Bucket(rows, tokens) for rows in lengths for tokens in lengths[rows]]
-
-
-def test_short_completions_have_one_length():
+    buckets = [Bucket(rows, tokens) for rows in lengths for tokens in lengths[rows]]
+    assert all_buckets(64, 256) == buckets
     assert all_buckets(64, 100) == [Bucket(64, 100), Bucket(16, 100), Bucket(4, 100)]
     assert all_buckets(1, 1) == [Bucket(1, 1)]
-
-
-def test_the_smallest_bucket_has_the_fewest_rows_and_then_the_fewest_tokens():
-    buckets = all_buckets(64, 256)
+    # The smallest one has the fewest rows, and then the fewest tokens.
     assert smallest(buckets, 17, 64) == Bucket(64, 64)
     assert smallest(buckets, 17, 65) == Bucket(64, 128)
     assert smallest(buckets, 16, 1) == Bucket(16, 128)
     assert smallest(buckets, 1, 1) == Bucket(4, 256)
 
 
-@given(rows=many, longest=long)
-def test_there_are_few_and_none_is_larger_than_what_was_asked_for(rows, longest):
+@given(rows=many, longest=long, data=st.data())
+def test_few_buckets_hold_any_number_of_rows_of_any_length_without_much_to_spare(rows, longest, data):
     buckets = all_buckets(rows, longest)
     assert len(set(buckets)) == len(buckets) <= 7 + math.log(rows, 4)
     assert max(buckets) == Bucket(rows, longest)
     assert all(1 <= bucket.rows and 1 <= bucket.new_tokens <= longest for bucket in buckets)
-
-
-@given(rows=many, longest=long, data=st.data())
-def test_any_number_of_rows_of_any_length_is_held_without_much_to_spare(rows, longest, data):
-    buckets = all_buckets(rows, longest)
+    sizes = sorted({bucket.rows for bucket in buckets}, reverse=True)
+    assert all(4 * fewer >= more > fewer for more, fewer in zip(sizes[:-1], sizes[1:], strict=True))
     alive, tokens = data.draw(st.integers(1, rows)), data.draw(st.integers(1, longest))
     bucket = smallest(buckets, alive, tokens)
     assert bucket.rows >= alive and bucket.new_tokens >= tokens
@@ -53,12 +45,3 @@ def test_smallest_is_monotone(rows, longest, data):
     early, late = sorted(data.draw(st.tuples(st.integers(1, longest), st.integers(1, longest))))
     assert smallest(buckets, after, late).rows <= smallest(buckets, before, early).rows
     assert smallest(buckets, before, early).new_tokens <= smallest(buckets, before, late).new_tokens
-
-
-@given(rows=many)
-def test_rows_shrink_until_there_is_nothing_to_gain(rows):
-    seen = [rows]
-    while seen[-1]:
-        seen.append(next_rows(seen[-1]))
-    assert seen == sorted(set(seen), reverse=True)
-    assert all(4 * fewer >= more > fewer for more, fewer in zip(seen[:-2], seen[1:-1], strict=True))

@@ -96,32 +96,21 @@ def test_an_automaton_worked_out_by_hand(tokenizer, size):
 @pytest.mark.parametrize(
     "pieces, strings, stop",
     [
-        (["a", "a", "a", "b"], ["aab"], 4),
-        (["aab"], ["aab"], 1),
         (["a", "a", "c", "ab"], ["aab"], None),
         (["a", "b", "bc"], ["bbc", "abbcd"], 3),  # from the longer string's beginning back into the shorter
         (["a", "b", "bc"], ["abbcd", "bc"], 3),
-        (["</answer>", "a"], ["</answer>"], 1),
         (["</answer>\n\n"], ["</answer>"], 1),  # complete in the middle of a piece
         (["n<a", "n", "s", "w", "er>\n\n"], ["<answer>\n"], 5),  # begins and ends in the middle of pieces
-        (["</", "a", "n", "s", "w", "e", ">\n"], ["</answer>"], None),
         (["</", "a", "n", "<pad>", "s", "w", "e", "<control>", "r>"], ["</answer>"], 9),
-        (["a", " ", "  "], ["   "], 3),
-        (["n n"], [" "], 1),
         (["<end_of_turn>"], ["<end_of_turn>"], 1),
-        (["a", "<end_of_turn>"], ["turn", "nothing"], 2),
         (["a", "<eos>", "<pad>", "<control>"], ["<eos>", "<pad>", "<control>"], None),  # control pieces are no text
         (["a", "<unk>"], ["⁇"], 2),
         (["a", "<unk>"], ["<unk>"], None),
         (["<unused0>"], ["unused"], 1),
         (["<0x0A>", "\n"], ["\n\n"], 2),
-        (["é…"], ["é"], 1),
-        (["<0xC3>", "<0xA9>"], ["é"], 2),
         (["a", "<0xE2>", "<0x80>", "<0xA6>"], ["a…"], 4),
-        (["<0xE2>", "<0x80>", "a", "<0xA6>"], ["…"], None),
         (["<0xE2>", "<0x80>", "<pad>", "<0xA6>"], ["…"], None),  # decodes to � three times
         (["<0xC3>", "<0xE2>", "<0x80>", "<0xA6>"], ["…"], 4),
-        (["é", "<pad>", "…"], ["é…"], 3),
     ],
 )
 def test_where_a_row_stops(tokenizer, size, pieces, strings, stop):
@@ -133,57 +122,37 @@ def test_where_a_row_stops(tokenizer, size, pieces, strings, stop):
 def test_whichever_comes_first_stops(tokenizer, size):
     a, b, c, eos = ids_of(tokenizer, "a", "b", "c", "<eos>")
     table = stop_table(tokenizer, size, [eos, c], ["ab", "bba"])
-    assert tokens_until_stop(table, [b, a, eos, a, b]) == 3
-    assert tokens_until_stop(table, [a, a, b, eos]) == 3
-    assert tokens_until_stop(table, [b, b, a, c]) == 3
-    assert tokens_until_stop(table, [a, c, b]) == 2
+    assert np.all(table[-1] == len(table) - 1)  # stopped is never left
+    for row, stop in (([b, a, eos, a, b], 3), ([a, a, b, eos], 3), ([b, b, a, c], 3), ([a, c, b], 2)):
+        assert tokens_until_stop(table, row) == stop
 
 
-def test_without_strings_there_are_two_states(tokenizer):
-    table = stop_table(tokenizer, 10, [1, 7])
+def test_without_strings_there_are_two_states_and_any_tokenizer_will_do():
+    table = stop_table(object(), 10, [1, 7, 10, 700])  # stop tokens that the model does not have do nothing
     assert table.dtype == "int8"
     assert table.tolist() == [[0, 1, 0, 0, 0, 0, 0, 1, 0, 0], [1] * 10]
-    assert stop_table(tokenizer, 10, ()).tolist() == [[0] * 10, [1] * 10]
+    assert stop_table(object(), 10, ()).tolist() == [[0] * 10, [1] * 10]
 
 
-def test_without_strings_any_tokenizer_will_do():
-    assert stop_table(object(), 3, (2,)).tolist() == [[0, 0, 1], [1, 1, 1]]
-
-
-@pytest.mark.parametrize("strings", [[], ["</answer>"], ["</answer>", "aab", "…", "\n\n"]])
-def test_stopped_is_absorbing(tokenizer, size, strings):
-    table = stop_table(tokenizer, size, [1], strings)
-    assert np.all(table[-1] == len(table) - 1)
-
-
-def test_stop_tokens_that_the_model_does_not_have_do_nothing(tokenizer):
-    np.testing.assert_array_equal(stop_table(tokenizer, 5, [4, 5, 700]), [[0, 0, 0, 0, 1], [1, 1, 1, 1, 1]])
-
-
-def test_ids_beyond_the_vocabulary_are_no_text(tokenizer, size):
+def test_a_model_with_another_vocabulary(tokenizer, size):
+    """Ids beyond the tokenizer's are no text; of a smaller vocabulary the table is the beginning."""
     a, b = ids_of(tokenizer, "a", "b")
     table = stop_table(tokenizer, size + 5, [size + 4], ["ab"])
     assert table.shape == (3, size + 5)
     np.testing.assert_array_equal(table[:, size : size + 4], np.arange(3)[:, None].repeat(4, axis=1))
     assert tokens_until_stop(table, [a, size + 2, b]) == 3
     assert tokens_until_stop(table, [a, size + 4]) == 2
+    np.testing.assert_array_equal(stop_table(tokenizer, 50, [size + 4], ["ab"]), table[:, :50])
 
 
-def test_a_smaller_vocabulary_is_the_beginning(tokenizer, size):
-    whole = stop_table(tokenizer, size, [1], ["</answer>"])
-    np.testing.assert_array_equal(stop_table(tokenizer, 50, [1], ["</answer>"]), whole[:, :50])
-
-
-@pytest.mark.parametrize("length, states, dtype", [(9, 10, "int8"), (126, 127, "int8"), (127, 128, "int16")])
+@pytest.mark.parametrize("length, states, dtype", [(126, 127, "int8"), (127, 128, "int16")])
 def test_the_smallest_dtype_that_holds_the_states(tokenizer, length, states, dtype):
-    table = stop_table(tokenizer, 100, [1], ["</answer>".ljust(length, "!")])
+    string = "</answer>".ljust(length, "!")
+    table = stop_table(tokenizer, 100, [1], [string])
     assert table.dtype == dtype and len(table) == states
     assert table.min() == 0 and table.max() == states - 1
-
-
-def test_a_string_that_contains_another_adds_no_states(tokenizer):
-    one = stop_table(tokenizer, 100, [1], ["</a"])
-    np.testing.assert_array_equal(stop_table(tokenizer, 100, [1], ["</answer>", "</a", "n</a>", "</a"]), one)
+    # A string that contains another adds no states.
+    np.testing.assert_array_equal(stop_table(tokenizer, 100, [1], [string, string + "n", "n" + string]), table)
 
 
 # === By decoding ===
@@ -200,7 +169,7 @@ def test_every_piece_is_the_text_that_the_tokenizer_makes_of_it(each):
         assert tokens_until_stop(stop_table(tokenizer, size, [], [texts[token]]), [x, token, x]) == 3
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_row_stops_where_its_text_first_contains_a_stop_string(each, data):
     tokenizer, size = each
@@ -231,7 +200,7 @@ def parts_of(text):
 # === Errors ===
 
 
-@pytest.mark.parametrize("strings", [[""], ["</answer>", ""], [b"</answer>"], ["a", None], [3], "</answer>", ""])
+@pytest.mark.parametrize("strings", [["</answer>", ""], [b"</answer>"], ["a", None], "</answer>", ""])
 def test_what_is_no_list_of_texts_is_refused(tokenizer, strings):
     with pytest.raises(ValueError, match="texts in a list, none empty. Received: stop_strings=") as error:
         stop_table(tokenizer, 10, [1], strings)
@@ -239,7 +208,5 @@ def test_what_is_no_list_of_texts_is_refused(tokenizer, strings):
 
 
 def test_strings_need_a_tokenizer_whose_bytes_are_known():
-    tokenizer = keras_hub.tokenizers.UnicodeCodepointTokenizer()
     with pytest.raises(ValueError, match="Stop strings need a SentencePieceTokenizer or a BytePairTokenizer"):
-        stop_table(tokenizer, 10, [1], ["a"])
-    assert stop_table(tokenizer, 10, [1]).shape == (2, 10)
+        stop_table(keras_hub.tokenizers.UnicodeCodepointTokenizer(), 10, [1], ["a"])

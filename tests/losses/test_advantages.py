@@ -14,76 +14,36 @@ BASELINES = ("mean", "leave_one_out")
 NAN = math.nan
 
 
-def test_group_advantages_by_hand():
-    rewards = [1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 1.5, 1.5]
-    root = math.sqrt(3.0)
-    np.testing.assert_allclose(
-        group_advantages(rewards, 4), [root, -1 / root, -1 / root, -1 / root, -1.0, -1.0, 1.0, 1.0], rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        group_advantages(rewards, 4, scale=None), [0.75, -0.25, -0.25, -0.25, -0.5, -0.5, 0.5, 0.5], rtol=1e-6
-    )
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("scale", SCALES)
-def test_equal_rewards_teach_exactly_nothing(scale, baseline):
-    for reward in (0.0, 0.1, 1.1, 1 / 3, -7.7):
-        for group_size in (2, 3, 7, 16):
-            assert not np.asarray(group_advantages([reward] * (2 * group_size), group_size, scale, baseline)).any()
-
-
-def test_leave_one_out_by_hand():
-    rewards = [1.0, 0.0, 0.0, 0.2, 0.4, 0.9]
+ROOT_3 = math.sqrt(3.0)
+BY_HAND = [
+    # rewards, group size, scale, baseline → advantages
+    ([1, 0, 0, 0, 0.5, 0.5, 1.5, 1.5], 4, "std", "mean", [ROOT_3, *[-1 / ROOT_3] * 3, -1, -1, 1, 1]),
+    ([1, 0, 0, 0, 0.5, 0.5, 1.5, 1.5], 4, None, "mean", [0.75, -0.25, -0.25, -0.25, -0.5, -0.5, 0.5, 0.5]),
     # 1 − 0, 0 − 1/2, 0 − 1/2; 0.2 − 0.65, 0.4 − 0.55, 0.9 − 0.3
-    expected = [1.0, -0.5, -0.5, -0.45, -0.15, 0.6]
-    np.testing.assert_allclose(group_advantages(rewards, 3, None, "leave_one_out"), expected, rtol=1e-5)
-    root = math.sqrt(2.0) / 3  # the standard deviation of 1, 0, 0
-    np.testing.assert_allclose(
-        group_advantages(rewards, 3, "std", "leave_one_out")[:3], np.array([1.0, -0.5, -0.5]) / root, rtol=1e-5
-    )
+    ([1, 0, 0, 0.2, 0.4, 0.9], 3, None, "leave_one_out", [1.0, -0.5, -0.5, -0.45, -0.15, 0.6]),
+    # The mean of all is 1.25. A group of equal rewards teaches nothing, though the batch has a spread.
+    ([2, 2, 1, 0], 2, "batch", "mean", np.array([0, 0, 0.5, -0.5]) / math.sqrt(2.75 / 4)),
+    # One reward that is known has nothing to be compared with.
+    ([1, NAN, 0, 0.5, NAN, NAN, 3, NAN], 4, None, "mean", [0.5, 0, -0.5, 0, 0, 0, 0, 0]),
+    ([1, NAN, 0, 0.5, NAN, NAN, 3, NAN], 4, None, "leave_one_out", [0.75, 0, -0.75, 0, 0, 0, 0, 0]),
+]
 
 
-def test_batch_scale_by_hand():
-    # The mean of all is 1/2, six are 1/2 away from it, two are at it.
-    rewards = [1.0, 0.0, 1.0, 0.0, 0.5, 0.5, 1.0, 0.0]
-    deviation = math.sqrt(6 * 0.25 / 8)
-    expected = np.array([0.5, -0.5, 0.5, -0.5, 0.0, 0.0, 0.5, -0.5]) / deviation
-    np.testing.assert_allclose(group_advantages(rewards, 4, "batch"), expected, rtol=1e-5)
-    # A group of equal rewards teaches nothing, though the batch has a spread.
-    rewards = [2.0, 2.0, 1.0, 0.0]
-    expected = np.array([0.0, 0.0, 0.5, -0.5]) / math.sqrt(2.75 / 4)  # mean 1.25
-    np.testing.assert_allclose(group_advantages(rewards, 2, "batch"), expected, rtol=1e-5)
-
-
-def test_a_reward_that_is_missing():
-    rewards = [1.0, NAN, 0.0, 0.5, NAN, NAN, 3.0, NAN, NAN, NAN, NAN, NAN]
-    alone = [0.0] * 8  # one reward has nothing to be compared with, and none have nothing to compare
-    np.testing.assert_allclose(group_advantages(rewards, 4, None), [0.5, 0.0, -0.5, 0.0, *alone], atol=1e-7)
-    np.testing.assert_allclose(
-        group_advantages(rewards, 4, None, "leave_one_out"), [0.75, 0.0, -0.75, 0.0, *alone], rtol=1e-6
-    )
-    root = math.sqrt(1 / 6)  # the standard deviation of 1, 0 and 1/2
-    np.testing.assert_allclose(
-        group_advantages(rewards, 4, "std"), [0.5 / root, 0.0, -0.5 / root, 0.0, *alone], rtol=1e-5, atol=1e-6
-    )
-    deviation = np.std([1.0, 0.0, 0.5, 3.0])
-    np.testing.assert_allclose(group_advantages(rewards, 4, "batch")[0], 0.5 / deviation, rtol=1e-5)
+@pytest.mark.parametrize("rewards, group_size, scale, baseline, advantages", BY_HAND)
+def test_group_advantages_by_hand(rewards, group_size, scale, baseline, advantages):
+    np.testing.assert_allclose(group_advantages(rewards, group_size, scale, baseline), advantages, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("scale", SCALES)
-def test_all_missing(scale, baseline):
-    assert not np.asarray(group_advantages([NAN] * 4, 2, scale, baseline)).any()
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize("scale", SCALES)
-def test_advantages_match_the_oracle(scale, baseline):
+def test_advantages_match_the_oracle_and_equal_rewards_teach_exactly_nothing(scale, baseline):
     rewards = np.random.default_rng(0).choice([0.0, 0.1, 1.0, 1.1, NAN], 60)
     for group_size in (2, 5, 12):
         expected = oracle_advantages(rewards, group_size, scale, baseline)
         np.testing.assert_allclose(group_advantages(rewards, group_size, scale, baseline), expected, atol=1e-5)
+    for reward in (0.0, 0.1, 1 / 3, -7.7, NAN):
+        for group_size in (2, 7, 16):
+            assert not np.asarray(group_advantages([reward] * (2 * group_size), group_size, scale, baseline)).any()
 
 
 def test_leave_one_out_is_unbiased():

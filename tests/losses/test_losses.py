@@ -142,43 +142,26 @@ def test_float32_inside():
 # === By hand ===
 
 
-def by_hand(**settings):
+@pytest.mark.parametrize(
+    "settings, loss, clipped, importance",
+    [
+        (dict(), 1.2 + 1.0 - 0.8 - 4.0, 2, None),  # min(1.5, 1.2) + 1 + min(−0.5, −0.8) + min(−4, −1.2)
+        (dict(delta=3.0), 1.2 + 1.0 - 0.8 - 3.0, 3, None),
+        (dict(entropy_coef=0.1), 1.2 + 1.0 - 0.8 - 4.0 + 0.1 * 10, 2, None),
+        # weights 2, 1/2, 4 cut to 3, 1; a weight is no clipping
+        (dict(importance_cap=3.0), 2 * 1.2 + 0.5 * 1.0 - 3 * 0.8 - 4.0, 2, 6.5),
+    ],
+)
+def test_loss_by_hand(settings, loss, clipped, importance):
     """Ratios 3/2 and 1 of a good completion; 1/2 and 4 of a bad one; a weight of 1/4 a token."""
-    log_ratio, mask, more = np.log([[1.5, 1.0], [0.5, 4.0]]), np.ones((2, 2), bool), {}
-    if "entropy_coef" in settings:
-        more["entropy"] = np.array([[1.0, 2.0], [3.0, 4.0]])
-    if "importance_cap" in settings:
-        more["sampler_log_probs"] = np.log([[0.5, 2.0], [0.25, 1.0]])
-    return GRPOLoss(**settings)(log_ratio, np.zeros((2, 2)), [1.0, -1.0], mask, aggregation_weights(mask), **more)
-
-
-def test_loss_by_hand():
-    loss, metrics = by_hand()
-    # min(1.5, 1.2) + 1 + min(−0.5, −0.8) + min(−4, −1.2)
-    np.testing.assert_allclose(loss, -(1.2 + 1.0 - 0.8 - 4.0) / 4, rtol=1e-6)
-    assert float(metrics["clip_fraction"]) == 2.0
-    np.testing.assert_allclose(metrics["ratio"], 7.0, rtol=1e-6)
-    assert set(metrics) == {"ratio", "clip_fraction"}
-
-
-def test_delta_by_hand():
-    loss, metrics = by_hand(delta=3.0)
-    np.testing.assert_allclose(loss, -(1.2 + 1.0 - 0.8 - 3.0) / 4, rtol=1e-6)
-    assert float(metrics["clip_fraction"]) == 3.0
-
-
-def test_entropy_bonus_by_hand():
-    loss, metrics = by_hand(entropy_coef=0.1)
-    np.testing.assert_allclose(loss, by_hand()[0] - 0.1 * 10 / 4, rtol=1e-6)
-    assert set(metrics) == {"ratio", "clip_fraction"}
-
-
-def test_importance_cap_by_hand():
-    loss, metrics = by_hand(importance_cap=3.0)
-    # weights 2, 1/2, 4 cut to 3, 1
-    np.testing.assert_allclose(loss, -(2 * 1.2 + 0.5 * 1.0 - 3 * 0.8 - 4.0) / 4, rtol=1e-6)
-    np.testing.assert_allclose(metrics["importance_weight"], 6.5, rtol=1e-6)
-    assert float(metrics["clip_fraction"]) == 2.0  # a weight is no clipping
+    mask, entropy = np.ones((2, 2), bool), np.array([[1.0, 2.0], [3.0, 4.0]])
+    logs = dict(log_probs=np.log([[1.5, 1.0], [0.5, 4.0]]), old_log_probs=np.zeros((2, 2)), entropy=entropy)
+    logs["sampler_log_probs"] = np.log([[0.5, 2.0], [0.25, 1.0]])
+    weights = aggregation_weights(mask)
+    value, metrics = GRPOLoss(**settings)(advantages=[1.0, -1.0], completion_mask=mask, weights=weights, **logs)
+    np.testing.assert_allclose(value, -loss / 4, rtol=1e-6)
+    expected = {"ratio": 7.0, "clip_fraction": clipped} | ({"importance_weight": importance} if importance else {})
+    assert {name: pytest.approx(float(metric)) for name, metric in metrics.items()} == expected
 
 
 # === Arguments ===
@@ -190,23 +173,15 @@ def test_importance_cap_by_hand():
         ({"clip_range": 0.0}, r"`clip_range` must be .* Received: clip_range=0\.0"),
         ({"clip_range": (0.2,)}, r"Received: clip_range=\(0\.2,\)"),
         ({"clip_range": (0.2, "0.28")}, r"Received: clip_range=\(0\.2, '0\.28'\)"),
-        ({"clip_range": None}, r"Received: clip_range=None"),
-        ({"kl_coef": -0.1}, r"`kl_coef` must be .* Received: kl_coef=-0\.1"),
+        ({"kl_coef": -0.1}, r"`kl_coef` must be a finite number, 0 or more\. Received: kl_coef=-0\.1"),
         ({"kl_coef": "0"}, r"Received: kl_coef='0'"),
         ({"kl_estimator": "k4"}, r"one of 'k1', 'k2', 'k3', 'k1\+', 'k3\+'\. Received: kl_estimator='k4'"),
-        ({"entropy_coef": -1}, r"`entropy_coef` must be a finite number, 0 or more\. Received: entropy_coef=-1"),
-        ({"entropy_coef": math.inf}, r"Received: entropy_coef=inf"),
-        (
-            {"importance_cap": 0.5},
-            r"`importance_cap` must be a finite number, 1 or more\. Received: importance_cap=0\.5",
-        ),
+        ({"entropy_coef": math.inf}, r"`entropy_coef` must be .* Received: entropy_coef=inf"),
+        ({"importance_cap": 0.5}, r"`importance_cap` must be a finite number, 1 or more\. Received: .*=0\.5"),
         ({"importance_cap": True}, r"Received: importance_cap=True"),
         ({"delta": 1.2}, r"`delta` must be a number above 1\.2, where the clip range ends\. Received: delta=1\.2"),
         ({"ratio": "word"}, r"one of 'token', 'sequence'\. Received: ratio='word'"),
-        (
-            {"aggregation": "mean"},
-            r"one of 'token_mean', 'sequence_mean', 'fixed_length'\. Received: aggregation='mean'",
-        ),
+        ({"aggregation": "mean"}, r"'token_mean', 'sequence_mean', 'fixed_length'\. Received: aggregation='mean'"),
     ],
 )
 def test_argument_errors(arguments, message):
@@ -216,8 +191,7 @@ def test_argument_errors(arguments, message):
 
 @pytest.mark.parametrize(
     "setting, value, needed",
-    [("kl_coef", 0.1, "ref_log_probs"), ("entropy_coef", 0.1, "entropy")]
-    + [("importance_cap", 2.0, "sampler_log_probs")],
+    [("kl_coef", 0.1, "ref_log_probs"), ("entropy_coef", 0.1, "entropy"), ("importance_cap", 2.0, "sampler_log_probs")],
 )
 def test_a_term_needs_its_numbers(setting, value, needed):
     mask = np.ones((1, 2), bool)
@@ -229,4 +203,3 @@ def test_config_round_trip():
     config = {"clip_range": (0.2, 0.28), "kl_coef": 0.1, "kl_estimator": "k2", "ratio": "sequence"}
     config |= {"aggregation": "fixed_length", "delta": 3.0, "entropy_coef": 0.01, "importance_cap": 2.0}
     assert GRPOLoss(**GRPOLoss(**config).get_config()).get_config() == config
-    assert GRPOLoss(**GRPOLoss().get_config()).get_config() == GRPOLoss().get_config()

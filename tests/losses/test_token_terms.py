@@ -45,31 +45,21 @@ def test_sequence_ratio_gradient_reaches_every_token():
     np.testing.assert_allclose(gradient, [[1 / 3, 1 / 3, 1 / 3, 0.0]], rtol=1e-6)
 
 
-def test_clipped_surrogate_by_hand():
-    ratio = [[0.5, 0.85, 1.0, 1.25, 1.5]] * 2
-    np.testing.assert_allclose(
-        clipped_surrogate(ratio, [2.0, -2.0], (0.2, 0.28)),
-        [[1.0, 1.7, 2.0, 2.5, 2.56], [-1.6, -1.7, -2.0, -2.5, -3.0]],
-        rtol=1e-6,
-    )
-
-
-def test_clipping_takes_the_gradient_away():
-    gradient = jax.grad(lambda x: clipped_surrogate(x, [1.0, -1.0]).sum())(np.array([[0.5, 1, 1.5]] * 2, "f"))
-    np.testing.assert_array_equal(gradient, [[1, 1, 0], [0, -1, -1]])
-
-
-def test_delta_bounds_what_pulls_without_bound():
-    ratio = [[0.5, 1.25, 1.5, 3.0, 8.0]] * 2
-    # Good completions are clipped at 1.2 long before; bad ones, where only delta bounds, at 3.
-    np.testing.assert_allclose(
-        clipped_surrogate(ratio, [2.0, -2.0], 0.2, delta=3.0),
-        [[1.0, 2.4, 2.4, 2.4, 2.4], [-1.6, -2.5, -3.0, -6.0, -6.0]],
-        rtol=1e-6,
-    )
-    ratio = np.array([[0.5, 1.0, 2.5, 8.0]] * 2, "f")
-    gradient = jax.grad(lambda x: clipped_surrogate(x, [1.0, -1.0], 0.2, delta=3.0).sum())(ratio)
-    np.testing.assert_array_equal(gradient, [[1, 1, 0, 0], [0, -1, -1, 0]])
+@pytest.mark.parametrize(
+    "clip_range, delta, values, gradients",
+    [
+        # ratios of a good completion and of a bad one: 0.5, 1, 1.5, 3.5
+        ((0.2, 0.3), None, [[0.5, 1, 1.3, 1.3], [-0.8, -1, -1.5, -3.5]], [[1, 1, 0, 0], [0, 1, 1, 1]]),
+        # The good one is clipped long before delta; of the bad one only delta bounds what pulls.
+        (0.2, 3.0, [[0.5, 1, 1.2, 1.2], [-0.8, -1, -1.5, -3.0]], [[1, 1, 0, 0], [0, 1, 1, 0]]),
+    ],
+)
+def test_clipped_surrogate_by_hand(clip_range, delta, values, gradients):
+    ratio = np.array([[0.5, 1, 1.5, 3.5]] * 2, "f")
+    surrogate = clipped_surrogate(ratio, [2.0, -2.0], clip_range, delta)
+    np.testing.assert_allclose(surrogate, 2 * np.array(values), rtol=1e-6)
+    gradient = jax.grad(lambda x: clipped_surrogate(x, [1.0, -1.0], clip_range, delta).sum())(ratio)
+    np.testing.assert_array_equal(gradient, np.array(gradients) * [[1], [-1]])
 
 
 def test_importance_weights_by_hand():
@@ -86,23 +76,15 @@ def test_importance_weights_by_hand():
 
 
 def test_kl_divergence_by_hand():
-    policy, reference = np.log([[0.2, 0.5]]), np.log([[0.4, 0.25]])
+    """Values and gradients; r is log 2 and −log 2."""
+    policy, reference = np.log([[0.2, 0.5]]).astype("f"), np.log([[0.4, 0.25]]).astype("f")
     log2 = math.log(2.0)
-    np.testing.assert_allclose(kl_divergence(policy, reference, "k1"), [[-log2, log2]], rtol=1e-6)
-    np.testing.assert_allclose(kl_divergence(policy, reference, "k2"), [[log2**2 / 2, log2**2 / 2]], rtol=1e-6)
-    np.testing.assert_allclose(kl_divergence(policy, reference, "k3"), [[1 - log2, log2 - 0.5]], rtol=1e-5)
-    np.testing.assert_allclose(kl_divergence(policy, reference, "k1+"), [[-log2, log2]], rtol=1e-6)
-    np.testing.assert_allclose(kl_divergence(policy, reference, "k3+"), [[1 - log2, log2 - 0.5]], rtol=1e-5)
-
-
-def test_kl_gradients_by_hand():
-    policy, reference = np.log([[0.2, 0.5]]).astype("f"), np.log([[0.4, 0.25]]).astype("f")  # r is log 2, −log 2
-    log2 = math.log(2.0)
-    straight = [[-log2, log2]]
-    expected = {"k1": [[1, 1]], "k2": straight, "k3": [[-1, 0.5]], "k1+": straight, "k3+": straight}
-    for estimator, value in expected.items():
-        gradient = jax.grad(lambda x, estimator=estimator: kl_divergence(x, reference, estimator).sum())(policy)
-        np.testing.assert_allclose(gradient, value, rtol=1e-5)
+    k1, k2, k3 = [[-log2, log2]], [[log2**2 / 2, log2**2 / 2]], [[1 - log2, log2 - 0.5]]
+    expected = {"k1": (k1, [[1, 1]]), "k2": (k2, k1), "k3": (k3, [[-1, 0.5]]), "k1+": (k1, k1), "k3+": (k3, k1)}
+    for estimator, (value, gradient) in expected.items():
+        np.testing.assert_allclose(kl_divergence(policy, reference, estimator), value, rtol=1e-5)
+        slope = jax.grad(lambda x, estimator=estimator: kl_divergence(x, reference, estimator).sum())(policy)
+        np.testing.assert_allclose(slope, gradient, rtol=1e-5)
 
 
 def test_kl_gradients_are_those_documented():
@@ -128,12 +110,13 @@ def test_kl_gradients_are_those_documented():
 
 def test_functions_name_their_choices():
     zeros = np.zeros((1, 2))
-    with pytest.raises(ValueError, match="Received: aggregation='sum'"):
-        aggregation_weights(zeros, "sum")
-    with pytest.raises(ValueError, match="Received: ratio='none'"):
-        importance_ratio(zeros, zeros, zeros, "none")
-    with pytest.raises(ValueError, match="Received: estimator='k0'"):
-        kl_divergence(zeros, zeros, "k0")
+    for function, arguments, received in [
+        (aggregation_weights, (zeros, "sum"), "aggregation='sum'"),
+        (importance_ratio, (zeros, zeros, zeros, "none"), "ratio='none'"),
+        (kl_divergence, (zeros, zeros, "k0"), "estimator='k0'"),
+    ]:
+        with pytest.raises(ValueError, match=f"must be one of .* Received: {received}"):
+            function(*arguments)
     for delta in (1.0, 1.28, math.inf, math.nan, "3", True):
         with pytest.raises(ValueError, match=r"`delta` must be a number above 1\.28, .* Received: delta="):
             clipped_surrogate(zeros, [1.0], (0.2, 0.28), delta)
