@@ -10,9 +10,10 @@ from pathlib import Path
 
 from keras_aha.distribution.devices import chip
 from keras_aha.models.flops import update_flops
+from keras_aha.models.internals import as_if_on
 from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
 from keras_aha.planner.program import _temp_bytes
-from keras_aha.planner.topology import _layout, as_on
+from keras_aha.planner.topology import _layout
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 
@@ -66,7 +67,7 @@ def plan_and_run(preset, name):
     assert keras.distribution.distribution() is None
     model = Experiment(recipe).model
     distribution = keras.distribution.distribution()
-    device, seen, segment = jax.devices()[0], [], decoding_batch.programs.segment
+    device, seen, segment = jax.devices()[0], [], decoding_batch.jitted_steps.segment
 
     def held(tree):
         shards = (shard for x in jax.tree.leaves(tree) for shard in x.addressable_shards if shard.device == device)
@@ -82,10 +83,10 @@ def plan_and_run(preset, name):
         jax.device_put(x, distribution.get_data_layout(x.shape).backend_layout)
         for x in empty_batch(32, 64, 64).values()
     ]
-    decoding_batch.programs.segment = spy
+    decoding_batch.jitted_steps.segment = spy
     settings = {key: getattr(recipe.rollouts, key) for key in ("group_size", "max_rows", "quantization")}
     model.generate(np.ones((8, 64), "int32"), max_completion_length=64, stop_tokens=(), **settings)
-    decoding_batch.programs.segment = segment
+    decoding_batch.jitted_steps.segment = segment
     keras.distribution.set_distribution(None)
     return {
         "train": [planned.train.argument_bytes, held([state, batch])],
@@ -274,7 +275,8 @@ def test_a_table_of_which_a_token_reads_one_row_is_not_read_by_a_decode_step():
 
 def test_while_tracing_jax_answers_as_on_the_topology():
     before = jax.devices, jax.default_backend
-    with as_on(find_topology("t4")):
+    topology = find_topology("t4")
+    with as_if_on(topology.devices, topology.platform):
         assert jax.default_backend() == "gpu"
         assert len(jax.devices()) == 1
     assert (jax.devices, jax.default_backend) == before
