@@ -10,11 +10,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is fi
 # Tests compile much and compute little: no time for machine code of the best kind, nor for threads that make it, as
 # tests keep all cores busy; and fusions written as LLVM at once, not by way of MLIR, which takes twice as long (jaxlib
 # 0.12 knows MLIR only, and ends the process at a flag that it does not know). All else of XLA is as for users.
-WRITES_LLVM = tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11)
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_parallel_codegen_split_count=1" + " --xla_cpu_use_fusion_emitters=false" * WRITES_LLVM,
+    "--xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10"),
 )
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 # `compiler_options` where a test reads the program's text
-AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if WRITES_LLVM else {}
+AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
 GEMMA = dict(num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8)
 # Caps and window so small that they bite: a forward that left them out would be far off.
 GEMMA_2 = dict(
