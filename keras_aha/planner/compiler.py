@@ -17,32 +17,20 @@ class Compiler:
     """Compiles the very functions that `fit` runs, for the devices that their arguments lie on.
 
     Args:
-        tell: called with the name of each program, before it is compiled.
-
-    Attributes:
-        bytes_note, notes: what its numbers rest upon.
+        on_program: called with the name of each program, before it is compiled.
     """
 
-    bytes_note = (
-        "Read from the compiled program: what moves to and from memory in one turn of its loop. The compiler's own "
-        "count also counts what lies in a TPU's scratchpad memory, where a prefetched weight counts up to three times. "
-        "Less than the floor means that some of it stays in scratchpad memory from step to step."
-    )
-    notes = ()
-
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell = tell
+    def __init__(self, on_program: Callable[[str], None]):
+        self.on_program = on_program
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
         """Begins with `GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does.
 
-        It takes the longest, and the compiler uses one core: the others can be compiled at the same time.
-
         Returns:
             A function that waits for the program.
         """
-        self.tell("train step")
+        self.on_program("train step")
         shardings = None, jax.tree.map(lambda x: x.sharding, state)
         lowered = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(state, batch)
         rows = batch["advantages"].shape[0]
@@ -50,28 +38,28 @@ class Compiler:
         compiling = self.thread.submit(compile_program, lowered, bytes_on_a_device((state, batch)))
 
         def wait() -> Program:
-            self.tell("train step, which takes the longest")
+            self.on_program("train step, which takes the longest")
             return measure(compiling.result(), turns)
 
         return wait
 
     def prefill(self, shapes: RolloutShapes) -> Program:
-        """`decoding.programs.prefill`."""
-        self.tell("prefill")
+        """`decoding.jitted_steps.prefill`."""
+        self.on_program("prefill")
         arguments = shapes.decoder, shapes.weights, *shapes.prompts, np.int32(0)
         lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
-    def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
-        """`decoding.programs.segment`, its bytes those of one step.
+    def segment(self, shapes: RolloutShapes, sampling: Sampling, stop_states: int) -> Program:
+        """`decoding.jitted_steps.segment`, its bytes those of one step.
 
         Args:
             shapes: what it takes.
             sampling: see there.
-            states: rows of the stop table.
+            stop_states: rows of the stop table.
         """
-        self.tell("decode steps")
-        table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
+        self.on_program("decode steps")
+        table = np.zeros((stop_states, shapes.decoder.backbone.vocabulary_size), "int8")
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
         lowered = jitted_steps.segment.lower(shapes.decoder, sampling, *arguments, settings, parts=shapes.parts)
