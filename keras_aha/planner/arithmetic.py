@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from keras_aha.decoding import Sampling
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.models.policy import rematerialised_blocks
@@ -26,9 +25,8 @@ class ByHand:
     """
 
     def __init__(self, recipe: Recipe):
-        self.recompute = bool(
-            rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)
-        )
+        remat = rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)
+        self.recompute = bool(remat)
         self.reference = recipe.loss.kl_coef > 0
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
@@ -53,7 +51,7 @@ class ByHand:
         weights = bytes_on_a_device(shapes.weights)
         return Program(weights, _block(backbone, prompts, length), int(flops), weights)
 
-    def segment(self, shapes: RolloutShapes, sampling: Sampling, stop_states: int) -> Program:
+    def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""
         backbone, rows = shapes.decoder.backbone, shapes.rows_per_part
         ones, full = np.ones(rows), np.full(rows, shapes.cache_length)

@@ -8,6 +8,7 @@ from keras_aha.decoding.jitted_steps import Settings
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.program import Program, compile_program, measure
 from keras_aha.planner.rollout_shapes import RolloutShapes
+from keras_aha.recipes.recipe import Recipe
 
 import jax
 import numpy as np
@@ -17,11 +18,12 @@ class Compiler:
     """Compiles the very functions that `fit` runs, for the devices that their arguments lie on.
 
     Args:
+        recipe: that is planned.
         on_program: called with the name of each program, before it is compiled.
     """
 
-    def __init__(self, on_program: Callable[[str], None]):
-        self.on_program = on_program
+    def __init__(self, recipe: Recipe, on_program: Callable[[str], None]):
+        self.rollouts, self.on_program = recipe.rollouts, on_program
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
@@ -50,15 +52,12 @@ class Compiler:
         lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
-    def segment(self, shapes: RolloutShapes, sampling: Sampling, stop_states: int) -> Program:
-        """`decoding.jitted_steps.segment`, its bytes those of one step.
-
-        Args:
-            shapes: what it takes.
-            sampling: see there.
-            stop_states: rows of the stop table.
-        """
+    def segment(self, shapes: RolloutShapes) -> Program:
+        """`decoding.jitted_steps.segment`, its bytes those of one step."""
         self.on_program("decode steps")
+        rollouts = self.rollouts
+        sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
+        stop_states = 2 + sum(len(text.encode()) for text in rollouts.stop_strings)
         table = np.zeros((stop_states, shapes.decoder.backbone.vocabulary_size), "int8")
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt

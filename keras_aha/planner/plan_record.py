@@ -53,7 +53,6 @@ class DecodePlan:
         sequences_per_chip: the same, on a chip.
         cache_length: tokens of keys and values that each row has room for, its prompt included.
         argument_bytes: what a step takes, on a chip: weights, adapters merged, and the cache.
-        cache_bytes: of the cache.
         floor_bytes: what a step must read at least: the whole cache, and every weight that is not only looked up.
         step: `None` if the compiler found no room for it.
         prefill_seconds: of reading the prompts of as many rows, by the roofline.
@@ -63,7 +62,6 @@ class DecodePlan:
     sequences_per_chip: int
     cache_length: int
     argument_bytes: int
-    cache_bytes: int
     floor_bytes: int
     step: StepEstimate | None = None
     prefill_seconds: float | None = None

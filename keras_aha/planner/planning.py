@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 
-from keras_aha.decoding import Sampling
 from keras_aha.distribution.devices import chip
 from keras_aha.distribution.distribute import batch_parts, check_batch
 from keras_aha.models.internals import as_if_on
@@ -63,7 +62,7 @@ class Planning:
 
     def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, on_program: Callable):
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
-        self.compiler = Compiler(on_program) if topology.compiles else ByHand(recipe)
+        self.compiler = Compiler(recipe, on_program) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
         self.dtype = model.policy.backbone.compute_dtype
         rollouts = recipe.rollouts
@@ -133,7 +132,7 @@ class Planning:
         rows, cache = shapes.rows_per_part * shapes.parts, bytes_on_a_device(shapes.cache)
         weights = memory.rollout_weights(self.model.policy.backbone, self.layouts, shapes)
         try:
-            prefill, segment = self.rollout_programs(shapes)
+            prefill, segment = self.compiler.prefill(shapes), self.compiler.segment(shapes)
             step = roofline.estimate_step(segment, self.chip, self.dtype, tokens=rows)
             prefill_seconds = roofline.seconds(prefill, self.chip, self.dtype)
             phases = memory.rollout_phases(self.resident, weights, shapes, prefill, segment)
@@ -146,19 +145,11 @@ class Planning:
             sequences_per_chip=shapes.rows_per_part,
             cache_length=shapes.cache_length,
             argument_bytes=bytes_on_a_device(shapes.arrays),
-            cache_bytes=cache,
             floor_bytes=memory.read_by_decoding(shapes) + cache,
             step=step,
             prefill_seconds=prefill_seconds,
         )
         return decode, phases
-
-    def rollout_programs(self, shapes: RolloutShapes) -> tuple[Program, Program]:
-        """Prefill and decode steps."""
-        rollouts = self.recipe.rollouts
-        stop_states = 2 + sum(len(text.encode()) for text in rollouts.stop_strings)
-        sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
-        return self.compiler.prefill(shapes), self.compiler.segment(shapes, sampling, stop_states)
 
     def evaluation_phase(self, decode: dict[str, int]) -> dict[str, int]:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""
