@@ -31,6 +31,13 @@ def test_a_convolution_counts_what_meets_no_padding():
     assert matrix_flops(CONVOLUTION) == 2 * 4 * 6 * 5 * (5 * 3 - 1)
 
 
+ADD = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+"""
 LOOP = """
 %body (s: (s32[], f32[8])) -> (s32[], f32[8]) {
   %s = (s32[], f32[8]{0}) parameter(0)
@@ -41,12 +48,6 @@ LOOP = """
   ROOT %t = (s32[], f32[8]{0}) tuple(%i, %done)
 }
 
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %c = f32[] add(%a, %b)
-}
-
 ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
   %x = (s32[], f32[8]{0}) parameter(0)
   ROOT %loop = (s32[], f32[8]{0}) while(%x), condition=%less, body=%bodyTRIPS
@@ -55,9 +56,9 @@ ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
 
 
 def test_collectives_in_a_loop():
-    text = LESS + LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
+    text = ADD + LESS + LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
     assert collectives(text) == {"all-reduce": {"count": 12, "bytes": 12 * 32}}
-    assert collectives(LESS + LOOP.replace("TRIPS", "")) == collectives(text)  # the condition has the number, too
+    assert collectives(ADD + LESS + LOOP.replace("TRIPS", "")) == collectives(text)  # the condition has the number, too
 
 
 NOT_ALL = """
@@ -79,7 +80,7 @@ LESS = """
 
 
 def test_loops_that_run_as_often_as_data_say_take_turns():
-    text = NOT_ALL + LOOP.replace("TRIPS", "")
+    text = ADD + NOT_ALL + LOOP.replace("TRIPS", "")
     assert collectives(text, turns=5) == {"all-reduce": {"count": 10, "bytes": 10 * 32}}  # those of the condition too
 
     def step(i, x):
@@ -109,18 +110,12 @@ ENTRY %main (x: f32[4,2]) -> f32[32,2] {
   %y = f32[32,2]{1,0} collective-permute-done(%moved)
   ROOT %z = f32[4,2]{1,0} reduce-scatter(%y), to_apply=%add
 }
-
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %c = f32[] add(%a, %b)
-}
 """
 
 
 def test_bytes_of_a_collective_are_those_of_its_larger_side():
     kinds = ("all-gather", "collective-permute", "reduce-scatter")
-    assert collectives(GATHER) == dict.fromkeys(kinds, {"count": 1, "bytes": 32 * 2 * 4})
+    assert collectives(ADD + GATHER) == dict.fromkeys(kinds, {"count": 1, "bytes": 32 * 2 * 4})
 
 
 TRAFFIC = """
