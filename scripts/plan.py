@@ -1,6 +1,6 @@
 """Says whether a recipe fits on a TPU, a GPU or this machine, how fast it can be, and what it costs, before it is run.
 
-Programs are compiled, and none is run. So no accelerator and no weights are needed, and for Gemma nothing is downloaded.
+Programs are compiled and not run, so no accelerator and no weights are needed, and no Gemma is downloaded.
 """
 
 import json

@@ -18,11 +18,7 @@ _LOGITS = 4 * 2**28  # bytes: a chunk of them, and what softmax and gradient mak
 
 
 class ByHand:
-    """Estimates what a `Compiler` would measure. Nothing is compiled.
-
-    Args:
-        recipe: that is planned.
-    """
+    """Estimates what a `Compiler` would measure. Nothing is compiled."""
 
     def __init__(self, recipe: Recipe):
         remat = rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)

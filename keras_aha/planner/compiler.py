@@ -17,9 +17,7 @@ import numpy as np
 class Compiler:
     """Compiles the very functions that `fit` runs, for the devices that their arguments lie on.
 
-    Args:
-        recipe: that is planned.
-        on_program: called with the name of each program, before it is compiled.
+    `on_program` is called with the name of each program before it is compiled.
     """
 
     def __init__(self, recipe: Recipe, on_program: Callable[[str], None]):
@@ -27,11 +25,7 @@ class Compiler:
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
-        """Begins with `GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does.
-
-        Returns:
-            A function that waits for the program.
-        """
+        """Begins with `GRPOModel.train_step`, its state donated as Keras does; returns a function that waits for it."""
         self.on_program("train step")
         shardings = None, jax.tree.map(lambda x: x.sharding, state)
         lowered = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(state, batch)

@@ -8,11 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 
 class Layouts:
-    """Shapes with shardings, under the distribution that is set now, or of a single device.
-
-    Args:
-        devices: those that programs are compiled for.
-    """
+    """Shapes with shardings, under the distribution that is set now; without one, on the first of `devices`."""
 
     def __init__(self, devices):
         self.distribution = keras.distribution.distribution()

@@ -1,4 +1,4 @@
-"""Memory of a device, phase by phase: what it holds at the same time, by part."""
+"""Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
 
 from typing import NamedTuple
 
@@ -26,13 +26,7 @@ def total(parts: dict[str, int]) -> int:
 
 
 def resident(model, state, layouts: Layouts) -> dict[str, int]:
-    """What lies on a device all the time, bytes by part.
-
-    Args:
-        model: a `GRPOModel`, compiled, without values.
-        state: of its `train_step`, as shapes with shardings.
-        layouts: of its variables.
-    """
+    """What lies on a device all the time; `state` is that of the model's `train_step`, as shapes with shardings."""
     variables = (*model.trainable_variables, *model.non_trainable_variables)
     weights = [layouts.variable(variable) for variable in variables if not variable.name.startswith("lora_")]
     weights = bytes_on_a_device(weights)
@@ -77,14 +71,7 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> Rollou
 
 
 def train_phase(resident: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
-    """Memory of the optimizer step, bytes by part.
-
-    Args:
-        resident: see there.
-        batch: bytes of a rollout.
-        program: the step, for completions of full length.
-        lengths: for how many it is compiled; all programs stay on the device.
-    """
+    """The optimizer step with a batch of so many bytes; as many programs as `lengths` stay on the device."""
     arguments = total(resident) + batch
     padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
     activations = padding + program.temp_bytes + program.output_bytes
@@ -94,13 +81,7 @@ def train_phase(resident: dict, batch: int, program: Program, lengths: int) -> d
 def rollout_phases(
     resident: dict, weights: RolloutWeights, shapes: RolloutShapes, prefill: Program, segment: Program
 ) -> dict[str, dict[str, int]]:
-    """Memory of merging adapters, of reading prompts and of decoding, bytes by part.
-
-    Args:
-        resident: see there.
-        weights: of `rollout_weights`.
-        shapes, prefill, segment: the rollout's arrays and programs.
-    """
+    """Merging adapters, reading prompts, and decoding."""
     cache = bytes_on_a_device(shapes.cache)
     beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
     beside += segment.temp_bytes + segment.output_bytes
@@ -117,12 +98,7 @@ def rollout_phases(
 
 
 def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:
-    """Memory of completing held-out problems, bytes by part: that of a rollout, but for keys and values.
-
-    Args:
-        decode: that phase of `rollout_phases`.
-        shapes: the evaluation's arrays.
-    """
+    """Completing held-out problems: as `decode` of a rollout, but for the keys and values of other shapes."""
     cache = bytes_on_a_device(shapes.cache)
     admitted = int(cache * shapes.admitted)  # keys and values of prompts that are read beside a full cache
     return decode | {"cache": cache, "activations": decode["activations"] + admitted}

@@ -52,13 +52,7 @@ def plan(
 
 
 class Planning:
-    """What `plan` does, step by step.
-
-    Args:
-        recipe, topology: what is planned.
-        model, layouts: of `abstract_model`.
-        on_program: see `plan`.
-    """
+    """What `plan` does, step by step, with the model and the layouts of `abstract_model`."""
 
     def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, on_program: Callable):
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts

@@ -12,7 +12,7 @@ class TooLarge(Exception):
     """The compiler found no way to run a program in a device's memory.
 
     Attributes:
-        temp_bytes: what it would hold beside its arguments, where the compiler says so.
+        temp_bytes: what it would hold beside its arguments, if the compiler says so.
     """
 
     def __init__(self, temp_bytes: int | None):
@@ -46,8 +46,7 @@ def measure(compiled: jax.stages.Compiled, turns: int = 1, one_turn: bool = Fals
     """Measures a compiled program.
 
     Args:
-        compiled: of `jax.jit`.
-        turns: of loops that run as often as data say, see `hlo.matrix_flops`.
+        turns: of loops that run as often as data say, see `ProgramText.runs`.
         one_turn: whether bytes are those of one turn of its loop; else of all of it.
     """
     text, memory = compiled.as_text(), compiled.memory_analysis()
@@ -66,15 +65,7 @@ def measure(compiled: jax.stages.Compiled, turns: int = 1, one_turn: bool = Fals
 
 
 def compile_program(lowered: jax.stages.Lowered, argument_bytes: int) -> jax.stages.Compiled:
-    """Compiles a lowered program.
-
-    Args:
-        lowered: of `jax.jit`.
-        argument_bytes: of what it takes, on one device.
-
-    Raises:
-        TooLarge: if the compiler finds no way to fit it into memory.
-    """
+    """Compiles a program with so many bytes of arguments on a device; TooLarge if the compiler cannot make it fit."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:

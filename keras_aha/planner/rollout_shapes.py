@@ -58,11 +58,7 @@ class RolloutShapes:
 
 
 def planned_decoder(backbone) -> Decoder:
-    """The decoder whose programs are compiled.
-
-    Raises:
-        ValueError: an architecture that has no decoder of its own.
-    """
+    """The decoder whose programs are compiled; ValueError for an architecture that has none."""
     decoder = decoder_for(backbone)
     if decoder is None:
         raise ValueError(
@@ -83,14 +79,7 @@ def rollout_shapes(
     max_rows: int | None,
     quantization: str | None,
 ) -> RolloutShapes:
-    """The shapes of a call of `PolicySampler.generate`, for the bucket that takes the most memory.
-
-    Args:
-        backbone: of the policy; no values are read.
-        layouts: of its variables.
-        prompts, prompt_length: P and L.
-        group_size, max_completion_length, max_rows, quantization: see `PolicySampler.generate`.
-    """
+    """The shapes of a call of `PolicySampler.generate` (see there), for the bucket that takes the most memory."""
     if quantization is not None:
         backbone = abstract_quantized(backbone, quantization)
     decoder = planned_decoder(backbone)
