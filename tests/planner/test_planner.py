@@ -26,9 +26,8 @@ SMALL = [
     *("rollouts.max_prompt_length=64", "training.micro_batch_size=16", "evaluation.puzzles=4"),
 ]
 MESHES = {
-    "2x2 split": ["distribution.model=2", 'distribution.weights="split"', 'lora.target=["query","value"]'],
-    "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"'],
-    "full": ["lora.rank=0", "loss.kl_coef=0.1"],
+    "2x2, all weights": ["distribution.model=2", 'distribution.weights="split"', "lora.rank=0", "loss.kl_coef=0.1"],
+    "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"', 'lora.target=["query","value"]'],
 }
 
 
