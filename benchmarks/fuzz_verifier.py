@@ -201,7 +201,7 @@ class Reading:
         self.findings[kind] += 1
         if self.findings[kind] <= SHOWN:
             data = as_bytes(self.problems.index(problem), text)
-            path = self.folder / f"finding-{kind}-{hashlib.sha1(data).hexdigest()[:10]}"
+            path = self.folder / f"finding-{kind}-{hashlib.sha256(data).hexdigest()[:10]}"
             path.write_bytes(data)
             print(f"{kind}: {problem}, {len(text)} characters, {text[:200]!r}", flush=True)
 

@@ -36,8 +36,8 @@ def main() -> None:
     )
     without = hand["forward"] + hand["recompute"] + hand["backward"]
     print("by hand, TFLOP a chip: " + ", ".join(f"{name} {flops / 1e12:.2f}" for name, flops in hand.items()))
-    print(f"counted: {train.flops / without:.3f} of forward + recompute + backward", end=", ")
-    print(f"{train.flops / (without + hand['kernel_gradients']):.3f} with kernel gradients")
+    print(f"counted: {train.step.flops / without:.3f} of forward + recompute + backward", end=", ")
+    print(f"{train.step.flops / (without + hand['kernel_gradients']):.3f} with kernel gradients")
 
 
 def flops_by_hand(backbone, rows: int, prompt_length: int, completion_length: int) -> dict[str, int]:

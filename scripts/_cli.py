@@ -20,7 +20,7 @@ def start(main) -> None:
     # glibc reads this when a process starts. Huge pages for JAX's buffers save nearly all of a step's page faults.
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  the same program again
     _keep_to_a_sentence()
     sys.path.append(os.getcwd())  # where a task of the user's own may lie
     try:

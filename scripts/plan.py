@@ -1,6 +1,6 @@
-"""Says what of a recipe fits on a TPU, a GPU or this machine, how fast it can be, and what it costs, before it is run.
+"""Says whether a recipe fits on a TPU, a GPU or this machine, how fast it can be, and what it costs, before it is run.
 
-Programs are compiled and none is run: no accelerator is needed, no weights, and nothing is downloaded for Gemma.
+Programs are compiled and not run, so no accelerator and no weights are needed, and no Gemma is downloaded.
 """
 
 import json
@@ -23,19 +23,19 @@ def parse(argv):
     parser.add_argument(
         "--topology",
         default="v5e-8",
-        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); t4x2 for GPUs, by "
-        "arithmetic; cpu:8 for parts of this CPU; local for the accelerators that are here (default: %(default)s)",
+        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); GPUs (t4, t4x2), by "
+        "arithmetic; cpu:8 for eight parts of this CPU; local for the accelerators here (default: %(default)s)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file too")
     parser.add_argument(
-        "--price-per-chip-hour", type=float, metavar="PRICE", help="to say what an epoch and a run cost"
+        "--price-per-chip-hour", type=float, metavar="PRICE", help="in any currency; says what an epoch and a run cost"
     )
     parser.add_argument(
         "--search",
         action="store_true",
         help="find the largest micro-batch and the most rows decoded at a time that fit; compiles several times",
     )
-    parser.add_argument("--explain", action="store_true", help="say it in plain words too")
+    parser.add_argument("--explain", action="store_true", help="say it in plain words as well")
     return parser.parse_args(argv)
 
 
@@ -45,9 +45,7 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         _cli.check_new_file(args.json, "--json")
         if args.price_per_chip_hour is not None and not 0 <= args.price_per_chip_hour < float("inf"):
-            raise ValueError(
-                f"A price is 0 or more, and finite. Received: --price-per-chip-hour {args.price_per_chip_hour}"
-            )
+            raise ValueError(f"A price must be 0 or more. Received: --price-per-chip-hour {args.price_per_chip_hour}")
         recipe = _cli.load_recipe(args.preset, args.set)
         with _cli.quiet():
             from keras_aha import planner

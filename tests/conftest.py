@@ -4,15 +4,17 @@ import gc
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow is first imported
 # Tests compile much and compute little: no time for machine code of the best kind, nor for threads that make it, as
-# tests keep all cores busy; and fusions written as LLVM at once, not by way of MLIR, which takes twice as long. All
-# else of XLA is as for users.
+# tests keep all cores busy; and fusions written as LLVM at once, not by way of MLIR, which takes twice as long (jaxlib
+# 0.12 knows MLIR only, and ends the process at a flag that it does not know). All else of XLA is as for users.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10"),
 )
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras
@@ -20,7 +22,8 @@ import keras_aha  # noqa: F401  chooses the JAX backend, so before any test impo
 import pytest
 from tiny_models import ALL_LINEAR, SHAPES, randomize, tiny_policy  # noqa: F401  tests import them from here as well
 
-AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True}  # `compiler_options` where a test reads the program's text
+# `compiler_options` where a test reads the program's text
+AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
 GEMMA_2 = SHAPES["gemma_2"]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from keras_aha.decoding import Sampling
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.models.policy import rematerialised_blocks
@@ -19,26 +18,11 @@ _LOGITS = 4 * 2**28  # bytes: a chunk of them, and what softmax and gradient mak
 
 
 class ByHand:
-    """Estimates what a `Compiler` would measure. Nothing is compiled.
-
-    Args:
-        recipe: that is planned.
-
-    Attributes:
-        bytes_note, notes: what its numbers rest upon.
-    """
-
-    bytes_note = "By arithmetic: every weight once, and all keys and values once."
-    notes = (
-        "Nothing was compiled, as the compiler for this GPU is not here: activations and times are by arithmetic, and "
-        "may be off by a third. A GPU's memory is three quarters of what it has, which JAX takes by default. Weights "
-        'are whole on each, unless distribution.weights="split" or distribution.model say otherwise.',
-    )
+    """Estimates what a `Compiler` would measure. Nothing is compiled."""
 
     def __init__(self, recipe: Recipe):
-        self.recompute = bool(
-            rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)
-        )
+        remat = rematerialised_blocks(recipe.model.preset, recipe.model.dtype, recipe.training.remat)
+        self.recompute = bool(remat)
         self.reference = recipe.loss.kl_coef > 0
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
@@ -52,7 +36,7 @@ class ByHand:
         activations = self._activations(backbone, size, length)
         arguments = bytes_on_a_device((state, batch))
         moved = rows // size * ((2 + passes) * arguments + 3 * activations)
-        return lambda: _program(arguments, activations + _LOGITS, flops, moved)
+        return lambda: Program(arguments, activations + _LOGITS, int(flops), moved)
 
     def prefill(self, shapes: RolloutShapes) -> Program:
         """Of reading the prompts."""
@@ -61,9 +45,9 @@ class ByHand:
         prompts = -(-prompts // shapes.parts)
         flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
         weights = bytes_on_a_device(shapes.weights)
-        return _program(weights, _block(backbone, prompts, length), flops, weights)
+        return Program(weights, _block(backbone, prompts, length), int(flops), weights)
 
-    def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
+    def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""
         backbone, rows = shapes.decoder.backbone, shapes.rows_per_part
         ones, full = np.ones(rows), np.full(rows, shapes.cache_length)
@@ -71,7 +55,7 @@ class ByHand:
         flops = forward_flops(backbone, full, ones) - forward_flops(backbone, full - 1, 0 * ones)
         arguments = read_by_decoding(shapes) + bytes_on_a_device(shapes.cache)
         logits = 3 * 4 * rows * backbone.vocabulary_size
-        return _program(arguments, logits, flops, arguments)
+        return Program(arguments, logits, int(flops), arguments)
 
     def _activations(self, backbone, rows: int, length: int) -> int:
         """Bytes that a backward pass needs: inputs of the blocks, and the inside of one if it is computed again."""
@@ -88,7 +72,3 @@ def _block(backbone, rows: int, length: int) -> int:
 
 def _itemsize(backbone) -> int:
     return jnp.dtype(backbone.compute_dtype).itemsize
-
-
-def _program(arguments: int, activations: int, flops: float, moved: int) -> Program:
-    return Program(arguments, activations, 0, 0, int(flops), moved, moved, {})

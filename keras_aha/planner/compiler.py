@@ -9,6 +9,7 @@ from keras_aha.decoding.jitted_steps import Settings
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.program import Program, compile_program, measure
 from keras_aha.planner.rollout_shapes import RolloutShapes
+from keras_aha.recipes.recipe import Recipe
 
 import jax
 import numpy as np
@@ -17,33 +18,16 @@ import numpy as np
 class Compiler:
     """Compiles the very functions that `fit` runs, for the devices that their arguments lie on.
 
-    Args:
-        tell: called with the name of each program, before it is compiled.
-
-    Attributes:
-        bytes_note, notes: what its numbers rest upon.
+    `on_program` is called with the name of each program before it is compiled.
     """
 
-    bytes_note = (
-        "Read from the compiled program: what moves to and from memory in one turn of its loop. The compiler's own "
-        "count also counts what lies in a TPU's scratchpad memory, where a prefetched weight counts up to three times. "
-        "Less than the floor means that some of it stays in scratchpad memory from step to step."
-    )
-    notes = ()
-
-    def __init__(self, tell: Callable[[str], None]):
-        self.tell = tell
+    def __init__(self, recipe: Recipe, on_program: Callable[[str], None]):
+        self.rollouts, self.on_program = recipe.rollouts, on_program
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
 
     def train_step(self, model, state, batch) -> Callable[[], Program]:
-        """Begins with `GRPOModel.train_step`, its state donated and kept where it is, as Keras's trainer does.
-
-        It takes the longest, and the compiler uses one core: the others can be compiled at the same time.
-
-        Returns:
-            A function that waits for the program.
-        """
-        self.tell("train step")
+        """Begins with `GRPOModel.train_step`, its state donated as Keras does; returns a function that waits for it."""
+        self.on_program("train step")
         shardings = None, jax.tree.map(lambda x: x.sharding, state)
         lowered = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(state, batch)
         rows = batch["advantages"].shape[0]
@@ -51,28 +35,25 @@ class Compiler:
         compiling = self.thread.submit(compile_program, lowered, bytes_on_a_device((state, batch)))
 
         def wait() -> Program:
-            self.tell("train step, which takes the longest")
+            self.on_program("train step, which takes the longest")
             return measure(compiling.result(), turns)
 
         return wait
 
     def prefill(self, shapes: RolloutShapes) -> Program:
-        """`decoding.programs.prefill`."""
-        self.tell("prefill")
+        """`decoding.jitted_steps.prefill`."""
+        self.on_program("prefill")
         arguments = weakref.ref(shapes.decoder), shapes.weights, *shapes.prompts, np.int32(0)
         lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
-    def segment(self, shapes: RolloutShapes, sampling: Sampling, states: int) -> Program:
-        """`decoding.programs.segment`, its bytes those of one step.
-
-        Args:
-            shapes: what it takes.
-            sampling: see there.
-            states: rows of the stop table.
-        """
-        self.tell("decode steps")
-        table = np.zeros((states, shapes.decoder.backbone.vocabulary_size), "int8")
+    def segment(self, shapes: RolloutShapes) -> Program:
+        """`decoding.jitted_steps.segment`, its bytes those of one step."""
+        self.on_program("decode steps")
+        rollouts = self.rollouts
+        sampling = Sampling(rollouts.top_k, rollouts.top_p, rollouts.min_p)
+        stop_states = 2 + sum(len(text.encode()) for text in rollouts.stop_strings)
+        table = np.zeros((stop_states, shapes.decoder.backbone.vocabulary_size), "int8")
         settings = Settings(table, 1.0, shapes.cache_length, until=0, floor=0)
         arguments = shapes.weights, shapes.state, shapes.rows, shapes.prompt
         decoder = weakref.ref(shapes.decoder)

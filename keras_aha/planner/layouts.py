@@ -8,11 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 
 class Layouts:
-    """Shapes with shardings, under the distribution that is set now, or of a single device.
-
-    Args:
-        devices: those that programs are compiled for.
-    """
+    """Shapes with shardings, under the distribution that is set now; without one, on the first of `devices`."""
 
     def __init__(self, devices):
         self.distribution = keras.distribution.distribution()
@@ -35,8 +31,7 @@ class Layouts:
     def on_mesh(self, mesh, array, *axes: str | None) -> jax.ShapeDtypeStruct:
         """An array whose first axes are split along these of a mesh; whole on a single device, which has no mesh."""
         sharding = SingleDeviceSharding(self.device) if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))
-        weak = isinstance(array, jax.ShapeDtypeStruct) and array.weak_type
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding, weak_type=weak)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
     def _shape(self, array, layout) -> jax.ShapeDtypeStruct:
         sharding = layout.backend_layout if layout else SingleDeviceSharding(self.device)

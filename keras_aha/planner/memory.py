@@ -1,4 +1,6 @@
-"""Memory of a device, phase by phase: what it holds at the same time, by part."""
+"""Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
+
+from typing import NamedTuple
 
 from keras_aha.models.internals import flatten_layers, kernel_variable
 from keras_aha.models.lora import adapted_layers
@@ -11,21 +13,23 @@ import keras
 PARTS = ("weights", "adapters_and_optimizer", "merged_weights", "cache", "batch", "activations", "program")
 
 
-def is_adapter(variable) -> bool:
-    """Whether a variable is one of LoRA's."""
-    return variable.name.startswith("lora_")
+class RolloutWeights(NamedTuple):
+    """Bytes of weights that a rollout has beside the policy's."""
+
+    decoding: int  # while it decodes
+    merging: int  # while they are made
 
 
-def held(model, state, layouts: Layouts) -> dict[str, int]:
-    """What lies on a device all the time, bytes by part.
+def total(parts: dict[str, int]) -> int:
+    """Bytes of all parts."""
+    return sum(parts.values())
 
-    Args:
-        model: a `GRPOModel`, compiled, without values.
-        state: of its `train_step`, as shapes with shardings.
-        layouts: of its variables.
-    """
+
+def resident(model, state, layouts: Layouts) -> dict[str, int]:
+    """What lies on a device all the time; `state` is that of the model's `train_step`, as shapes with shardings."""
     variables = (*model.trainable_variables, *model.non_trainable_variables)
-    weights = bytes_on_a_device([layouts.variable(variable) for variable in variables if not is_adapter(variable)])
+    weights = [layouts.variable(variable) for variable in variables if not variable.name.startswith("lora_")]
+    weights = bytes_on_a_device(weights)
     return {"weights": weights, "adapters_and_optimizer": bytes_on_a_device(state) - weights}
 
 
@@ -49,11 +53,8 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
     return bytes_on_a_device([shape for variable, shape in pairs if id(variable) not in unread])
 
 
-def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[int, int]:
-    """Bytes of weights that a rollout has beside the policy's: while it is being decoded, and while they are made.
-
-    These are merged kernels, what lies otherwise than in training, and a quantized twin's.
-    """
+def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> RolloutWeights:
+    """Merged kernels, weights that lie otherwise than in training, and those of a quantized twin."""
     kernels = {id(kernel_variable(layer)) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
     merged, laid_out = [], []
     for variable in backbone.variables:
@@ -66,35 +67,21 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[
             laid_out.append(trained)
     moved = [shape for shape in merged if all(shape is not other for other in laid_out)]
     twin = [] if shapes.decoder.backbone is backbone else shapes.weights
-    return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
+    return RolloutWeights(bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin]))
 
 
-def train_phase(held: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
-    """Memory of the optimizer step, bytes by part.
-
-    Args:
-        held: see there.
-        batch: bytes of a rollout.
-        program: the step, for completions of full length.
-        lengths: for how many it is compiled; all programs stay on the device.
-    """
-    arguments = sum(held.values()) + batch
+def train_phase(resident: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
+    """The optimizer step with a batch of so many bytes; as many programs as `lengths` stay on the device."""
+    arguments = total(resident) + batch
     padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
     activations = padding + program.temp_bytes + program.output_bytes
-    return _parts(**held, batch=batch, activations=activations, program=lengths * program.code_bytes)
+    return _parts(**resident, batch=batch, activations=activations, program=lengths * program.code_bytes)
 
 
 def rollout_phases(
-    held: dict, weights: tuple[int, int], shapes: RolloutShapes, prefill: Program, segment: Program
+    resident: dict, weights: RolloutWeights, shapes: RolloutShapes, prefill: Program, segment: Program
 ) -> dict[str, dict[str, int]]:
-    """Memory of merging adapters, of reading prompts and of decoding, bytes by part.
-
-    Args:
-        held: see there.
-        weights: of `rollout_weights`.
-        shapes, prefill, segment: the rollout's arrays and programs.
-    """
-    kept, made = weights
+    """Merging adapters, reading prompts, and decoding."""
     cache = bytes_on_a_device(shapes.cache)
     beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
     beside += segment.temp_bytes + segment.output_bytes
@@ -104,19 +91,14 @@ def rollout_phases(
     code = prefill.code_bytes + segment.code_bytes
     begun = cache if shapes.admitted else 0
     return {
-        "merge": _parts(**held, merged_weights=made),
-        "prefill": _parts(**held, merged_weights=kept, cache=begun, activations=reading, program=code),
-        "decode": _parts(**held, merged_weights=kept, cache=cache, activations=beside, program=code),
+        "merge": _parts(**resident, merged_weights=weights.merging),
+        "prefill": _parts(**resident, merged_weights=weights.decoding, cache=begun, activations=reading, program=code),
+        "decode": _parts(**resident, merged_weights=weights.decoding, cache=cache, activations=beside, program=code),
     }
 
 
 def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:
-    """Memory of completing held-out problems, bytes by part: that of a rollout, but for keys and values.
-
-    Args:
-        decode: that phase of `rollout_phases`.
-        shapes: the evaluation's arrays.
-    """
+    """Completing held-out problems: as `decode` of a rollout, but for the keys and values of other shapes."""
     cache = bytes_on_a_device(shapes.cache)
     admitted = int(cache * shapes.admitted)  # keys and values of prompts that are read beside a full cache
     return decode | {"cache": cache, "activations": decode["activations"] + admitted}

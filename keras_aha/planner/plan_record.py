@@ -3,77 +3,73 @@
 import dataclasses
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainPlan:
-    """An optimizer step, on each chip; what the compiler could not fit has no numbers.
+@dataclasses.dataclass(frozen=True)
+class StepEstimate:
+    """What each chip does in an optimizer step, or in a decode step with a full cache.
 
     Attributes:
-        sequences_per_chip: of one micro-batch.
-        sequence_length: tokens, prompt and completion.
-        rows: of a step, on all chips.
-        micro_batches: of a step.
-        argument_bytes: what the step takes: weights, adapters, the optimizer's moments, the batch.
-        temp_bytes: what it holds beside that.
-        flops: of matrix products in a step.
-        bytes: to and from memory.
-        collectives: kind → `{"count", "bytes"}` in a step; bytes of what a chip gives or gets, whichever is more.
-        seconds_estimate: of a step, by the roofline.
-        tokens_per_second_estimate: trained, on all chips.
+        flops: of matrix products.
+        bytes: to and from memory. Of a decode step they can be fewer than `DecodePlan.floor_bytes`, if a chip keeps
+            some in its scratchpad memory from step to step.
+        collectives: kind → `{"count", "bytes"}`; bytes of what a chip gives or gets, whichever is more.
+        seconds: by the roofline; `None` if nothing is known of the chip's speed.
+        tokens_per_second: trained or sampled, on all chips.
     """
 
+    flops: int
+    bytes: int
+    collectives: dict[str, dict[str, int]]
+    seconds: float | None
+    tokens_per_second: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainPlan:
+    """The optimizer step.
+
+    Attributes:
+        rows: completions of a step, on all chips.
+        sequences_per_chip: rows of one micro-batch, on a chip.
+        sequence_length: tokens, prompt and completion.
+        micro_batches: of a step.
+        argument_bytes: what the step takes, on a chip: weights, adapters, the optimizer's moments, the batch.
+        step: `None` if the compiler found no room for it.
+    """
+
+    rows: int
     sequences_per_chip: float
     sequence_length: int
-    rows: int
     micro_batches: int
     argument_bytes: int
-    temp_bytes: int | None = None
-    flops: int | None = None
-    bytes: int | None = None
-    collectives: dict | None = None
-    seconds_estimate: float | None = None
-    tokens_per_second_estimate: float | None = None
+    step: StepEstimate | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecodePlan:
-    """Sampling one token for each row, on each chip.
+    """Sampling one token for each row.
 
     Attributes:
-        sequences_per_chip: decoded at a time.
-        cache_length: tokens of keys and values that each of them has room for, its prompt included.
-        rows: on all chips.
-        argument_bytes: what a step takes: weights, adapters merged, and the cache.
-        cache_bytes: of the cache.
-        floor_bytes_per_step: every weight once, without tables that are only looked up, and the whole cache once: what
-            a step must read at least.
-        bytes_per_step: to and from memory, as `bytes_note` says.
-        bytes_per_step_compiler: by the compiler's own count.
-        flops_per_step, temp_bytes, collectives: see `TrainPlan`.
-        seconds_per_step_estimate: by the roofline, with a full cache.
-        prefill_seconds_estimate: of reading the prompts of as many rows.
-        tokens_per_second_estimate: sampled, on all chips, without prefill.
+        rows: that are decoded at a time, on all chips.
+        sequences_per_chip: the same, on a chip.
+        cache_length: tokens of keys and values that each row has room for, its prompt included.
+        argument_bytes: what a step takes, on a chip: weights, adapters merged, and the cache.
+        floor_bytes: what a step must read at least: the whole cache, and every weight that is not only looked up.
+        step: `None` if the compiler found no room for it.
+        prefill_seconds: of reading the prompts of as many rows, by the roofline.
     """
 
+    rows: int
     sequences_per_chip: int
     cache_length: int
-    rows: int
     argument_bytes: int
-    cache_bytes: int
-    floor_bytes_per_step: int
-    bytes_per_step: int | None = None
-    bytes_per_step_compiler: int | None = None
-    bytes_note: str = ""
-    flops_per_step: int | None = None
-    temp_bytes: int | None = None
-    collectives: dict | None = None
-    seconds_per_step_estimate: float | None = None
-    prefill_seconds_estimate: float | None = None
-    tokens_per_second_estimate: float | None = None
+    floor_bytes: int
+    step: StepEstimate | None = None
+    prefill_seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """Time by the roofline, all completions of full length, and what it costs where a price is known."""
+    """Time by the roofline, all completions of full length, and what it costs if a price is known."""
 
     rollout_seconds: float
     update_seconds: float
@@ -90,16 +86,14 @@ class Plan:
 
     Attributes:
         preset: the recipe's.
-        topology, device_kind: as it was asked for, and as JAX calls its devices.
+        topology: as it was asked for.
+        device_kind: as JAX calls the devices.
         chips: JAX devices; of TPU v2, v3 and v7x two are on a chip.
-        fits: whether all of the run fits into memory.
-        hbm_bytes_per_chip: the most that it takes at a time.
-        hbm_limit_bytes: the most that a program may take.
-        parts: bytes by part, of the phase that takes the most; their sum is `hbm_bytes_per_chip`.
-        phases: the same of each phase.
+        hbm_limit_bytes: the most that programs may take of a chip's memory.
+        phases: phase of the run → part → bytes on a chip.
         train, decode: see there.
-        run: see `RunEstimate`; `None` where nothing is known of the device's speed.
-        compile_seconds: that tracing and compiling took, on this machine.
+        run: `None` if nothing is known of the device's speed, or if a step does not fit.
+        compile_seconds: that tracing and compiling took, on this machine; 0 if nothing was compiled.
         notes: what the numbers rest upon.
         advice: what to change, in this order, if it does not fit.
     """
@@ -108,10 +102,7 @@ class Plan:
     topology: str
     device_kind: str
     chips: int
-    fits: bool
-    hbm_bytes_per_chip: int
     hbm_limit_bytes: int
-    parts: dict[str, int]
     phases: dict[str, dict[str, int]]
     train: TrainPlan
     decode: DecodePlan
@@ -120,6 +111,27 @@ class Plan:
     notes: tuple[str, ...]
     advice: tuple[str, ...]
 
+    @property
+    def largest_phase(self) -> str:
+        """The phase that takes the most memory."""
+        return max(self.phases, key=lambda name: sum(self.phases[name].values()))
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Part → bytes on a chip, in the phase that takes the most."""
+        return self.phases[self.largest_phase]
+
+    @property
+    def hbm_bytes_per_chip(self) -> int:
+        """The most that the run takes at a time, of a chip's memory."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether all of the run fits into memory."""
+        return self.hbm_bytes_per_chip <= self.hbm_limit_bytes
+
     def to_dict(self) -> dict:
         """All of it, as JSON can hold it."""
-        return dataclasses.asdict(self)
+        sums = {"fits": self.fits, "hbm_bytes_per_chip": self.hbm_bytes_per_chip, "parts": self.parts}
+        return dataclasses.asdict(self) | sums

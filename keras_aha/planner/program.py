@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from keras_aha.planner.hlo import Collectives, collectives, hbm_bytes, loop_bytes, matrix_flops
+from keras_aha.planner.hlo import collectives, hbm_bytes, hbm_traffic, matrix_flops
 
 import jax
 
@@ -12,7 +12,7 @@ class TooLarge(Exception):
     """The compiler found no way to run a program in a device's memory.
 
     Attributes:
-        temp_bytes: what it would hold beside its arguments, where the compiler says so.
+        temp_bytes: what it would hold beside its arguments, if the compiler says so.
     """
 
     def __init__(self, temp_bytes: int | None):
@@ -30,60 +30,42 @@ class Program:
         code_bytes: of the program itself.
         flops: operations of matrix products.
         bytes: read from and written to the device's main memory.
-        compiler_bytes: the same by the compiler's own count, which counts the body of a loop once and what lies in
-            scratchpad memory too.
-        collectives: by kind, those that run at all.
+        collectives: see `hlo.collectives`.
     """
 
     argument_bytes: int
     temp_bytes: int
-    output_bytes: int
-    code_bytes: int
     flops: int
     bytes: int
-    compiler_bytes: int
-    collectives: dict[str, Collectives]
-
-    @property
-    def collective_bytes(self) -> int:
-        """Bytes of all collectives."""
-        return sum(counted.bytes for counted in self.collectives.values())
+    output_bytes: int = 0
+    code_bytes: int = 0
+    collectives: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def measure(compiled: jax.stages.Compiled, turns: int = 1, one_turn: bool = False) -> Program:
     """Measures a compiled program.
 
     Args:
-        compiled: of `jax.jit`.
-        turns: of loops that run as often as data say, see `hlo.matrix_flops`.
+        turns: of loops that run as often as data say, see `ProgramText.runs`.
         one_turn: whether bytes are those of one turn of its loop; else of all of it.
     """
     text, memory = compiled.as_text(), compiled.memory_analysis()
-    counted = collectives(text, turns)
     output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     beside = memory.peak_memory_in_bytes - memory.argument_size_in_bytes - output
+    moved = sum(read + written for read, written, _ in hbm_traffic(text)) if one_turn else hbm_bytes(text, turns)
     return Program(
         argument_bytes=memory.argument_size_in_bytes,
         temp_bytes=max(memory.temp_size_in_bytes, beside),  # the former can leave something out
+        flops=matrix_flops(text, turns),
+        bytes=moved,
         output_bytes=output,
         code_bytes=memory.generated_code_size_in_bytes,
-        flops=matrix_flops(text, turns),
-        bytes=loop_bytes(text) if one_turn else hbm_bytes(text, turns),
-        compiler_bytes=int(compiled.cost_analysis()["bytes accessed"]),
-        collectives={kind: found for kind, found in counted.items() if found.executions},
+        collectives=collectives(text, turns),
     )
 
 
 def compile_program(lowered: jax.stages.Lowered, argument_bytes: int) -> jax.stages.Compiled:
-    """Compiles a lowered program.
-
-    Args:
-        lowered: of `jax.jit`.
-        argument_bytes: of what it takes, on one device.
-
-    Raises:
-        TooLarge: if the compiler finds no way to fit it into memory.
-    """
+    """Compiles a program with so many bytes of arguments on a device; TooLarge if the compiler cannot make it fit."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:

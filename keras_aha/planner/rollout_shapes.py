@@ -1,4 +1,4 @@
-"""What a rollout's programs take, of shapes alone: those of the `Batch` that really decodes."""
+"""What a rollout's programs take, as shapes: those of the `Batch` that really decodes."""
 
 import dataclasses
 
@@ -15,20 +15,19 @@ import jax
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutShapes:
     """The largest arrays of a rollout, as shapes with shardings.
 
     Attributes:
         decoder: of the backbone that decodes.
         weights: values of its variables.
-        state, rows, prompt: of `decoding.programs.segment`, with caches of full length.
-        prompts: `(token_ids, starts)` of `decoding.programs.prefill`, those that are read together.
+        state, rows, prompt: of `jitted_steps.segment`, with caches of full length.
+        prompts: `(token_ids, starts)` of `jitted_steps.prefill`, those that are read together.
         prefill_settings: its static arguments.
         parts: into which rows are split.
         cache_length: tokens that each row has room for, its prompt included.
-        admitted: of the prompts read first, the share that is read later at a time, beside a full cache; 0 where none
-            waits.
+        admitted: the share of these prompts that is read at a time later on, beside a full cache; 0 if none waits.
     """
 
     decoder: Decoder
@@ -59,11 +58,7 @@ class RolloutShapes:
 
 
 def planned_decoder(backbone) -> Decoder:
-    """The decoder whose programs are compiled.
-
-    Raises:
-        ValueError: an architecture that has no decoder of its own.
-    """
+    """The decoder whose programs are compiled; ValueError for an architecture that has none."""
     decoder = decoder_for(backbone)
     if decoder is None:
         raise ValueError(
@@ -81,20 +76,10 @@ def rollout_shapes(
     prompt_length: int,
     group_size: int,
     max_completion_length: int,
-    max_rows: int | None = None,
-    quantization: str | None = None,
+    max_rows: int | None,
+    quantization: str | None,
 ) -> RolloutShapes:
-    """The shapes of a call of `PolicySampler.generate`, for the bucket that takes the most memory.
-
-    Args:
-        backbone: of the policy; no values are read.
-        layouts: of its variables.
-        prompts, prompt_length: P and L.
-        group_size, max_completion_length, max_rows, quantization: see `PolicySampler.generate`.
-
-    Raises:
-        ValueError: what `planned_decoder` raises.
-    """
+    """The shapes of a call of `PolicySampler.generate` (see there), for the bucket that takes the most memory."""
     if quantization is not None:
         backbone = abstract_quantized(backbone, quantization)
     decoder = planned_decoder(backbone)
@@ -102,22 +87,26 @@ def rollout_shapes(
     placement = Placement(weights)
     shares = shares_of_a_group(prompts, group_size, placement.parts)
     prompts, group_size = prompts * shares, group_size // shares
-    batches = []
+    batches, first_buckets = [], []
 
     def begin(weights):
         prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
         keys = row_keys(0, 0, np.arange(prompts * group_size))
         limits = dict(group_size=group_size, max_completion_length=max_completion_length, max_rows=max_rows)
-        rows = dict(token_ids=prompt_ids, starts=starts, keys=keys, cache_dtype=None, placement=placement)
-        first, largest = (Batch(decoder, weights, **rows, **limits) for _ in range(2))
-        if max(first.buckets) != first.bucket:
-            largest.move_to(max(first.buckets))
-        batches.extend((first, largest))
-        return largest.state, largest.rows, largest.prompt
+        rows = dict(token_ids=prompt_ids, starts=starts, keys=keys, cache_dtype=None)
+        batch = Batch(decoder, weights, **rows, **limits, placement=placement)
+        batches.append(batch)
+        first_buckets.append(batch.bucket)
+        if max(batch.buckets) != batch.bucket:
+            batch.move_to(max(batch.buckets))
+        return batch.state, batch.rows, batch.prompt
 
-    shapes, rows, prompt = jax.eval_shape(begin, weights)
-    first, largest = batches
-    read = first.bucket.rows // group_size
+    state, rows, prompt = jax.eval_shape(begin, weights)
+    (batch,), (first,) = batches, first_buckets
+    shared, read = prompt is not None, first.rows // group_size
+
+    def whole(array):
+        return layouts.on_mesh(placement.mesh, array)
 
     def of_rows(array):
         return layouts.on_mesh(placement.mesh, array, "batch")
@@ -126,24 +115,25 @@ def rollout_shapes(
         axes = placement.of_cache(ring.shape[1]).spec if placement.mesh else ()
         return layouts.on_mesh(placement.mesh, ring, *axes)
 
-    index, cache = layouts.on_mesh(placement.mesh, shapes.index), jax.tree.map(of_cache, shapes.cache)
-    state = jax.tree.map(of_rows, shapes._replace(index=None, cache=None))._replace(index=index, cache=cache)
-    shared = prompt is not None
-    if shared:
-        prompt = Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length)
     return RolloutShapes(
-        decoder,
-        weights,
-        state,
-        jax.tree.map(of_rows, rows),
-        prompt,
-        tuple(of_rows(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
-        dict(
-            group_size=1 if shared else group_size,
-            slots=prompt_length + (0 if shared else first.bucket.new_tokens),
-            dtype=first.cache_dtype,
+        decoder=decoder,
+        weights=weights,
+        state=State(
+            index=whole(state.index),
+            hidden=of_rows(state.hidden),
+            cache=jax.tree.map(of_cache, state.cache),
+            alive=of_rows(state.alive),
+            automaton=of_rows(state.automaton),
         ),
-        placement.parts,
-        prompt_length + largest.bucket.new_tokens,
-        first.admitted / read if first.queued else 0.0,
+        rows=jax.tree.map(of_rows, rows),
+        prompt=Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length) if shared else None,
+        prompts=tuple(of_rows(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
+        prefill_settings=dict(
+            group_size=1 if shared else group_size,
+            slots=prompt_length + (0 if shared else first.new_tokens),
+            dtype=batch.cache_dtype,
+        ),
+        parts=placement.parts,
+        cache_length=prompt_length + batch.bucket.new_tokens,
+        admitted=batch.admitted / read if batch.queued else 0.0,
     )

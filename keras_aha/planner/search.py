@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.internals import as_if_on
-from keras_aha.planner.planning import Planning, abstract_model, rows_of
+from keras_aha.planner import memory
+from keras_aha.planner.abstract_model import abstract_model
+from keras_aha.planner.planning import Planning
 from keras_aha.planner.topology import find_topology
 from keras_aha.recipes.recipe import Recipe
 
 
-def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] | None = None) -> Recipe:
+def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] = lambda name: None) -> Recipe:
     """The recipe with the largest `training.micro_batch_size` and `rollouts.max_rows` that fit on a topology.
 
     Programs are compiled again and again, each about as often as its choices can be halved.
@@ -18,33 +20,35 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] |
         recipe, topology, on_program: see `plan`.
 
     Returns:
-        The recipe, changed; where not even the smallest number fits, with that one.
+        The recipe, changed. If not even the smallest numbers fit, it has those.
 
     Raises:
         RecipeError, ValueError, ImportError: see `plan`.
     """
     places = find_topology(topology)
-    rows, group_size = rows_of(recipe), recipe.rollouts.group_size
-    tell = on_program or (lambda name: None)
+    group_size = recipe.rollouts.group_size
+    rows = recipe.rollouts.prompts_per_epoch * group_size
     with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
-        parts = batch_parts()
 
-        def fits(phases: dict) -> bool:
-            return all(sum(phase.values()) <= places.memory for phase in phases.values())
-
-        def planning(change: str):
+        def planning(change: str) -> Planning:
             changed = recipe.override(change)
             model.micro_batch_size = changed.training.micro_batch_size
-            return Planning(changed, places, model, layouts, lambda name: tell(f"{name}, {change}"))
+            return Planning(changed, places, model, layouts, lambda name: on_program(f"{name}, {change}"))
+
+        def fits(plan_and_phases: tuple) -> bool:
+            return all(memory.total(parts) <= places.memory for parts in plan_and_phases[1].values())
 
         def fits_training(size: int) -> bool:
             step = planning(f"training.micro_batch_size={size}")
-            return fits(step.train(step.begin_train())[1])
+            return fits(step.train(step.begin_train()))
 
-        sizes = [size for size in range(parts, rows + 1, parts) if rows % size == 0]
-        size = _largest(sizes, fits_training)
-        counts = [count for count in range(group_size, rows + 1, group_size) if count % parts == 0 or count == rows]
-        count = _largest(counts, lambda count: fits(planning(f"rollouts.max_rows={count}").decode()[1]))
+        def fits_decoding(count: int) -> bool:
+            return fits(planning(f"rollouts.max_rows={count}").decode())
+
+        parts = batch_parts()
+        size = _largest([n for n in range(parts, rows + 1, parts) if rows % n == 0], fits_training)
+        counts = [n for n in range(group_size, rows + 1, group_size) if n % parts == 0 or n == rows]
+        count = _largest(counts, fits_decoding)
     return recipe.override([f"training.micro_batch_size={size}", f"rollouts.max_rows={count}"])
 
 

@@ -10,17 +10,12 @@ from keras_aha.distribution.devices import chip
 
 import jax
 
-_SQUARES = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+# Chips → how libtpu lays them out.
+_V2 = {1: "1x1", 4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}
+_SQUARES = _V2 | {8: "2x4", 32: "4x8"}
 _CUBES = {1: "1x1x1", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8"}
-# Chips → layout of each TPU, and the cores of a chip where the name that people use counts those.
-_TPUS = {
-    "v2": ({1: "1x1", 4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}, 2),
-    "v3": ({1: "1x1", 4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"}, 2),
-    "v4": (_CUBES, 2),
-    "v5e": (_SQUARES, 1),
-    "v5p": (_CUBES, 2),
-    "v6e": (_SQUARES, 1),
-}
+_TPUS = {"v2": _V2, "v3": _V2, "v4": _CUBES, "v5e": _SQUARES, "v5p": _CUBES, "v6e": _SQUARES}
+_SOLD_BY_CORE = ("v2", "v3", "v4", "v5p")  # "v4-8" has eight cores, two on each of four chips
 _GPUS = {
     "t4": "Tesla T4",
     "v100": "Tesla V100-SXM2-16GB",
@@ -29,7 +24,6 @@ _GPUS = {
     "h100": "NVIDIA H100 80GB HBM3",
     "h200": "NVIDIA H200",
 }
-_KNOWN = f"v2-8, v3-8, v4-8, v5e-1, v5e-4, v5e-8, v5p-8, v6e-1, v6e-4, v6e-8, v6e-16, {', '.join(_GPUS)} and t4x2"
 _GPU_SHARE = 0.75  # of its memory, that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
@@ -39,7 +33,7 @@ class Topology:
 
     Attributes:
         name: as it was asked for.
-        devices: JAX devices, of which those of another machine can compile and not run.
+        devices: JAX devices. Those of another machine can compile and not run.
         device_kind: as JAX calls them, such as "TPU v5 lite".
         platform: "tpu", "gpu" or "cpu".
         memory: bytes that programs may use on one of them.
@@ -53,11 +47,6 @@ class Topology:
     memory: int
     compiles: bool = True
 
-    @classmethod
-    def of(cls, name: str, devices, memory: int) -> "Topology":
-        """Of devices whose compiler is here."""
-        return cls(name, tuple(devices), devices[0].device_kind, devices[0].platform, memory)
-
 
 def find_topology(name: str) -> Topology:
     """The devices of a topology.
@@ -67,45 +56,51 @@ def find_topology(name: str) -> Topology:
             or several, "t4x2"; "local", the accelerators that are here; or "cpu:8", so many devices of this CPU.
 
     Raises:
-        ValueError: a name that is neither, a layout that there is not, or fewer devices here than are asked for.
+        ValueError: no such name, no such layout, or fewer devices here than are asked for.
         ImportError: if libtpu is missing, which compiles for TPUs.
     """
-    if name == "local":
-        return Topology.of(name, jax.devices(), _memory_here(jax.devices()))
-    if match := re.fullmatch(r"cpu(?::([1-9]\d*))?", name):
-        devices = _cpus(name, int(match[1] or 1))
-        return Topology.of(name, devices, _memory_here(devices) // len(devices))
-    match = re.fullmatch(r"([a-z]+\d+)(?:x([1-9]\d*))?", name)
-    if match and match[1] in _GPUS:
-        kind, devices = _GPUS[match[1]], _cpus(name, int(match[2] or 1))
+    if gpus := re.fullmatch(rf"({'|'.join(_GPUS)})(?:x([1-9]\d*))?", name):
+        kind, devices = _GPUS[gpus[1]], _cpus(name, int(gpus[2] or 1))
         return Topology(name, tuple(devices), kind, "gpu", int(_GPU_SHARE * chip(kind).memory), compiles=False)
-    layout = _layout(name)
-    if importlib.util.find_spec("libtpu") is None:
-        raise ImportError(
-            'Planning for a TPU takes its compiler, which is no part of JAX: `pip install -e ".[plan]"` brings it. '
-            f"Received: topology={name!r}"
-        )
-    devices = _tpu_devices(name, layout)
-    return Topology.of(name, devices, chip(devices[0].device_kind).memory)
+    if name == "local":
+        devices = jax.devices()
+        memory = _memory_here(devices[0])
+    elif cpus := re.fullmatch(r"cpu(?::([1-9]\d*))?", name):
+        devices = _cpus(name, int(cpus[1] or 1))
+        memory = _memory_here(devices[0]) // len(devices)
+    else:
+        devices = _tpus(name)
+        memory = chip(devices[0].device_kind).memory
+    return Topology(name, tuple(devices), devices[0].device_kind, devices[0].platform, memory)
 
 
-def _layout(name: str) -> str:
-    """libtpu's name."""
-    if match := re.fullmatch(r"(v\d\w?|tpu7x):(\d+(?:x\d+){1,2})", name):
+def tpu_layout(name: str) -> str:
+    """libtpu's name of a TPU slice, such as "v5e:2x4" for "v5e-8".
+
+    Raises:
+        ValueError: a name or a size that there is not.
+    """
+    if re.fullmatch(r"(v\d\w?|tpu7x):\d+(x\d+){1,2}", name):
         return name
     match = re.fullmatch(r"(v\d\w?|v5litepod)-(\d+)", name)
     version = match and match[1].replace("v5litepod", "v5e")
     if version not in _TPUS:
         raise _unknown(name)
-    layouts, cores = _TPUS[version]
+    layouts, cores = _TPUS[version], 2 if version in _SOLD_BY_CORE else 1
     chips, rest = divmod(int(match[2]), cores)
     if rest or chips not in layouts:
-        sizes = ", ".join(f"{version}-{chips * cores}" for chips in layouts)
+        sizes = ", ".join(f"{version}-{chips * cores}" for chips in sorted(layouts))
         raise ValueError(f"There is no slice of that size; there are {sizes}. Received: topology={name!r}")
     return f"{version}:{layouts[chips]}"
 
 
-def _tpu_devices(name: str, layout: str) -> list:
+def _tpus(name: str) -> list:
+    layout = tpu_layout(name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise ImportError(
+            'Planning for a TPU needs its compiler, which JAX does not bring. Run `pip install -e ".[plan]"`. '
+            f"Received: topology={name!r}"
+        )
     from jax.experimental import topologies
 
     # Without these libtpu looks for a machine's metadata, and a second process cannot load it.
@@ -126,8 +121,9 @@ def _tpu_devices(name: str, layout: str) -> list:
 
 def _unknown(name: str) -> ValueError:
     return ValueError(
-        f"No topology has that name: there are {_KNOWN} and larger ones, layouts as libtpu names them (v5e:2x4, "
-        f'v5p:2x2x1), "local" for the accelerators here, and cpu:8. Received: topology={name!r}'
+        f"No topology has that name. There are v2-8, v3-8, v4-8, v5e-1, v5e-8, v5p-8, v6e-1, v6e-8 and larger ones, "
+        f'layouts as libtpu names them (v5e:2x4, v5p:2x2x1), {", ".join(_GPUS)} and t4x2, "local" for the accelerators '
+        f"here, and cpu:8. Received: topology={name!r}"
     )
 
 
@@ -141,8 +137,6 @@ def _cpus(name: str, count: int) -> list:
     return devices[:count]
 
 
-def _memory_here(devices) -> int:
-    stats = devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _memory_here(device) -> int:
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,6 +1,6 @@
 """What is counted in a program's text, against numbers by hand."""
 
-from keras_aha.planner.hlo import collectives, hbm_bytes, loop_bytes, matrix_flops
+from keras_aha.planner.hlo import collectives, hbm_bytes, hbm_traffic, matrix_flops
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,13 @@ def test_a_convolution_counts_what_meets_no_padding():
     assert matrix_flops(CONVOLUTION) == 2 * 4 * 6 * 5 * (5 * 3 - 1)
 
 
+ADD = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+"""
 LOOP = """
 %body (s: (s32[], f32[8])) -> (s32[], f32[8]) {
   %s = (s32[], f32[8]{0}) parameter(0)
@@ -41,12 +48,6 @@ LOOP = """
   ROOT %t = (s32[], f32[8]{0}) tuple(%i, %done)
 }
 
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %c = f32[] add(%a, %b)
-}
-
 ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
   %x = (s32[], f32[8]{0}) parameter(0)
   ROOT %loop = (s32[], f32[8]{0}) while(%x), condition=%less, body=%bodyTRIPS
@@ -55,9 +56,9 @@ ENTRY %main (x: (s32[], f32[8])) -> (s32[], f32[8]) {
 
 
 def test_collectives_in_a_loop():
-    text = LESS + LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
-    assert collectives(text)["all-reduce"] == (1, 12, 12 * 32)
-    assert collectives(text)["all-gather"] == (0, 0, 0)
+    text = ADD + LESS + LOOP.replace("TRIPS", ', backend_config={"known_trip_count":{"n":"12"}}')
+    assert collectives(text) == {"all-reduce": {"count": 12, "bytes": 12 * 32}}
+    assert collectives(ADD + LESS + LOOP.replace("TRIPS", "")) == collectives(text)  # the condition has the number, too
 
 
 NOT_ALL = """
@@ -78,13 +79,9 @@ LESS = """
 """
 
 
-def test_a_loop_whose_condition_has_the_number_of_trips():
-    assert collectives(LESS + LOOP.replace("TRIPS", ""))["all-reduce"] == (1, 12, 12 * 32)
-
-
 def test_loops_that_run_as_often_as_data_say_take_turns():
-    text = NOT_ALL + LOOP.replace("TRIPS", "")
-    assert collectives(text, turns=5)["all-reduce"] == (2, 10, 10 * 32)  # those of the condition too
+    text = ADD + NOT_ALL + LOOP.replace("TRIPS", "")
+    assert collectives(text, turns=5) == {"all-reduce": {"count": 10, "bytes": 10 * 32}}  # those of the condition too
 
     def step(i, x):
         once = jax.lax.fori_loop(0, i, lambda _, x: jnp.tanh(x @ x), x)
@@ -113,22 +110,24 @@ ENTRY %main (x: f32[4,2]) -> f32[32,2] {
   %y = f32[32,2]{1,0} collective-permute-done(%moved)
   ROOT %z = f32[4,2]{1,0} reduce-scatter(%y), to_apply=%add
 }
-
-%add (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[] parameter(0)
-  %b = f32[] parameter(1)
-  ROOT %c = f32[] add(%a, %b)
-}
 """
 
 
 def test_bytes_of_a_collective_are_those_of_its_larger_side():
-    counted = collectives(GATHER)
-    for kind in ("all-gather", "collective-permute", "reduce-scatter"):
-        assert counted[kind] == (1, 1, 32 * 2 * 4)
+    kinds = ("all-gather", "collective-permute", "reduce-scatter")
+    assert collectives(ADD + GATHER) == dict.fromkeys(kinds, {"count": 1, "bytes": 32 * 2 * 4})
 
 
 TRAFFIC = """
+%nothing (h: f32[8,16]) -> f32[8,16] {
+  ROOT %h = f32[8,16]{1,0} parameter(0)
+}
+
+%greedy (v: f32[16,16]) -> f32[8,16] {
+  %v = f32[16,16]{1,0:S(1)} parameter(0)
+  ROOT %part = f32[8,16]{1,0} slice(%v), slice={[0:8], [0:16]}
+}
+
 %body (s: (s32[], f32[8,16], f32[16,16])) -> (s32[], f32[8,16], f32[16,16]) {
   %s = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
   %i = s32[] get-tuple-element(%s), index=0
@@ -136,7 +135,8 @@ TRAFFIC = """
   %w = f32[16,16]{1,0} get-tuple-element(%s), index=2
   %near = (f32[16,16]{1,0:S(1)}, f32[16,16]{1,0}, u32[]) copy-start(%w)
   %v = f32[16,16]{1,0:S(1)} copy-done(%near)
-  %next = f32[8,16]{1,0} dot(%h, %v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %drawn = f32[8,16]{1,0} conditional(%i, %h, %v), branch_computations={%nothing, %greedy}
+  %next = f32[8,16]{1,0} dot(%drawn, %v), lhs_contracting_dims={1}, rhs_contracting_dims={0}
   ROOT %t = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%i, %next, %w)
 }
 
@@ -156,5 +156,11 @@ ENTRY %main (x: (s32[], f32[8,16], f32[16,16])) -> (s32[], f32[8,16], f32[16,16]
 
 def test_a_weight_that_is_fetched_into_scratchpad_moves_once_a_turn():
     turn = 4 * (16 * 16 + 8 * 16 + 8 * 16)  # the weight, the hidden state in and out
-    assert loop_bytes(TRAFFIC) == turn
-    assert hbm_bytes(TRAFFIC) == 3 * turn
+    branch = 4 * 8 * 16  # what the larger branch writes, of a weight in scratchpad
+    traffic = hbm_traffic(TRAFFIC)
+    assert sum(read + written for read, written, _ in traffic) == turn + branch
+    assert {x.op for _, _, x in traffic} == {"copy-start", "slice", "dot"}
+    condition = 4 + 4 + 1  # the count, its limit, and what the comparison writes
+    assert hbm_bytes(TRAFFIC) == 3 * (turn + branch + condition)
+    without_a_loop = TRAFFIC.replace("ENTRY %main", "%main").replace("%body (", "ENTRY %body (")
+    assert hbm_traffic(without_a_loop)[0][:2] == (4 * 16 * 16, 0)

@@ -1,57 +1,34 @@
-"""What the devices of a compiled program tell each other, by its text."""
+"""What the devices of a compiled program send to each other, by its text."""
 
-import collections
-import functools
-from typing import NamedTuple
+from keras_aha.planner.hlo.program_text import Instruction, ProgramText, size
 
-from keras_aha.planner.hlo.program_text import Instruction, parse, size, trips
-
-COLLECTIVES = ("all-to-all", "all-gather", "all-reduce", "reduce-scatter", "collective-permute")
+_KINDS = ("all-to-all", "all-gather", "all-reduce", "reduce-scatter", "collective-permute")
 
 
-class Collectives(NamedTuple):
-    """How often a kind of collective stands in the program, how often it runs, and the bytes of all these runs.
+def collectives(text: str, turns: int = 1) -> dict[str, dict[str, int]]:
+    """Kind → `{"count", "bytes"}`: how often the program runs collectives of that kind, and the bytes of all of them.
 
     Bytes are those of one device: of what it gives or of what it gets, whichever is more.
-    """
-
-    instructions: int
-    executions: int
-    bytes: int
-
-
-def collectives(text: str, turns: int = 1) -> dict[str, Collectives]:
-    """The collectives of a program by kind, in all branches of a conditional; of an asynchronous one its start counts.
 
     Args:
-        turns: of each loop that runs as often as data say.
+        turns: of loops that run as often as data say, see `ProgramText.runs`.
     """
-    computations, entry = parse(text)
+    program, counted = ProgramText(text), {}
+    for run in program.runs(program.entry, _bytes, turns):
+        if run.amount:
+            sums = counted.setdefault(_kind(run.instruction), {"count": 0, "bytes": 0})
+            sums["count"] += run.times
+            sums["bytes"] += run.times * run.amount
+    return counted
 
-    @functools.cache
-    def count(name: str) -> tuple[collections.Counter, collections.Counter, collections.Counter]:
-        instructions, executions, moved = collections.Counter(), collections.Counter(), collections.Counter()
-        for x in computations[name].values():
-            kind = x.op.removesuffix("-start")
-            if kind in COLLECTIVES:
-                instructions[kind] += 1
-                executions[kind] += 1
-                moved[kind] += _bytes(x, computations[name])
-            runs = trips(x, computations)
-            runs = turns if runs is None else runs
-            conditions = [x.condition] if x.op == "while" else []
-            for called in [*x.called, *x.branches, *conditions]:
-                inside = count(called)
-                instructions.update(inside[0])
-                executions.update({kind: n * runs for kind, n in inside[1].items()})
-                moved.update({kind: n * runs for kind, n in inside[2].items()})
-        return instructions, executions, moved
 
-    counts = count(entry)
-    return {kind: Collectives(*(counted[kind] for counted in counts)) for kind in COLLECTIVES}
+def _kind(x: Instruction) -> str:
+    return x.op.removesuffix("-start")  # of an asynchronous one its start counts
 
 
 def _bytes(x: Instruction, computation) -> int:
+    if _kind(x) not in _KINDS:
+        return 0
     given = sum(size(computation[name].type) for name in x.operands)
     got = size(x.type)
     if x.op == "all-gather-start":  # its type: (what is given, what is got)

@@ -7,7 +7,7 @@ multiplication, and of a convolution, which is what the TPU compiler makes of ma
 import math
 import re
 
-from keras_aha.planner.hlo.program_text import Instruction, dims, parse, total
+from keras_aha.planner.hlo.program_text import Instruction, ProgramText, dims, total
 
 import numpy as np
 
@@ -18,10 +18,10 @@ def matrix_flops(text: str, turns: int = 1) -> int:
     Kernels of Pallas are not looked into.
 
     Args:
-        turns: of loops that run as often as data say, see `program_text.total`.
+        turns: of loops that run as often as data say, see `ProgramText.runs`.
     """
-    computations, entry = parse(text)
-    return total(computations, entry, _flops, lambda x: True, turns)
+    program = ProgramText(text)
+    return total(program.runs(program.entry, _flops, turns))
 
 
 def _flops(x: Instruction, computation) -> int:
@@ -45,8 +45,8 @@ def _products(axis: str, inputs, kernel, output, line: str) -> int:
     """Pairs of an output's and a kernel's position on a spatial axis that meet an element of the input."""
 
     def setting(name, default):
-        found = re.search(rf"window=\{{[^}}]*\b{name}=([\d_x\-]+)", line)
-        return found[1].split("x")[int(axis)] if found else default
+        match = re.search(rf"window=\{{[^}}]*\b{name}=([\d_x\-]+)", line)
+        return match[1].split("x")[int(axis)] if match else default
 
     stride, dilation = int(setting("stride", 1)), int(setting("rhs_dilate", 1))
     spread = int(setting("lhs_dilate", 1))

@@ -1,14 +1,14 @@
 """The text of a compiled program, `compiled.as_text()`, as instructions; and what runs in it how often."""
 
-import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8, "bf16": 16, "f16": 16, "s16": 16}
 _BITS |= {"u16": 16, "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64}
 _ARRAY = re.compile(r"\b([a-z]+\d+[a-z0-9]*|pred)\[([\d,]*)\](\{[^}]*\})?")
-_CALLED = re.compile(r"\b(?:calls|body|to_apply)=(%[\w.\-]+)")
+_CALLED = re.compile(r"\b(?:calls|condition|body|to_apply)=(%[\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations=\{|(?:true|false)_computation=)([^},]*(?:, %[^},]*)*)")
 
 
@@ -35,13 +35,8 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """The computations that it runs, but for a loop's condition and the branches of a conditional."""
+        """What it runs, but for the branches of a conditional; of a loop the condition and the body."""
         return _CALLED.findall(self.line)
-
-    @property
-    def condition(self) -> str:
-        """The computation that ends a loop."""
-        return re.search(r"\bcondition=(%[\w.\-]+)", self.line)[1]
 
     @property
     def branches(self) -> list[str]:
@@ -52,63 +47,89 @@ class Instruction:
         return re.sub(r", (metadata|backend_config|calls)=.*", "", self.line)
 
 
-def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
-    """The instructions of each computation by name, and the name of the computation that is the program."""
-    computations, entry, current = {}, "", {}
-    for line in text.splitlines():
-        if match := re.match(r"(ENTRY )?(%[\w.\-]+) \(.*\{$", line):
-            current = computations[match[2]] = {}
-            entry = match[2] if match[1] else entry
-        elif re.match(r"\s+(ROOT )?%[\w.\-]+ = ", line):
-            instruction = Instruction(line)
-            current[instruction.name] = instruction
-    return computations, entry
+class Run(NamedTuple):
+    """An instruction that is run: how often, and what it adds each time to what is measured."""
+
+    instruction: Instruction
+    computation: dict[str, Instruction]  # that it stands in
+    times: int
+    amount: int
 
 
-def trips(x: Instruction, computations) -> int | None:
-    """How often `x` runs what it calls: as the compiler says, or the limit of JAX's count from 0; None if data say."""
-    if x.op != "while":
-        return 1
-    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', x.line)
-    if known:
-        return int(known[1])
-    condition = computations[x.condition]
-    compared = [y for y in condition.values() if y.root and y.op == "compare" and "direction=LT" in y.line]
-    limits = [condition[name] for y in compared for name in y.operands if condition[name].op == "constant"]
-    return int(limits[0].arguments.strip("()")) if len(limits) == 1 else None
-
-
-def total(computations, name: str, own: Callable, inside: Callable, turns: int = 1) -> int:
-    """A sum over all that the computation `name` runs, as often as it runs; of what may run, the most.
-
-    Of a conditional's branches the one with most counts. Loops that run as often as data say, such as those of
-    `keras_aha.training.micro_batches`, take turns: those of a computation count as if the one with the most took them
-    all.
+class ProgramText:
+    """A program's instructions.
 
     Args:
-        computations: of `parse`.
-        own: `(instruction, computation)` → what it adds once.
-        inside: instruction → whether what it calls is added too.
-        turns: how many there are.
+        text: `compiled.as_text()`.
+
+    Attributes:
+        computations: name → instructions by name.
+        entry: the name of the computation that is the program.
     """
 
-    @functools.cache
-    def once(name: str) -> int:
-        result, by_data = 0, [0]
-        for x in computations[name].values():
-            result += own(x, computations[name])
-            if not inside(x):
-                continue
-            called = sum(map(once, x.called))
-            runs = trips(x, computations)
-            if runs is None:
-                by_data.append(called * turns)
-            else:
-                result += called * runs
-            result += max(map(once, x.branches), default=0)
-        return result + max(by_data)
+    def __init__(self, text: str):
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry, current = "", {}
+        for line in text.splitlines():
+            if match := re.match(r"(ENTRY )?(%[\w.\-]+) \(.*\{$", line):
+                current = self.computations[match[2]] = {}
+                self.entry = match[2] if match[1] else self.entry
+            elif re.match(r"\s+(ROOT )?%[\w.\-]+ = ", line):
+                instruction = Instruction(line)
+                current[instruction.name] = instruction
 
-    return once(name)
+    def runs(self, name: str, measure: Callable, turns: int = 1, into: Callable = lambda x: True) -> list[Run]:
+        """All instructions that a computation runs, those of the computations that it calls included.
+
+        A conditional runs the branch in which `measure` finds most. Loops that run as often as data say, such as those
+        of `keras_aha.training.micro_batches`, share their turns: those of a computation count as if the one with the
+        most took them all.
+
+        Args:
+            name: of the computation.
+            measure: `(instruction, its computation)` → what it adds each time that it runs.
+            turns: how many turns such loops take.
+            into: instruction → whether what it calls counts.
+        """
+        computation = self.computations[name]
+        runs, by_data = [], []
+        for x in computation.values():
+            runs.append(Run(x, computation, 1, measure(x, computation)))
+            if not into(x):
+                continue
+            inside = [run for called in x.called for run in self.runs(called, measure, turns, into)]
+            times = self._turns(x)
+            if times is None:
+                by_data.append(inside)
+            else:
+                runs += _repeated(inside, times)
+            runs += most(self.runs(branch, measure, turns, into) for branch in x.branches)
+        return runs + _repeated(most(by_data), turns)
+
+    def _turns(self, x: Instruction) -> int | None:
+        """How often `x` runs what it calls: as the compiler says, or JAX's count up to a limit; None if data say."""
+        if x.op != "while":
+            return 1
+        if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', x.line):
+            return int(known[1])
+        condition = self.computations[x.called[0]]
+        compared = [y for y in condition.values() if y.root and y.op == "compare" and "direction=LT" in y.line]
+        limits = [condition[name] for y in compared for name in y.operands if condition[name].op == "constant"]
+        return int(limits[0].arguments.strip("()")) if len(limits) == 1 else None
+
+
+def total(runs: list[Run]) -> int:
+    """What they add up to."""
+    return sum(run.times * run.amount for run in runs)
+
+
+def most(choices: Iterable[list[Run]]) -> list[Run]:
+    """The one that adds up to most; an empty one if there is none."""
+    return max(choices, key=total, default=[])
+
+
+def _repeated(runs: list[Run], times: int) -> list[Run]:
+    return [run._replace(times=run.times * times) for run in runs]
 
 
 def dims(text: str) -> list[int]:
@@ -123,8 +144,8 @@ def arrays(text: str) -> list[str]:
 
 def size(text: str, everywhere: bool = True) -> int:
     """Bytes of the arrays in a type; with `everywhere` false of those in the device's main memory only."""
-    found = [(dtype, shape) for dtype, shape, layout in _ARRAY.findall(text) if everywhere or "S(" not in layout]
-    return sum(_BITS[dtype] * math.prod(int(n) for n in shape.split(",") if n) // 8 for dtype, shape in found)
+    parts = [(dtype, shape) for dtype, shape, layout in _ARRAY.findall(text) if everywhere or "S(" not in layout]
+    return sum(_BITS[dtype] * math.prod(int(n) for n in shape.split(",") if n) // 8 for dtype, shape in parts)
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ updated in place the compiler says itself, in `aliasing_operands`.
 
 import math
 
-from keras_aha.planner.hlo.program_text import Instruction, arrays, parse, size, total
+from keras_aha.planner.hlo.program_text import Instruction, ProgramText, arrays, most, size, total
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _CONTROL = ("while", "conditional", "call")
@@ -16,50 +16,32 @@ _NOTHING = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "a
 
 
 def hbm_bytes(text: str, turns: int = 1) -> int:
-    """Bytes read and written by all of a program, a loop's body as often as it runs; of branches that with the most.
+    """Bytes read and written by all of a program, what is in loops as often as it runs.
 
     Args:
-        turns: of loops that run as often as data say, see `program_text.total`.
+        turns: of loops that run as often as data say, see `ProgramText.runs`.
     """
-    computations, entry = parse(text)
-    return _total(computations, entry, turns)
-
-
-def loop_bytes(text: str) -> int:
-    """The same of one turn of a program's loop; of several that it has, of the one with the most.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    computations, entry = parse(text)
-    loops = [x.called[0] for x in computations[entry].values() if x.op == "while"]
-    if not loops:
-        raise ValueError(f"The program has no loop. Received: text={text[:80]!r}…")
-    return max(_total(computations, name) for name in loops)
+    program = ProgramText(text)
+    return total(_runs(program, program.entry, turns))
 
 
 def hbm_traffic(text: str) -> list[tuple[int, int, Instruction]]:
-    """`(read, written, instruction)` in bytes, of a loop's body if the program has a loop, otherwise of all of it.
+    """`(read, written, instruction)` in bytes, of one turn of a program's loop; without a loop of all of it.
 
-    Raises:
-        ValueError: if there is more than one loop, or one within another.
+    If there are several loops, the one that moves the most counts.
     """
-    computations, entry = parse(text)
-    body = computations[entry]
-    loops = [x for x in body.values() if x.op in _CONTROL]
-    if loops:
-        body = computations[loops[0].called[0]]
-        loops = loops[1:] + [x for x in body.values() if x.op in _CONTROL]
-    if loops:
-        raise ValueError(f"Only one loop can be counted. Received: {[str(x) for x in loops]}")
-    return [(*_moved(x, body, computations), x) for x in body.values() if _moves(x)]
+    program = ProgramText(text)
+    bodies = [x.called[1] for x in program.computations[program.entry].values() if x.op == "while"]
+    runs = most(_runs(program, body) for body in bodies or [program.entry])
+    moved = [(run, *_moved(run.instruction, run.computation, program)) for run in runs if _moves(run.instruction)]
+    return [(run.times * read, run.times * written, run.instruction) for run, read, written in moved]
 
 
-def _total(computations, name: str, turns: int = 1) -> int:
-    def own(x, computation):
-        return sum(_moved(x, computation, computations)) if _moves(x) else 0
+def _runs(program: ProgramText, name: str, turns: int = 1):
+    def moved(x, computation):
+        return sum(_moved(x, computation, program)) if _moves(x) else 0
 
-    return total(computations, name, own, lambda x: x.op in _CONTROL, turns)
+    return program.runs(name, moved, turns, into=lambda x: x.op in _CONTROL)
 
 
 def _moves(x: Instruction) -> bool:
@@ -70,12 +52,12 @@ def _in_hbm(text: str) -> int:
     return size(text, everywhere=False)
 
 
-def _moved(x: Instruction, body, computations) -> tuple[int, int]:
+def _moved(x: Instruction, body, program: ProgramText) -> tuple[int, int]:
     """Bytes that an instruction reads from HBM, and writes there."""
     sources = [body[name] for name in x.operands]
     if x.op in ("copy-start", "slice-start"):  # types: (target, source, …) and ((source), target, …)
-        found = arrays(x.type)
-        source, target = found[:2] if x.op == "slice-start" else found[1::-1]
+        types = arrays(x.type)
+        source, target = types[:2] if x.op == "slice-start" else types[1::-1]
         return size(target) if _in_hbm(source) else 0, _in_hbm(target)
     if x.op == "dynamic-update-slice" and x.in_place:
         update = sources[1].type
@@ -84,7 +66,7 @@ def _moved(x: Instruction, body, computations) -> tuple[int, int]:
         return size(x.type) if _in_hbm(sources[0].type) else 0, _in_hbm(x.type)
     if x.op != "fusion":
         return sum(_in_hbm(source.type) for source in sources), _in_hbm(x.type)
-    read = sum(min(_in_hbm(y.type), _read(x.called[0], i, computations)) for i, y in enumerate(sources))
+    read = sum(min(_in_hbm(y.type), _read(x.called[0], i, program.computations)) for i, y in enumerate(sources))
     return read, _in_hbm(x.type)
 
 

@@ -68,7 +68,7 @@ class ModelCard:
             OSError: if a file cannot be read or written.
         """
         # No autoescaping, which is for HTML: each value of the template goes through one of the filters.
-        environment = jinja2.Environment(
+        environment = jinja2.Environment(  # noqa: S701  Markdown, see above
             loader=jinja2.PackageLoader("keras_aha.runs.export", "."),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
