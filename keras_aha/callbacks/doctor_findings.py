@@ -1,8 +1,8 @@
 """What a run's logs say about its health: what was observed of its epochs → findings in plain words.
 
-A finding is a function of the history, a list of what `observation.observe` returned for each epoch, the latest last.
-It says something only where it is sure: a false alarm is worse than silence. In remedies, `section.key` is a key of a
-recipe and the keyword argument of that name. Thresholds are definitions where there is one; by the others the three
+A finding is a function of the history, a list of what `doctor_history.observe` returned for each epoch, the latest
+last. It says something only if it is sure: a false alarm is worse than silence. In remedies, section.key is a key of a
+recipe and the keyword argument of that name. A threshold is a definition if there is one; by the others the three
 default runs of the README are healthy with room to spare.
 """
 
@@ -12,10 +12,13 @@ import math
 import statistics
 from collections.abc import Callable
 
+from keras_aha.callbacks.doctor_history import HISTORY
+
 PATIENCE = 3  # epochs in a row that must look ill, unless a finding says otherwise
 _FORM_PATIENCE = 5  # with 256 completions an epoch, fewer than 1 in 400 is right then, by the rule of three
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
-_WINDOW = 10  # epochs up to an evaluation, whose mean reward stands beside it
+_WINDOW = 10  # epochs over which a mean is taken
+_LEARNING_EPOCHS = 30  # the default run; it has nearly all of its gain after ten
 _GAP = 0.1  # nats a token: half of the usual clip range, 0.2, would be spent on what is no change of the policy
 
 
@@ -40,12 +43,12 @@ class Finding:
 
 
 def examine(history: list[dict[str, float]]) -> list[Finding]:
-    """All that is wrong after the latest epoch.
+    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it.
 
     Args:
-        history: what `observation.observe` returned for each epoch, the latest last.
+        history: what `doctor_history.observe` returned for each epoch, the latest last.
     """
-    findings = (
+    causes = (
         no_signal,
         format_only,
         truncated,
@@ -57,7 +60,8 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
         compiling,
         gamed,
     )
-    return [found for finding in findings if (found := finding(history))]
+    findings = [finding for cause in causes if (finding := cause(history))]
+    return findings or [finding for finding in [not_learning(history)] if finding]
 
 
 # === Findings ===
@@ -66,17 +70,17 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
 def no_signal(history: list[dict]) -> Finding | None:
     """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2).
 
-    Where all completions are the same text, that is another finding.
+    If all completions are the same text, that is another finding.
     """
     recent = _lasting(history, lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"))
     if not recent or entropy_collapse(history):
         return None
     accuracy = _mean(recent, "accuracy")
-    harder = "The problems are too easy: make them harder (Countdown: `task.num_numbers`, `task.max_number`)."
+    harder = "The problems are too easy: make them harder (Countdown: task.num_numbers, task.max_number)."
     easier = (
-        "The problems are too hard: make them easier (Countdown: `task.num_numbers`, `task.max_number`), raise "
-        "`rollouts.group_size`, set `rollouts.refills`, or start from a policy that solves some of them "
-        "(`scripts/prime.py`, `lora.start`)."
+        "The problems are too hard: make them easier (Countdown: task.num_numbers, task.max_number), raise "
+        "rollouts.group_size, set rollouts.refills, or start from a policy that solves some of them "
+        "(scripts/prime.py, lora.start)."
     )
     return Finding(
         "no_signal",
@@ -95,8 +99,7 @@ def format_only(history: list[dict]) -> Finding | None:
     def stuck(e):
         return e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1
 
-    recent = _lasting(history, stuck, _FORM_PATIENCE)
-    if not recent:
+    if not (recent := _lasting(history, stuck, _FORM_PATIENCE)):
         return None
     completions = sum(e["completions"] for e in recent)
     return Finding(
@@ -104,38 +107,35 @@ def format_only(history: list[dict]) -> Finding | None:
         f"In the last {_FORM_PATIENCE} epochs {_mean(recent, 'format_rate'):.0%} of {completions:.0f} completions had "
         f"the form of an answer, and none was right; the reward stands at {_mean(recent, 'reward'):.2f}.",
         "The policy earns what the form alone pays, and never meets the reward for a right answer.",
-        "Let some be right from the start: easier problems (Countdown: `task.num_numbers`, `task.max_number`), a "
-        "larger or instruction-tuned `model.preset`, or one that was primed (`scripts/prime.py`).",
+        "Let some be right from the start: easier problems (Countdown: task.num_numbers, task.max_number), a larger "
+        "or instruction-tuned model.preset, or one that was primed (scripts/prime.py).",
     )
 
 
 def truncated(history: list[dict]) -> Finding | None:
     """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
-    recent = _lasting(history, lambda e: e["truncated"] > 0.5)
-    if not recent:
+    if not (recent := _lasting(history, lambda e: e["truncated"] > 0.5)):
         return None
     return Finding(
         "truncated",
         f"In the last {PATIENCE} epochs {_mean(recent, 'truncated'):.0%} of the completions ran into the length limit.",
         "What would have come after it earns nothing, so that length decides the reward.",
-        "Raise `rollouts.max_completion_length`; if completions have answered by then and only go on, end them with "
-        '`rollouts.stop_strings`, such as "</answer>"; if they ramble, set `rollouts.overlong_buffer`.',
+        "Raise rollouts.max_completion_length; if completions have answered by then and only go on, end them with "
+        'rollouts.stop_strings, such as "</answer>"; if they ramble, set rollouts.overlong_buffer.',
     )
 
 
 def repeated_tails(history: list[dict]) -> Finding | None:
     """One completion in ten repeats itself to the limit (DAPO, arXiv:2503.14476, §3.3); healthy: none."""
-    recent = _lasting(history, lambda e: e["repeated_tails"] > 0.1)
-    if not recent:
+    if not (recent := _lasting(history, lambda e: e["repeated_tails"] > 0.1)):
         return None
     return Finding(
         "repeated_tails",
         f"In the last {PATIENCE} epochs {_mean(recent, 'repeated_tails'):.0%} of the completions repeated one piece of "
         "text again and again up to the length limit.",
         "The policy is caught in loops, whose many tokens outweigh those of other completions.",
-        "Lower the learning rate, set `rollouts.overlong_buffer` so that loops cost something or "
-        "`loss.aggregation` to sequence_mean so that they weigh no more than others, and go back to earlier adapters "
-        "(`lora.start`) if it wrote well before.",
+        "Lower the learning rate; set rollouts.overlong_buffer, so that loops cost something, or loss.aggregation to "
+        "sequence_mean, so that they weigh no more than others; go back to earlier adapters (lora.start).",
     )
 
 
@@ -145,8 +145,7 @@ def entropy_collapse(history: list[dict]) -> Finding | None:
     Two completions of a prompt are the same text with probability Σp² = E[p] ≥ exp(E[log p]) = exp(−entropy), by
     Jensen's inequality. With an entropy of log 2 that is at least one half. The default runs stay above 4 nats.
     """
-    recent = _lasting(history, lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9)
-    if not recent:
+    if not (recent := _lasting(history, lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9)):
         return None
     entropy = _mean(recent, "completion_entropy")
     return Finding(
@@ -155,8 +154,8 @@ def entropy_collapse(history: list[dict]) -> Finding | None:
         f"{_mean(recent, 'accuracy'):.0%} of them were right.",
         f"At least {math.exp(-entropy):.0%} of the pairs of one prompt are the same text: the policy has stopped "
         "trying other things, and groups have nothing to compare.",
-        "Start again with a lower learning rate; raise the upper end of `loss.clip_range` (0.2, 0.28), set a small "
-        "`loss.entropy_coef`, or a `loss.kl_coef` that holds the policy near the reference.",
+        "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
+        "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
     )
 
 
@@ -165,34 +164,32 @@ def not_moving(history: list[dict]) -> Finding | None:
 
     One epoch proves nothing: a warm-up begins with a learning rate of 0.
     """
-    recent = _lasting(history, lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1)
-    if not recent:
+    if not (recent := _lasting(history, lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1)):
         return None
     return Finding(
         "not_moving",
         f"In the last {PATIENCE} epochs no trained weight changed, though gradients had a norm of "
         f"{_mean(recent, 'grad_norm'):.2g}.",
         "The updates are 0, or too small for the dtype of the weights, so nothing is learnt.",
-        "Look at `optimizer.config.learning_rate` and at its schedule, whose steps may be over; where every weight is "
-        'trained in bfloat16, train adapters (`lora.rank`), which are float32, or set `model.dtype` to "float32".',
+        "Look at optimizer.config.learning_rate and at its schedule, whose steps may be over. If every weight is "
+        'trained in bfloat16, train adapters (lora.rank), which are float32, or set model.dtype to "float32".',
     )
 
 
 def sampler_apart(history: list[dict]) -> Finding | None:
     """Trainer and sampler, of the same weights, give tokens other probabilities; healthy: to 1e-6 in float32.
 
-    It needs the log `sampler_gap` of epochs in which that gap is not the policy's own change.
+    It needs the log sampler_gap of epochs in which that gap is not the policy's own change.
     """
-    recent = _lasting(history, lambda e: e["sampler_gap"] > _GAP)
-    if not recent:
+    if not (recent := _lasting(history, lambda e: e["sampler_gap"] > _GAP)):
         return None
     return Finding(
         "sampler_apart",
         f"In the last {PATIENCE} epochs the log-probs of sampler and trainer differed by "
         f"{_mean(recent, 'sampler_gap'):.2g} nats a token.",
         "What was sampled is not what the policy would write, so ratios and clipping act on that difference.",
-        'Set `rollouts.quantization` to "none" where it is "int8", set `loss.importance_cap` (2, say), and see that '
-        "nothing changes the weights between the rollout and the update.",
+        'Set rollouts.quantization to "none" if it is "int8"; set loss.importance_cap (2, say); see that nothing '
+        "changes the weights between the rollout and the update.",
     )
 
 
@@ -205,7 +202,7 @@ def not_finite(history: list[dict]) -> Finding | None:
         "not_finite",
         f"{skipped:.0%} of the epoch's updates were skipped, because the loss or a gradient was not finite.",
         "The weights are those from before these updates; after some epochs of nothing else the run ends.",
-        "Lower the learning rate, set `optimizer.config.global_clipnorm`, and read the completions: a policy that had "
+        "Lower the learning rate, set optimizer.config.global_clipnorm, and read the completions: a policy that had "
         "begun to write nonsense was broken earlier.",
     )
 
@@ -220,8 +217,8 @@ def compiling(history: list[dict]) -> Finding | None:
         "compiling",
         f"{sum(compiles):.0f} programs were compiled again in {len(compiles)} of the last {len(recent)} epochs.",
         "Compiling takes time that training could have; shapes or constants that change from epoch to epoch cause it.",
-        "Start with the environment variable `JAX_LOG_COMPILES=1`, which names the programs, and look first at rewards "
-        "and callbacks of your own that use JAX or `keras.ops`.",
+        "Start with the environment variable JAX_LOG_COMPILES=1, which names the programs, and look first at rewards "
+        "and callbacks of your own that use JAX or keras.ops.",
     )
 
 
@@ -254,8 +251,31 @@ def _compare(before: list[dict], after: list[dict]) -> Finding | None:
         "gamed",
         f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
         "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
-        "Read `completions.jsonl` for what pays; take that reward away, lower its weight, or let it pay only where "
-        "the problem is solved; with a puzzle file of few puzzles, add more.",
+        "Read completions.jsonl for what pays; take that reward away, lower its weight, or let it pay only if the "
+        "problem is solved; if a puzzle file has few puzzles, add more.",
+    )
+
+
+def not_learning(history: list[dict]) -> Finding | None:
+    """In the last 10 of 30 or more epochs accuracy is below one half, and no 2 standard errors above the first 10.
+
+    Healthy runs that begin as low have risen more by then. With a curriculum, which holds the accuracy where it is,
+    nothing is said; nor after 100 epochs, when the first ones are forgotten.
+    """
+    epochs = [*history[:_WINDOW], *history[-_WINDOW:]]
+    if not _LEARNING_EPOCHS <= len(history) < HISTORY or any("accuracy" not in e for e in epochs):
+        return None
+    before, after = [e["accuracy"] for e in epochs[:_WINDOW]], [e["accuracy"] for e in epochs[_WINDOW:]]
+    low, high = statistics.fmean(before), statistics.fmean(after)
+    if high >= 0.5 or _rise(before, after) > 2 or "curriculum_level" in history[-1]:
+        return None
+    return Finding(
+        "not_learning",
+        f"After {len(history)} epochs the accuracy is {high:.1%}, and it began at {low:.1%}.",
+        "A policy learns from groups with a right answer and a wrong one. It finds too few of them, or does not know "
+        "the task well enough to do better.",
+        "Prime it longer (priming.steps, scripts/prime.py), as a task that it has never seen needs; or make problems "
+        "easier, or rollouts.group_size larger.",
     )
 
 
