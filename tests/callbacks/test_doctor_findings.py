@@ -86,7 +86,7 @@ def test_groups_of_one_text_are_no_matter_of_difficulty():
 def test_form_without_a_right_answer():
     stuck = dict(accuracy=0.0, format_rate=0.9, answer_rewards=1.0, reward=0.09)
     assert names(epochs(5, **stuck)) == ["format_only"]
-    assert "90% of 1280 completions" in examine(epochs(5, **stuck))[0].seen
+    assert "In the last 5 epochs 90% of 256 completions an epoch" in examine(epochs(5, **stuck))[0].seen
     assert names(epochs(4, **stuck)) == names(epochs(1) + epochs(4, **stuck)) == []
     assert names(epochs(5, **stuck | {"format_rate": 0.89})) == []
     assert names(epochs(5, **stuck | {"answer_rewards": 2.0})) == []  # some wrong answers earn more than others
