@@ -18,6 +18,7 @@ class StatefulCallback(keras.callbacks.Callback):
         raise NotImplementedError
 
     def set_model(self, model):
+        """Lists this callback on the model."""
         super().set_model(model)
         listed = vars(model).setdefault("stateful_callbacks", [])  # by `vars`, as Keras would copy a list
         if self not in listed:

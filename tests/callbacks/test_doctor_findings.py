@@ -67,17 +67,17 @@ def test_three_epochs_in_a_row_and_no_fewer(name, ill, well):
     assert names(epochs(3, **well)) == []
 
 
-def test_skipped_updates_are_no_weights_that_do_not_move():
-    assert names(epochs(3, moved=0.0, skipped_updates=1.0)) == ["not_finite"]
-
-
 @pytest.mark.parametrize("accuracy, advice", [(0.0, "make them easier"), (1.0, "make them harder")])
 def test_groups_without_signal_are_too_hard_or_too_easy(accuracy, advice):
     (finding,) = examine(epochs(3, zero_std_groups=1.0, accuracy=accuracy))
     assert advice in finding.remedy and f"(accuracy {accuracy:.0%})" in finding.seen
 
 
-def test_groups_of_one_text_are_no_matter_of_difficulty():
+def test_one_finding_is_not_said_as_another():
+    assert names(epochs(3, moved=0.0, skipped_updates=1.0)) == ["not_finite"]
+    assert names(epochs(1, skipped_updates=0.25)) == ["not_finite"]  # the first is said
+    assert names(epochs(1, skipped_updates=0.25) + epochs(1)) == []
+    assert names(accuracies(0.18, 0.18, truncated=0.6)) == ["truncated"]
     same = dict(zero_std_groups=1.0, completion_entropy=0.1)
     assert names(epochs(3, **same, accuracy=0.5)) == ["entropy_collapse"]
     assert names(epochs(3, **same, accuracy=1.0)) == ["no_signal"]  # solved
@@ -91,11 +91,6 @@ def test_form_without_a_right_answer():
     assert names(epochs(5, **stuck | {"format_rate": 0.89})) == []
     assert names(epochs(5, **stuck | {"answer_rewards": 2.0})) == []  # some wrong answers earn more than others
     assert names(epochs(4, **stuck) + epochs(1, **stuck | {"accuracy": 1 / 256})) == []
-
-
-def test_the_first_skipped_update_is_said():
-    assert names(epochs(1, skipped_updates=0.25)) == ["not_finite"]
-    assert names(epochs(1, skipped_updates=0.25) + epochs(1)) == []
 
 
 def test_programs_that_are_compiled_again_and_again():
@@ -125,6 +120,7 @@ def test_reward_up_and_held_out_accuracy_not():
     (finding,) = examine(evaluated(0.4, 0.3) + evaluated(0.6, 0.3))
     assert finding.name == "gamed"
     assert finding.seen == "The reward rose from 0.4 to 0.6, and held-out accuracy went from 30.0% to 30.0%."
+    assert names(evaluated(0.1, 0.3) + evaluated(0.141, 0.3)) == ["gamed"]  # by six standard errors
 
 
 @pytest.mark.parametrize(
@@ -143,10 +139,6 @@ def test_reward_up_and_held_out_accuracy_not():
 )
 def test_rewards_that_are_not_gamed(before, after):
     assert names(before + after) == []
-
-
-def test_a_rise_of_six_standard_errors_is_enough():
-    assert names(evaluated(0.1, 0.3) + evaluated(0.141, 0.3)) == ["gamed"]
 
 
 def test_evaluations_that_are_compared_are_ten_epochs_apart():
@@ -182,10 +174,6 @@ def test_a_run_that_does_not_learn():
 )
 def test_a_run_that_may_learn(history):
     assert names(history) == []
-
-
-def test_another_finding_explains_it():
-    assert names(accuracies(0.18, 0.18, truncated=0.6)) == ["truncated"]
 
 
 def test_healthy_runs_are_silent_after_every_epoch():
