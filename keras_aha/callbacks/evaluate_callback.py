@@ -93,15 +93,15 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.samples = samples
         self.greedy = greedy
         self.temperature = temperature
-        given = dict(
-            max_completion_length=max_completion_length,
-            stop_tokens=stop_tokens,
-            stop_strings=stop_strings,
-            max_rows=max_rows,
-        )
         defaults = _sampling_of(rollouts)
-        self.sampling = {name: defaults[name] if value is None else value for name, value in given.items()}
-        self.sampling |= dict(seed=seed, iteration=_ITERATION)
+        self.sampling = dict(
+            max_completion_length=max_completion_length or defaults["max_completion_length"],
+            stop_tokens=defaults["stop_tokens"] if stop_tokens is None else tuple(stop_tokens),
+            stop_strings=defaults["stop_strings"] if stop_strings is None else tuple(stop_strings),
+            max_rows=max_rows or defaults["max_rows"],
+            seed=seed,
+            iteration=_ITERATION,
+        )
         self.latest = None
         self._warm = set()  # kinds of evaluation whose programs are compiled
 
@@ -114,13 +114,10 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        logs["val_accuracy"] = summary["accuracy"]
+        logs |= {f"val_{name}": summary[name] for name in ("accuracy", "format_rate")}
+        logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
-        logs["val_format_rate"] = summary["format_rate"]
-        logs["val_completion_length"] = summary["mean_completion_length"]
-        for name in BEHAVIOURS:
-            logs[f"val_{name}"] = summary[f"mean_{name}"]
         logs["evaluation_seconds"] = time.perf_counter() - start
 
     def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
