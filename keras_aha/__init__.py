@@ -22,6 +22,7 @@ _HOMES = {
     "TimeLimitCallback": "callbacks.time_limit_callback",
     "load_policy": "models.policy",
     "distribute": "distribution.distribute",
+    "in_order": "callbacks.order",
     "plan": "planner",
     "prime": "training.priming",
 }

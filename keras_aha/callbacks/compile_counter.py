@@ -4,16 +4,20 @@ import jax
 
 
 class CompileCounter:
-    """Counts from when it is made. After the first epoch of a run the count should stand still.
+    """Counts from when it is made until `close`. After the first epoch of a run the count should stand still.
 
     Attributes:
         count: programs so far.
-        seconds: that the compiler took for them, or reading them.
+        seconds: the time that compiling, or reading, them took.
     """
 
     def __init__(self):
         self.count, self.seconds = 0, 0.0
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
+
+    def close(self) -> None:
+        """Counts no more; to be called once. JAX keeps its listeners until then."""
+        jax.monitoring.unregister_event_duration_listener(self._on_event)
 
     def _on_event(self, event: str, seconds: float, **kwargs) -> None:
         # JAX reports it for programs from the persistent cache too.

@@ -6,6 +6,7 @@ import math
 import os
 from pathlib import Path
 
+from keras_aha.callbacks.problem_text import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
 
 import keras
@@ -15,15 +16,16 @@ import tensorflow as tf
 class CompletionsCallback(keras.callbacks.Callback):
     """Writes some completions of the epoch's rollout to `completions.jsonl` and, as text, to TensorBoard.
 
-    A line of the file is one completion: `epoch` (counted from 1), `problem`, `text`, `reward`, `correct`, `verdict`,
-    `length` (tokens); a reward that failed is null. They are spread evenly over the rollout, so they are of different
-    problems as far as there are that many. In TensorBoard they stand under the run `completions`.
+    A line of the file is one completion: `epoch` (counted from 1), `problem` (as text, or the prompt if a problem has
+    no text of its own), `text`, `reward`, `correct`, `verdict`, `length` (tokens); a reward that failed is null. They
+    are spread evenly over the rollout, so they are of different problems as far as there are that many. In TensorBoard
+    they stand under the run `completions`.
 
-    With an `EvaluateCallback`, which must stand before it, TensorBoard also gets a completion of each of some held-out
-    problems after each evaluation, as the text `held_out`: always of the same problems, by the same random keys.
+    With an `EvaluateCallback` TensorBoard also gets a completion of each of some held-out problems after each
+    evaluation, as the text `held_out`: always of the same problems, by the same random keys.
 
     Args:
-        log_dir: the folder of both; it is made where it is missing. A `completions.jsonl` that is there is added to.
+        log_dir: the folder of both, made if it is missing. A `completions.jsonl` that is there is added to.
         every: epochs from one writing to the next; the first and the last epoch are always written.
         count: completions written.
         evaluation: the `EvaluateCallback`, or `None`.
@@ -32,7 +34,7 @@ class CompletionsCallback(keras.callbacks.Callback):
     def __init__(self, log_dir: str | os.PathLike, every: int = 1, count: int = 8, evaluation=None):
         super().__init__()
         if every < 1 or count < 1:
-            raise ValueError(f"every and count must be 1 or more. Received: every={every}, count={count}")
+            raise ValueError(f"`every` and `count` must be 1 or more. Received: every={every}, count={count}")
         self.log_dir = Path(log_dir)
         self.every = every
         self.count = count
@@ -45,15 +47,17 @@ class CompletionsCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         latest = self.evaluation and self.evaluation.latest
         if latest and latest[0] == epoch:
-            self._show("held_out", _followed(latest[1], self.count), epoch)
+            first = latest[1][latest[1]["sample"] == 0]
+            self._show("held_out", [first.iloc[i].to_dict() for i in _spread(len(first), self.count)], epoch)
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
         if epoch and (epoch + 1) % self.every and not last:
             return
-        chosen = _records(self.model.rollout, epoch + 1, self.count)
+        rows = _spread(len(self.model.rollout.texts), self.count)
+        records = [self._record(self.model.rollout, row, epoch + 1) for row in rows]
         # A lone surrogate is no UTF-8; as a backslash and its number it is JSON.
         with open(self.log_dir / COMPLETIONS, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in chosen)
-        self._show("completions", chosen, epoch)
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        self._show("completions", records, epoch)
 
     def on_train_end(self, logs=None):
         self._writer.close()
@@ -64,26 +68,23 @@ class CompletionsCallback(keras.callbacks.Callback):
         self._writer.flush()
 
 
-def _records(rollout, epoch: int, count: int) -> list[dict]:
-    lengths = rollout.lengths
-    return [
-        {
+    def _record(self, rollout, row, epoch):
+        score = rollout.scores[row]
+        return {
             "epoch": epoch,
-            "problem": str(rollout.problems[i]),
-            "text": rollout.texts[i],
-            "reward": None if math.isnan(rollout.scores[i].reward) else rollout.scores[i].reward,  # JSON has no NaN
-            "correct": rollout.scores[i].correct,
-            "verdict": rollout.scores[i].verdict,
-            "length": int(lengths[i]),
+            "problem": problem_text(rollout.problems[row], self._prompt(rollout, row)),
+            "text": rollout.texts[row],
+            "reward": None if math.isnan(score.reward) else score.reward,  # JSON has no NaN
+            "correct": score.correct,
+            "verdict": score.verdict,
+            "length": int(rollout.lengths[row]),
         }
-        for i in _spread(len(rollout.texts), count)
-    ]
 
-
-def _followed(sampled, count: int) -> list[dict]:
-    """Of a table as `EvaluateCallback.evaluate` returns it, the first sample of some problems."""
-    first = sampled[sampled["sample"] == 0]
-    return [first.iloc[i].to_dict() for i in _spread(len(first), count)]
+    def _prompt(self, rollout, row):
+        length = rollout.token_ids.shape[1] - rollout.completion_mask.shape[1]
+        ids = rollout.token_ids[row, :length][rollout.padding_mask[row, :length] > 0]
+        tokenizer = self.model.tokenizer
+        return tokenizer.detokenize([i for i in ids.tolist() if i != tokenizer.start_token_id])
 
 
 def _spread(rows: int, count: int) -> list[int]:

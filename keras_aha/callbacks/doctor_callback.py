@@ -8,24 +8,24 @@ from pathlib import Path
 from keras_aha.callbacks.doctor_findings import examine
 from keras_aha.callbacks.doctor_history import HISTORY, observe
 from keras_aha.callbacks.run_folder import FINDINGS
+from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums, combined
 
-import keras
 import tensorflow as tf
 
 
-class DoctorCallback(keras.callbacks.Callback):
+class DoctorCallback(StatefulCallback):
     """Looks at the logs and the rollout of each epoch and says what is wrong, what it means and what to do.
 
     It knows groups without signal, a reward that stands at what the form pays, truncated completions, repeated tails,
     collapsed entropy, weights that do not move, a sampler that differs from the trainer, updates that are not finite,
-    programs that are compiled again, and a reward that rises while held-out accuracy does not; `diagnosis` has a
-    function for each. A healthy run hears nothing.
+    programs that are compiled again, a reward that rises while held-out accuracy does not, and an accuracy that stays
+    where it began; `doctor_findings` has a function for each. A healthy run hears nothing.
 
     A finding is said once in a run: printed, added to `findings.jsonl` (`epoch`, counted from 1, and what a `Finding`
-    has), and written to TensorBoard as the text `doctor` of the run `doctor`. Put it after all callbacks that add logs
-    or print. With several processes each of them must have one, as all of them look at the weights; the first speaks.
+    has), and written to TensorBoard as the text `doctor` of the run `doctor`. With several processes each of them must
+    have one, as all of them look at the weights; the first speaks.
 
     Args:
         log_dir: the run's folder; nothing is written there before there is a finding.
@@ -39,11 +39,9 @@ class DoctorCallback(keras.callbacks.Callback):
         self._writer = None  # until there is something to say: TensorBoard would show an empty run
 
     def get_state(self) -> dict:
-        """What it remembers, as JSON can hold it: `said`, names of findings, and `history`, at most 100 epochs."""
         return {"said": list(self._said), "history": list(self._history)}
 
     def set_state(self, state: dict) -> None:
-        """Goes on from what `get_state` returned, so that a resumed run hears nothing twice."""
         self._said = list(state["said"])
         # What another process compiled says nothing: each compiles its evaluations when it comes to the first.
         self._history = [{k: v for k, v in epoch.items() if k != "compiles"} for epoch in state["history"]]

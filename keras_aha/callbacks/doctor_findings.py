@@ -1,8 +1,8 @@
 """What a run's logs say about its health: what was observed of its epochs → findings in plain words.
 
-A finding is a function of the history, a list of what `observation.observe` returned for each epoch, the latest last.
-It says something only where it is sure: a false alarm is worse than silence. In remedies, `section.key` is a key of a
-recipe and the keyword argument of that name. Thresholds are definitions where there is one; by the others the three
+A finding is a function of the history, a list of what `doctor_history.observe` returned for each epoch, the latest
+last. It says something only if it is sure: a false alarm is worse than silence. In remedies, section.key is a key of a
+recipe and the keyword argument of that name. A threshold is a definition if there is one; by the others the three
 default runs of the README are healthy with room to spare.
 """
 
@@ -12,11 +12,12 @@ import math
 import statistics
 from collections.abc import Callable
 
+from keras_aha.callbacks.doctor_history import HISTORY
+
 PATIENCE = 3  # epochs in a row that must look ill, unless a finding says otherwise
-_FORM_PATIENCE = 5  # with 256 completions an epoch, fewer than 1 in 400 is right then, by the rule of three
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
-_WINDOW = 10  # epochs up to an evaluation, whose mean reward stands beside it
-_GAP = 0.1  # nats a token: half of the usual clip range, 0.2, would be spent on what is no change of the policy
+_WINDOW = 10  # epochs over which a mean is taken
+_LEARNING_EPOCHS = 30  # the default run; it has nearly all of its gain after ten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,24 +41,15 @@ class Finding:
 
 
 def examine(history: list[dict[str, float]]) -> list[Finding]:
-    """All that is wrong after the latest epoch.
+    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it.
 
     Args:
-        history: what `observation.observe` returned for each epoch, the latest last.
+        history: what `doctor_history.observe` returned for each epoch, the latest last.
     """
-    findings = (
-        no_signal,
-        format_only,
-        truncated,
-        repeated_tails,
-        entropy_collapse,
-        not_moving,
-        sampler_apart,
-        not_finite,
-        compiling,
-        gamed,
-    )
-    return [found for finding in findings if (found := finding(history))]
+    causes = [no_signal, format_only, truncated, repeated_tails, entropy_collapse]
+    causes += [not_moving, sampler_apart, not_finite, compiling, gamed]
+    findings = [finding for cause in causes if (finding := cause(history))]
+    return findings or [finding for finding in [not_learning(history)] if finding]
 
 
 # === Findings ===
@@ -66,76 +58,67 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
 def no_signal(history: list[dict]) -> Finding | None:
     """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2).
 
-    Where all completions are the same text, that is another finding.
+    If all completions are the same text, that is another finding.
     """
-    recent = _lasting(history, lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"))
-    if not recent or entropy_collapse(history):
-        return None
-    accuracy = _mean(recent, "accuracy")
-    harder = "The problems are too easy: make them harder (Countdown: `task.num_numbers`, `task.max_number`)."
+    harder = "The problems are too easy: make them harder (Countdown: task.num_numbers, task.max_number)."
     easier = (
-        "The problems are too hard: make them easier (Countdown: `task.num_numbers`, `task.max_number`), raise "
-        "`rollouts.group_size`, set `rollouts.refills`, or start from a policy that solves some of them "
-        "(`scripts/prime.py`, `lora.start`)."
+        "The problems are too hard: make them easier (Countdown: task.num_numbers, task.max_number), raise "
+        "rollouts.group_size, set rollouts.refills, or start from a policy that solves some of them "
+        "(scripts/prime.py, lora.start)."
     )
-    return Finding(
+    finding = _lasting(
+        history,
+        lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"),
         "no_signal",
-        f"In each of the last {PATIENCE} epochs the rewards of every group were all equal (accuracy {accuracy:.0%}).",
+        "the rewards of every group were all equal (accuracy {accuracy:.0%}).",
         "No completion was better than another one of its prompt, so no update had a gradient.",
-        harder if accuracy > 0.5 else easier,
+        harder if history[-1].get("accuracy", 0) > 0.5 else easier,
     )
+    return None if entropy_collapse(history) else finding
 
 
 def format_only(history: list[dict]) -> Finding | None:
     """Completions have the form of an answer, all answers earn the same, and none is right.
 
-    TinyZero's smallest models never left that plateau, at a reward of 0.1.
+    TinyZero's smallest models never left that plateau, at a reward of 0.1. It takes 5 epochs: with 256 completions an
+    epoch, fewer than 1 in 400 is right then, by the rule of three.
     """
-
-    def stuck(e):
-        return e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1
-
-    recent = _lasting(history, stuck, _FORM_PATIENCE)
-    if not recent:
-        return None
-    completions = sum(e["completions"] for e in recent)
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1,
         "format_only",
-        f"In the last {_FORM_PATIENCE} epochs {_mean(recent, 'format_rate'):.0%} of {completions:.0f} completions had "
-        f"the form of an answer, and none was right; the reward stands at {_mean(recent, 'reward'):.2f}.",
+        "{format_rate:.0%} of {completions:.0f} completions an epoch had the form of an answer, and none was right; "
+        "the reward stands at {reward:.2f}.",
         "The policy earns what the form alone pays, and never meets the reward for a right answer.",
-        "Let some be right from the start: easier problems (Countdown: `task.num_numbers`, `task.max_number`), a "
-        "larger or instruction-tuned `model.preset`, or one that was primed (`scripts/prime.py`).",
+        "Let some be right from the start: easier problems (Countdown: task.num_numbers, task.max_number), a larger "
+        "or instruction-tuned model.preset, or one that was primed (scripts/prime.py).",
+        epochs=5,
     )
 
 
 def truncated(history: list[dict]) -> Finding | None:
     """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
-    recent = _lasting(history, lambda e: e["truncated"] > 0.5)
-    if not recent:
-        return None
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["truncated"] > 0.5,
         "truncated",
-        f"In the last {PATIENCE} epochs {_mean(recent, 'truncated'):.0%} of the completions ran into the length limit.",
+        "{truncated:.0%} of the completions ran into the length limit.",
         "What would have come after it earns nothing, so that length decides the reward.",
-        "Raise `rollouts.max_completion_length`; if completions have answered by then and only go on, end them with "
-        '`rollouts.stop_strings`, such as "</answer>"; if they ramble, set `rollouts.overlong_buffer`.',
+        "Raise rollouts.max_completion_length; if completions have answered by then and only go on, end them with "
+        'rollouts.stop_strings, such as "</answer>"; if they ramble, set rollouts.overlong_buffer.',
     )
 
 
 def repeated_tails(history: list[dict]) -> Finding | None:
     """One completion in ten repeats itself to the limit (DAPO, arXiv:2503.14476, §3.3); healthy: none."""
-    recent = _lasting(history, lambda e: e["repeated_tails"] > 0.1)
-    if not recent:
-        return None
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["repeated_tails"] > 0.1,
         "repeated_tails",
-        f"In the last {PATIENCE} epochs {_mean(recent, 'repeated_tails'):.0%} of the completions repeated one piece of "
-        "text again and again up to the length limit.",
+        "{repeated_tails:.0%} of the completions repeated one piece of text again and again up to the length limit.",
         "The policy is caught in loops, whose many tokens outweigh those of other completions.",
-        "Lower the learning rate, set `rollouts.overlong_buffer` so that loops cost something or "
-        "`loss.aggregation` to sequence_mean so that they weigh no more than others, and go back to earlier adapters "
-        "(`lora.start`) if it wrote well before.",
+        "Lower the learning rate; set rollouts.overlong_buffer, so that loops cost something, or loss.aggregation to "
+        "sequence_mean, so that they weigh no more than others; go back to earlier adapters (lora.start).",
     )
 
 
@@ -145,18 +128,15 @@ def entropy_collapse(history: list[dict]) -> Finding | None:
     Two completions of a prompt are the same text with probability Σp² = E[p] ≥ exp(E[log p]) = exp(−entropy), by
     Jensen's inequality. With an entropy of log 2 that is at least one half. The default runs stay above 4 nats.
     """
-    recent = _lasting(history, lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9)
-    if not recent:
-        return None
-    entropy = _mean(recent, "completion_entropy")
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9,
         "entropy_collapse",
-        f"In the last {PATIENCE} epochs a whole completion had an entropy of {entropy:.2g} nats, and "
-        f"{_mean(recent, 'accuracy'):.0%} of them were right.",
-        f"At least {math.exp(-entropy):.0%} of the pairs of one prompt are the same text: the policy has stopped "
-        "trying other things, and groups have nothing to compare.",
-        "Start again with a lower learning rate; raise the upper end of `loss.clip_range` (0.2, 0.28), set a small "
-        "`loss.entropy_coef`, or a `loss.kl_coef` that holds the policy near the reference.",
+        "a whole completion had an entropy of {completion_entropy:.2g} nats, and {accuracy:.0%} of them were right.",
+        "At least half of the pairs of one prompt are the same text: the policy has stopped trying other things, and "
+        "groups have nothing to compare.",
+        "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
+        "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
     )
 
 
@@ -165,48 +145,45 @@ def not_moving(history: list[dict]) -> Finding | None:
 
     One epoch proves nothing: a warm-up begins with a learning rate of 0.
     """
-    recent = _lasting(history, lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1)
-    if not recent:
-        return None
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1,
         "not_moving",
-        f"In the last {PATIENCE} epochs no trained weight changed, though gradients had a norm of "
-        f"{_mean(recent, 'grad_norm'):.2g}.",
+        "no trained weight changed, though gradients had a norm of {grad_norm:.2g}.",
         "The updates are 0, or too small for the dtype of the weights, so nothing is learnt.",
-        "Look at `optimizer.config.learning_rate` and at its schedule, whose steps may be over; where every weight is "
-        'trained in bfloat16, train adapters (`lora.rank`), which are float32, or set `model.dtype` to "float32".',
+        "Look at optimizer.config.learning_rate and at its schedule, whose steps may be over. If every weight is "
+        'trained in bfloat16, train adapters (lora.rank), which are float32, or set model.dtype to "float32".',
     )
 
 
 def sampler_apart(history: list[dict]) -> Finding | None:
     """Trainer and sampler, of the same weights, give tokens other probabilities; healthy: to 1e-6 in float32.
 
-    It needs the log `sampler_gap` of epochs in which that gap is not the policy's own change.
+    At 0.1 nats a token half of the usual clip range, 0.2, is spent on what is no change of the policy. It needs the log
+    `sampler_gap` of epochs in which that gap is not the policy's own change.
     """
-    recent = _lasting(history, lambda e: e["sampler_gap"] > _GAP)
-    if not recent:
-        return None
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["sampler_gap"] > 0.1,
         "sampler_apart",
-        f"In the last {PATIENCE} epochs the log-probs of sampler and trainer differed by "
-        f"{_mean(recent, 'sampler_gap'):.2g} nats a token.",
+        "the log-probs of sampler and trainer differed by {sampler_gap:.2g} nats a token.",
         "What was sampled is not what the policy would write, so ratios and clipping act on that difference.",
-        'Set `rollouts.quantization` to "none" where it is "int8", set `loss.importance_cap` (2, say), and see that '
-        "nothing changes the weights between the rollout and the update.",
+        'Set rollouts.quantization to "none" if it is "int8"; set loss.importance_cap (2, say); see that nothing '
+        "changes the weights between the rollout and the update.",
     )
 
 
 def not_finite(history: list[dict]) -> Finding | None:
     """An update was skipped, for its loss or gradient was not finite; a healthy run has none."""
-    skipped = history[-1].get("skipped_updates", 0)
-    if not skipped:
-        return None
-    return Finding(
+    return _lasting(
+        history,
+        lambda e: e["skipped_updates"] > 0,
         "not_finite",
-        f"{skipped:.0%} of the epoch's updates were skipped, because the loss or a gradient was not finite.",
+        "{skipped_updates:.0%} of the updates were skipped, because the loss or a gradient was not finite.",
         "The weights are those from before these updates; after some epochs of nothing else the run ends.",
-        "Lower the learning rate, set `optimizer.config.global_clipnorm`, and read the completions: a policy that had "
+        "Lower the learning rate, set optimizer.config.global_clipnorm, and read the completions: a policy that had "
         "begun to write nonsense was broken earlier.",
+        epochs=1,
     )
 
 
@@ -220,8 +197,8 @@ def compiling(history: list[dict]) -> Finding | None:
         "compiling",
         f"{sum(compiles):.0f} programs were compiled again in {len(compiles)} of the last {len(recent)} epochs.",
         "Compiling takes time that training could have; shapes or constants that change from epoch to epoch cause it.",
-        "Start with the environment variable `JAX_LOG_COMPILES=1`, which names the programs, and look first at rewards "
-        "and callbacks of your own that use JAX or `keras.ops`.",
+        "Start with the environment variable JAX_LOG_COMPILES=1, which names the programs, and look first at rewards "
+        "and callbacks of your own that use JAX or keras.ops.",
     )
 
 
@@ -254,22 +231,56 @@ def _compare(before: list[dict], after: list[dict]) -> Finding | None:
         "gamed",
         f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
         "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
-        "Read `completions.jsonl` for what pays; take that reward away, lower its weight, or let it pay only where "
-        "the problem is solved; with a puzzle file of few puzzles, add more.",
+        "Read completions.jsonl for what pays; take that reward away, lower its weight, or let it pay only if the "
+        "problem is solved; if a puzzle file has few puzzles, add more.",
+    )
+
+
+def not_learning(history: list[dict]) -> Finding | None:
+    """In the last 10 of 30 or more epochs accuracy is below one half, and no 2 standard errors above the first 10.
+
+    Healthy runs that begin as low have risen more by then. With a curriculum, which holds the accuracy where it is,
+    nothing is said; nor after 100 epochs, when the first ones are forgotten.
+    """
+    epochs = [*history[:_WINDOW], *history[-_WINDOW:]]
+    if not _LEARNING_EPOCHS <= len(history) < HISTORY or any("accuracy" not in e for e in epochs):
+        return None
+    before, after = [e["accuracy"] for e in epochs[:_WINDOW]], [e["accuracy"] for e in epochs[_WINDOW:]]
+    low, high = statistics.fmean(before), statistics.fmean(after)
+    if high >= 0.5 or _rise(before, after) > 2 or "curriculum_level" in history[-1]:
+        return None
+    return Finding(
+        "not_learning",
+        f"After {len(history)} epochs the accuracy is {high:.1%}, and it began at {low:.1%}.",
+        "A policy learns from groups with a right answer and a wrong one. It finds too few of them, or does not know "
+        "the task well enough to do better.",
+        "Prime it longer (priming.steps, scripts/prime.py), as a task that it has never seen needs; or make problems "
+        "easier, or rollouts.group_size larger.",
     )
 
 
 # === Numbers ===
 
 
-def _lasting(history: list[dict], ill: Callable[[dict], bool], epochs: int = PATIENCE) -> list[dict]:
-    """The last `epochs` if each of them is `ill`, else none. What one lacks is NaN, for which no comparison holds."""
+def _lasting(
+    history: list[dict],
+    ill: Callable[[dict], bool],
+    name: str,
+    seen: str,
+    meaning: str,
+    remedy: str,
+    epochs: int = PATIENCE,
+) -> Finding | None:
+    """The finding if each of the last `epochs` is `ill`; `seen` has means over them in braces.
+
+    What an epoch lacks is NaN, for which no comparison holds.
+    """
     recent = [collections.defaultdict(lambda: math.nan, e) for e in history[-epochs:]]
-    return recent if len(recent) == epochs and all(map(ill, recent)) else []
-
-
-def _mean(epochs: list[dict], name: str) -> float:
-    return statistics.fmean(e[name] for e in epochs)
+    if len(recent) < epochs or not all(map(ill, recent)):
+        return None
+    means = {name: statistics.fmean(e[name] for e in recent) for name in recent[-1]}
+    when = f"In the last {epochs} epochs" if epochs > 1 else "In the last epoch"
+    return Finding(name, f"{when} {seen.format(**means)}", meaning, remedy)
 
 
 def _rise(before: list[float], after: list[float]) -> float:

@@ -1,27 +1,17 @@
-"""What is remembered of a run's epochs, so that `diagnosis` can look back on them."""
+"""What is remembered of a run's epochs, for `doctor_findings` to look back on."""
 
 import math
 
 HISTORY = 100  # epochs
 _REPETITIONS, _LONGEST_UNIT, _SHORTEST_TAIL = 4, 100, 40  # of a repeated tail; the last two in characters
 _LOGS = (
-    "reward",
-    "accuracy",
-    "format_rate",
-    "truncated",
-    "overlong_penalty",
-    "zero_std_groups",
-    "refilled_groups",
-    "grad_norm",
-    "skipped_updates",
-    "sampler_gap",
-    "compiles",
-    "val_accuracy",
+    *("reward", "accuracy", "val_accuracy", "format_rate", "truncated", "overlong_penalty", "curriculum_level"),
+    *("zero_std_groups", "refilled_groups", "grad_norm", "skipped_updates", "sampler_gap", "compiles"),
 )
 
 
 def observe(logs: dict, rollout, **others: float) -> dict[str, float]:
-    """What is remembered of an epoch: those of its logs that findings read, and what its rollout tells.
+    """The numbers of an epoch that findings read, by name.
 
     Args:
         logs: of the epoch; what is missing or not finite is left out.
@@ -29,18 +19,18 @@ def observe(logs: dict, rollout, **others: float) -> dict[str, float]:
         **others: more to remember.
 
     Returns:
-        Numbers by name: the logs; `completions`, how many; `answer_rewards`, how many different rewards the task gave
-        to completions with an answer that can be read; `repeated_tails`, the share of completions that repeat
-        themselves up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats.
+        Those of the logs; `completions`, how many; `answer_rewards`, how many different rewards the task gave to
+        completions with an answer that can be read; `repeated_tails`, the share of completions that repeat themselves
+        up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats.
     """
     looping = [cut and repeated_tail(text) > 0 for cut, text in zip(rollout.truncated, rollout.texts, strict=True)]
-    told = {
+    observed = {
         "completions": len(looping),
         "answer_rewards": len({score.reward for score in rollout.scores if score.well_formed}),
         "repeated_tails": sum(looping) / len(looping),
         "completion_entropy": -rollout.sampler_log_probs.sum() / len(looping),
     }
-    numbers = {name: logs[name] for name in _LOGS if name in logs} | told | others
+    numbers = {name: logs[name] for name in _LOGS if name in logs} | observed | others
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 

@@ -1,9 +1,11 @@
-"""`EvaluateCallback`: completions of held-out problems, scored, every few epochs."""
+"""`EvaluateCallback`: completions of held-out problems, scored, every few epochs or whenever it is asked."""
 
 import time
 from collections.abc import Iterator
 
+from keras_aha.callbacks.problem_text import problem_text
 from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
@@ -17,51 +19,59 @@ import numpy as np
 import pandas as pd
 
 _ITERATION = 2**31 - 1  # of the sampling keys: one that training never reaches, so no key is ever used twice
+_ROWS = 256  # decoded at a time, unless rollouts say otherwise
 
 
 class EvaluateCallback(keras.callbacks.Callback):
     """Samples completions of held-out problems and adds what `evaluation.summarize` says of them to the logs.
 
         rollouts = RolloutCallback(task)
-        model.fit(rollouts.dataset, callbacks=[rollouts, EvaluateCallback(task.held_out(256), every=10), …])
+        evaluation = EvaluateCallback(task.held_out(256), rollouts=rollouts, every=10)
+        before = evaluation.evaluate(model)["correct"].mean()
+        model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts, evaluation])
 
     Logs of every `every`-th epoch and of the last: `val_accuracy`, `val_format_rate`, `val_completion_length` (tokens),
     `val_attempts`, `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
-    `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`. Put it before callbacks that read them.
+    `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`.
 
-    Each evaluation draws from the same random keys, so what differs between two is the policy. Where `max_rows` is the
-    number of rows in a rollout, and lengths are the same, they share most of their compiled programs.
-
-    A completion whose score fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
+    Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
+    fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
 
     Args:
         task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
+        rollouts: the `RolloutCallback` of the same training, whose length, stops and rows are taken if they are not
+            given here. With the same ones the two share most of their compiled programs.
         every: epochs from one evaluation to the next.
         samples: completions of each problem at `temperature`.
         greedy: whether to decode each problem greedily too.
-        max_completion_length: in tokens.
+        max_completion_length: C, in tokens; needed without `rollouts`.
         temperature: of the samples, > 0.
-        stop_tokens, stop_strings, max_rows: see `PolicySampler.generate`.
+        stop_tokens, stop_strings: see `PolicySampler.generate`. Without `rollouts` they are `TURN_ENDS` and none.
+        max_rows: rows decoded at a time, which bounds the memory. Without `rollouts` it is 256.
         seed: of the sampling keys.
         reward_seconds, on_reward_error: see `RolloutCallback`.
 
     Attributes:
         latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
-            `None` if not asked for), or `None` before the first evaluation.
+            `None` if not asked for), or `None` before the first evaluation in a `fit`.
+
+    Raises:
+        ValueError: for an argument outside of these, or if neither `rollouts` nor `max_completion_length` is given.
     """
 
     def __init__(
         self,
         task: Task,
         *,
+        rollouts: RolloutCallback | None = None,
         every: int = 10,
         samples: int = 4,
         greedy: bool = True,
-        max_completion_length: int = 1024,
+        max_completion_length: int | None = None,
         temperature: float = 1.0,
-        stop_tokens: tuple[str, ...] = TURN_ENDS,
-        stop_strings: tuple[str, ...] = (),
-        max_rows: int | None = 256,
+        stop_tokens: tuple[str, ...] | None = None,
+        stop_strings: tuple[str, ...] | None = None,
+        max_rows: int | None = None,
         seed: int = 0,
         reward_seconds: float | None = 5.0,
         on_reward_error: str = "skip",
@@ -69,25 +79,31 @@ class EvaluateCallback(keras.callbacks.Callback):
         super().__init__()
         for name, value in {"every": every, "samples": samples}.items():
             if value < 1:
-                raise ValueError(f"{name} must be 1 or more. Received: {name}={value}")
+                raise ValueError(f"`{name}` must be 1 or more. Received: {name}={value}")
         if temperature <= 0:
-            raise ValueError(f"Samples are drawn at a temperature above 0. Received: temperature={temperature}")
+            raise ValueError(f"`temperature` must be above 0. Received: temperature={temperature}")
+        if rollouts is None and max_completion_length is None:
+            raise ValueError(
+                "An evaluation needs a length: give `rollouts`, the RolloutCallback whose length it takes, or "
+                "`max_completion_length`. Received: rollouts=None, max_completion_length=None"
+            )
         self.task = task
         self.grader = Grader(task, seconds=reward_seconds, on_error=on_reward_error)
         self.every = every
         self.samples = samples
         self.greedy = greedy
         self.temperature = temperature
+        defaults = _sampling_of(rollouts)
         self.sampling = dict(
-            max_completion_length=max_completion_length,
-            stop_tokens=tuple(stop_tokens),
-            stop_strings=tuple(stop_strings),
-            max_rows=max_rows,
+            max_completion_length=max_completion_length or defaults["max_completion_length"],
+            stop_tokens=defaults["stop_tokens"] if stop_tokens is None else tuple(stop_tokens),
+            stop_strings=defaults["stop_strings"] if stop_strings is None else tuple(stop_strings),
+            max_rows=max_rows or defaults["max_rows"],
             seed=seed,
             iteration=_ITERATION,
         )
         self.latest = None
-        self._warm = set()
+        self._warm = set()  # kinds of evaluation whose programs are compiled
 
     def on_epoch_end(self, epoch, logs=None):
         last = epoch + 1 == self.params["epochs"] or self.model.stop_training
@@ -98,17 +114,16 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        logs["val_accuracy"] = summary["accuracy"]
+        logs |= {f"val_{name}": summary[name] for name in ("accuracy", "format_rate")}
+        logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
-        logs["val_format_rate"] = summary["format_rate"]
-        logs["val_completion_length"] = summary["mean_completion_length"]
-        for name in BEHAVIOURS:
-            logs[f"val_{name}"] = summary[f"mean_{name}"]
         logs["evaluation_seconds"] = time.perf_counter() - start
 
     def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
-        """Completes every problem and scores the completions; with several processes each has its share of them.
+        """Completes every problem and scores the completions, before, during or after `fit`.
+
+        With several processes each completes a share of the problems, and all get the whole table.
 
         Args:
             model: a `GRPOModel`.
@@ -119,8 +134,8 @@ class EvaluateCallback(keras.callbacks.Callback):
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
             `completion_length` (tokens), `stopped`, and `BEHAVIOURS`.
         """
-        *_, completions = self._complete(model, greedy)
-        return self._table(model, completions, 1 if greedy else self.samples)
+        samples = 1 if greedy else self.samples
+        return self._table(model, self._complete(model, greedy), samples)
 
     def evaluate_waits(self, model, waits: int, word: str = "Wait") -> Iterator[pd.DataFrame]:
         """Samples as `evaluate` does, then lets thinking go on again and again, see `budget_forcing.think_on`.
@@ -128,19 +143,20 @@ class EvaluateCallback(keras.callbacks.Callback):
         Args:
             model: a `GRPOModel`.
             waits: N, how often thinking that would end goes on.
-            word: put where it would have ended.
+            word: what is put at the end of the thinking.
 
         Yields:
             N + 1 tables, after 0 to N waits, each as soon as it is there. They are as from `evaluate`, with a column
-            `thought_on`: how often the completion did, fewer times where it never ended its thinking, or had no room.
+            `thought_on`: how often the completion did. It did fewer times if it never ended its thinking, or had no
+            room.
 
         Raises:
             ValueError: if the vocabulary cannot write the word.
         """
         word_ids = word_to_ids(model.tokenizer, word)
-        *prompts, first_row, completions = self._complete(model)
-        prompts = [np.repeat(x, self.samples, axis=0) for x in prompts]
-        rows = first_row + np.arange(len(completions.lengths))
+        completions = self._complete(model)
+        prompts = [np.repeat(x, self.samples, axis=0) for x in self._prompts(model)]
+        rows = self._rows(self.samples)
         thought_on = np.zeros(len(rows), "int64")
         yield self._table(model, completions, self.samples, thought_on=thought_on)
         for wait in range(1, waits + 1):
@@ -152,51 +168,50 @@ class EvaluateCallback(keras.callbacks.Callback):
             thought_on = thought_on + going
             yield self._table(model, completions, self.samples, thought_on=thought_on)
 
+    # === This process's share ===
+
+    def _rows(self, samples):
+        """Numbers of its completions, among those of all processes."""
+        problems = processes.share(len(self.task))
+        return np.arange(problems.start * samples, problems.stop * samples)
+
+    def _prompts(self, model):
+        """`(token_ids, padding_mask)`, padded as in training, so that its compiled programs fit."""
+        prompts = [self.task.prompt(self.task.problem(i)) for i in range(len(self.task))]
+        return [x[processes.share(len(prompts))] for x in model.tokenize(prompts, multiple=PROMPT_MULTIPLE)]
+
     def _complete(self, model, greedy=False):
-        """This process's share of the prompts, as arrays, the number of its first row, and the completions."""
-        samples, temperature = (1, 0.0) if greedy else (self.samples, self.temperature)
-        prompts = [self.task.prompt(problem) for problem in self._problems()]
-        # Padded as in training, so that its compiled programs fit.
-        token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
-        own = processes.share(len(prompts))
-        first_row = own.start * samples
-        rows = samples * len(prompts[own])
-        with rollout_bar("greedy evaluation" if greedy else "evaluation", rows) as on_segment:
+        rows = self._rows(1 if greedy else self.samples)
+        with rollout_bar("greedy evaluation" if greedy else "evaluation", len(rows)) as on_segment:
             completions = model.generate(
-                token_ids[own],
-                padding_mask[own],
-                group_size=samples,
-                temperature=temperature,
-                first_row=first_row,
+                *self._prompts(model),
+                rows=rows,
+                group_size=1 if greedy else self.samples,
+                temperature=0.0 if greedy else self.temperature,
                 on_segment=on_segment,
                 warm_up=greedy not in self._warm,
                 **self.sampling,
             )
         self._warm.add(greedy)
-        return token_ids[own], padding_mask[own], first_row, completions
+        return completions
 
     def _table(self, model, completions, samples, **columns):
         """One row a completion, of all processes; `columns` have a value for each of this one's completions."""
-        problems = self._problems()
-        first_row = processes.share(len(problems)).start * samples
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
-        reported = {}
         columns = {"completion_length": completions.lengths, "stopped": completions.stopped} | columns
+        failures = {}
         rows = [
-            self._graded(row // samples, problems[row // samples], row % samples, text, reported)
-            | {name: values[row - first_row].item() for name, values in columns.items()}
-            for row, text in enumerate(texts, start=first_row)
+            self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
+            for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
         ]
         return with_behaviours(pd.DataFrame(processes.gather_records(rows)))
 
-    def _problems(self):
-        return [self.task.problem(i) for i in range(len(self.task))]
-
-    def _graded(self, puzzle, problem, sample, text, reported):
-        score = self.grader.score(problem, text, reported)
+    def _graded(self, puzzle, sample, text, failures):
+        problem = self.task.problem(puzzle)
+        score = self.grader.score(problem, text, failures)
         return {
             "puzzle": puzzle,
-            "problem": str(problem),
+            "problem": problem_text(problem, self.task.prompt(problem)),
             **self.task.labels(problem),
             "sample": sample,
             "text": text,
@@ -205,3 +220,10 @@ class EvaluateCallback(keras.callbacks.Callback):
             "verdict": score.verdict,
             "well_formed": score.well_formed,
         }
+
+
+def _sampling_of(rollouts: RolloutCallback | None) -> dict:
+    if rollouts is None:
+        return dict(max_completion_length=None, stop_tokens=TURN_ENDS, stop_strings=(), max_rows=_ROWS)
+    rows = rollouts.prompts_per_epoch * rollouts.group_size
+    return rollouts.sampling | dict(max_rows=rollouts.sampling["max_rows"] or rows)

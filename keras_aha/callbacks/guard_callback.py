@@ -2,17 +2,14 @@
 
 import warnings
 
-import keras
+from keras_aha.callbacks.stateful_callback import StatefulCallback
 
 
-class GuardCallback(keras.callbacks.Callback):
-    """Stops training where every update was skipped for some epochs.
+class GuardCallback(StatefulCallback):
+    """Stops training if every update was skipped for some epochs.
 
-    `GRPOModel.train_step` skips an update whose loss or gradient is not finite: weights and optimizer stay as they are,
-    and the log `skipped_updates` is the share of an epoch's updates that were skipped. So the policy that a stopped run
-    ends with is the one before those epochs, and worth saving. Put it before callbacks that act on a run's last epoch:
-    `model.stop_training` tells them that this is the last. At the first skipped update the `DoctorCallback`
-    has said what to do.
+    `GRPOModel.train_step` skips an update whose loss or gradient is not finite: weights and optimizer stay as they are.
+    So the policy that a stopped run ends with is the one before those epochs, and worth saving.
 
     Args:
         patience: epochs in a row with every update skipped, after which training stops.
@@ -27,7 +24,7 @@ class GuardCallback(keras.callbacks.Callback):
     def __init__(self, patience: int = 3):
         super().__init__()
         if patience < 1:
-            raise ValueError(f"patience must be 1 or more. Received: patience={patience}")
+            raise ValueError(f"`patience` must be 1 or more. Received: patience={patience}")
         self.patience = patience
         self.reached = False
         self._epochs = 0  # in a row, with every update skipped
@@ -39,11 +36,9 @@ class GuardCallback(keras.callbacks.Callback):
         self._epochs = 0
 
     def get_state(self) -> dict:
-        """What a run that goes on from a checkpoint must know."""
         return {"epochs": self._epochs}
 
     def set_state(self, state: dict):
-        """Takes what `get_state` returned."""
         self._epochs = state["epochs"]
 
     def on_epoch_end(self, epoch, logs=None):

@@ -8,35 +8,22 @@ from keras_aha.evaluation.tables import BEHAVIOURS
 
 import keras
 
-_ROLLOUT = (
-    "reward",
-    "accuracy",
-    "format_rate",
-    "completion_length",
-    "truncated",
-    "zero_std_groups",
-    "generated_tokens",
-    *BEHAVIOURS,
-)
-_HELD_OUT = (
-    "val_accuracy",
-    "val_greedy_accuracy",
-    "val_format_rate",
-    "val_completion_length",
-    *(f"val_{name}" for name in BEHAVIOURS),
-)
+_ROLLOUT = ("reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups")
+_ROLLOUT += ("generated_tokens", *BEHAVIOURS)
+_HELD_OUT = ("val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length")
+_HELD_OUT += tuple(f"val_{name}" for name in BEHAVIOURS)
 _SECONDS = ("rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds")
 
 
 class HistoryCallback(keras.callbacks.Callback):
     """Writes one row an epoch: `epoch` (counted from 1), the rollout's logs, the model's metrics, `val_*`, seconds.
 
-    Columns that depend on the machine, and only they, have `seconds` in their name; so two runs of one seed can be
-    compared. A log that an epoch does not have stays empty. Keras's `CSVLogger` takes its columns from the first
-    epoch's logs and would drop those of later evaluations.
+    Only columns that depend on the machine have `seconds` in their name, so two runs of one seed can be compared. A log
+    that an epoch does not have stays empty. Keras's `CSVLogger` takes its columns from the first epoch's logs and would
+    drop those of later evaluations.
 
     Args:
-        path: of the file. One that is there is added to, and keeps its columns, be it of an older version.
+        path: of the file. One that is there is added to.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -46,12 +33,10 @@ class HistoryCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         metrics = [metric.name for metric in self.model.metrics]
         self._last = time.perf_counter()
-        self._file = open(self.path, "a+", encoding="utf-8", newline="")
-        self._file.seek(0)  # to read; what is written is added at the end all the same
-        header = next(csv.reader(self._file), None)
-        columns = header or ["epoch", *_ROLLOUT, *metrics, *_HELD_OUT, *_SECONDS]
+        columns = ["epoch", *_ROLLOUT, *metrics, *_HELD_OUT, *_SECONDS]
+        self._file = open(self.path, "a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", lineterminator="\n")
-        if header is None:
+        if not self._file.tell():
             self._writer.writeheader()
 
     def on_epoch_end(self, epoch, logs=None):

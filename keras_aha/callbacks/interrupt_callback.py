@@ -9,14 +9,13 @@ import keras
 
 
 class InterruptCallback(keras.callbacks.Callback):
-    """Ends training where nothing is lost, when the process is asked to stop by SIGTERM or SIGINT (Ctrl-C).
+    """Ends training without a loss when the process is asked to stop by SIGTERM or SIGINT (Ctrl-C).
 
-    During an optimizer step, and until the epoch's end, training goes on; there it stops. During a rollout nothing has
-    been learned since the last epoch, so it ends at once: `fit` raises `KeyboardInterrupt`. So does a second signal.
-    With several processes training stops at the end of the epoch in which any of them is asked.
+    From the first optimizer step on, training goes on until the epoch's end and stops there. During a rollout nothing
+    has been learned since the last epoch, so it ends at once: `fit` raises `KeyboardInterrupt`. So does a second
+    signal. With several processes training stops at the end of the epoch in which any of them is asked.
 
-    Signals are Python's, so it must be used in the main thread. Put it last, after what is saved at an epoch's end; and
-    call `release` where `fit` ends by an error.
+    Use it in the main thread, as Python's signals need, and call `release` if `fit` ends by an error.
 
     Attributes:
         signal: the number of the signal, or `None`.

@@ -11,8 +11,7 @@ class ProfileCallback(keras.callbacks.Callback):
     """Traces the second epoch that `fit` trains, as the first one compiles, from its rollout to its last update.
 
     TensorBoard shows the trace with the plugin xprof; https://docs.jax.dev/en/latest/profiling.html has other ways to
-    look at it. Keras's `TensorBoard(profile_batch=…)` traces updates only, and on JAX needs Python 3.12. Put it before
-    all other callbacks, so that a rollout belongs to the trace and an evaluation does not.
+    look at it. Keras's `TensorBoard(profile_batch=…)` traces updates only, and on JAX needs Python 3.12.
 
     Args:
         log_dir: the run's folder; the trace is in `profile`, for TensorBoard.

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from keras_aha.files import write_whole
@@ -25,8 +24,8 @@ SUMMARY = "summary.json"
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
     """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
 
-    Rows of `history.csv` and lines of `completions.jsonl` and `findings.jsonl` of later epochs are left out, and a last
-    one that was not written to its end; and so are events of TensorBoard. What is not there is no matter.
+    Rows of `history.csv`, lines of `completions.jsonl` and `findings.jsonl` and events of TensorBoard are left out if
+    they are of later epochs, or were not written to their end. Files may be missing.
 
     Args:
         log_dir: the run's.
@@ -47,15 +46,14 @@ def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
 
 def _rewind_history(path: Path, epochs: int) -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
-    columns = list(rows[0]) if rows else []
-    kept = [row for row in rows if None not in row.values() and 0 < _integer(row["epoch"]) <= epochs]
-    if not kept:
+    rows = [row for row in rows if None not in row.values() and 0 < _integer(row["epoch"]) <= epochs]
+    if not rows:
         path.unlink()  # and the next one begins anew
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(kept)
+    writer.writerows(rows)
     write_whole(path, text.getvalue())
 
 
@@ -69,33 +67,28 @@ def complete_lines(path: Path) -> list[tuple[int, bytes]]:
     Raises:
         ValueError: if such a line does not say of which epoch it is.
     """
-    found = []
+    lines = []
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             continue
         try:
-            found.append((int(json.loads(line)["epoch"]), line))
+            lines.append((int(json.loads(line)["epoch"]), line))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Line {number} of {path} cannot be read: remove that line, which nothing else depends on, and go on. "
                 f"Received: {error!r}"
             ) from error
-    return found
+    return lines
 
 
 def _rewind_events(path: Path, epochs: int) -> None:
-    kept = [event for event in _events(path) if Event.FromString(event).step < epochs]
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
-    for event in kept:
-        writer.write(event)
+    for event in RawEventFileLoader(str(path)).Load():  # up to one that was not written to its end
+        if Event.FromString(event).step < epochs:
+            writer.write(event)
     if buffer.getvalue() != path.read_bytes():
         write_whole(path, buffer.getvalue())
-
-
-def _events(path: Path) -> Iterable[bytes]:
-    """The records of an event file up to one that was not written to its end."""
-    return RawEventFileLoader(str(path)).Load()
 
 
 def _integer(text: str) -> int:

@@ -5,21 +5,22 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from keras_aha.callbacks.stateful_callback import StatefulCallback
+
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 
-class TensorBoardCallback(keras.callbacks.TensorBoard):
+class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
     """`keras.callbacks.TensorBoard` for a `GRPOModel`.
 
     Beside the logs it writes of each epoch's rollout, in the run `train`: histograms of `completion_length` (tokens)
     and `reward`, without rewards that failed; and of each verdict that a completion has had so far the share of the
     completions, `verdict/<name>`. Hyper-parameters stand in the tab HPARAMS, in a run of their own.
 
-    No event waits in memory for others, as a run may be killed: Keras's own lets two minutes of them pass before they
-    are written. Where training goes on from a checkpoint, what stands there already is not written again.
+    Events are written at each epoch's end, as a run may be killed: Keras's own wait in memory for two minutes.
 
     Args:
         log_dir: the run's folder.
@@ -36,11 +37,9 @@ class TensorBoardCallback(keras.callbacks.TensorBoard):
         self._verdicts = set()  # that a completion has had
 
     def get_state(self) -> dict:
-        """What a run that goes on from a checkpoint must know: `verdicts`, those that a completion has had."""
         return {"verdicts": sorted(self._verdicts)}
 
     def set_state(self, state: dict) -> None:
-        """Takes what `get_state` returned."""
         self._verdicts = set(state["verdicts"])
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -2,29 +2,27 @@
 
 import time
 
+from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
-
-import keras
 
 _MARGIN = 1.2  # epochs grow longer as completions do
 
 
-class TimeLimitCallback(keras.callbacks.Callback):
-    """Stops training where another epoch would not end in time, a held-out evaluation and saving included.
+class TimeLimitCallback(StatefulCallback):
+    """Stops training if another epoch would not end in time, a held-out evaluation and saving included.
 
-    An epoch is taken to last 1.2 times as long as the longest so far; the first, which compiles, counts only until
-    there is another. So is an evaluation, by the log `evaluation_seconds`, and each epoch is taken to have one. A
-    checkpoint takes the log `checkpoint_seconds`, where there is one. With several processes the first one's clock
-    counts. Put it last, after what is saved at an epoch's end. Keras trains an epoch before it can be stopped: ask
-    `is_over` before `fit`.
+    An epoch is taken to last 1.2 times as long as the longest so far. The first one compiles, and counts only until
+    there is another. The same holds for an evaluation, by the log `evaluation_seconds`; each epoch is taken to have
+    one. A checkpoint takes the log `checkpoint_seconds`. With several processes the first one's clock counts. Keras
+    trains an epoch before it can be stopped: ask `is_over` before `fit`.
 
     Args:
         hours: from `start` on.
         start: when the session began, by `time.time()`; `None` is now.
 
     Attributes:
-        evaluation_seconds: that an evaluation is taken to last until there is one; to be set by whoever knows.
-        reached: whether it has stopped training, or `is_over` was so.
+        evaluation_seconds: how long an evaluation is taken to last until there is one; to be set by whoever knows.
+        reached: whether it has stopped training, or `is_over` returned true.
 
     Raises:
         ValueError: if `hours` is not positive.
@@ -33,7 +31,7 @@ class TimeLimitCallback(keras.callbacks.Callback):
     def __init__(self, hours: float, start: float | None = None):
         super().__init__()
         if not hours > 0:
-            raise ValueError(f"hours must be above 0. Received: hours={hours}")
+            raise ValueError(f"`hours` must be above 0. Received: hours={hours}")
         self.hours = hours
         self.evaluation_seconds = 0.0
         self.reached = False
@@ -45,11 +43,9 @@ class TimeLimitCallback(keras.callbacks.Callback):
         return self.reached
 
     def get_state(self) -> dict:
-        """What a run that goes on from a checkpoint must know."""
         return {"evaluation_seconds": self.evaluation_seconds}
 
     def set_state(self, state: dict):
-        """Takes what `get_state` returned."""
         self.evaluation_seconds = max(self.evaluation_seconds, state["evaluation_seconds"])
 
     def on_train_begin(self, logs=None):

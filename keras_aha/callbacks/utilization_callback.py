@@ -18,8 +18,7 @@ class UtilizationCallback(keras.callbacks.Callback):
       loss has a KL, the forward pass of the reference counts.
     - `memory_gb`, `peak_memory_gb`: see `utilization.memory_gb`. The peak is the process's, rollouts included.
 
-    The first epoch's seconds hold compiling. Put it right after the `RolloutCallback` and before all others, so that
-    rollouts and evaluations are not timed.
+    The first epoch's seconds hold compiling.
 
     Args:
         peak_flops: of one device, dense operations a second in the policy's compute dtype. `None` looks it up.

@@ -12,6 +12,7 @@ from keras_aha.callbacks.doctor_callback import DoctorCallback
 from keras_aha.callbacks.guard_callback import GuardCallback
 from keras_aha.callbacks.history_callback import HistoryCallback
 from keras_aha.callbacks.interrupt_callback import InterruptCallback
+from keras_aha.callbacks.order import in_order
 from keras_aha.callbacks.profile_callback import ProfileCallback
 from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, HISTORY, SUMMARY
@@ -92,12 +93,7 @@ class Run:
         self._doctor = DoctorCallback(self.log_dir)
         self._profile = [ProfileCallback(self.log_dir)] if profile else []
         self._tensorboard = TensorBoardCallback(self.log_dir, experiment.recipe.flat(), write_graph=False)
-        remembering = dict(
-            rollouts=experiment.rollouts, guard=self._guard, doctor=self._doctor, tensorboard=self._tensorboard
-        )
-        if self._limits:
-            remembering["time_limit"] = self._limits[0]
-        self._checkpoints = CheckpointCallback(self.log_dir, remembering=remembering)
+        self._checkpoints = CheckpointCallback(self.log_dir)
         self._trained = 0  # epochs, before this `fit`
 
     def is_over(self) -> bool:
@@ -156,7 +152,8 @@ class Run:
         self._begin()
         if self.is_over():  # no epoch is left to Keras, and callbacks have nothing to do
             return dict(x=experiment.rollouts.dataset, epochs=self._trained, initial_epoch=self._trained, verbose=0)
-        callbacks = [*self._profile, experiment.rollouts, UtilizationCallback(), self._guard, experiment.evaluation]
+        callbacks = [experiment.rollouts, experiment.evaluation, UtilizationCallback(), *self._profile, *self._limits]
+        callbacks += [self._guard, self._doctor, self._checkpoints, self._interrupt]
         if processes.is_first():
             callbacks += [
                 CompletionsCallback(self.log_dir, evaluation=experiment.evaluation),
@@ -164,10 +161,8 @@ class Run:
                 HistoryCallback(self.log_dir / HISTORY),
                 ProgressCallback(),
             ]
-        # The doctor after what prints a line an epoch, so that its words stand below it.
-        callbacks += [self._doctor, self._checkpoints, *self._limits, self._interrupt]
         dataset = experiment.rollouts.dataset
-        return dict(x=dataset, epochs=epochs, initial_epoch=self._trained, callbacks=callbacks, verbose=0)
+        return dict(x=dataset, epochs=epochs, initial_epoch=self._trained, callbacks=in_order(callbacks), verbose=0)
 
     def finish(self) -> None:
         """Saves the policy; and what came of the run, unless it was stopped before its last epoch.

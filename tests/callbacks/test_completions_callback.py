@@ -36,9 +36,7 @@ def model(make_policy):
     model.rollout = Rollout(
         token_ids=np.zeros((rows, prompt + length), "int32"),
         padding_mask=np.hstack([np.ones((rows, prompt)), mask]).astype("int32"),
-        completion_mask=np.zeros(
-            (rows, length), "float32"
-        ),  # all truncated and masked: their length counts all the same
+        completion_mask=np.zeros((rows, length), "float32"),  # all masked: their length counts all the same
         old_log_probs=np.zeros((rows, length), "float32"),
         sampler_log_probs=np.zeros((rows, length), "float32"),
         advantages=np.zeros(rows, "float32"),
@@ -62,21 +60,9 @@ def write(model, callback, epochs):
     return [json.loads(line) for line in (callback.log_dir / "completions.jsonl").read_text().splitlines()]
 
 
-def test_a_stopped_run_ends_with_its_completions(model, tmp_path):
-    callback = CompletionsCallback(tmp_path, every=10)
-    assert {record["epoch"] for record in write(model, callback, epochs=3)} == {1, 3}
-    callback.set_params({"epochs": 9})
-    callback.on_train_begin()
-    callback.on_epoch_end(4)
-    model.stop_training = True
-    callback.on_epoch_end(5)
-    callback.on_train_end()
-    records = (callback.log_dir / "completions.jsonl").read_text().splitlines()
-    assert {json.loads(line)["epoch"] for line in records} == {1, 3, 6}
-
-
 def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
-    records = write(model, CompletionsCallback(tmp_path / "new" / "run", every=2, count=9), epochs=5)
+    callback = CompletionsCallback(tmp_path / "new" / "run", every=2, count=9)
+    records = write(model, callback, epochs=5)
     assert [record["epoch"] for record in records] == [epoch for epoch in (1, 2, 4, 5) for _ in HOSTILE]
     assert [record["text"] for record in records[:4]] == HOSTILE
     assert records[0] == {
@@ -89,27 +75,32 @@ def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
         "length": 5,
     }
     assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
+    few = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
+    assert [record["text"] for record in few] == [HOSTILE[0], HOSTILE[2]]  # spread over the rollout
+    model.stop_training = True
+    records = write(model, CompletionsCallback(tmp_path / "stopped", every=10, count=1), epochs=3)
+    assert [record["epoch"] for record in records] == [1, 2, 3]  # each might be the last
 
 
-def test_a_reward_that_failed_is_null(model, tmp_path):
-    """JSON has no NaN, and other programs refuse it."""
+def test_what_json_does_not_know(model, tmp_path):
+    """A reward that failed is null, as JSON has no NaN, and a text that is no Unicode ends no run."""
     scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
-    model.rollout = dataclasses.replace(model.rollout, scores=scores)
+    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
+    model.rollout = dataclasses.replace(model.rollout, scores=scores, texts=texts)
     records = write(model, CompletionsCallback(tmp_path), epochs=1)
+    assert [record["text"] for record in records] == list(texts)
     assert [record["reward"] for record in records] == [None, 0.1, 0.1, 0.1] and records[0]["verdict"] == "error"
     assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
 
 
-def test_a_text_that_is_no_unicode_ends_no_run(model, tmp_path):
-    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
-    model.rollout = dataclasses.replace(model.rollout, texts=texts)
+def test_a_problem_without_a_text_of_its_own_is_shown_by_its_prompt(model, tmp_path):
+    prompt, _ = model.tokenize(["Use 6 1 2.\n"], length=12)
+    ids = np.hstack([np.repeat(prompt, len(HOSTILE), axis=0), np.zeros((len(HOSTILE), 5), "int32")])
+    mask = np.hstack([ids[:, :12] > 0, model.rollout.padding_mask[:, -5:]]).astype("int32")
+    problems = ([(6, 1, 2)], (6, 1), "a text", CountdownProblem((9, 1), 8))
+    model.rollout = dataclasses.replace(model.rollout, token_ids=ids, padding_mask=mask, problems=problems)
     records = write(model, CompletionsCallback(tmp_path), epochs=1)
-    assert [record["text"] for record in records] == list(texts)
-
-
-def test_few_are_spread_over_the_rollout(model, tmp_path):
-    records = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
-    assert [record["text"] for record in records] == [HOSTILE[0], HOSTILE[2]]
+    assert [record["problem"] for record in records] == ["Use 6 1 2.", "Use 6 1 2.", "a text", "9 1 -> 8"]
 
 
 def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
@@ -168,7 +159,6 @@ def test_no_markup_takes_effect(text):
     assert re.findall("<[^>]*>?", page) == ["<pre>", "</pre>"]
 
 
-@pytest.mark.parametrize("argument", [{"every": 0}, {"count": 0}])
-def test_arguments_are_checked(tmp_path, argument):
-    with pytest.raises(ValueError, match="must be 1 or more. Received"):
-        CompletionsCallback(tmp_path, **argument)
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="must be 1 or more. Received: every=1, count=0"):
+        CompletionsCallback(tmp_path, count=0)

@@ -18,26 +18,21 @@ import jax
 import keras
 import numpy as np
 import pytest
+from digit_hunt import COUNTDOWN, DigitHunt
 from tensorboard import plugin_util
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-COUNTDOWN = dict(num_numbers=3, max_number=10, template="compact")
 SAMPLING = dict(max_completion_length=48, stop_tokens=tuple("abcdefghijklmnop"))  # a random model writes one soon
 
 
-class DigitHunt(Countdown):
-    """Countdown's puzzles and prompts, with a reward that a random model earns now and then: digits written."""
+class FewDigits(DigitHunt):
+    """In so many tokens three digits are right."""
 
-    right = 3
-
-    def score(self, problem, completion):
-        digits = sum(character.isdigit() for character in completion)
-        correct = digits >= self.right
-        return Score(min(1.0, digits / 100), correct, "correct" if correct else "wrong_value")
+    share, right = 0.01, 3
 
 
-class NeverRight(DigitHunt):
+class NeverRight(FewDigits):
     """So many digits that no completion is right."""
 
     right = 1000
@@ -63,20 +58,14 @@ class Disturb(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def model(make_policy):
-    """All of whose weights are trained; whoever trains it brings it back with `fit`."""
+def fit(make_policy):
+    """A function: trains all of a model's weights, from the same ones each time; returns the names of findings."""
     model = GRPOModel(make_policy(num_layers=1), completion_lengths=1)
     model.compile(keras.optimizers.Adam())
-    return model
-
-
-@pytest.fixture(scope="module")
-def fit(model):
-    """A function: trains from the same weights each time and returns the names of what was found."""
     variables = [*model.policy.variables, *model.optimizer.variables]
     start = [np.asarray(variable) for variable in variables]
 
-    def run(doctor, epochs, *callbacks, task=DigitHunt, learning_rate=1e-3, **settings):
+    def run(doctor, epochs, *callbacks, task=FewDigits, learning_rate=1e-3, **settings):
         for variable, value in zip(variables, start, strict=True):
             variable.assign(value)
         model.optimizer.learning_rate = learning_rate
@@ -98,6 +87,10 @@ def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
     history = doctor.get_state()["history"]
     assert [epoch["moved"] for epoch in history] == [1.0] * 6
     assert ["compiles" in epoch for epoch in history] == [False] + [True] * 5  # the first one compiles everything
+    doctor.set_state({"said": [], "history": [history[-1]] * 100})
+    fit(doctor, 1)
+    assert len(doctor.get_state()["history"]) == 100
+    assert len(json.dumps(doctor.get_state())) < 50_000
 
 
 # === Faults ===
@@ -106,10 +99,6 @@ def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
 def test_weights_that_do_not_move(fit, doctor):
     assert fit(doctor, 2, learning_rate=0.0) == []
     assert fit(doctor, 1, learning_rate=0.0) == ["not_moving"]
-
-
-def test_a_task_that_pays_for_form_only(fit, doctor):
-    assert fit(doctor, 5, task=FormOnly) == ["no_signal", "format_only"]
 
 
 def test_a_learning_rate_that_breaks_the_policy(fit, doctor):
@@ -124,11 +113,9 @@ def test_a_reward_that_is_not_what_counts(fit, doctor):
 
 
 def test_a_trainer_that_has_other_weights_than_the_sampler(fit, doctor):
-    assert fit(doctor, 3, Disturb(1.5), learning_rate=1e-5) == ["sampler_apart"]
-
-
-def test_the_change_of_several_updates_is_no_gap(fit, doctor):
+    """The change of several updates is no such gap."""
     assert fit(doctor, 3, Disturb(1.5), learning_rate=1e-5, updates_per_rollout=2) == []
+    assert fit(doctor, 3, Disturb(1.5), learning_rate=1e-5) == ["sampler_apart"]
 
 
 def test_gradients_that_are_not_finite(fit, doctor):
@@ -148,48 +135,25 @@ def test_programs_that_are_compiled_in_each_epoch(fit, doctor):
 # === What is said ===
 
 
-def test_a_finding_is_said_once_everywhere(fit, doctor, capsys):
-    fit(doctor, 6, task=FormOnly)
+def test_a_finding_is_said_once_everywhere(fit, doctor, tmp_path, capsys):
+    """A run that is resumed hears nothing twice, and remembers the epochs before."""
+    fit(doctor, 3, task=FormOnly)
+    resumed = DoctorCallback(tmp_path / "run")
+    resumed.set_state(json.loads(json.dumps(doctor.get_state(), allow_nan=False)))
+    assert "compiles" not in resumed.get_state()["history"][-1]  # what another process compiled says nothing
+    fit(resumed, 3, task=FormOnly)
     lines = [json.loads(line) for line in (doctor.log_dir / "findings.jsonl").read_text().splitlines()]
-    assert [(line["epoch"], line["name"]) for line in lines] == [(3, "no_signal"), (5, "format_only")]
+    assert [(line["epoch"], line["name"]) for line in lines] == [(3, "no_signal"), (2, "format_only")]
     texts = [" ".join([line["seen"], line["meaning"], line["remedy"]]) for line in lines]
-    assert capsys.readouterr().out == f"\nDoctor, epoch 3: {texts[0]}\n\nDoctor, epoch 5: {texts[1]}\n"
+    assert capsys.readouterr().out == f"\nDoctor, epoch 3: {texts[0]}\n\nDoctor, epoch 2: {texts[1]}\n"
 
     events = EventAccumulator(str(doctor.log_dir / "doctor"))
     events.Reload()
-    shown = events.Tensors("doctor")
-    assert [event.step for event in shown] == [2, 4]  # as all other logs are counted there
-    for event, text in zip(shown, texts, strict=True):
-        (markdown,) = tensor_util.make_ndarray(event.tensor_proto)
-        page = plugin_util.markdown_to_safe_html(markdown)  # what TensorBoard itself makes of it
-        assert set(re.findall("<[^>]*>", page)) == {"<p>", "</p>", "<code>", "</code>"}
-        assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text.replace("`", "")
+    shown = {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors("doctor")}
+    for step, text in {2: texts[0], 1: texts[1]}.items():  # as all other logs are counted there
+        page = plugin_util.markdown_to_safe_html(shown[step][0])  # what TensorBoard itself makes of it
+        assert set(re.findall("<[^>]*>", page)) == {"<p>", "</p>"}
+        assert html.unescape(re.sub("<[^>]*>", "", page)).strip() == text
 
-    rewind(doctor.log_dir, 4)  # for a run that goes on from there
-    assert (doctor.log_dir / "findings.jsonl").read_text() == json.dumps(lines[0]) + "\n"
-
-
-def test_a_resumed_run_goes_on(fit, doctor, tmp_path, capsys):
-    fit(doctor, 3, task=FormOnly)
-    state = json.loads(json.dumps(doctor.get_state(), allow_nan=False))
-    resumed = DoctorCallback(tmp_path / "run")
-    resumed.set_state(state)
-    capsys.readouterr()
-    fit(resumed, 2, task=FormOnly)  # epochs 4 and 5 of the run
-    assert resumed.get_state()["said"] == ["no_signal", "format_only"]
-    assert capsys.readouterr().out.count("Doctor, ") == 1
-
-
-def test_what_another_process_compiled_is_forgotten(doctor):
-    """Each compiles its evaluations when it comes to the first, which says nothing of the run."""
-    doctor.set_state({"said": [], "history": [{"compiles": 6.0, "reward": 0.5}] * 3})
-    assert doctor.get_state()["history"] == [{"reward": 0.5}] * 3
-
-
-def test_what_is_remembered_has_a_bound(fit, doctor):
-    fit(doctor, 1)
-    (epoch,) = doctor.get_state()["history"]
-    doctor.set_state({"said": [], "history": [epoch] * 100})
-    fit(doctor, 1)
-    assert len(doctor.get_state()["history"]) == 100
-    assert len(json.dumps(doctor.get_state())) < 50_000
+    rewind(doctor.log_dir, 2)  # for a run that goes on from there
+    assert (doctor.log_dir / "findings.jsonl").read_text() == json.dumps(lines[1]) + "\n"

@@ -2,13 +2,16 @@ import itertools
 import re
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation.tables import BEHAVIOURS, with_behaviours
+from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks import Countdown
 from keras_aha.training import budget_forcing
 from keras_aha.training.grpo_model import GRPOModel
 
 import pandas as pd
 import pytest
+from digit_hunt import COUNTDOWN
 
 LENGTH = 8
 
@@ -22,7 +25,7 @@ def model(make_policy):
 
 @pytest.fixture(scope="module")
 def held_out():
-    return Countdown(num_numbers=3, max_number=10, template="compact").held_out(5)
+    return Countdown(**COUNTDOWN).held_out(5)
 
 
 def callback_of(held_out, **changes):
@@ -46,11 +49,13 @@ def test_one_row_a_completion(model, held_out, sampled):
         assert (row.problem, row.difficulty) == (str(problem), problem.difficulty)
     pd.testing.assert_frame_equal(with_behaviours(sampled), sampled)
     assert set(BEHAVIOURS) < set(sampled)
+    assert sampled["text"].nunique() == len(sampled)  # a random policy hardly writes the same eight tokens twice
 
 
-@pytest.mark.parametrize("max_rows", (2, None))
-def test_completions_do_not_depend_on_how_many_are_decoded_at_a_time(model, held_out, sampled, max_rows):
-    pd.testing.assert_frame_equal(callback_of(held_out, max_rows=max_rows).evaluate(model), sampled)
+def test_completions_depend_on_the_seed_and_not_on_how_many_are_decoded_at_a_time(model, held_out, sampled):
+    for max_rows in (2, 256):
+        pd.testing.assert_frame_equal(callback_of(held_out, max_rows=max_rows).evaluate(model), sampled)
+    assert callback_of(held_out, seed=1).evaluate(model)["text"].tolist() != sampled["text"].tolist()
 
 
 def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
@@ -72,24 +77,29 @@ PIECES = "</?answer>|</?think>|<(start|end)_of_turn>| each once to make | yes|Us
 
 
 def test_stops_reach_the_sampler(model, held_out, sampled):
-    callback = callback_of(held_out, stop_tokens=tuple("abcd"), stop_strings=("e",))
-    table = callback.evaluate(model)
+    """Given, or from rollouts."""
+    stops = dict(stop_tokens=tuple("abcd"), stop_strings=("e",))
+    table = callback_of(held_out, **stops).evaluate(model)
     assert table["completion_length"].sum() < sampled["completion_length"].sum()
     for text, longer, stopped in zip(table["text"], sampled["text"], table["stopped"], strict=True):
         text, longer = (re.sub(PIECES, "", x) for x in (text, longer))
         assert longer.startswith(text) and not set("abcd") & set(text)
         assert "e" not in text[:-1] or stopped
     assert table["text"].str.contains("e").any() and not table["text"].str.contains("e").all()
+    rollouts = RolloutCallback(Countdown(**COUNTDOWN), max_completion_length=LENGTH, **stops)
+    pd.testing.assert_frame_equal(EvaluateCallback(held_out, rollouts=rollouts, samples=2).evaluate(model), table)
 
 
-def test_two_evaluations_of_one_policy_are_equal(model, held_out, sampled):
-    pd.testing.assert_frame_equal(callback_of(held_out).evaluate(model), sampled)
-    assert callback_of(held_out, seed=1).evaluate(model)["text"].tolist() != sampled["text"].tolist()
+def test_length_stops_and_rows_of_rollouts_unless_others_are_given(held_out):
+    def sampling(max_rows=None, **settings):
+        rollouts = RolloutCallback(held_out, max_rows=max_rows, stop_strings=("x",), prompts_per_epoch=3, group_size=2)
+        return EvaluateCallback(held_out, rollouts=rollouts, **settings).sampling
 
-
-def test_samples_are_all_drawn_with_keys_of_their_own(sampled):
-    # A random policy hardly writes the same eight tokens twice.
-    assert sampled["text"].nunique() == len(sampled)
+    own = {name: value for name, value in sampling().items() if name not in ("seed", "iteration")}
+    assert own == dict(max_completion_length=1024, stop_tokens=TURN_ENDS, stop_strings=("x",), max_rows=6)
+    assert sampling(max_rows=5)["max_rows"] == 5
+    given = dict(max_completion_length=9, stop_tokens=("a",), stop_strings=(), max_rows=7)
+    assert sampling(**given) == sampling() | given
 
 
 def test_training_draws_other_samples(model, held_out, sampled):
@@ -105,7 +115,7 @@ def test_greedy_takes_one_completion_a_problem(model, held_out):
     pd.testing.assert_frame_equal(callback_of(held_out, seed=7).evaluate(model, greedy=True), greedy)
 
 
-def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
+def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled, monkeypatch):
     callback = callback_of(held_out, every=2)
     callback.set_model(model)
     callback.set_params({"epochs": 5})
@@ -115,30 +125,14 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
     assert [bool(entry) for entry in logs] == [False, True, False, True, True]
     assert logs[4]["val_accuracy"] == sampled["correct"].mean()
     assert logs[4]["val_completion_length"] == sampled["completion_length"].mean()
-    assert set(logs[4]) == {
-        "val_accuracy",
-        "val_greedy_accuracy",
-        "val_format_rate",
-        "val_completion_length",
-        *(f"val_{name}" for name in BEHAVIOURS),
-        "evaluation_seconds",
-    }
+    others = {"val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length", "evaluation_seconds"}
+    assert set(logs[4]) == others | {f"val_{name}" for name in BEHAVIOURS}
     epoch, latest, greedy = callback.latest
     assert epoch == 4 and len(greedy) == 5
     pd.testing.assert_frame_equal(latest, sampled)
-
-
-def test_a_stopped_run_ends_with_an_evaluation(model, held_out, sampled, monkeypatch):
-    callback = callback_of(held_out, every=4, greedy=False)
-    callback.set_model(model)
-    callback.set_params({"epochs": 9})
-    callback.on_epoch_end(1, {})
-    assert callback.latest is None
-    monkeypatch.setattr(model, "stop_training", True)
+    monkeypatch.setattr(model, "stop_training", True)  # a run that is stopped ends with an evaluation
     callback.on_epoch_end(2, {})
-    epoch, latest, _ = callback.latest
-    assert epoch == 2
-    pd.testing.assert_frame_equal(latest, sampled)
+    assert callback.latest[0] == 2
 
 
 def test_thinking_goes_on(model, held_out, sampled, monkeypatch):
@@ -183,13 +177,16 @@ def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monke
     assert len(caught) == 1
     assert (table["verdict"] == "error").tolist() == table["reward"].isna().tolist() == [False, True] * 5
     assert not table["correct"][1::2].any()
-    kept = [name for name in sampled if name not in ("reward", "correct", "verdict", "well_formed")]
-    pd.testing.assert_frame_equal(table[kept], sampled[kept])
+    others = [name for name in sampled if name not in ("reward", "correct", "verdict", "well_formed")]
+    pd.testing.assert_frame_equal(table[others], sampled[others])
     with pytest.raises(RuntimeError, match='on_reward_error is "stop"'):
         callback_of(held_out, on_reward_error="stop").evaluate(model)
 
 
-@pytest.mark.parametrize("argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}, {"max_completion_length": None}]
+)
 def test_arguments_are_checked(held_out, argument):
-    with pytest.raises(ValueError, match=f"Received: {next(iter(argument))}=0"):
-        EvaluateCallback(held_out, **argument)
+    ((name, value),) = argument.items()
+    with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}={value}"):
+        callback_of(held_out, **argument)

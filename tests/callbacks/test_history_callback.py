@@ -13,18 +13,11 @@ def write(path, *epochs):
     callback.on_train_end()
 
 
-def test_logs_that_an_epoch_lacks_stay_empty(tmp_path):
+def test_logs_that_an_epoch_lacks_stay_empty_and_a_file_is_added_to(tmp_path):
     path = tmp_path / "history.csv"
     write(path, {"reward": 0.5}, {"reward": 0.75, "val_slips": 1.5})
+    write(path, {"reward": 1.0, "mfu": 0.5})
     table = pd.read_csv(path)
-    assert table["reward"].tolist() == [0.5, 0.75]
-    assert table["val_slips"].isna().tolist() == [True, False]
-
-
-def test_a_file_of_an_older_version_keeps_its_columns(tmp_path):
-    path = tmp_path / "history.csv"
-    path.write_text("epoch,reward,epoch_seconds\n0,0.25,1.0\n")
-    write(path, {"reward": 0.5, "val_slips": 1.5})
-    table = pd.read_csv(path)
-    assert list(table) == ["epoch", "reward", "epoch_seconds"]
-    assert table["reward"].tolist() == [0.25, 0.5]
+    assert table["reward"].tolist() == [0.5, 0.75, 1.0]
+    assert table["val_slips"].isna().tolist() == [True, False, True]
+    assert "mfu" not in table and table["epoch_seconds"].ge(0).all()

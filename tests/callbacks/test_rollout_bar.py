@@ -11,11 +11,6 @@ import pytest
 class Terminal(io.StringIO):
     """Keeps what is written to it."""
 
-    def __init__(self, monkeypatch, patience=0):
-        super().__init__()
-        monkeypatch.setattr(sys, "stderr", self)
-        monkeypatch.setattr(module, "_PATIENCE", patience)
-
     def isatty(self):
         return True
 
@@ -32,34 +27,21 @@ def report(on_segment, *calls):
 
 
 def test_rows_and_tokens_on_a_terminal(monkeypatch):
-    terminal = Terminal(monkeypatch)
-    with rollout_bar("evaluation", 8) as on_segment:
+    """It wipes itself away, and does so if an error ends the rollout."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(module, "_PATIENCE", 0)
+    with pytest.raises(KeyboardInterrupt), rollout_bar("evaluation", 8) as on_segment:
         report(on_segment, (8, 512), (5, 1000), (0, 1200))
         shown = terminal.getvalue()
-    assert "evaluation" in shown
-    for finished in ("0/8", "3/8", "8/8"):
-        assert finished in shown
-    assert "5 rows alive" in shown and "tokens/s" in shown
-    assert not terminal.line.strip()  # it has wiped itself away
-
-
-def test_a_short_rollout_has_none(monkeypatch):
-    terminal = Terminal(monkeypatch, patience=module._PATIENCE)
-    with rollout_bar("rollout", 8) as on_segment:
-        report(on_segment, (4, 100), (0, 200))
-    assert not terminal.getvalue().strip()
-
-
-def test_there_is_none_in_a_file(monkeypatch, capsys):
-    monkeypatch.setattr(module, "_PATIENCE", 0)
-    with rollout_bar("rollout", 8) as on_segment:
-        report(on_segment, (4, 100), (0, 200))
-    assert capsys.readouterr() == ("", "")
-
-
-def test_it_disappears_with_an_error(monkeypatch):
-    terminal = Terminal(monkeypatch)
-    with pytest.raises(KeyboardInterrupt), rollout_bar("rollout", 8) as on_segment:
-        report(on_segment, (4, 100))
         raise KeyboardInterrupt
+    assert all(part in shown for part in ("evaluation", "0/8", "3/8", "8/8", "5 rows alive", "tokens/s"))
     assert not terminal.line.strip()
+
+
+@pytest.mark.parametrize("stream, patience", [(Terminal, module._PATIENCE), (io.StringIO, 0)])
+def test_a_short_rollout_and_a_file_have_none(stream, patience, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setattr(module, "_PATIENCE", patience)
+    with rollout_bar("rollout", 8) as on_segment:
+        report(on_segment, (4, 100), (0, 200))
+    assert not sys.stderr.getvalue().strip()

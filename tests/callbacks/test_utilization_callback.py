@@ -39,9 +39,7 @@ class HandMade(keras.callbacks.Callback):
             temperature=np.ones(rows, "float32"),
             rewards=np.zeros(rows, "float32"),
             truncated=np.zeros(rows, bool),
-            problems=(),
-            texts=(),
-            scores=(),
+            **dict.fromkeys(("problems", "texts", "scores"), ()),
         )
         self.dataset.batch = self.model.rollout.batch()
 
@@ -66,15 +64,10 @@ def trained(make_policy):
     return model, model.fit(dataset, epochs=2, callbacks=callbacks, verbose=0).history
 
 
-def test_tokens_are_those_of_the_padding_mask(trained):
-    _, logs = trained
-    for seconds, speed in zip(logs["update_seconds"], logs["update_tokens_per_second"], strict=True):
-        assert seconds > 0
-        assert seconds * speed == pytest.approx(UPDATES * (8 + 6 + 7 + 5))
-
-
-def test_mfu_counts_both_updates_and_the_forward_pass_of_the_reference(trained):
+def test_tokens_are_those_of_the_padding_mask_and_flops_those_of_policy_and_reference(trained):
     model, logs = trained
+    for seconds, speed in zip(logs["update_seconds"], logs["update_tokens_per_second"], strict=True):
+        assert seconds * speed == pytest.approx(UPDATES * (8 + 6 + 7 + 5)) and seconds > 0
     backbone = model.policy.backbone
     flops = update_flops(backbone, LENGTHS, COMPLETIONS)
     with lora.adapters_off(backbone):
@@ -83,23 +76,17 @@ def test_mfu_counts_both_updates_and_the_forward_pass_of_the_reference(trained):
         assert seconds * mfu == pytest.approx(UPDATES * flops / PEAK)
 
 
-def test_memory_is_logged(trained):
-    _, logs = trained
     for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
         assert 0.1 < now <= peak < 1000
 
 
-def test_without_a_known_peak(trained):
-    """A CPU is in no table."""
-    assert "mfu" not in logs_of(trained[0], UtilizationCallback())
-
-
-def test_without_a_reference(trained, monkeypatch):
+def test_without_a_reference_and_without_a_known_peak(trained, monkeypatch):
     model, _ = trained
     monkeypatch.setattr(model.grpo_loss, "kl_coef", 0.0)
     logs = logs_of(model, UtilizationCallback(PEAK))
     flops = update_flops(model.policy.backbone, LENGTHS, COMPLETIONS)
     assert logs["mfu"] * logs["update_seconds"] == pytest.approx(UPDATES * flops / PEAK)
+    assert "mfu" not in logs_of(model, UtilizationCallback())  # a CPU is in no table
 
 
 def logs_of(model, callback):

@@ -190,7 +190,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
     findings = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
     assert [(finding["epoch"], finding["name"]) for finding in findings] == [(3, "no_signal"), (3, "truncated")]
     shown = capsys.readouterr().out
-    assert shown.index("3/3") < shown.index("Doctor, epoch 3: In each of the last 3 epochs the rewards of every group")
+    assert shown.index("3/3") < shown.index("Doctor, epoch 3: In the last 3 epochs the rewards of every group")
 
 
 # === Errors ===

@@ -1,0 +1,90 @@
+"""What a checkpoint holds: the arrays of what is trained, and a record that tells whether they are what was saved."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from keras_aha.distribution.checksums import checksums, combined
+
+import jax
+import keras
+import orbax.checkpoint as ocp
+
+NAMES = ("arrays", "record")  # the folders of a checkpoint
+
+
+def trained_variables(model: keras.Model) -> list:
+    """The variables that are saved; all others come from the preset."""
+    return [*model.trainable_variables, *model.optimizer.variables]
+
+
+def base_checksum(model: keras.Model) -> int:
+    """One number for all weights that are not trained."""
+    return combined(checksums([variable.value for variable in model.non_trainable_weights]))
+
+
+def describe(model: keras.Model) -> list[list[str]]:
+    """Name, shape and dtype of each trained variable, without the number that Keras adds to an optimizer's name."""
+    kind = type(model.optimizer).__name__
+    names = [variable.path for variable in model.trainable_variables]
+    names += [f"{kind}/{variable.path.partition('/')[2]}" for variable in model.optimizer.variables]
+    return [[name, str(tuple(v.shape)), v.dtype] for name, v in zip(names, trained_variables(model), strict=True)]
+
+
+def as_saved(model: keras.Model, base: int, states: list) -> ocp.args.Composite:
+    """The contents for orbax's `CheckpointManager.save`.
+
+    Args:
+        model: a compiled model.
+        base: its `base_checksum`.
+        states: `[name, state]` of each callback with a state, as JSON can hold them.
+    """
+    arrays = [variable.value for variable in trained_variables(model)]
+    record = {
+        "variables": describe(model),
+        "checksums": checksums(arrays),
+        "base": base,
+        "callbacks": states,
+    }
+    return ocp.args.Composite(arrays=ocp.args.StandardSave(_named(arrays)), record=ocp.args.JsonSave(_sealed(record)))
+
+
+def read_record(folder: Path) -> dict:
+    """The record of the checkpoint in a folder.
+
+    Raises:
+        Exception: of orbax or ours, if it is not what was saved.
+    """
+    sealed = _read(folder / "record", ocp.JsonCheckpointHandler, ocp.args.JsonRestore())
+    if sealed != _sealed(sealed["record"]):
+        raise ValueError("Its record is not what was saved.")
+    return sealed["record"]
+
+
+def read_arrays(folder: Path, variables: list) -> list[jax.Array]:
+    """An array for each variable, laid out as the variable is.
+
+    Raises:
+        Exception: of orbax, if one cannot be read.
+    """
+    values = _named([variable.value for variable in variables])
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in values.items()}
+    arrays = _read(folder / "arrays", ocp.StandardCheckpointHandler, ocp.args.StandardRestore(shapes))
+    return [arrays[name] for name in shapes]
+
+
+def _named(arrays):
+    return {f"{i:05d}": array for i, array in enumerate(arrays)}
+
+
+def _sealed(record):
+    """With a hash, so that a changed record is noticed."""
+    return {"record": record, "sha256": hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()}
+
+
+def _read(folder, handler, args):
+    # Each process alone. The manager would wait for the other processes, and for ever if one of them fails.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+    with ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone) as reader:
+        return reader.restore(folder, args=args)

@@ -1,0 +1,74 @@
+"""From completions that each process has sampled and graded to one `Rollout`, and the logs that describe it."""
+
+import dataclasses
+
+from keras_aha.distribution import processes
+from keras_aha.evaluation.behaviours import mean_behaviours
+from keras_aha.tasks.task import Score
+from keras_aha.training.grader import groups_with_signal, reward_logs
+from keras_aha.training.rollout import Rollout
+
+import jax
+import numpy as np
+
+
+def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
+    """The same four of all processes, in their order; all of them must call it, as it waits for them."""
+    if jax.process_count() == 1:
+        return completions, texts, scores, rewards
+    arrays = {name: array for name, array in completions._asdict().items() if array is not None}
+    gathered = processes.gather_rows(arrays | rewards)
+    records = [(text, dataclasses.astuple(score)) for text, score in zip(texts, scores, strict=True)]
+    texts, scores = zip(*((text, Score(*score)) for text, score in processes.gather_records(records)), strict=True)
+    completions = completions._replace(**{name: gathered[name] for name in arrays})
+    return completions, texts, scores, {name: gathered[name] for name in rewards}
+
+
+def join(prompts, problems, completions, texts, scores, rewards, temperature: float) -> Rollout:
+    """A rollout in which all completions are trained on, and none has an advantage yet.
+
+    Args:
+        prompts: `(token_ids, padding_mask)`, each `(P, L)`.
+        problems: P of them.
+        completions: `decoding.Completions` of B = P·G rows.
+        texts, scores: B each.
+        rewards: as `Grader.grade` returns them.
+        temperature: at which completions were sampled.
+    """
+    group_size = len(texts) // len(problems)
+    token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in prompts)
+    token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
+    return Rollout(
+        token_ids=np.hstack([token_ids, completions.token_ids]),
+        padding_mask=np.hstack([padding_mask, token_mask]).astype("int32"),
+        completion_mask=token_mask.astype("float32"),
+        old_log_probs=completions.log_probs,
+        sampler_log_probs=completions.log_probs,
+        advantages=np.zeros(len(texts), "float32"),
+        temperature=np.full(len(texts), temperature, "float32"),
+        rewards=rewards["reward"],
+        truncated=~completions.stopped,
+        problems=tuple(problem for problem in problems for _ in range(group_size)),
+        texts=tuple(texts),
+        scores=tuple(scores),
+    )
+
+
+def with_trainers_log_probs(rollout: Rollout, model) -> Rollout:
+    """The rollout with the log-probs of a `GRPOModel` as its old ones."""
+    length = rollout.completion_mask.shape[1]
+    log_probs = model.log_probs(rollout.token_ids, rollout.padding_mask, length, rollout.temperature[0])
+    tokens = rollout.padding_mask[:, -length:] > 0
+    return dataclasses.replace(rollout, old_log_probs=np.where(tokens, log_probs, 0.0).astype("float32"))
+
+
+def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: int) -> dict[str, float]:
+    """Means over a rollout, see `RolloutCallback`, of rewards as `Grader.grade` returns them; and its tokens."""
+    return {
+        **reward_logs(rollout.scores, rewards),
+        **mean_behaviours(rollout.texts),
+        "completion_length": float(np.mean(rollout.lengths)),
+        "truncated": float(np.mean(rollout.truncated)),
+        "zero_std_groups": float(np.mean(~groups_with_signal(rollout.rewards, group_size))),
+        "generated_tokens": int(rollout.lengths.sum()),
+    }

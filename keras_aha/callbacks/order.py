@@ -1,0 +1,50 @@
+"""`in_order`: sorts callbacks so that each finds what the others write."""
+
+from collections.abc import Iterable
+
+from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
+from keras_aha.callbacks.completions_callback import CompletionsCallback
+from keras_aha.callbacks.doctor_callback import DoctorCallback
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.callbacks.guard_callback import GuardCallback
+from keras_aha.callbacks.history_callback import HistoryCallback
+from keras_aha.callbacks.interrupt_callback import InterruptCallback
+from keras_aha.callbacks.profile_callback import ProfileCallback
+from keras_aha.callbacks.progress_callback import ProgressCallback
+from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
+from keras_aha.callbacks.utilization_callback import UtilizationCallback
+
+import keras
+
+# At an epoch's beginning the trace starts before the rollout, and the clock of the updates after it. At its end logs
+# are made first, then read, then the epoch is saved, and then the run may stop.
+_FIRST = (ProfileCallback, RolloutCallback, UtilizationCallback, GuardCallback, EvaluateCallback)
+_LAST = (
+    CompletionsCallback,
+    keras.callbacks.TensorBoard,
+    HistoryCallback,
+    ProgressCallback,
+    DoctorCallback,  # after what prints a line an epoch, so that its words stand below that line
+    CheckpointCallback,
+    TimeLimitCallback,
+    InterruptCallback,
+)
+
+
+def in_order(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    """Returns callbacks in the order in which `fit` must call them.
+
+        model.fit(rollouts.dataset, callbacks=aha.in_order([checkpoints, doctor, evaluation, rollouts, mine]), …)
+
+    Args:
+        callbacks: any callbacks, in any order. Those that keras-aha does not know stay in their own order, after those
+            that make logs and before those that read them.
+    """
+
+    def place(callback) -> int:
+        before = [i for i, kind in enumerate(_FIRST) if isinstance(callback, kind)]
+        after = [i for i, kind in enumerate(_LAST, start=len(_FIRST) + 1) if isinstance(callback, kind)]
+        return (before + after + [len(_FIRST)])[0]
+
+    return sorted(callbacks, key=place)
