@@ -1,20 +1,23 @@
-"""The manual: its pages build, and what stands in a fenced block of it, or of the README, works.
+"""The manual builds, and every fenced block of it and of the README works.
 
-A block is executed, unless a comment right before it says what it needs, from a short list. Python blocks of a page run
-in order in one fresh process, shell blocks in order in a copy of the repository. What is not executed is still read:
-Python is compiled, and each flag and each change of a recipe is parsed by the script that is named.
+A comment right before a block says how it is tested:
+
+| comment | test |
+|---|---|
+| none | the block is executed: Python here, a command of a script by the script's `main` |
+| `smaller: old → new, …` | it is executed with these changes, so that it takes seconds |
+| `needs: a TPU`, … | Python is compiled; flags and changes of recipes are parsed |
+| `code: …` | it is compared with the code, as the tables of keys are |
+| `newcomer: …` | continuous integration runs it from a clean clone |
 """
 
+import ast
 import dataclasses
 import importlib
-import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from keras_aha.files import presets_folder
@@ -22,138 +25,174 @@ from keras_aha.models import gguf
 from keras_aha.recipes.recipe import Recipe
 
 import pytest
+from sphinx.cmd.build import build_main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if "_build" not in page.parts]
-NEEDS = {"a TPU", "a GPU", "a download", "the network", "several hosts", "minutes"}
-NEWCOMER = "newcomer"  # run from a clean clone by whoever starts, and by continuous integration
-PACKAGES = {name.replace("_", "-") for name in gguf.PACKAGES.values()}  # of weights, that the user installs
-COPIED = ("README.md", "LOG.md", "pyproject.toml", "docs", "keras_aha", "notebooks", "presets", "scripts")
-EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "scripts")]
+import _cli  # noqa: E402
+import quotes  # noqa: E402
 
-# As `pip install -q -e ".[extra]"` of a README line, in an environment where everything is installed.
-PIP = '#!/bin/sh\n[ "$1 $2 $3" = "install -q -e" ] && [ $# = 4 ]\n'
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+NEEDS = {"a TPU", "a GPU", "a download", "the network", "several hosts", "minutes"}
+PACKAGES = {name.replace("_", "-") for name in gguf.PACKAGES.values()}  # of weights, which the user installs
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+BUILD = ["sphinx-build", "-W", "--keep-going", "-n", "docs", "docs/_build"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A fenced block of a page; `marker` is the comment right before it, without its dashes."""
+    """A fenced block of a page; `kind` and `what` are of the comment right before it."""
 
     page: str
     line: int
     language: str
     code: str
-    marker: str
+    kind: str
+    what: str
 
     @property
     def executed(self) -> bool:
-        return not self.marker and not self.language.startswith("{")
+        return self.kind in ("", "smaller") and not self.language.startswith("{")
 
     def __str__(self):
         return f"{self.page}:{self.line}"
 
 
 def blocks_of(page: Path) -> list[Block]:
-    lines, blocks, opened = page.read_text(encoding="utf-8").splitlines(), [], None
-    for number, line in enumerate(lines):
-        fence = re.match(r"( *)```(.*)$", line)
-        if not fence:
-            continue
-        if opened is None:
-            opened = number, fence[1], fence[2].strip()
-            continue
-        begin, indent, language = opened
-        code = "".join(f"{inner.removeprefix(indent)}\n" for inner in lines[begin + 1 : number])
-        marker = re.fullmatch(r"\s*<!-- (.*) -->", lines[begin - 1] if begin else "")
-        name = str(page.relative_to(ROOT))
-        blocks.append(Block(name, begin + 1, language, code, marker[1] if marker else ""))
-        opened = None
-    assert opened is None, f"{page} has a block that does not end"
-    return blocks
+    text, name = page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0, f"{page} has a block that does not end"
+    pattern = r"(?:^ *<!-- (\w+): (.+) -->\n)?^( *)```(.*)\n((?:.*\n)*?) *```$"
+    return [
+        Block(name, text.count("\n", 0, m.start(3)) + 1, m[4], m[5].replace("\n" + m[3], "\n"), m[1] or "", m[2] or "")
+        for m in re.finditer(pattern, text, re.MULTILINE)
+    ]
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
-def those(language: str, executed: bool) -> list[Block]:
+def those(language: str, executed: bool = True) -> list[Block]:
     return [block for block in BLOCKS if block.language == language and block.executed == executed]
 
 
-# === Each block is of a kind that is checked ===
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_it_is_executed_or_says_what_it_needs(block):
-    kind, _, what = block.marker.partition(": ")
-    if block.language.startswith("{"):
-        return  # Sphinx's, which the manual's own build executes
-    assert block.language in ("python", "sh", "toml"), "nothing would look at it"
-    assert not kind or kind == NEWCOMER or (kind == "needs" and set(what.split(" and ")) <= NEEDS)
-
-
 def commands(code: str):
-    """Words of each command in a shell block."""
+    """The words of each command in a shell block."""
     for line in code.replace("\\\n", " ").splitlines():
-        words: list[str] = []
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&;|")
         lexer.whitespace_split = True
+        words: list[str] = []
         for token in [*lexer, ";"]:
-            if token and set(token) <= set("&;|"):
+            if set(token) <= set("&;|"):
                 yield words
                 words = []
             else:
                 words.append(token)
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "sh"], ids=str)
-def test_its_flags_are_those_of_the_scripts(block, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    cli = importlib.import_module("_cli")
+def is_script(words: list[str]) -> bool:
+    return words[:1] == ["python"] and words[1].startswith("scripts/")
+
+
+# === What is not executed ===
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_is_of_a_kind_that_is_tested(block):
+    assert block.language in ("python", "sh", "toml", "text", "{eval-rst}", "{include} ../LOG.md") or (
+        block.language in ("{include} ../README.md", "{toctree}") and block.page == "docs/index.md"
+    )
+    assert block.kind in ("", "smaller", "code", "newcomer") or (
+        block.kind == "needs" and set(block.what.split(" and ")) <= NEEDS
+    )
+    if block.language == "python" and block.kind == "needs":
+        compile(block.code, str(block), "exec")
+
+
+@pytest.mark.parametrize("block", those("sh") + those("sh", executed=False), ids=str)
+def test_its_flags_are_those_of_the_scripts(block):
     for words in commands(block.code):
         if words[:2] == ["pip", "install"]:
             assert words[2:4] == ["-q", "-e"] and set(words[5:]) <= PACKAGES
             extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[4])
             assert extras and (extras[1] is None or set(extras[1].split(",")) <= set(EXTRAS))
-        elif words[:1] == ["python"] and words[1].startswith("scripts/"):
-            script = importlib.import_module(Path(words[1]).stem)
-            args = vars(script.parse(words[2:]))
+        elif is_script(words):
+            args = vars(importlib.import_module(Path(words[1]).stem).parse(words[2:]))
             name = args.get("preset") or args.get("recipe") or "countdown_tiny"
             known = (presets_folder() / f"{name}.toml").is_file()
-            cli.load_recipe(name if known else "countdown_tiny", args.get("set", []))
+            _cli.load_recipe(name if known else "countdown_tiny", args.get("set") or [])
 
 
-@pytest.mark.parametrize("block", those("python", executed=False), ids=str)
-def test_python_that_is_not_executed_compiles(block):
-    compile(block.code, str(block), "exec")
-
-
-@pytest.mark.parametrize("block", those("toml", executed=True), ids=str)
+@pytest.mark.parametrize("block", those("toml"), ids=str)
 def test_a_recipe_loads(block):
     least = {"model": {"preset": "countdown_tiny"}, "task": {"name": "countdown"}}
     Recipe.from_dict(least | tomllib.loads(block.code))
 
 
-# === Executed, two at a time ===
+@pytest.mark.parametrize("page", (ROOT / "docs").glob("*.md"), ids=lambda page: page.name)
+def test_what_it_quotes_is_the_code(page):
+    text = page.read_text(encoding="utf-8")
+    assert quotes.rewritten(text) == text, "run `python docs/quotes.py`"
 
 
-def environment(folder: Path, repository: Path) -> dict[str, str]:
-    """Nothing can be downloaded, and `pip install` of the repository is done already."""
-    shims = folder / "shims"
-    shims.mkdir()
-    (shims / "pip").write_text(PIP)
-    (shims / "pip").chmod(0o755)
-    path = os.pathsep.join([str(shims), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return os.environ | {
-        "PATH": path,
-        "PYTHONPATH": str(repository),
-        "JAX_PLATFORMS": "cpu",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-    }
+@pytest.mark.parametrize("page", ["README.md", "docs/running.md"])
+def test_the_example_is_the_default_recipe(page):
+    """So what the page says of the default run holds for its example."""
+    recipe = Recipe.load("countdown_tiny")
+    (code,) = (block.code for block in those("python") if block.page == page and "model.fit(" in block.code)
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    given = {}
+    for call in calls:
+        literals = {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
+        given[ast.unparse(call.func).split(".")[-1]] = literals
+    schedule = given["PolynomialDecay"]
+    assert schedule.pop("decay_steps") == given["fit"]["epochs"] == recipe.training.epochs
+    config = given["Adam"] | {"learning_rate": {"class_name": "PolynomialDecay", "config": schedule}}
+    assert recipe.optimizer.config == config
+    assert given["Countdown"] == recipe.task.arguments
+    assert type(recipe.rollouts)(**given["RolloutCallback"]) == recipe.rollouts
+    assert type(recipe.loss)(**given["GRPOLoss"]) == recipe.loss
+    assert given["load_policy"] == {"lora_rank": recipe.lora.rank}
+    assert given["GRPOModel"] == {"micro_batch_size": recipe.training.micro_batch_size}
+    assert given["EvaluateCallback"] == {"every": recipe.evaluation.every}
+    assert f"task.held_out({recipe.evaluation.puzzles})" in code
 
 
-BROKEN = {
-    "index.md": """# Broken
+# === What is executed ===
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({block.page for block in those("python")}))
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing can be downloaded
+    names = {"__name__": "__main__"}
+    for block in (block for block in those("python") if block.page == page):
+        code = block.code
+        for change in block.what.split(", ") if block.kind == "smaller" else ():
+            old, new = change.split(" → ")
+            assert old in code, change
+            code = code.replace(old, new)
+        exec(compile("\n" * block.line + code, ROOT / page, "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted({block.page for block in those("sh")} - {"README.md"}))
+def test_commands_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (words for block in those("sh") if block.page == page for words in commands(block.code)):
+        assert is_script(words), "nothing would execute this"
+        assert importlib.import_module(Path(words[1]).stem).main(words[2:]) == 0
+
+
+@pytest.mark.slow
+def test_the_readmes_command_builds_the_manual(tmp_path, monkeypatch):
+    (block,) = (block for block in those("sh") if block.page == "README.md")
+    assert BUILD in commands(block.code)
+    monkeypatch.chdir(ROOT)
+    assert build_main([*BUILD[1:-1], str(tmp_path)]) == 0
+
+
+BROKEN = """# Broken
 
 [no page](nowhere.md), [no heading](#nowhere), {py:class}`keras_aha.Nothing`, $\\nonsense$
 
@@ -161,116 +200,43 @@ BROKEN = {
 nowhere
 ```
 
-```{recipe-keys} nothing
-```
-
 ```{eval-rst}
-.. autofunction:: module.bare
+.. autofunction:: a_module.bare
 ```
-""",
-    "module.py": "def bare():\n    pass\n",
-}
+"""
 COMPLAINTS = {
     "a link to no page": "nowhere.md",
     "a link to no heading": "xref_missing",
     "a name that is not there": "ref.class",
     "a formula": "aha.formula",
     "a page that is not there": "toc.not_readable",
-    "a table of nothing": "aha.keys",
     "a name without a docstring": "aha.undocumented",
     "a public name without a place": "keras_aha.losses.group_advantages is public and has no place",
 }
 
 
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory):
-    """Page and language → the future of their process, one for all blocks of both."""
-    folder = tmp_path_factory.mktemp("docs")
-    repository = folder / "repository"
-    repository.mkdir()
-    skip = shutil.ignore_patterns("_build", "__pycache__")
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, repository / name, **({"ignore": skip} if copy is shutil.copytree else {}))
-    names = environment(folder, repository)
-
-    def run(command, cwd, **changes):
-        settings = dict(capture_output=True, text=True, encoding="utf-8", timeout=600)
-        return subprocess.run(command, cwd=cwd, env=names | changes, **settings)
-
-    def python(page):
-        cwd = folder / page.replace("/", "-")
-        cwd.mkdir()
-        lines: list[str] = []  # a traceback names the page's own lines
-        for block in blocks_of(ROOT / page):
-            if block.executed and block.language == "python":
-                lines += [""] * (block.line - len(lines)) + block.code.splitlines()
-        (cwd / "page.py").write_text("\n".join(lines), encoding="utf-8")
-        return run([sys.executable, "page.py"], cwd)
-
-    def shell(page):
-        code = "".join(block.code for block in those("sh", executed=True) if block.page == page)
-        return run(["bash", "-euo", "pipefail", "-c", code], repository)
-
-    def broken():
-        source = folder / "broken"
-        source.mkdir()
-        for name, text in BROKEN.items():
-            (source / name).write_text(text, encoding="utf-8")
-        flags = ["-W", "--keep-going", "-n", "-c", str(ROOT / "docs")]
-        path = os.pathsep.join([str(repository), str(source)])
-        return run(["sphinx-build", *flags, str(source), str(folder / "out")], folder, PYTHONPATH=path)
-
-    pool = ThreadPoolExecutor(2)
-    started = {(page, "sh"): pool.submit(shell, page) for page in pages_with("sh")}
-    started |= {(page, "python"): pool.submit(python, page) for page in pages_with("python")}
-    yield started | {"broken": pool.submit(broken)}
-    pool.shutdown(cancel_futures=True)  # where few tests are asked for, not all of them are needed
-
-
-def pages_with(language: str) -> list[str]:
-    return sorted({block.page for block in those(language, executed=True)})
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("page", pages_with("sh"))
-def test_shell_blocks_run(page, jobs):
-    done = jobs[page, "sh"].result()
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def test_the_build_fails_on_what_is_missing_or_broken(tmp_path, monkeypatch, capfd):
+    (tmp_path / "index.md").write_text(BROKEN, encoding="utf-8")
+    (tmp_path / "a_module.py").write_text("def bare():\n    pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build_main([*BUILD[1:-2], "-c", str(ROOT / "docs"), str(tmp_path), str(tmp_path / "out")]) != 0
+    said = capfd.readouterr().err
+    assert {what for what, words in COMPLAINTS.items() if words not in said} == set()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", pages_with("python"))
-def test_python_blocks_run(page, jobs):
-    done = jobs[page, "python"].result()
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.mark.slow
-def test_the_build_fails_on_what_is_missing_or_broken(jobs):
-    done = jobs["broken"].result()
-    assert done.returncode != 0
-    assert {what for what, words in COMPLAINTS.items() if words not in done.stderr} == set()
-
-
-def test_the_readme_builds_the_manual():
-    """So that the test of its shell blocks is one of the build."""
-    build = ["sphinx-build", "-W", "--keep-going", "-n", "docs", "docs/_build"]
-    assert any(build in list(commands(block.code)) for block in those("sh", executed=True) if block.page == "README.md")
-
-
-# === Links of the README, which Sphinx does not read ===
+# === Links of the pages that Sphinx does not read ===
 
 
 def headings(path: Path) -> set[str]:
-    found = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+    titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "LOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("[CL]*.md")], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text):
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, anchor = link.partition("#")
-        assert (ROOT / path).exists(), link
-        assert not anchor or anchor in headings(ROOT / path), link
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
