@@ -21,7 +21,7 @@ def setup(app):
     app.connect("autodoc-process-signature", sign_by_init)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", find_by_last_name)
-    app.connect("source-read", link_to_the_log)
+    app.connect("source-read", link_within)
 
 
 # === Nothing public is left out ===
@@ -62,9 +62,9 @@ def _import(path):
 # === Links ===
 
 
-def link_to_the_log(app, docname, source):
-    """Pages link to `../LOG.md`, which a reader of the repository has. In the manual it is the page `log`."""
-    source[0] = source[0].replace("(../LOG.md", "(log.md")
+def link_within(app, docname, source):
+    """Pages link to `../README.md` and `../LOG.md`, for readers of the repository. In the manual these are pages."""
+    source[0] = source[0].replace("(../README.md", "(index.md").replace("(../LOG.md", "(log.md")
 
 
 def link_or_code(name, rawtext, text, lineno, inliner, options=None, content=None):
