@@ -1,10 +1,8 @@
 """The manual builds, and every fenced block of it and of the README works.
 
-A comment right before a block says how it is tested:
-
-| comment | test |
+| comment right before a block | test |
 |---|---|
-| none | the block is executed: Python here, a command of a script by the script's `main` |
+| none | it is executed: Python here, a command of a script by the script's `main` |
 | `smaller: old → new, …` | it is executed with these changes, so that it takes seconds |
 | `needs: a TPU`, … | Python is compiled; flags and changes of recipes are parsed |
 | `code: …` | it is compared with the code, as the tables of keys are |
@@ -12,13 +10,13 @@ A comment right before a block says how it is tested:
 """
 
 import ast
-import dataclasses
 import importlib
 import re
 import shlex
 import sys
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_aha.files import presets_folder
 from keras_aha.models import gguf
@@ -29,7 +27,6 @@ from sphinx.cmd.build import build_main
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "scripts")]
-import _cli  # noqa: E402
 import quotes  # noqa: E402
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -37,10 +34,10 @@ NEEDS = {"a TPU", "a GPU", "a download", "the network", "several hosts", "minute
 PACKAGES = {name.replace("_", "-") for name in gguf.PACKAGES.values()}  # of weights, which the user installs
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
 BUILD = ["sphinx-build", "-W", "--keep-going", "-n", "docs", "docs/_build"]
+BLOCK = re.compile(r"(?:^ *<!-- (\w+): (.+) -->\n)?^( *)```(.*)\n((?:.*\n)*?) *```$", re.MULTILINE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A fenced block of a page; `kind` and `what` are of the comment right before it."""
 
     page: str
@@ -50,29 +47,24 @@ class Block:
     kind: str
     what: str
 
-    @property
-    def executed(self) -> bool:
-        return self.kind in ("", "smaller") and not self.language.startswith("{")
-
     def __str__(self):
         return f"{self.page}:{self.line}"
 
 
-def blocks_of(page: Path) -> list[Block]:
+def blocks_of(page: Path):
     text, name = page.read_text(encoding="utf-8"), str(page.relative_to(ROOT))
-    assert len(re.findall(r"^ *```", text, re.MULTILINE)) % 2 == 0, f"{page} has a block that does not end"
-    pattern = r"(?:^ *<!-- (\w+): (.+) -->\n)?^( *)```(.*)\n((?:.*\n)*?) *```$"
-    return [
-        Block(name, text.count("\n", 0, m.start(3)) + 1, m[4], m[5].replace("\n" + m[3], "\n"), m[1] or "", m[2] or "")
-        for m in re.finditer(pattern, text, re.MULTILINE)
-    ]
+    for match in BLOCK.finditer(text):
+        kind, what, indent, language, code = match.groups(default="")
+        line = text.count("\n", 0, match.start(3)) + 1
+        yield Block(name, line, language, code.removeprefix(indent).replace(f"\n{indent}", "\n"), kind, what)
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
-def those(language: str, executed: bool = True) -> list[Block]:
-    return [block for block in BLOCKS if block.language == language and block.executed == executed]
+def executed(language: str, page: str | None = None) -> list[Block]:
+    those = [block for block in BLOCKS if block.language == language and block.kind in ("", "smaller")]
+    return [block for block in those if page in (None, block.page)]
 
 
 def commands(code: str):
@@ -89,8 +81,9 @@ def commands(code: str):
                 words.append(token)
 
 
-def is_script(words: list[str]) -> bool:
-    return words[:1] == ["python"] and words[1].startswith("scripts/")
+def script(words: list[str]):
+    """The script that a command runs, or None."""
+    return importlib.import_module(Path(words[1]).stem) if words[1:] and words[1].startswith("scripts/") else None
 
 
 # === What is not executed ===
@@ -98,38 +91,33 @@ def is_script(words: list[str]) -> bool:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_is_of_a_kind_that_is_tested(block):
-    assert block.language in ("python", "sh", "toml", "text", "{eval-rst}", "{include} ../LOG.md") or (
-        block.language in ("{include} ../README.md", "{toctree}") and block.page == "docs/index.md"
-    )
-    assert block.kind in ("", "smaller", "code", "newcomer") or (
-        block.kind == "needs" and set(block.what.split(" and ")) <= NEEDS
-    )
+    assert block.language in ("python", "sh", "toml", "text") or block.language.startswith("{")  # Sphinx's
+    assert block.kind in ("", "smaller", "code", "newcomer") or set(block.what.split(" and ")) <= NEEDS
     if block.language == "python" and block.kind == "needs":
         compile(block.code, str(block), "exec")
+    if block.language == "toml":
+        Recipe.from_dict(
+            {"model": {"preset": "countdown_tiny"}, "task": {"name": "countdown"}} | tomllib.loads(block.code)
+        )
 
 
-@pytest.mark.parametrize("block", those("sh") + those("sh", executed=False), ids=str)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "sh"], ids=str)
 def test_its_flags_are_those_of_the_scripts(block):
     for words in commands(block.code):
         if words[:2] == ["pip", "install"]:
             assert words[2:4] == ["-q", "-e"] and set(words[5:]) <= PACKAGES
-            extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[4])
-            assert extras and (extras[1] is None or set(extras[1].split(",")) <= set(EXTRAS))
-        elif is_script(words):
-            args = vars(importlib.import_module(Path(words[1]).stem).parse(words[2:]))
-            name = args.get("preset") or args.get("recipe") or "countdown_tiny"
-            known = (presets_folder() / f"{name}.toml").is_file()
-            _cli.load_recipe(name if known else "countdown_tiny", args.get("set") or [])
-
-
-@pytest.mark.parametrize("block", those("toml"), ids=str)
-def test_a_recipe_loads(block):
-    least = {"model": {"preset": "countdown_tiny"}, "task": {"name": "countdown"}}
-    Recipe.from_dict(least | tomllib.loads(block.code))
+            assert set(re.fullmatch(r"\.(?:\[(.+)\])?", words[4])[1].split(",") if "[" in words[4] else ()) <= set(
+                EXTRAS
+            )
+        elif script(words):
+            args = vars(script(words).parse(words[2:]))
+            name = args.get("recipe") or args.get("preset")
+            known = name and (presets_folder() / f"{name}.toml").is_file()
+            Recipe.load(name if known else "countdown_tiny").override(args.get("set") or [])
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
-def test_what_it_quotes_is_the_code(page):
+def test_what_a_page_quotes_is_the_code(page):
     text = page.read_text(encoding="utf-8")
     assert quotes.rewritten(text) == text, "run `python docs/quotes.py`"
 
@@ -137,24 +125,22 @@ def test_what_it_quotes_is_the_code(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/running.md"])
 def test_the_example_is_the_default_recipe(page):
     """So what the page says of the default run holds for its example."""
-    recipe = Recipe.load("countdown_tiny")
-    (code,) = (block.code for block in those("python") if block.page == page and "model.fit(" in block.code)
-    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-    given = {}
-    for call in calls:
-        literals = {word.arg: word.value.value for word in call.keywords if isinstance(word.value, ast.Constant)}
-        given[ast.unparse(call.func).split(".")[-1]] = literals
-    (first,) = (call.args[0].value for call in calls if ast.unparse(call.func).endswith(".PolynomialDecay"))
-    schedule = given["PolynomialDecay"] | {"initial_learning_rate": first}
-    assert schedule.pop("decay_steps") == given["fit"]["epochs"] == recipe.training.epochs
-    config = given["Adam"] | {"learning_rate": {"class_name": "PolynomialDecay", "config": schedule}}
-    assert recipe.optimizer.config == config
-    assert given["Countdown"] == recipe.task.arguments
-    assert type(recipe.rollouts)(**given["RolloutCallback"]) == recipe.rollouts
-    assert type(recipe.loss)(**given["GRPOLoss"]) == recipe.loss
-    assert given["load_policy"] == {"lora_rank": recipe.lora.rank}
-    assert given["GRPOModel"] == {"micro_batch_size": recipe.training.micro_batch_size}
-    assert given["EvaluateCallback"] == {"every": recipe.evaluation.every}
+    recipe, given, literal = Recipe.load("countdown_tiny"), {}, ast.literal_eval
+    (code,) = (block.code for block in executed("python", page) if "model.fit(" in block.code)
+    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+        words = {word.arg: literal(word.value) for word in call.keywords if isinstance(word.value, ast.Constant)}
+        numbers = [literal(value) for value in call.args if isinstance(value, ast.Constant)]
+        given[ast.unparse(call.func).split(".")[-1]] = words, *numbers
+    (schedule, rate), (adam,) = given["PolynomialDecay"], given["Adam"]
+    assert schedule.pop("decay_steps") == given["fit"][0]["epochs"] == recipe.training.epochs
+    decay = {"class_name": "PolynomialDecay", "config": schedule | {"initial_learning_rate": rate}}
+    assert adam | {"learning_rate": decay} == recipe.optimizer.config
+    assert given["Countdown"][0] == recipe.task.arguments
+    assert type(recipe.rollouts)(**given["RolloutCallback"][0]) == recipe.rollouts
+    assert type(recipe.loss)(**given["GRPOLoss"][0]) == recipe.loss
+    assert given["load_policy"] == ({"lora_rank": recipe.lora.rank}, recipe.model.preset)
+    assert given["GRPOModel"][0] == {"micro_batch_size": recipe.training.micro_batch_size}
+    assert given["EvaluateCallback"][0] == {"every": recipe.evaluation.every}
     assert f"task.held_out({recipe.evaluation.puzzles})" in code
 
 
@@ -162,71 +148,50 @@ def test_the_example_is_the_default_recipe(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({block.page for block in those("python")}))
+@pytest.mark.parametrize("page", sorted({block.page for block in executed("python")}))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing can be downloaded
     names = {"__name__": "__main__"}
-    for block in (block for block in those("python") if block.page == page):
+    for block in executed("python", page):
         code = block.code
-        for change in block.what.split(", ") if block.kind == "smaller" else ():
-            old, new = change.split(" → ")
-            assert old in code, change
+        for old, new in (change.split(" → ") for change in block.what.split(", ") if block.kind):
+            assert old in code
             code = code.replace(old, new)
         exec(compile("\n" * block.line + code, ROOT / page, "exec"), names)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({block.page for block in those("sh")} - {"README.md"}))
+@pytest.mark.parametrize("page", sorted({block.page for block in executed("sh")}))
 def test_commands_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for words in (words for block in those("sh") if block.page == page for words in commands(block.code)):
-        assert is_script(words), "nothing would execute this"
-        assert importlib.import_module(Path(words[1]).stem).main(words[2:]) == 0
+    for words in (words for block in executed("sh", page) for words in commands(block.code)):
+        if words == BUILD:  # of the README: every warning is an error
+            assert build_main([*BUILD[1:-2], str(ROOT / "docs"), str(tmp_path / "manual")]) == 0
+        elif words[0] != "pip":
+            assert script(words).main(words[2:]) == 0
 
 
-@pytest.mark.slow
-def test_the_readmes_command_builds_the_manual(tmp_path, monkeypatch):
-    (block,) = (block for block in those("sh") if block.page == "README.md")
-    assert BUILD in commands(block.code)
-    monkeypatch.chdir(ROOT)
-    assert build_main([*BUILD[1:-1], str(tmp_path)]) == 0
-
-
-BROKEN = """# Broken
-
-[no page](nowhere.md), [no heading](#nowhere), {py:class}`keras_aha.Nothing`, $\\nonsense$
-
-```{toctree}
-nowhere
-```
-
-```{eval-rst}
-.. autofunction:: a_module.bare
-```
-"""
-COMPLAINTS = {
-    "a link to no page": "nowhere.md",
-    "a link to no heading": "xref_missing",
-    "a name that is not there": "ref.class",
-    "a formula": "aha.formula",
-    "a page that is not there": "toc.not_readable",
-    "a name without a docstring": "aha.undocumented",
-    "a public name without a place": "keras_aha.losses.group_advantages is public and has no place",
-}
+def test_the_readme_builds_the_manual():
+    assert BUILD in commands(executed("sh", "README.md")[0].code)
 
 
 @pytest.mark.slow
 def test_the_build_fails_on_what_is_missing_or_broken(tmp_path, monkeypatch, capfd):
-    (tmp_path / "index.md").write_text(BROKEN, encoding="utf-8")
-    (tmp_path / "a_module.py").write_text("def bare():\n    pass\n", encoding="utf-8")
+    (tmp_path / "index.md").write_text(
+        "# Broken\n\n[no page](nowhere.md), [no heading](#nowhere), {py:class}`keras_aha.Nothing`, $\\nonsense$\n\n"
+        "```{toctree}\nnowhere\n```\n\n```{eval-rst}\n.. autofunction:: a_module.bare\n```\n"
+    )
+    (tmp_path / "a_module.py").write_text("def bare():\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert build_main([*BUILD[1:-2], "-c", str(ROOT / "docs"), str(tmp_path), str(tmp_path / "out")]) != 0
     said = capfd.readouterr().err
-    assert {what for what, words in COMPLAINTS.items() if words not in said} == set()
+    for kind in ("xref_missing", "ref.class", "aha.formula", "toc.not_readable", "aha.undocumented", "nowhere.md"):
+        assert kind in said
+    assert "keras_aha.losses.group_advantages is public and has no place" in said
 
 
-# === Links of the pages that Sphinx does not read ===
+# === Links, as a reader of the repository follows them ===
 
 
 def headings(path: Path) -> set[str]:
