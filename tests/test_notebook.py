@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 from keras_aha import planner
 from keras_aha.files import presets_folder
@@ -69,18 +70,13 @@ def install(tmp_path, monkeypatch):
     for variable in HOSTS:
         monkeypatch.delenv(variable, raising=False)
 
-    class Shell:
-        """Stands for IPython: keeps what a magic is told."""
-
-        def run_line_magic(self, name, line):
-            lines.append((name, line))
-
     def run():
-        names = {"get_ipython": Shell}
+        lines = []
+        shell = SimpleNamespace(run_line_magic=lambda *told: lines.append(told))  # stands for IPython
+        names = {"get_ipython": lambda: shell}
         exec(TransformerManager().transform_cell(SOURCES["install"]), names)
         return names, lines
 
-    lines = []
     return run
 
 
@@ -108,6 +104,10 @@ def test_another_folder_is_refused_and_nothing_is_installed_twice(install, monke
 # === From top to bottom ===
 
 
+def words_of(output) -> str:
+    return output.get("text", "") + "".join(output.get("data", {}).values())
+
+
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path):
     notebook = nbformat.read(PATH, as_version=4)
@@ -124,25 +124,20 @@ def test_all_of_it_runs(tmp_path):
     }
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, kernel_name="python3", timeout=600, resources=resources).execute(env=environment)
-    outputs = {cell.id: cell.get("outputs", []) for cell in notebook.cells}
-    printed = {name: "".join(output.get("text", "") for output in shown) for name, shown in outputs.items()}
-    data = {
-        name: {k: v for output in shown for k, v in output.get("data", {}).items()} for name, shown in outputs.items()
-    }
-
-    assert "2 × cpu: countdown_tiny, 1 epochs, into runs/notebook-countdown_tiny\n" in printed["recipe"]
-    assert "countdown_tiny on this machine: fits" in data["plan"]["text/markdown"]
-    assert "2 batch × 1 model" in printed["experiment"]
-    assert re.findall(r"reward (...)", printed["puzzle"]) == ["0.0", "0.1", "1.0"]
-    assert "def train_step" in data["algorithm"]["text/plain"]
-    assert re.search(r"^before: [\d.]+% sampled", printed["before"], re.MULTILINE)
-    assert "Done. All of it is in runs/notebook-countdown_tiny\n" in printed["train"]
-    page = data["report"]["text/html"]
-    assert page.startswith('<div><iframe srcdoc="') and page.count("<") == 4  # all of the report is escaped
-    assert re.search(r"^after: [\d.]+% sampled", printed["examples"], re.MULTILINE)
-    assert len(re.findall(r"^\[.* -> \d+\] (?:before|after): \w+$", printed["examples"], re.MULTILINE)) == 6
-    assert "of 16 are right; one solution is " in printed["ask"]
-    assert "adapters.lora.h5" in printed["keep"]
+    said = {cell.id: "".join(map(words_of, cell.get("outputs", []))) for cell in notebook.cells}
+    assert "2 × cpu: countdown_tiny, 1 epochs, into runs/notebook-countdown_tiny\n" in said["recipe"]
+    assert "countdown_tiny on this machine: fits" in said["plan"]
+    assert "2 batch × 1 model" in said["experiment"]
+    assert re.findall(r"reward (...)", said["puzzle"]) == ["0.0", "0.1", "1.0"]
+    assert "def train_step" in said["algorithm"]
+    assert re.search(r"^before: [\d.]+% sampled", said["before"], re.MULTILINE)
+    assert "Done. All of it is in runs/notebook-countdown_tiny\n" in said["train"]
+    frame, _, plain = said["report"].partition("</iframe></div>")
+    assert frame.startswith('<div><iframe srcdoc="') and frame.count("<") == 2  # all of the page is escaped
+    assert re.search(r"^after: [\d.]+% sampled", said["examples"], re.MULTILINE)
+    assert len(re.findall(r"^\[.* -> \d+\] (?:before|after): \w+$", said["examples"], re.MULTILINE)) == 6
+    assert "of 16 are right; one solution is " in said["ask"]
+    assert "adapters.lora.h5" in said["keep"]
     run = tmp_path / "runs" / "notebook-countdown_tiny"
     assert {"checkpoints", "report.html", "summary.json", "train"} <= {path.name for path in run.iterdir()}
     assert len(pd.read_csv(run / "history.csv")) == 1
