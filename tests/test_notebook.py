@@ -132,8 +132,8 @@ def test_all_of_it_runs(tmp_path):
     assert "def train_step" in said["algorithm"]
     assert re.search(r"^before: [\d.]+% sampled", said["before"], re.MULTILINE)
     assert "Done. All of it is in runs/notebook-countdown_tiny\n" in said["train"]
-    frame, _, plain = said["report"].partition("</iframe></div>")
-    assert frame.startswith('<div><iframe srcdoc="') and frame.count("<") == 2  # all of the page is escaped
+    report = said["report"].removeprefix("<IPython.core.display.HTML object>")
+    assert report.startswith('<div><iframe srcdoc="') and report.count("<") == 4  # all of the page is escaped
     assert re.search(r"^after: [\d.]+% sampled", said["examples"], re.MULTILINE)
     assert len(re.findall(r"^\[.* -> \d+\] (?:before|after): \w+$", said["examples"], re.MULTILINE)) == 6
     assert "of 16 are right; one solution is " in said["ask"]
