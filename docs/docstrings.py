@@ -4,15 +4,16 @@ import re
 
 CODE = ".. code-block:: text"
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
-_SPECIAL = re.compile(r"\||(?<=\w)_(?!\w)")  # a bar begins a substitution, an underscore at the end of a word a link
+# A bar begins a substitution, an underscore at the end of a word is a link, and `**settings` is not bold.
+_SPECIAL = re.compile(r"\||(?<=\w)_(?!\w)|\*(?=\*)|(?<=\*)\*")
 _CELL = re.compile(r"(?<!\\)\|")
 
 
 def as_restructured(lines: list[str]) -> list[str]:
     """The same in reStructuredText, sections left to napoleon.
 
-    Before the first section, what is indented after a blank line is code. Tables become list tables, and bars and
-    underscores outside of code are themselves.
+    Before the first section, what is indented after a blank line is code. Tables become list tables. Outside of code,
+    bars, underscores and asterisks are themselves.
     """
     result, table, in_code, head = [], [], False, True
     for line in [*lines, ""]:
@@ -49,7 +50,7 @@ def _as_is(cell: str) -> str:
 
 
 def _inline(line: str) -> str:
-    """With bars and underscores that are themselves, and no blanks at the ends of code.
+    """With bars, underscores and asterisks that are themselves, and no blanks at the ends of code.
 
     Every second part between backticks is code.
     """
