@@ -11,6 +11,7 @@
 
 import ast
 import importlib
+import os
 import re
 import shlex
 import sys
@@ -100,9 +101,10 @@ def test_its_flags_are_those_of_the_scripts(place):
             )
         elif script(words):
             args = vars(script(words).parse(words[2:]))
-            name = args.get("recipe") or args.get("preset")
-            known = name and (presets_folder() / f"{name}.toml").is_file()
-            Recipe.load(name if known else "countdown_tiny").override(args.get("set") or [])
+            name = (
+                args.get("recipe") if f"{args.get('recipe')}.toml" in os.listdir(presets_folder()) else "countdown_tiny"
+            )
+            Recipe.load(name).override(args.get("set") or [])
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
