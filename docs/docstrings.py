@@ -4,14 +4,16 @@ import re
 
 CODE = ".. code-block:: text"
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
+# A bar begins a substitution, an underscore at the end of a word is a link, and `**settings` is not bold.
+_SPECIAL = re.compile(r"\||(?<=\w)_(?!\w)|\*(?=\*)|(?<=\*)\*")
 _CELL = re.compile(r"(?<!\\)\|")
 
 
 def as_restructured(lines: list[str]) -> list[str]:
     """The same in reStructuredText, sections left to napoleon.
 
-    Before the first section, what is indented after a blank line is code. Tables become list tables, and a bar outside
-    of code is a bar, not a substitution.
+    Before the first section, what is indented after a blank line is code. Tables become list tables. Outside of code,
+    bars, underscores and asterisks are themselves.
     """
     result, table, in_code, head = [], [], False, True
     for line in [*lines, ""]:
@@ -48,8 +50,11 @@ def _as_is(cell: str) -> str:
 
 
 def _inline(line: str) -> str:
-    """With bars that are bars, and no blanks at the ends of code; every second part between backticks is code."""
+    """With bars, underscores and asterisks that are themselves, and no blanks at the ends of code.
+
+    Every second part between backticks is code.
+    """
     parts = line.split("`")
     last = len(parts) - 1  # code that goes on in the next line, if it is one
     code = {i: part if i == last else part.strip() for i, part in enumerate(parts) if i % 2}
-    return "`".join(code.get(i, part.replace("|", r"\|")) for i, part in enumerate(parts))
+    return "`".join(code.get(i, _SPECIAL.sub(r"\\\g<0>", part)) for i, part in enumerate(parts))

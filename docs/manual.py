@@ -1,30 +1,27 @@
-"""What the manual adds to Sphinx: nothing public is left out, backticks link, tables of keys, formulas in MathML."""
+"""What the manual adds to Sphinx: a check that nothing public is left out, links, and formulas in MathML."""
 
 import importlib
 
 import keras_aha
 
 import docstrings
-import recipe_keys
 from docutils import nodes
-from docutils.statemachine import StringList
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx import addnodes
 from sphinx.util import inspect, logging
-from sphinx.util.docutils import SphinxDirective
 
 _log = logging.getLogger(__name__)
 
 
 def setup(app):
-    app.add_directive("recipe-keys", RecipeKeys)
     app.add_role("backticks", link_or_code)
     app.add_html_math_renderer("mathml", (write_inline_math, None), (write_math, None))
     app.connect("autodoc-process-docstring", check_and_convert, priority=400)  # before napoleon
     app.connect("autodoc-process-signature", sign_by_init)
     app.connect("env-check-consistency", check_public_names)
     app.connect("missing-reference", find_by_last_name)
+    app.connect("source-read", link_within)
 
 
 # === Nothing public is left out ===
@@ -48,21 +45,26 @@ def sign_by_init(app, what, name, obj, options, signature, returns):
 def check_public_names(app, env):
     """Each public name has its place on a page; one that two namespaces have needs one place only."""
     objects = env.get_domain("py").objects
-    found = {id(_import(path)) for path in objects if path.startswith("keras_aha")}
+    places = {id(_import(path)) for path in objects if path.startswith("keras_aha")}
     for path in ("keras_aha", "keras_aha.losses", "keras_aha.tasks"):
         for name in importlib.import_module(path).__all__:
-            if id(_import(f"{path}.{name}")) not in found:
+            if id(_import(f"{path}.{name}")) not in places:
                 _log.warning("%s.%s is public and has no place in docs/api/", path, name, type="aha", subtype="missing")
 
 
 def _import(path):
-    found = keras_aha
+    value = keras_aha
     for name in path.split(".")[1:]:
-        found = getattr(found, name, None)
-    return found
+        value = getattr(value, name, None)
+    return value
 
 
 # === Links ===
+
+
+def link_within(app, docname, source):
+    """Pages link to `../README.md` and `../LOG.md`, for readers of the repository. In the manual these are pages."""
+    source[0] = source[0].replace("(../README.md", "(index.md").replace("(../LOG.md", "(log.md")
 
 
 def link_or_code(name, rawtext, text, lineno, inliner, options=None, content=None):
@@ -81,39 +83,15 @@ def find_by_last_name(app, env, node, contnode):
         return None  # `fit`, `policy`: a word that names an argument more often than a function of ours
     last = target.split(".")[-1] if target.startswith("keras_aha.") else target
     objects = env.get_domain("py").objects.items()
-    found = [(path, entry) for path, entry in objects if path.endswith(f".{last}") and not entry.aliased]
-    if len(found) != 1:
+    entries = [(path, entry) for path, entry in objects if path.endswith(f".{last}") and not entry.aliased]
+    if len(entries) != 1:
         return None
-    (path, entry), refdoc = found[0], node.get("refdoc", env.docname)
+    (path, entry), refdoc = entries[0], node.get("refdoc", env.docname)
     uri = f"{app.builder.get_relative_uri(refdoc, entry.docname)}#{entry.node_id}"
     return nodes.reference("", "", contnode, internal=True, reftitle=path, refuri=uri)
 
 
-# === Tables of keys, and formulas ===
-
-
-class RecipeKeys(SphinxDirective):
-    """The table of a section's keys; see `recipe_keys.table`."""
-
-    required_arguments = 1
-
-    def run(self):
-        for module in (
-            "recipes.sections",
-            "callbacks.rollout_callback",
-            "losses.grpo_loss",
-            "distribution.distribute",
-            "training.priming",
-        ):
-            self.env.note_dependency(recipe_keys.find(module).__file__)
-        try:
-            text = recipe_keys.table(self.arguments[0])
-        except (LookupError, ImportError) as error:
-            _log.warning("%s", error, location=self.get_location(), type="aha", subtype="keys")
-            return []
-        node = nodes.Element()
-        self.state.nested_parse(StringList(text.splitlines(), self.arguments[0]), 0, node)
-        return node.children
+# === Formulas ===
 
 
 def write_inline_math(writer, node):

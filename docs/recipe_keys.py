@@ -1,4 +1,4 @@
-"""Tables of a recipe's keys, made of what the code declares and says of them."""
+"""Tables of a recipe's keys, made from the declarations and the docstrings of the code."""
 
 import dataclasses
 import importlib
@@ -9,7 +9,7 @@ from dataclasses import MISSING
 from keras_aha.recipes.sections import SECTIONS, TaskSection
 from keras_aha.recipes.values import in_words
 
-# Where the meaning of a section's keys stands, beside its own docstring; the first that has it counts.
+# Where the keys of a section are described, beside its own docstring. The first description counts.
 SOURCES = {
     "rollouts": (
         "callbacks.rollout_callback.RolloutCallback",
@@ -42,15 +42,15 @@ def table(what: str) -> str:
 def find(path: str):
     """The object at `path`, which begins with a module of `keras_aha`."""
     head, *rest = path.split(".")
-    found = importlib.import_module(f"keras_aha.{head}")
+    value = importlib.import_module(f"keras_aha.{head}")
     for name in rest:
-        found = getattr(found, name) if hasattr(found, name) else importlib.import_module(f"{found.__name__}.{name}")
-    return found
+        value = getattr(value, name) if hasattr(value, name) else importlib.import_module(f"{value.__name__}.{name}")
+    return value
 
 
-def documented(found) -> dict[str, str]:
+def documented(what) -> dict[str, str]:
     """Name → text, in one line, of all `Args` and `Attributes` in a docstring of Google's style."""
-    text = inspect.getdoc(found) + "\n"
+    text = inspect.getdoc(what) + "\n"
     entries = [entry for block in _BLOCK.findall(text) for entry in _ENTRY.findall(block)]
     return {name.strip(): " ".join(words.split()) for names, words in entries for name in names.split(",")}
 
@@ -61,19 +61,19 @@ def _rows_of_section(name: str):
     for key in dataclasses.fields(kind):
         if kind is TaskSection and key.name == "arguments":
             continue
-        found = [text[key.name] for text in texts if key.name in text]
-        if not found:
+        meanings = [text[key.name] for text in texts if key.name in text]
+        if not meanings:
             raise LookupError(f"The key {name}.{key.name} is documented nowhere.")
-        found.sort(key=lambda text: text.startswith("see "))  # those that say it themselves first
-        told = _sentence(found[0]).replace("`None`", _as_toml(None))
-        yield f"`{key.name}`", _default(key), f"{told} *{_sentence(_takes(key))}.*"
+        meaning = min(meanings, key=lambda text: text.startswith("see "))  # one that does not send the reader on
+        meaning = _sentence(meaning).replace("`None`", _as_toml(None))
+        yield f"`{key.name}`", _default(key), f"{meaning} *{_sentence(_takes(key))}.*"
 
 
-def _rows_of_arguments(found):
-    texts = documented(found)
-    for name, parameter in inspect.signature(found).parameters.items():
+def _rows_of_arguments(kind):
+    texts = documented(kind)
+    for name, parameter in inspect.signature(kind).parameters.items():
         if name not in texts:
-            raise LookupError(f"The argument {name} of {found.__name__} is documented nowhere.")
+            raise LookupError(f"The argument {name} of {kind.__name__} is documented nowhere.")
         default = "" if parameter.default is parameter.empty else _as_toml(parameter.default)
         yield f"`{name}`", default, _sentence(texts[name])
 
