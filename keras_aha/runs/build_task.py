@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_aha.names import nearest
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
@@ -36,10 +37,11 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
                 f"Unknown key task.{key}; the nearest is task.{nearest(key, known)}. Received: task.{key}={value!r}"
             )
     seeds = {"seed": seed} if "seed" in known else {}
-    try:
-        return make(**seeds | arguments)
-    except TypeError as error:
-        raise RecipeError(f"[task] does not hold what {name} takes: {error}. Received: {arguments}") from error
+    with in_section("task"):
+        try:
+            return make(**seeds | arguments)
+        except TypeError as error:
+            raise ValueError(f"{name} cannot be made of the section's keys: {error}. Received: {arguments}") from error
 
 
 def with_absolute_files(recipe: Recipe) -> Recipe:
@@ -66,12 +68,16 @@ def _import(name: str) -> type[Task]:
     """Runs the module, as Python's `import` does: a recipe names only what the user has on the path."""
     module, _, kind = name.partition(":")
     try:
-        found = vars(importlib.import_module(module)).get(kind)
+        names = vars(importlib.import_module(module))
     except Exception as error:  # whatever the module does
         raise RecipeError(
             f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
             f"one, or in PYTHONPATH? Received: task.name={name!r}"
         ) from error
-    if not (inspect.isclass(found) and issubclass(found, Task)):
-        raise RecipeError(f"The module {module} has no task {kind!r}. Received: task.name={name!r}")
-    return found
+    tasks = {word: made for word, made in names.items() if inspect.isclass(made) and issubclass(made, Task)}
+    if kind not in tasks:
+        raise RecipeError(
+            f"The module {module} has no task {kind!r}; the nearest is {nearest(kind, tasks)!r}. "
+            f"Received: task.name={name!r}"
+        )
+    return tasks[kind]

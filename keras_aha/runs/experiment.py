@@ -1,4 +1,4 @@
-"""A recipe → live objects. Every script goes through here."""
+"""`Experiment`: everything that a recipe describes, as live objects."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_task, with_absolute_files
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -85,16 +86,19 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
 
     Raises:
-        RecipeError, ValueError: what `build_task` raises, or if there are not so many held-out problems.
+        RecipeError: what `build_task` raises, or if there are not so many held-out problems.
     """
+    task = build_task(recipe)
+    with in_section("evaluation.puzzles"):
+        held_out = task.held_out(recipe.evaluation.puzzles)
     return EvaluateCallback(
-        build_task(recipe).held_out(recipe.evaluation.puzzles),
+        held_out,
         every=recipe.evaluation.every,
         samples=recipe.evaluation.samples,
         max_completion_length=recipe.rollouts.max_completion_length,
         stop_tokens=recipe.rollouts.stop_tokens,
         stop_strings=recipe.rollouts.stop_strings,
-        max_rows=recipe.rollouts.max_rows or _rows(recipe),
+        max_rows=recipe.rollouts.max_rows or recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size,
         seed=seed,
         reward_seconds=recipe.rollouts.reward_seconds,
         on_reward_error=recipe.rollouts.on_reward_error,
@@ -125,10 +129,6 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
     """`evaluation.summarize` of the sampled completions, and `greedy_accuracy`."""
     summary = summarize(sampled)
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
-
-
-def _rows(recipe: Recipe) -> int:
-    return recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:

@@ -26,7 +26,7 @@ from keras_aha.files import write_whole
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
-from keras_aha.runs.check_files import check_run
+from keras_aha.runs.check_files import check_log_dir
 from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
 
 import keras
@@ -51,7 +51,8 @@ class Run:
         experiment: an `Experiment`.
         log_dir: the run's folder, made where it is missing.
         name: what the run is called in its summary; `None` is the folder's name.
-        resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
+        resume: go on with the run in the folder, from its last checkpoint, or begin it if there is none. If it is not
+            set, a folder that holds a run is refused.
         max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
             they are over.
         start: by `time.time()`; `None` is now.
@@ -64,7 +65,8 @@ class Run:
             where no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
-        ValueError: if a file of a run that goes on is damaged, or it has more epochs than the recipe, see `check_run`.
+        ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
+            `check_log_dir`.
     """
 
     def __init__(
@@ -78,8 +80,8 @@ class Run:
         start: float | None = None,
         profile: bool = False,
     ):
-        if resume:
-            check_run(log_dir, experiment.recipe)
+        if processes.is_first():  # others may find what the first one has begun to write
+            check_log_dir(log_dir, experiment.recipe, resume)
         self.experiment = experiment
         self.log_dir = Path(log_dir)
         self.name = name or self.log_dir.name
