@@ -58,7 +58,7 @@ class RunRecord:
         for name in (RECIPE, BEFORE, HISTORY, COMPLETIONS):
             if not (log_dir / name).is_file():
                 raise ValueError(
-                    f"A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no "
+                    f"A report is about a run that has trained one epoch or more; the folder has no "
                     f"{name}. Received: {str(log_dir)!r}"
                 )
         recipe = Recipe.load(log_dir / RECIPE)
