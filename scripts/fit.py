@@ -82,12 +82,16 @@ def find_run(args, argv):
 def train(name, recipe, log_dir, args, start) -> int:
     with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
-        from keras_aha.runs.build_optimizer import build_optimizer
-        from keras_aha.runs.build_task import build_task
+        from keras_aha.runs.build_task import build_held_out
 
-        build_task(recipe)  # errors of the task and the optimizer are said before more is loaded
+        build_held_out(recipe)  # errors of the task, the optimizer and the preset are said before more is loaded
+        from keras_aha.runs.build_optimizer import build_optimizer
+
         build_optimizer(recipe.optimizer, recipe.training.epochs)
         with _cli.quiet():
+            from keras_aha.runs.build_policy import with_absolute_preset
+
+            with_absolute_preset(recipe)
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.distribution import processes
             from keras_aha.runs.check_files import check_log_dir, finished_epochs

@@ -44,6 +44,17 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
             raise ValueError(f"{name} cannot be made of the section's keys: {error}. Received: {arguments}") from error
 
 
+def build_held_out(recipe: Recipe) -> Task:
+    """The held-out problems of `[evaluation]`, the same ones for every training seed.
+
+    Raises:
+        RecipeError: what `build_task` raises, or if there are not so many.
+    """
+    task = build_task(recipe)
+    with in_section("evaluation.puzzles"):
+        return task.held_out(recipe.evaluation.puzzles)
+
+
 def with_absolute_files(recipe: Recipe) -> Recipe:
     """The recipe, the task's files named by absolute paths."""
     given = recipe.task.arguments if recipe.task.name in _TASKS else {}  # another's arguments may be anything

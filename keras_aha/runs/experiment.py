@@ -19,8 +19,7 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
-from keras_aha.runs.build_task import build_task, with_absolute_files
-from keras_aha.runs.in_section import in_section
+from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -86,13 +85,10 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
 
     Raises:
-        RecipeError: what `build_task` raises, or if there are not so many held-out problems.
+        RecipeError: see `build_held_out`.
     """
-    task = build_task(recipe)
-    with in_section("evaluation.puzzles"):
-        held_out = task.held_out(recipe.evaluation.puzzles)
     return EvaluateCallback(
-        held_out,
+        build_held_out(recipe),
         every=recipe.evaluation.every,
         samples=recipe.evaluation.samples,
         max_completion_length=recipe.rollouts.max_completion_length,
