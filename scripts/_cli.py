@@ -16,8 +16,10 @@ def start(main) -> None:
     """Runs `main` as a script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _keep_compiled_programs()
-    for name in ("absl", "asyncio"):  # orbax logs pages of a failure that it raises too
+    for name in ("absl", "asyncio"):  # orbax logs pages of a failure that it raises too, as on a full disk,
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    unraisable = sys.unraisablehook  # and what its threads meet then
+    sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or unraisable(what)
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # so that `quiet` holds back nothing that Python says
     sys.path.append(os.getcwd())  # where a task of the user's own may lie
     try:

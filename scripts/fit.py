@@ -70,7 +70,7 @@ def find_run(args, argv):
     if not own.is_file():
         check_new_folder(log_dir, "log_dir")
     elif not args.resume:
-        raise ValueError(
+        _cli.refuse(  # whole, as both commands are to be copied
             f"{log_dir} holds a run. {how_to_go_on(log_dir)}; begin another: {how_to_begin_another(argv, log_dir)}. "
             f"Received: --log-dir {log_dir}, no --resume"
         )

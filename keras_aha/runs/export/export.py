@@ -78,9 +78,7 @@ def _end_tokens(recipe: Recipe) -> dict[int, str]:
 
 def _load_recipe(run: Path) -> Recipe:
     if not (run / RECIPE).is_file():
-        raise ValueError(
-            f"What is exported is a run of scripts/fit.py; the folder has no {RECIPE}. Received: {str(run)!r}"
-        )
+        raise ValueError(f"What is exported is a finished run; the folder has no {RECIPE}. Received: {str(run)!r}")
     recipe = Recipe.load(run / RECIPE)
     finished = finished_epochs(run)
     if finished != recipe.training.epochs:  # other ones where it goes on with more
