@@ -109,7 +109,6 @@ def commands(code: str):
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "sh"], ids=str)
 def test_its_flags_are_those_of_the_scripts(block, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    cli = importlib.import_module("_cli")
     for words in commands(block.code):
         if words[:2] == ["pip", "install"]:
             assert words[2:4] == ["-q", "-e"] and set(words[5:]) <= PACKAGES
@@ -118,9 +117,9 @@ def test_its_flags_are_those_of_the_scripts(block, monkeypatch):
         elif words[:1] == ["python"] and words[1].startswith("scripts/"):
             script = importlib.import_module(Path(words[1]).stem)
             args = vars(script.parse(words[2:]))
-            name = args.get("preset") or args.get("recipe") or "countdown_tiny"
+            name = args.get("recipe") or "countdown_tiny"
             known = (presets_folder() / f"{name}.toml").is_file()
-            cli.load_recipe(name if known else "countdown_tiny", args.get("set", []))
+            Recipe.load(name if known else "countdown_tiny").override(args.get("set", []))
 
 
 @pytest.mark.parametrize("block", those("python", executed=False), ids=str)

@@ -81,7 +81,8 @@ def evaluate(
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(recipes[target])
-    models = {name: GRPOModel(_load(recipe, name)) for name, recipe in recipes.items()}
+    policies = [load_trained(x, name) if is_run(name) else build_policy(x) for name, x in recipes.items()]
+    models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
     return _measure(models, held_out, target, against, seed, waits, wait_word)
 
 
@@ -122,19 +123,17 @@ def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
         )
 
 
-def _load(recipe: Recipe, target: str | os.PathLike):
-    return load_trained(recipe, target) if is_run(target) else build_policy(recipe)
-
-
 def _measure(models, held_out, target, against, seed, waits, wait_word) -> EvaluationResult:
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
-    throughput = _throughput(sampled, time.perf_counter() - start, compiles.seconds)
+    seconds, tokens = time.perf_counter() - start, int(sampled["completion_length"].sum())
+    speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiles.seconds}
+    speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
     puzzles, numbers = _analyse(sampled, greedy, task.answer, list(task.labels(task.problem(0))))
-    numbers = {"target": str(target), "seed": seed, **numbers, "throughput": throughput}
+    numbers = {"target": str(target), "seed": seed, **numbers, "throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
     if against is not None:
         other = held_out[against].evaluate(models[against])
@@ -146,12 +145,6 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
         completions += [_as_rows(table, target, waits=i) for i, table in enumerate(curve) if i]
         numbers["waits"] = {"word": wait_word, "curve": _curve(curve)}
     return EvaluationResult(numbers, puzzles, pd.concat(completions, ignore_index=True))
-
-
-def _throughput(table: pd.DataFrame, seconds: float, compile_seconds: float) -> dict:
-    tokens = int(table["completion_length"].sum())
-    speed = {"tokens_per_second": tokens / (seconds - compile_seconds)}
-    return {"completions": len(table), "tokens": tokens, "seconds": seconds, "compile_seconds": compile_seconds} | speed
 
 
 def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[str]) -> tuple[pd.DataFrame, dict]:

@@ -48,8 +48,6 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     policy = tiny_gemma() if new else build_policy(recipe, priming.adapters)
     turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work
     model = GRPOModel(policy)
-    size = policy.backbone.count_params()
-    print(f"{size:,} parameters, {priming.steps} steps of {priming.batch_size} solutions", flush=True)
     settings = dataclasses.asdict(priming)
     del settings["adapters"]
     history = prime(policy, task, **settings)

@@ -49,12 +49,11 @@ class Run:
 
     Args:
         experiment: an `Experiment`.
-        log_dir: the run's folder, made where it is missing.
+        log_dir: the run's folder, made if it is missing.
         name: what the run is called in its summary; `None` is the folder's name.
         resume: go on with the run in the folder, from its last checkpoint, or begin it if there is none. If it is not
             set, a folder that holds a run is refused.
-        max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
-            they are over.
+        max_hours: stop if another epoch would not end within so many hours after `start`; also before the first one.
         start: by `time.time()`; `None` is now.
         profile: trace the second epoch that is trained, see `ProfileCallback`.
 
@@ -62,7 +61,7 @@ class Run:
         before, after: tables of the held-out problems, sampled and greedy, see `Experiment.evaluate`; `None` until
             they are made.
         stopped_by: why training ended before the last epoch: `"time"`, `"SIGTERM"`, `"SIGINT"`, or `"skipped updates"`
-            where no update could be made any more, see `GuardCallback`; else `None`.
+            if no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
         ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
@@ -109,7 +108,7 @@ class Run:
     def evaluate_before(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Makes the run's folder, and returns what `Experiment.evaluate` says before anything is trained.
 
-        It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
+        It is kept in `held_out_before.jsonl`, and read from there if the run goes on.
         """
         path = self.log_dir / BEFORE
         if self.resume and path.exists():
@@ -142,7 +141,7 @@ class Run:
         return history
 
     def fit_arguments(self) -> dict:
-        """The keyword arguments of the model's `fit`, which begins the run, or goes on with it where `resume` is set.
+        """The keyword arguments of the model's `fit`, which begins the run, or goes on with it if `resume` is set.
 
         Its callbacks write `history.csv`, `completions.jsonl`, `findings.jsonl`, TensorBoard's events and, after each
         epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
@@ -174,7 +173,7 @@ class Run:
     def finish(self) -> None:
         """Saves the policy; and what came of the run, unless it was stopped before its last epoch.
 
-        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. The rest is
+        The policy is `adapters.lora.h5`, or the folder `preset` if every weight was trained. The rest is
         `held_out_after.jsonl`, `behaviours.csv` (see `evaluation.behaviour_rates`) and `summary.json`.
 
         Raises:
@@ -220,7 +219,7 @@ class Run:
                     os.replace(self.log_dir / f"part-{ADAPTERS}", self.log_dir / ADAPTERS)
                 else:
                     policy.save_to_preset(str(self.log_dir / PRESET))
-            except RuntimeError as error:  # of h5py, where a disk is full
+            except RuntimeError as error:  # of h5py, if a disk is full
                 raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
 
     def _summary(self) -> dict:
