@@ -198,10 +198,8 @@ def join_processes(args) -> None:
     received = "Received: " + " ".join(f"{flag} {value}" for flag, value in given.items())
     if not given and not args.multi_host:
         return
-    if args.multi_host and given:
-        raise ValueError(
-            f"--multi-host finds what the other flags say: leave one or the other out. {received} --multi-host"
-        )
+    if given and args.multi_host:
+        raise ValueError(f"--multi-host finds what others say: leave one or the other out. {received} --multi-host")
     if given and len(given) < len(named):
         raise ValueError(f"Several processes need {', '.join(named)}, all three. {received}")
     if given and args.process_id >= args.num_processes:

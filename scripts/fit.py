@@ -110,15 +110,8 @@ def train(name, recipe, log_dir, args, start) -> int:
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)
     try:
-        run = Run(
-            experiment,
-            log_dir,
-            name=name,
-            resume=args.resume,
-            profile=args.profile,
-            max_hours=args.max_hours,
-            start=start,
-        )
+        limits = dict(max_hours=args.max_hours, start=start)
+        run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
         if not run.is_over():
             _cli.print_accuracy("held-out accuracy before", summarize_held_out(*run.evaluate_before()))
         run.fit()
@@ -184,21 +177,19 @@ def print_session_limit(max_hours: float | None) -> None:
 
 def print_plan(name, experiment, log_dir):
     recipe, policy = experiment.recipe, experiment.model.policy
-    rollouts, evaluation, training = recipe.rollouts, recipe.evaluation, recipe.training
+    rollouts, held_out, lora = recipe.rollouts, recipe.evaluation, recipe.lora
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
     trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
-    base = policy.backbone.count_params() - (trained if recipe.lora.rank else 0)
-    which = f"LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.target)}" if recipe.lora.rank else "all"
+    base = policy.backbone.count_params() - (trained if lora.rank else 0)
+    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}" if lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
     print(
-        f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters",
+        f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters, seed {recipe.training.seed}",
         f"  trained    {trained:,} parameters ({which})",
         f"  task       {recipe.task.name}({arguments})",
-        f"  epochs     {training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
-        f"  seed       {training.seed}",
-        f"  held out   {evaluation.puzzles} puzzles × {evaluation.samples} samples, every {evaluation.every} epochs",
-        f"  files      {log_dir}",
-        f"  curves     tensorboard --logdir {log_dir.parent}",
+        f"  epochs     {recipe.training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
+        f"  held out   {held_out.puzzles} puzzles × {held_out.samples} samples, every {held_out.every} epochs",
+        f"  files      {log_dir}, curves by tensorboard --logdir {log_dir.parent}",
         *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",
         sep="\n",
