@@ -20,6 +20,7 @@ from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -54,12 +55,15 @@ class Experiment:
         training, rollouts = recipe.training, recipe.rollouts
         self.task = build_task(recipe, training.seed)
         self.evaluation = build_evaluation(recipe)
-        loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
-        self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+        with in_section("loss"):
+            loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
+        with in_section("rollouts"):
+            self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
-        check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
+        with in_section("training"):
+            check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
         _check_tokens(self.recipe, [self.task, self.evaluation.task])
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
@@ -78,7 +82,8 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
         ValueError: if the devices cannot be laid out so.
     """
     model = recipe.model
-    return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
+    with in_section("distribution"):
+        return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
@@ -140,11 +145,12 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _check_tokens(recipe: Recipe, tasks: list[Task]) -> None:
-    """Raises RecipeError or ValueError where prompts of the first problems are too long, the vocabulary lacks a stop
+    """Raises RecipeError or ValueError if prompts of the first problems are too long, the vocabulary lacks a stop
     token, or the model cannot be sampled as it should be; no weights are read."""
     limit = recipe.rollouts.max_prompt_length
     tokenizer = load_tokenizer(recipe.model.preset)
-    stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
+    with in_section("rollouts"):
+        stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
     if recipe.rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
         raise RecipeError(
             'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '

@@ -21,7 +21,7 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
     obey, and letters cannot be seen, becomes a question mark; a text that is very long is cut.
 
     Yields:
-        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` where there is no equation or none that can be
+        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` if there is no equation or none that can be
         read.
     """
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
@@ -66,7 +66,7 @@ class FirstCompletion:
 
 
 def find_first(record: RunRecord) -> FirstCompletion | None:
-    """`None` where the run has not finished, or no behaviour has grown."""
+    """`None` if the run has not finished, or no behaviour has grown."""
     if record.rates is None:
         return None
     rates = record.rates[record.rates["completions"] == "all"].set_index("behaviour")

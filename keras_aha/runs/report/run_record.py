@@ -29,7 +29,7 @@ class RunRecord:
             from TensorBoard's events.
         completions: `completions.jsonl`, one dict a completion.
         before: the table of sampled completions of the held-out problems before training (`held_out_before.jsonl`).
-        after: the same after it; `None` where the run has not finished.
+        after: the same after it; `None` if the run has not finished.
         rates: `behaviours.csv`, or `None`.
         summary: `summary.json`, or `None`.
         findings: `findings.jsonl`, one dict a finding of the doctor.
@@ -62,7 +62,7 @@ class RunRecord:
                     f"{name}. Received: {str(log_dir)!r}"
                 )
         recipe = Recipe.load(log_dir / RECIPE)
-        finished = finished_epochs(log_dir) == recipe.training.epochs  # fewer where it goes on with more
+        finished = finished_epochs(log_dir) == recipe.training.epochs  # fewer if it goes on with more
         record = cls(
             log_dir=log_dir,
             recipe=recipe,
