@@ -1,7 +1,6 @@
 """keras-aha: teach Gemma to reason from a verifiable reward alone, as plain Keras 3 on JAX.
 
-Import it before Keras: it chooses the JAX backend where `KERAS_BACKEND` is unset. Names are loaded on first use, so
-that `keras_aha.tasks` needs neither Keras nor JAX.
+Import it before Keras: it chooses the JAX backend if `KERAS_BACKEND` is unset. Names are loaded on first use.
 """
 
 import importlib
@@ -15,30 +14,35 @@ _HOMES = {
     "CompletionsCallback": "callbacks.completions_callback",
     "DoctorCallback": "callbacks.doctor_callback",
     "EvaluateCallback": "callbacks.evaluate_callback",
+    "Experiment": "runs.experiment",
     "GRPOLoss": "losses",
     "GRPOModel": "training.grpo_model",
     "Recipe": "recipes.recipe",
     "RolloutCallback": "callbacks.rollout_callback",
+    "Run": "runs.run",
     "TimeLimitCallback": "callbacks.time_limit_callback",
-    "load_policy": "models.policy",
     "distribute": "distribution.distribute",
+    "evaluate": "runs.evaluate",
+    "export": "runs.export",
     "in_order": "callbacks.order",
+    "load_policy": "models.policy",
     "plan": "planner",
     "prime": "training.priming",
+    "write_report": "runs.report",
 }
 _ROOMS = ("losses", "tasks")
-# XLA for TPUs fuses the gathers of split weights into the products beside them. Each such fusion is compiled by itself:
-# with 42 layers that takes more than twice as long, and the program more memory; layers that are alike share otherwise.
+# XLA for TPUs fuses gathers of split weights into the products beside them, and compiles each fusion by itself: with 42
+# layers that takes more than twice as long, and the program more memory.
 _LIBTPU_FLAG = "xla_tpu_enable_async_collective_fusion"
 
 __all__ = [*_HOMES, *_ROOMS]
 
 
 def __getattr__(name: str):
-    if name in _ROOMS:
-        return importlib.import_module(f"keras_aha.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(f"keras_aha.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"keras_aha.{name}")
     raise AttributeError(f"module 'keras_aha' has no attribute {name!r}")
 
 
@@ -47,21 +51,18 @@ def __dir__() -> list[str]:
 
 
 def _require_jax_backend() -> None:
-    """Raises ImportError where Keras runs, or is about to run, on another backend than JAX."""
+    """Raises ImportError if Keras runs, or is about to run, on another backend than JAX."""
     backend = os.environ.setdefault("KERAS_BACKEND", "jax")
-    if "keras" in sys.modules:
-        backend = sys.modules["keras"].config.backend()
+    backend = sys.modules["keras"].config.backend() if "keras" in sys.modules else backend
     if backend != "jax":
         raise ImportError(
-            "keras-aha needs Keras on JAX: unset KERAS_BACKEND or set it to jax, and import keras_aha before keras. "
-            f"Received: {backend}"
+            f"keras-aha needs Keras on JAX: unset KERAS_BACKEND, and import keras_aha before keras. Received: {backend}"
         )
 
 
 def _set_libtpu_flag() -> None:
     """Adds to what libtpu reads when a TPU, or its compiler, is first used; what the user has set stays."""
-    flags = os.environ.get("LIBTPU_INIT_ARGS", "")
-    if _LIBTPU_FLAG not in flags:
+    if _LIBTPU_FLAG not in (flags := os.environ.get("LIBTPU_INIT_ARGS", "")):
         os.environ["LIBTPU_INIT_ARGS"] = f"{flags} --{_LIBTPU_FLAG}=false".strip()
 
 

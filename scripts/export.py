@@ -6,7 +6,7 @@ import _cli
 
 
 def parse(argv):
-    parser = _cli.new_parser(__doc__, with_recipe=False)
+    parser = _cli.new_parser(__doc__)
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="a finished run's folder, such as runs/countdown_tiny-seed0"
     )
@@ -26,7 +26,9 @@ def main(argv=None) -> int:
     args = parse(argv)
     out = args.out or args.run / "export"
     with _cli.errors_in_a_sentence():
-        _cli.check_new_folder(out, "--out")
+        from keras_aha.runs.check_folder import check_new_folder
+
+        check_new_folder(out, "out")
         with _cli.quiet():
             from keras_aha.runs.export import export
 

@@ -1,6 +1,7 @@
 """Teaches a model a task by GRPO, as a recipe says. What comes out stands in the run's folder.
 
-A run that was stopped goes on by --resume, and ends as it would have without the stop.
+A run that was stopped goes on by --resume, and ends as it would have without the stop. What is rewarded is the task's
+`score`: for a reward of your own write a task, and name it by --set task.name=module:Class.
 """
 
 import argparse
@@ -20,16 +21,16 @@ _DEFAULT = "countdown_tiny"
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument("--preset", help=f"a recipe in presets/, or the path of a TOML file (default: {_DEFAULT})")
+    _cli.add_recipe_flags(parser, None, f" (default: {_DEFAULT})")
     parser.add_argument(
-        "--log-dir", "--logdir", type=Path, help="the run's folder, a new one (default: runs/PRESET-seedSEED)"
+        "--log-dir", "--logdir", type=Path, help="the run's folder, a new one (default: runs/RECIPE-seedSEED)"
     )
     parser.add_argument("--epochs", type=_cli.at_least(1), help="rollouts to train on (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --log-dir, by its own recipe unless --preset is given; begin it if there is none",
+        help="go on with the run in --log-dir, by its own recipe unless --recipe is given; begin it if there is none",
     )
     parser.add_argument(
         "--max-hours", type=_cli.positive, metavar="HOURS", help="save and stop before the command has run so long"
@@ -56,53 +57,83 @@ def main(argv=None) -> int:
         return 128 + number
 
 
+def find_run(args, argv):
+    """Its name, recipe and folder; ValueError if there is something that this would overwrite."""
+    from keras_aha.recipes.recipe import RECIPE, Recipe
+    from keras_aha.runs.check_folder import check_new_folder
+
+    changes = _cli.changes(args, epochs="training.epochs", seed="training.seed")
+    name = Path(args.recipe or _DEFAULT).name.removesuffix(".toml")
+    recipe = Recipe.load(args.recipe or _DEFAULT).override(changes)
+    log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
+    own = log_dir / RECIPE
+    if not own.is_file():
+        check_new_folder(log_dir, "log_dir")
+    elif not args.resume:
+        _cli.refuse(  # whole, as both commands are to be copied
+            f"{log_dir} holds a run. {how_to_go_on(log_dir)}; begin another: {how_to_begin_another(argv, log_dir)}. "
+            f"Received: --log-dir {log_dir}, no --resume"
+        )
+    elif args.recipe is None:
+        return log_dir.name, Recipe.load(own).override(changes), log_dir
+    return name, recipe, log_dir
+
+
 def train(name, recipe, log_dir, args, start) -> int:
     with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
+        from keras_aha.runs.build_task import build_held_out
+
+        build_held_out(recipe)  # errors of the task, the optimizer and the preset are said before more is loaded
+        from keras_aha.runs.build_optimizer import build_optimizer
+
+        build_optimizer(recipe.optimizer, recipe.training.epochs)
         with _cli.quiet():
+            from keras_aha.runs.build_policy import with_absolute_preset
+
+            with_absolute_preset(recipe)
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.distribution import processes
-            from keras_aha.models.presets import is_download
-            from keras_aha.runs.check_files import finished_epochs
-            from keras_aha.runs.experiment import Experiment, with_absolute_paths
+            from keras_aha.runs.check_files import check_log_dir, finished_epochs
+            from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
             from keras_aha.runs.report import write_report
             from keras_aha.runs.run import Run
-        if args.resume and (log_dir / "recipe.toml").exists():
-            print_changes(log_dir, with_absolute_paths(recipe))
-            if finished_epochs(log_dir) == recipe.training.epochs:
-                print(f"{log_dir} is finished: {recipe.training.epochs} epochs.")
-                return 0
-        with _cli.quiet(unless=is_download(recipe.model.preset)):
+
+        for line in check_log_dir(log_dir, with_absolute_paths(recipe), args.resume):
+            print(f"changed since the run began: {line}")
+        if finished_epochs(log_dir) == recipe.training.epochs:
+            print(f"{log_dir} is finished: {recipe.training.epochs} epochs.")
+            return 0
+        with _cli.quiet():
             experiment = Experiment(recipe)
 
     print_plan(name, experiment, log_dir)
-    _cli.print_session_limit(args.max_hours)
-    limits = dict(max_hours=args.max_hours, start=start)
-    run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
+    print_session_limit(args.max_hours)
     try:
+        limits = dict(max_hours=args.max_hours, start=start)
+        run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
         if not run.is_over():
-            _cli.print_accuracy("held-out accuracy before", summarize(*run.evaluate_before()))
+            _cli.print_accuracy("held-out accuracy before", summarize_held_out(*run.evaluate_before()))
         run.fit()
     except CheckpointError as error:
-        print(f"fit.py: {error}", file=sys.stderr)
+        _cli.say(str(error))
         return 2
     except OSError as error:
-        print(f"fit.py: {error}. {how_to_go_on(log_dir)}", file=sys.stderr)
+        _cli.say(f"{error}. {how_to_go_on(log_dir)}")
         return 1
     if run.stopped_by == "skipped updates":
-        print(
-            f"fit.py: No update could be made any more, so the policy in {log_dir} is the one from before that. What "
-            "to change stands in the doctor's words; begin a new run with it.",
-            file=sys.stderr,
+        _cli.say(
+            f"No update could be made any more, so the policy in {log_dir} is the one from before that. What to change "
+            "stands in the doctor's words; begin a new run with it."
         )
         return 1
     if run.stopped_by is not None:
         print(stopped_by(run.stopped_by, log_dir))
         return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
 
-    print_examples(run.before[0], run.after[0])
-    _cli.print_accuracy("held-out accuracy before", summarize(*run.before))
-    _cli.print_accuracy("held-out accuracy after ", summarize(*run.after))
+    print_examples(experiment.evaluation.task, run.before[0], run.after[0])
+    _cli.print_accuracy("held-out accuracy before", summarize_held_out(*run.before))
+    _cli.print_accuracy("held-out accuracy after ", summarize_held_out(*run.after))
     if processes.is_first():
         with _cli.errors_in_a_sentence():
             print(f"report: {write_report(log_dir)}")
@@ -110,31 +141,11 @@ def train(name, recipe, log_dir, args, start) -> int:
     return 0
 
 
-# === The run ===
-
-
-def find_run(args, argv):
-    """Its name, recipe and folder; ValueError where there is something that this would overwrite."""
-    name = Path(args.preset or _DEFAULT).name.removesuffix(".toml")
-    flags = {"training__epochs": args.epochs, "training__seed": args.seed}
-    recipe = _cli.load_recipe(args.preset or _DEFAULT, args.set, **flags)
-    log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
-    own = log_dir / "recipe.toml"
-    if not own.is_file():
-        _cli.check_new_folder(log_dir, "--log-dir")
-    elif not args.resume:
-        _cli.refuse(
-            f"{log_dir} holds a run. {how_to_go_on(log_dir)}; begin another: {how_to_begin_another(argv, log_dir)}. "
-            f"Received: --log-dir {log_dir}, no --resume"
-        )
-    _cli.check_writable(log_dir, "--log-dir")
-    if own.is_file() and args.preset is None:
-        return log_dir.name, _cli.load_recipe(str(own), args.set, **flags), log_dir
-    return name, recipe, log_dir
+# === Output ===
 
 
 def how_to_go_on(log_dir) -> str:
-    return f"Go on: python scripts/fit.py --resume --log-dir {shlex.quote(str(log_dir))}"
+    return f"Go on: {_cli.command('fit')} --resume --log-dir {shlex.quote(str(log_dir))}"
 
 
 def how_to_begin_another(argv, log_dir) -> str:
@@ -143,57 +154,42 @@ def how_to_begin_another(argv, log_dir) -> str:
     flag.add_argument("--log-dir", "--logdir")
     _, others = flag.parse_known_args(argv)
     free = next(path for i in itertools.count(2) if not os.path.lexists(path := f"{log_dir}-{i}"))
-    return shlex.join(["python", "scripts/fit.py", *others, "--log-dir", free])
+    return f"{_cli.command('fit')} {shlex.join([*others, '--log-dir', free])}"
 
 
 def stopped_by(what, log_dir) -> str:
+    from keras_aha.runs.check_files import saved_epochs
+
     if not (log_dir / "recipe.toml").exists():
         return f"Stopped by {what} before the run began: the same command begins it."
-    saved = any(path.name.isdecimal() for path in (log_dir / "checkpoints").glob("*"))
-    return (
-        f"Stopped by {what}; {'what was trained is saved' if saved else 'nothing has been trained yet'}. "
-        f"{how_to_go_on(log_dir)}"
-    )
+    saved = "what was trained is saved" if saved_epochs(log_dir) else "nothing has been trained yet"
+    return f"Stopped by {what}; {saved}. {how_to_go_on(log_dir)}"
 
 
-def print_changes(log_dir, recipe):
-    """ValueError where the run cannot go on: it would be another one, or files are damaged."""
-    from keras_aha.recipes.changes import check_changes
-    from keras_aha.recipes.recipe import Recipe
-    from keras_aha.runs.check_files import check_run
+def print_session_limit(max_hours: float | None) -> None:
+    """If sessions are known to end, and no limit is given, says which would do."""
+    from keras_aha.runs.machine import session_hours
 
-    changes = check_changes(Recipe.load(log_dir / "recipe.toml"), recipe)
-    check_run(log_dir, recipe)
-    for line in changes:
-        print(f"changed since the run began: {line}")
-
-
-def summarize(sampled, greedy) -> dict:
-    from keras_aha.runs.experiment import summarize_held_out
-
-    return summarize_held_out(sampled, greedy)
-
-
-# === Output ===
+    hours = session_hours()
+    if max_hours is None and hours is not None:
+        print(f"Sessions end here: --max-hours {hours} saves and stops in time, and --resume goes on in the next.")
 
 
 def print_plan(name, experiment, log_dir):
     recipe, policy = experiment.recipe, experiment.model.policy
-    rollouts, evaluation, training = recipe.rollouts, recipe.evaluation, recipe.training
+    rollouts, held_out, lora = recipe.rollouts, recipe.evaluation, recipe.lora
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
     trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
-    base = policy.backbone.count_params() - (trained if recipe.lora.rank else 0)
-    which = f"LoRA of rank {recipe.lora.rank} on {', '.join(recipe.lora.target)}" if recipe.lora.rank else "all"
+    base = policy.backbone.count_params() - (trained if lora.rank else 0)
+    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}" if lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
     print(
-        f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters",
+        f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters, seed {recipe.training.seed}",
         f"  trained    {trained:,} parameters ({which})",
         f"  task       {recipe.task.name}({arguments})",
-        f"  epochs     {training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
-        f"  seed       {training.seed}",
-        f"  held out   {evaluation.puzzles} puzzles × {evaluation.samples} samples, every {evaluation.every} epochs",
-        f"  files      {log_dir}",
-        f"  curves     tensorboard --logdir {log_dir.parent}",
+        f"  epochs     {recipe.training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
+        f"  held out   {held_out.puzzles} puzzles × {held_out.samples} samples, every {held_out.every} epochs",
+        f"  files      {log_dir}, curves by tensorboard --logdir {log_dir.parent}",
         *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",
         sep="\n",
@@ -201,12 +197,13 @@ def print_plan(name, experiment, log_dir):
     )
 
 
-def print_examples(before, after, count=3):
+def print_examples(task, before, after, count=3):
     """The first sample of the first held-out puzzles, whatever came of it."""
-    for puzzle in range(min(count, before["puzzle"].nunique())):
+    for puzzle in range(min(count, len(task))):
+        print(f"\n{_cli.printable(task.prompt(task.problem(puzzle))).strip()}")
         for when, table in (("before", before), ("after", after)):
             row = table[(table["puzzle"] == puzzle) & (table["sample"] == 0)].iloc[0]
-            print(f"\n[{row['problem']}] {when}: {row['verdict']}")
+            print(f"  {when}: {row['verdict']}")
             print("\n".join(f"    {line}" for line in _cli.printable(row["text"]).splitlines()))
     print()
 

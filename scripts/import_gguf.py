@@ -6,7 +6,7 @@ import _cli
 
 
 def parse(argv):
-    parser = _cli.new_parser(__doc__, with_recipe=False)
+    parser = _cli.new_parser(__doc__)
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a GGUF file of a text model")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write, such as gemma3_270m")
     parser.add_argument(
@@ -23,13 +23,16 @@ def parse(argv):
 def main(argv=None) -> int:
     args = parse(argv)
     with _cli.errors_in_a_sentence():
-        _cli.check_new_folder(args.out, "OUT")
+        from keras_aha.runs.check_folder import check_new_folder
+
+        check_new_folder(args.out, "out")
         with _cli.quiet():
             from keras_aha.models.gguf import import_gguf, import_package
-        if args.package:
-            import_package(args.package, args.out)
-        else:
-            import_gguf(args.file, args.out)
+
+            if args.package:
+                import_package(args.package, args.out)
+            else:
+                import_gguf(args.file, args.out)
     print(f"Written: {args.out}, for --set model.preset={args.out}")
     return 0
 

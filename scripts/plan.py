@@ -15,11 +15,7 @@ import _cli
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument(
-        "--preset",
-        default="gemma2_2b_en",
-        help="a recipe in presets/, or the path of a TOML file (default: %(default)s)",
-    )
+    _cli.add_recipe_flags(parser, "gemma2_2b_en")
     parser.add_argument(
         "--topology",
         default="v5e-8",
@@ -46,7 +42,9 @@ def main(argv=None) -> int:
         _cli.check_new_file(args.json, "--json")
         if args.price_per_chip_hour is not None and not 0 <= args.price_per_chip_hour < float("inf"):
             raise ValueError(f"A price must be 0 or more. Received: --price-per-chip-hour {args.price_per_chip_hour}")
-        recipe = _cli.load_recipe(args.preset, args.set)
+        from keras_aha.recipes.recipe import Recipe
+
+        recipe = Recipe.load(args.recipe).override(args.set)
         with _cli.quiet():
             from keras_aha import planner
 

@@ -4,7 +4,7 @@ import _cli
 
 
 def parse(argv):
-    parser = _cli.new_parser(__doc__, with_recipe=False)
+    parser = _cli.new_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/countdown_tiny-seed0, finished or not")
     return parser.parse_args(argv)
 

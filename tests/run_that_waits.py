@@ -1,6 +1,6 @@
-"""`fit.py` in a process of its own that comes to a phase of a run, says so and waits there, for whoever ends it.
+"""`fit.py` in a process of its own that waits as a checkpoint is written, and says so to whoever kills it.
 
-python tests/run_that_waits.py PHASE [flags of fit.py]
+python tests/run_that_waits.py [flags of fit.py]
 """
 
 import os
@@ -10,37 +10,17 @@ import time
 from pathlib import Path
 
 from keras_aha.callbacks.rollout_callback import RolloutCallback
-from keras_aha.runs.experiment import Experiment
 from keras_aha.training.grpo_model import GRPOModel
-
-import jax
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import fit  # noqa: E402
 
-HERE = "the phase has begun"
+HERE = "it waits"
 
 
 def wait(*_):
     print(HERE, flush=True)
     time.sleep(600)
-
-
-def in_evaluation():
-    """The one before training."""
-    Experiment.evaluate = wait
-
-
-def in_update():
-    """Within the compiled step of the second epoch."""
-    step = GRPOModel.train_step
-    calls = iter([lambda: None, wait])
-
-    def train_step(self, state, data):
-        jax.debug.callback(lambda: next(calls)())
-        return step(self, state, data)
-
-    GRPOModel.train_step = train_step
 
 
 def in_checkpoint():
@@ -72,8 +52,6 @@ def in_checkpoint():
     )
 
 
-PHASES = {"evaluation": in_evaluation, "update": in_update, "checkpoint": in_checkpoint}
-
 if __name__ == "__main__":
-    PHASES[sys.argv[1]]()
-    sys.exit(fit.main(sys.argv[2:]))
+    in_checkpoint()
+    sys.exit(fit.main(sys.argv[1:]))

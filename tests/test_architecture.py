@@ -128,10 +128,10 @@ def test_exported_names_exist():
 def test_the_wheel_packs_every_folder():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in MODULES}
-    assert sorted(settings["packages"]) == sorted(folders | {"keras_aha.presets"})
+    assert sorted(settings["packages"]) == sorted(folders | {"keras_aha.presets", "keras_aha.scripts"})
     data = {"keras_aha.presets": ["**/*"]}
     for path in sorted(PACKAGE.rglob("*")):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             data.setdefault(".".join(path.parent.relative_to(ROOT).parts), []).append(path.name)
     assert settings["package-data"] == data
-    assert settings["package-dir"] == {"keras_aha.presets": "presets"}
+    assert settings["package-dir"] == {"keras_aha.presets": "presets", "keras_aha.scripts": "scripts"}

@@ -7,12 +7,14 @@ from keras_aha.recipes.sections import Optimizer, RecipeError
 
 import keras
 
+_BASES = ("Optimizer", "LossScaleOptimizer", "LearningRateSchedule")
+
 
 def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimizer:
     """The Keras optimizer of `[optimizer]`.
 
-    `config.learning_rate` is a number or a schedule: a table of `class_name` and `config`. A schedule's `decay_steps`,
-    where it takes one and the recipe leaves it out, are those of the run, so that `training.epochs` alone decides.
+    `config.learning_rate` is a number or a schedule: a table of `class_name` and `config`. If the recipe leaves out a
+    schedule's `decay_steps`, they are those of the run, so that `training.epochs` alone decides.
 
     Args:
         section: the recipe's section.
@@ -21,54 +23,24 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     Raises:
         RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take.
     """
-    config = dict(section.config)
+    config, path = dict(section.config), "optimizer.config.learning_rate"
     rate = config.get("learning_rate")
-    path = "optimizer.config.learning_rate"
     if type(rate) is int:
         config["learning_rate"] = float(rate)  # Keras takes no integer
     elif isinstance(rate, dict):
-        inner = rate.get("config", {})
-        known = {"class_name", "config", "module", "registered_name"}
-        if not {"class_name"} <= rate.keys() <= known or not isinstance(inner, dict):
+        if rate.keys() - {"config"} != {"class_name"} or not isinstance(rate.get("config", {}), dict):
             raise RecipeError(f"A schedule is a table of class_name and config. Received: {path}={rate}")
-        schedules = keras.optimizers.schedules
-        config["learning_rate"] = _build(
-            path, schedules, schedules.LearningRateSchedule, rate["class_name"], inner, steps
-        )
-    made, trial = (
-        _build("optimizer", keras.optimizers, keras.optimizers.Optimizer, section.class_name, config, steps)
-        for _ in range(2)
-    )
-    _check_steps(section, trial)
-    return made
+        config["learning_rate"] = _build(path, keras.optimizers.schedules, **{"config": {}} | rate, decay_steps=steps)
+    _check_steps(section, _build("optimizer", keras.optimizers, section.class_name, config))
+    return _build("optimizer", keras.optimizers, section.class_name, config)
 
 
-def _check_steps(section: Optimizer, optimizer) -> None:
-    """Raises RecipeError where an optimizer, which is used up, cannot take steps: Keras looks at few values before."""
-    received = f"Received: optimizer.class_name={section.class_name!r}, optimizer.config={section.config}"
-    weights = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
-    try:
-        for _ in range(2):
-            optimizer.apply([keras.ops.ones((2, 2))], [weights])
-        fits = bool(optimizer.learning_rate >= 0) and bool(keras.ops.all(keras.ops.isfinite(weights)))
-    except Exception as error:  # whatever comes of a value of any type in Keras's arithmetic
-        reason = " ".join(str(error).split())[:200]
-        raise RecipeError(f"The optimizer cannot take a step: {reason}. {received}") from error
-    if not fits:
-        raise RecipeError(
-            f"The optimizer makes weights that are not finite, or its learning rate is below 0. {received}"
-        )
-
-
-def _build(path: str, module, base: type, class_name: str, config: dict, steps: int):
-    classes = {
-        name: kind
-        for name, kind in vars(module).items()
-        if inspect.isclass(kind) and issubclass(kind, base) and kind is not base
-    }
+def _build(path: str, module, class_name: str, config: dict, **defaults):
+    """`keras.optimizers.deserialize` would not name the nearest key."""
+    classes = {name: kind for name, kind in vars(module).items() if inspect.isclass(kind) and name not in _BASES}
     if class_name not in classes:
         raise RecipeError(
-            f"Keras has no {base.__name__} of that name{suggestion(class_name, classes)}. "
+            f"{module.__name__} has no class of that name{suggestion(class_name, classes)}. "
             f"Received: {path}.class_name={class_name!r}"
         )
     known = [name for name in inspect.signature(classes[class_name]).parameters if name != "kwargs"]
@@ -78,10 +50,25 @@ def _build(path: str, module, base: type, class_name: str, config: dict, steps: 
                 f"Unknown key {path}.config.{key}{suggestion(key, known, path + '.config.{}')}. "
                 f"Received: {path}.config.{key}={value!r}"
             )
-    if "decay_steps" in known:
-        config = {"decay_steps": steps} | config
     try:
-        return classes[class_name](**config)
+        return classes[class_name](**{key: value for key, value in defaults.items() if key in known} | config)
     except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"Keras cannot make {path}, {class_name}: {reason}") from error
+        raise RecipeError(f"Keras cannot make {path}, {class_name}: {' '.join(str(error).split())}") from error
+
+
+def _check_steps(section: Optimizer, optimizer) -> None:
+    """Raises RecipeError if an optimizer, which is used up, cannot take steps: Keras looks at few values before."""
+    received = f"Received: optimizer.class_name={section.class_name!r}, optimizer.config={section.config}"
+    weights = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
+    try:
+        for _ in range(2):
+            optimizer.apply([keras.ops.ones((2, 2))], [weights])
+        rate, finite = float(optimizer.learning_rate), bool(keras.ops.all(keras.ops.isfinite(weights)))
+    except Exception as error:  # whatever comes of a value of any type in Keras's arithmetic
+        raise RecipeError(
+            f"The optimizer cannot take a step: {' '.join(str(error).split())[:200]}. {received}"
+        ) from error
+    if rate < 0:
+        raise RecipeError(f"The learning rate must not be below 0. {received}")
+    if not finite:
+        raise RecipeError(f"The optimizer makes weights that are not finite. {received}")

@@ -1,6 +1,5 @@
 """The policy that a recipe describes."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from keras_aha.models.policy import load_policy
 from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.values import RecipeError
+from keras_aha.runs.in_section import in_section
 
 import keras_hub
 
@@ -46,17 +46,6 @@ def policy_arguments(recipe: Recipe) -> dict[str, Any]:
         lora_alpha=lora.alpha,
         lora_targets=lora.target,
     )
-
-
-@contextlib.contextmanager
-def in_section(name: str):
-    """Makes a ValueError of what is built from a section a RecipeError that names the section."""
-    try:
-        yield
-    except RecipeError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f"[{name}]: {error}") from error
 
 
 def check_base(recipe: Recipe) -> None:

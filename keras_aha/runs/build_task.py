@@ -10,6 +10,7 @@ from pathlib import Path
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
@@ -36,10 +37,22 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
                 f"Unknown key task.{key}{suggestion(key, known, 'task.{}')}. Received: task.{key}={value!r}"
             )
     seeds = {"seed": seed} if "seed" in known else {}
-    try:
-        return make(**seeds | arguments)
-    except TypeError as error:
-        raise RecipeError(f"[task] does not hold what {name} takes: {error}. Received: {arguments}") from error
+    with in_section("task"):
+        try:
+            return make(**seeds | arguments)
+        except TypeError as error:
+            raise ValueError(f"{name} cannot be made of the section's keys: {error}. Received: {arguments}") from error
+
+
+def build_held_out(recipe: Recipe) -> Task:
+    """The held-out problems of `[evaluation]`, the same ones for every training seed.
+
+    Raises:
+        RecipeError: what `build_task` raises, or if there are not so many.
+    """
+    task = build_task(recipe)
+    with in_section("evaluation.puzzles"):
+        return task.held_out(recipe.evaluation.puzzles)
 
 
 def with_absolute_files(recipe: Recipe) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a run has written, looked at before the run goes on: what a kill leaves is fine, what is damaged is said."""
+"""May a run begin in a folder, or go on there? What a kill leaves is fine, what is damaged is said."""
 
 import csv
 import io
@@ -8,23 +8,52 @@ from pathlib import Path
 
 from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
 from keras_aha.evaluation.table_file import read_tables
-from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.changes import check_changes
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.check_folder import check_new_folder, check_writable
 
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
+
+
+def check_log_dir(log_dir: str | os.PathLike, recipe: Recipe, resume: bool = False) -> list[str]:
+    """Checks that a run may begin in a folder, or that the one there may go on; nothing is written.
+
+    Args:
+        log_dir: the run's, which need not exist.
+        recipe: of the run, its paths absolute.
+        resume: whether to go on with the run in the folder, if there is one.
+
+    Returns:
+        What has changed since the run began, a line each: `training.epochs: 30 → 60`.
+
+    Raises:
+        ValueError: if the folder holds a run and `resume` is not set, or other files; if it would become another run
+            (see `check_changes`); if one of the run's files is damaged (see `check_run`).
+    """
+    own = Path(log_dir, RECIPE)
+    if not own.is_file():
+        check_new_folder(log_dir, "log_dir")
+        return []
+    if not resume:
+        raise ValueError(
+            f"{log_dir} holds a run: go on with it by resume=True, or choose another log_dir. "
+            f"Received: log_dir={str(log_dir)!r}, resume=False"
+        )
+    check_writable(log_dir, "log_dir")
+    changes = check_changes(Recipe.load(own), recipe)
+    check_run(log_dir, recipe)
+    return changes
 
 
 def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
     """Checks the files of a run that is to go on, in an instant; arrays of checkpoints are looked at as they are read.
 
     A last line that was not written to its end is what a kill leaves, and no damage; nor is a file that is not there,
-    but for `history.csv` where there are checkpoints.
-
-    Args:
-        log_dir: the run's.
-        recipe: with which it goes on.
+    but for `history.csv` if there are checkpoints.
 
     Raises:
-        ValueError: if a file does not hold what the run has written, with what to do.
+        ValueError: if a file does not hold what the run has written, with what to do; or the run has more epochs than
+            the recipe, with which it is to go on.
     """
     log_dir = Path(log_dir)
     trained = saved_epochs(log_dir)
@@ -41,12 +70,12 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
 
 
 def saved_epochs(log_dir: str | os.PathLike) -> int:
-    """The epoch of a run's last checkpoint by its name; 0 where there is none."""
+    """The epoch of a run's last checkpoint by its name; 0 if there is none."""
     return max((int(path.name) for path in Path(log_dir, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
 
 
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:
-    """How many epochs a finished run has trained by its summary; `None` where it has none yet.
+    """How many epochs a finished run has trained by its summary; `None` if it has none yet.
 
     Raises:
         ValueError: if the summary cannot be read.
@@ -67,13 +96,14 @@ def _check_held_out(path: Path, recipe: Recipe) -> None:
         return
     puzzles, samples = recipe.evaluation.puzzles, recipe.evaluation.samples
     try:
-        found = [len(table) for table in read_tables(path)]
+        rows = [len(table) for table in read_tables(path)]
+        received = f"{rows} completions"
     except ValueError as error:
-        found = error
-    if found != [puzzles * samples, puzzles]:
+        rows, received = None, error
+    if rows != [puzzles * samples, puzzles]:
         raise ValueError(
             f"{path} does not hold what the policy made of {puzzles} held-out puzzles before training: remove it, and "
-            f"it is made again. Received: {found if isinstance(found, ValueError) else f'{found} completions'}"
+            f"it is made again. Received: {received}"
         )
 
 
@@ -82,9 +112,9 @@ def _check_history(path: Path, trained: int) -> None:
     if not trained:
         return
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    rows = [row for row in csv.DictReader(io.StringIO(text)) if _is_whole(row)]
-    epochs = [int(row["epoch"]) for row in rows if int(row["epoch"]) <= trained]
-    if epochs != list(range(1, trained + 1)):
+    epochs = [int(row["epoch"]) for row in csv.DictReader(io.StringIO(text)) if _is_whole(row)]
+    epochs = [epoch for epoch in epochs if epoch <= trained]
+    if epochs != [*range(1, trained + 1)]:
         lacking = sorted({*range(1, trained + 1)} - {*epochs})
         what = f"has no whole row of epoch {lacking[0]}" if lacking else "has rows twice, or not in their order"
         raise ValueError(
@@ -98,8 +128,7 @@ def _is_whole(row: dict) -> bool:
     if None in row or None in row.values() or not all(row.get(name) for name in _NEEDED):
         return False
     try:
-        for value in row.values():
-            float(value or 0)
+        [float(value or 0) for value in row.values()]
     except ValueError:
         return False
     return row["epoch"].isdecimal()

@@ -1,4 +1,4 @@
-"""A recipe → live objects. Every script goes through here."""
+"""`Experiment`: everything that a recipe describes, as live objects."""
 
 import dataclasses
 import json
@@ -19,7 +19,8 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
-from keras_aha.runs.build_task import build_task, with_absolute_files
+from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -54,12 +55,15 @@ class Experiment:
         training, rollouts = recipe.training, recipe.rollouts
         self.task = build_task(recipe, training.seed)
         self.evaluation = build_evaluation(recipe)
-        loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
-        self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+        with in_section("loss"):
+            loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
+        with in_section("rollouts"):
+            self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
-        check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
+        with in_section("training"):
+            check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
         _check_tokens(self.recipe, [self.task, self.evaluation.task])
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
@@ -78,23 +82,24 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
         ValueError: if the devices cannot be laid out so.
     """
     model = recipe.model
-    return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
+    with in_section("distribution"):
+        return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
 
     Raises:
-        RecipeError, ValueError: what `build_task` raises, or if there are not so many held-out problems.
+        RecipeError: see `build_held_out`.
     """
     return EvaluateCallback(
-        build_task(recipe).held_out(recipe.evaluation.puzzles),
+        build_held_out(recipe),
         every=recipe.evaluation.every,
         samples=recipe.evaluation.samples,
         max_completion_length=recipe.rollouts.max_completion_length,
         stop_tokens=recipe.rollouts.stop_tokens,
         stop_strings=recipe.rollouts.stop_strings,
-        max_rows=recipe.rollouts.max_rows or _rows(recipe),
+        max_rows=recipe.rollouts.max_rows or recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size,
         seed=seed,
         reward_seconds=recipe.rollouts.reward_seconds,
         on_reward_error=recipe.rollouts.on_reward_error,
@@ -127,10 +132,6 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
 
 
-def _rows(recipe: Recipe) -> int:
-    return recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
-
-
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe as it is written into a run's folder, so that it means the same from anywhere.
 
@@ -144,11 +145,12 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
 
 def _check_tokens(recipe: Recipe, tasks: list[Task]) -> None:
-    """Raises RecipeError or ValueError where prompts of the first problems are too long, the vocabulary lacks a stop
+    """Raises RecipeError or ValueError if prompts of the first problems are too long, the vocabulary lacks a stop
     token, or the model cannot be sampled as it should be; no weights are read."""
     limit = recipe.rollouts.max_prompt_length
     tokenizer = load_tokenizer(recipe.model.preset)
-    stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
+    with in_section("rollouts"):
+        stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
     if recipe.rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
         raise RecipeError(
             'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '

@@ -16,14 +16,14 @@ _HOSTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What a notebook needs to know of where it runs.
+    """What a notebook needs to know of the machine.
 
     Attributes:
         name: in words.
         recipe: the name of one in `presets/`.
         changes: to that recipe, for `Recipe.override`: weights that are attached here need no download.
-        max_hours: for `Run`, counted from the session's start; `None` where sessions do not end.
-        folder: where runs may be kept; what is in it outlives a session, where there are any.
+        max_hours: for `Run`, counted from the session's start; `None` if sessions do not end.
+        folder: where runs may be kept; what is in it outlives a session, if sessions end.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Machine:
 def find_machine(recipe: str | None = None) -> Machine:
     """The machine here, by JAX's devices and by what Kaggle and Colab set in the environment.
 
-    Variables must not exist yet where there are several devices, see `distribute`; the devices themselves may.
+    Variables must not exist yet if there are several devices, see `distribute`; the devices themselves may.
 
     Args:
         recipe: another one than the machine's, which is `gemma2_2b_en` on eight TPU chips, `gemma3_1b` on fewer,
@@ -62,7 +62,7 @@ def find_machine(recipe: str | None = None) -> Machine:
 
 
 def session_hours() -> float | None:
-    """After how many hours to stop where sessions are known to end, on Kaggle and Colab; `None` elsewhere."""
+    """After how many hours to stop on Kaggle and Colab, where sessions end; `None` elsewhere."""
     host = _host()
     return _HOSTS[host][1] if host else None
 

@@ -27,7 +27,7 @@ from keras_aha.files import write_whole
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
-from keras_aha.runs.check_files import check_run
+from keras_aha.runs.check_files import check_log_dir
 from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
 
 import keras
@@ -50,11 +50,11 @@ class Run:
 
     Args:
         experiment: an `Experiment`.
-        log_dir: the run's folder, made where it is missing.
+        log_dir: the run's folder, made if it is missing.
         name: what the run is called in its summary; `None` is the folder's name.
-        resume: go on with the run in the folder, from its last checkpoint; from the beginning where it has none.
-        max_hours: stop where another epoch would not end so many hours after `start`, or before the first one where
-            they are over.
+        resume: go on with the run in the folder, from its last checkpoint, or begin it if there is none. If it is not
+            set, a folder that holds a run is refused.
+        max_hours: stop if another epoch would not end within so many hours after `start`; also before the first one.
         start: by `time.time()`; `None` is now.
         profile: trace the second epoch that is trained, see `ProfileCallback`.
 
@@ -62,10 +62,11 @@ class Run:
         before, after: tables of the held-out problems, sampled and greedy, see `Experiment.evaluate`; `None` until
             they are made.
         stopped_by: why training ended before the last epoch: `"time"`, `"SIGTERM"`, `"SIGINT"`, or `"skipped updates"`
-            where no update could be made any more, see `GuardCallback`; else `None`.
+            if no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
-        ValueError: if a file of a run that goes on is damaged, or it has more epochs than the recipe, see `check_run`.
+        ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
+            `check_log_dir`.
     """
 
     def __init__(
@@ -79,8 +80,8 @@ class Run:
         start: float | None = None,
         profile: bool = False,
     ):
-        if resume:
-            check_run(log_dir, experiment.recipe)
+        if processes.is_first():  # others may find what the first one has begun to write
+            check_log_dir(log_dir, experiment.recipe, resume)
         self.experiment = experiment
         self.log_dir = Path(log_dir)
         self.name = name or self.log_dir.name
@@ -103,7 +104,7 @@ class Run:
     def evaluate_before(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Makes the run's folder, and returns what `Experiment.evaluate` says before anything is trained.
 
-        It is kept in the folder, in `held_out_before.jsonl`, and read from there where the run goes on.
+        It is kept in `held_out_before.jsonl`, and read from there if the run goes on.
         """
         path = self.log_dir / BEFORE
         if self.resume and path.exists():
@@ -136,7 +137,7 @@ class Run:
         return history
 
     def fit_arguments(self) -> dict:
-        """The keyword arguments of the model's `fit`, which begins the run, or goes on with it where `resume` is set.
+        """The keyword arguments of the model's `fit`, which begins the run, or goes on with it if `resume` is set.
 
         Its callbacks write `history.csv`, `completions.jsonl`, `findings.jsonl`, TensorBoard's events and, after each
         epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
@@ -167,7 +168,7 @@ class Run:
     def finish(self) -> None:
         """Saves the policy; and what came of the run, unless it was stopped before its last epoch.
 
-        The policy is `adapters.lora.h5`, or the folder `preset` where every weight was trained. The rest is
+        The policy is `adapters.lora.h5`, or the folder `preset` if every weight was trained. The rest is
         `held_out_after.jsonl`, `behaviours.csv` (see `evaluation.behaviour_rates`) and `summary.json`.
 
         Raises:
@@ -213,7 +214,7 @@ class Run:
                     os.replace(self.log_dir / f"part-{ADAPTERS}", self.log_dir / ADAPTERS)
                 else:
                     policy.save_to_preset(str(self.log_dir / PRESET))
-            except RuntimeError as error:  # of h5py, where a disk is full
+            except RuntimeError as error:  # of h5py, if a disk is full
                 raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
 
     def _summary(self) -> dict:

@@ -34,8 +34,11 @@ def test_kerass_optimizers_are_all_taken(name):
 @pytest.mark.parametrize(
     "section, sentence",
     [
-        ({"class_name": "Adamm"}, "Keras has no Optimizer of that name; the nearest is Adam. Received: "),
-        ({"class_name": "Optimizer"}, "Keras has no Optimizer of that name"),
+        (
+            {"class_name": "Adamm"},
+            "keras.optimizers has no class of that name; the nearest is Adam. Received: ",
+        ),
+        ({"class_name": "Optimizer"}, "keras.optimizers has no class of that name"),
         (
             {"config": {"lerning_rate": 1}},
             "Unknown key optimizer.config.lerning_rate; the nearest is optimizer.config.learning_rate. "
@@ -46,7 +49,7 @@ def test_kerass_optimizers_are_all_taken(name):
         ({"config": {"learning_rate": {"config": {}}}}, "A schedule is a table of class_name and config"),
         (
             {"config": {"learning_rate": {"class_name": "Poly"}}},
-            "no LearningRateSchedule of that name; the nearest is ",
+            "keras.optimizers.schedules has no class of that name; the nearest is ",
         ),
         (
             {"config": {"learning_rate": DECAY | {"config": {"power": 1, "decay_stesp": 3}}}},
@@ -56,7 +59,7 @@ def test_kerass_optimizers_are_all_taken(name):
         ({"config": {"learning_rate": {"class_name": "CosineDecay", "config": 3}}}, "A schedule is a table of"),
         (
             {"config": {"learning_rate": -0.1}},
-            "or its learning rate is below 0. Received: optimizer.class_name='AdamW'",
+            "The learning rate must not be below 0. Received: optimizer.class_name='AdamW'",
         ),
         ({"config": {"beta_2": 5.0}}, "The optimizer makes weights that are not finite"),
         ({"config": {"weight_decay": "much"}}, "The optimizer cannot take a step: "),

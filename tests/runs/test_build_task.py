@@ -46,12 +46,14 @@ def test_the_users_own(tmp_path, monkeypatch):
     assert task.seed == 0  # as it takes none
     held_out = {task.held_out(2).problem(i) for i in range(2)}
     assert all(task.problem(i) < 40 and task.problem(i) not in held_out for i in range(50))
+    with pytest.raises(RecipeError, match="has no task 'Dubling'; the nearest is 'Doubling'. Received"):
+        build_task(RECIPE.override("task.name=doubling_task:Dubling"))
     for name in ("NoTask", "Missing", "DrawnTask.x", ""):
         with pytest.raises(RecipeError, match="has no task .*Received: task.name="):
             build_task(RECIPE.override(f'task.name="doubling_task:{name}"'))
     with pytest.raises(RecipeError, match="Unknown key task.moist; the nearest is task.most."):
         build_task(recipe.override("task.moist=9"))
-    with pytest.raises(RecipeError, match="does not hold what doubling_task:DrawnTask takes: Can't instantiate"):
+    with pytest.raises(RecipeError, match="DrawnTask cannot be made of the section's keys: Can't instantiate"):
         build_task(RECIPE.override("task.name=doubling_task:DrawnTask"))
 
 

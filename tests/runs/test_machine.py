@@ -85,11 +85,6 @@ def test_the_embedded_model_fits_here():
     assert planner.plan(recipe, "local").fits
 
 
-def test_another_recipe(has):
-    has([V5E] * 8)
-    assert find_machine("gemma2_9b_en").recipe == "gemma2_9b_en"
-
-
 @pytest.mark.parametrize("host, hours", [("Kaggle", 8.5), ("Colab", 11.5)])
 def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
     assert session_hours() is None

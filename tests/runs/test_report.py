@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 from keras_aha.evaluation.table_file import write_tables
 from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, summarize, with_behaviours
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.report import completions, pictures, write_report
 from keras_aha.runs.report.run_record import RunRecord
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
@@ -127,12 +128,10 @@ def test_the_page_says_what_the_files_say(folder):
     assert (attempts["before"], attempts["after"]) == (0.75, 3)  # a quarter of the puzzles has 3 attempts
     assert f"attempts 0.75 {attempts['before_low']:.2f} to {attempts['before_high']:.2f} 3.00 3.00 to 3.00" in text
     assert len(elements.images) == 6 and all(image["alt"] for image in elements.images)
-
-
-def test_no_other_file_is_asked_for(folder):
-    page = write_report(folder).read_text()
+    page = path.read_text()  # and asks for no other file
     assert "<link" not in page and "<script" not in page
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == [] and "url(" not in page
+    assert write_report(folder).read_text() == page
 
 
 def test_the_policys_text_stays_text(folder):
@@ -143,7 +142,7 @@ def test_the_policys_text_stays_text(folder):
     write_completions(folder, [(1, text + "\n1+2=3 no\n" + SEARCH, True)])
     found = Elements(write_report(folder).read_text())
     assert set(found.tags) == set(plain.tags) and found.tags.count("img") == 6
-    shown = text.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd").replace("\x00", "\ufffd")
+    shown = re.sub("[\x1b\u202e\x00]", "\ufffd", text)
     assert found.text.count(shown) == 4  # three puzzles, and the first completion that turns back so often
 
 
@@ -164,15 +163,32 @@ def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
 
 
 def test_findings_of_the_doctor_come_first(folder):
-    finding = {"epoch": 2, "name": "x", "seen": "It is so.", "meaning": "It means this.", "remedy": "Do that."}
+    finding = {"epoch": 2, "name": "x", "seen": "`It` is so.", "meaning": "It means this.", "remedy": "Do that."}
     (folder / "findings.jsonl").write_text(json.dumps(finding) + "\n")
-    text = " ".join(Elements(write_report(folder).read_text()).text.split())
-    assert text.index("Epoch 2: It is so. It means this. Do that.") < text.index("How it went")
+    elements = Elements(write_report(folder).read_text())
+    text = " ".join(elements.text.split())
+    assert "code" in elements.tags and text.index("Epoch 2: It is so. It means this. Do that.") < text.index(
+        "How it went"
+    )
 
 
-def test_a_report_is_replaced_and_is_the_same_again(folder):
-    first = write_report(folder).read_bytes()
-    assert write_report(folder).read_bytes() == first
+def test_a_prompt_is_shown_and_what_is_0_everywhere_is_not(folder):
+    """As for a task of one's own without arithmetic."""
+    write_report(folder)
+    problem = {0: build_held_out(RunRecord.load(folder).recipe).problem(0)}
+    tables = [
+        table.assign(problem=table["puzzle"].map(lambda i: str(problem.get(i, i))), text="x")
+        for table in (BEFORE, AFTER)
+    ]
+    before, after = (with_behaviours(table) for table in tables)
+    write_tables(folder / "held_out_before.jsonl", before, before[::2])
+    write_tables(folder / "held_out_after.jsonl", after, after[::2])
+    behaviour_rates(before, after).to_csv(folder / "behaviours.csv", index=False)
+    pd.read_csv(folder / "history.csv").assign(**dict.fromkeys(BEHAVIOURS, 0.0)).to_csv(folder / "history.csv")
+    elements = Elements(write_report(folder).read_text())
+    assert (
+        "each once to make" in elements.text and "self-corrections" not in elements.text and len(elements.images) == 5
+    )
 
 
 # === Pictures ===
@@ -197,16 +213,11 @@ def test_curves_are_those_of_the_files(folder):
     assert axes.get_ylim()[0] == 0
     drawn, axes = lines_of(pictures._reward, record)
     assert [[1, 0.1], [2, 0.2], [3, 0.5]] in drawn.values() and axes.get_ylim()[0] == 0
+    below = dataclasses.replace(record, history=record.history.assign(reward=[-1.0, -0.5, -0.2]))
+    assert lines_of(pictures._reward, below)[1].get_ylim()[0] <= -1
     drawn, axes = lines_of(pictures._behaviours, record)
     assert drawn["self-corrections"] == [[1, 1], [2, 2], [3, 3]] and axes.get_ylim()[0] == 0
     assert sum(line == [[0, 0.75], [2, 2.5], [3, 3.5]] for line in drawn.values()) == 2  # attempts, verifications
-
-
-def test_an_axis_of_rewards_shows_those_below_0(folder):
-    record = RunRecord.load(folder)
-    record = dataclasses.replace(record, history=record.history.assign(reward=[-1.0, -0.5, -0.2]))
-    _, axes = lines_of(pictures._reward, record)
-    assert axes.get_ylim()[0] <= -1
 
 
 def test_difficulty_has_an_interval_for_each_kind_before_and_after(folder):
@@ -230,6 +241,8 @@ def test_verdicts_add_up_with_the_right_ones_below(folder):
     assert [area.get_label() for area in axes.collections] == ["correct", "wrong value", "no answer"]
     top = axes.collections[-1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(1) and axes.get_ylim() == (0, 1)
+    _, axes = lines_of(pictures._verdicts, dataclasses.replace(record, verdicts=record.verdicts.iloc[:1]))
+    assert axes.get_xlim() == (0.5, 1.5)  # one epoch is an area too
 
 
 def test_pictures_follow_the_page_and_show_something(folder):
@@ -240,12 +253,6 @@ def test_pictures_follow_the_page_and_show_something(folder):
         image = tf.io.decode_png(picture.png).numpy()
         assert image.shape[1] > 700 and (image[..., :3].std(axis=-1) > 20).mean() > 0.001  # what is drawn has colours
         assert picture.caption and picture.sources
-
-
-def test_an_unfinished_epochs_verdicts_are_an_area_too(folder):
-    record = RunRecord.load(folder)
-    _, axes = lines_of(pictures._verdicts, dataclasses.replace(record, verdicts=record.verdicts.iloc[:1]))
-    assert axes.get_xlim() == (0.5, 1.5)
 
 
 # === Completions ===
@@ -266,13 +273,11 @@ def test_steps_are_right_or_wrong(text, marked):
 
 
 @given(st.text(st.sampled_from("12 +-*/=()x\n\t\\{}frac\u00d7\u202e\ud800no,")))
+@example("1+1=2 " * 100_000)
 def test_steps_put_together_are_the_text(text):
     shown = "".join(piece for piece, _ in completions.steps(text))
-    assert shown == "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-
-
-def test_a_text_without_end_is_cut():
-    assert len("".join(piece for piece, _ in completions.steps("1+1=2 " * 100_000))) == 20_002
+    cut = text if len(text) <= 20_000 else text[:20_000] + " …"
+    assert shown == "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in cut)
 
 
 def test_the_first_completion_does_more_than_any_before(folder):
@@ -289,9 +294,8 @@ def test_a_kept_completion_may_be_no_unicode(folder):
     assert "\ufffd" in write_report(folder).read_text()
 
 
-def test_where_none_does_more_the_page_says_so(folder):
-    first = completions.find_first(RunRecord.load(folder))
-    assert first.completion is None
+def test_if_none_does_more_the_page_says_so(folder):
+    assert completions.find_first(RunRecord.load(folder)).completion is None
     assert "no right one that was kept of the rollouts has more" in " ".join(write_report(folder).read_text().split())
 
 
@@ -301,43 +305,24 @@ def test_what_has_not_grown_has_no_first(folder):
     assert completions.find_first(dataclasses.replace(record, rates=behaviour_rates(AFTER, BEFORE))) is None
 
 
-def test_puzzles_are_shown_in_their_order_whatever_came_of_them(folder):
-    found = completions.pairs(RunRecord.load(folder))
-    assert [(then["problem"], then["verdict"], now["verdict"]) for then, now in found] == [
-        ("9 1 0 -> 9", "wrong_value", "correct"),
-        ("9 1 1 -> 9", "wrong_value", "correct"),
-        ("9 1 2 -> 9", "wrong_value", "correct"),
-    ]
-
-
 # === What is no run ===
-
-
-@pytest.mark.parametrize("name", ["recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl"])
-def test_a_folder_without_a_runs_files(folder, name):
-    (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"the folder has no {name}. Received: "):
-        write_report(folder)
 
 
 @pytest.mark.parametrize(
     "name, content",
     [
-        ("recipe.toml", b"]"),
-        ("held_out_before.jsonl", b"{}"),
-        ("history.csv", b""),
-        ("history.csv", b"epoch,reward\n1,2\n"),
-        ("history.csv", b"epoch,accuracy\n"),
-        ("history.csv", b"\xff\xfe\x00"),
-        ("summary.json", b"x"),
-        ("completions.jsonl", b""),
-        ("completions.jsonl", b"{"),
-        ("findings.jsonl", b"\xff"),
+        *((name, None) for name in ("recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl")),
+        *(("recipe.toml", b"]"), ("held_out_before.jsonl", b"{}"), ("history.csv", b""), ("summary.json", b"x")),
+        *(("history.csv", b"epoch,reward\n1,2\n"), ("history.csv", b"epoch,accuracy\n"), ("history.csv", b"\xff\xfe")),
+        *(("completions.jsonl", b""), ("completions.jsonl", b"{"), ("findings.jsonl", b"\xff")),
     ],
 )
-def test_a_damaged_file_is_named(folder, name, content):
-    (folder / name).write_bytes(content)
+def test_a_missing_or_damaged_file_is_named(folder, name, content):
+    (folder / name).unlink(missing_ok=True)
+    if content is not None:
+        (folder / name).write_bytes(content)
     with pytest.raises(ValueError) as error:
         write_report(folder)
     assert "\n" not in str(error.value).strip() and str(folder) in str(error.value)
+    assert content is not None or f"the folder has no {name}. Received: " in str(error.value)
     assert not (folder / "report.html").exists()

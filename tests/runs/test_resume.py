@@ -14,9 +14,11 @@ from keras_aha.callbacks import time_limit_callback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.check_files import saved_epochs
 from keras_aha.runs.experiment import Experiment
+from keras_aha.runs.run import Run
 
 import h5py
 import jax
@@ -159,14 +161,14 @@ def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_
     monkeypatch.setattr(UtilizationCallback, "on_epoch_end", skipped)
     with pytest.warns(UserWarning, match=f"stops after epoch {EPOCHS + 3}"):
         assert fit.main(["--resume", "--log-dir", str(folder), "--epochs", str(EPOCHS + 4)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("fit.py: No update could be made any more")
+    assert capsys.readouterr().err.splitlines()[-1].partition(": ")[2].startswith("No update could be made")
     assert trained(folder) == EPOCHS + 3
     assert json.loads((folder / "summary.json").read_text())["epochs"] == EPOCHS
 
 
 @pytest.mark.slow
-def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
-    """By SIGTERM before training; by SIGKILL within an update, and as a checkpoint is written beside a rollout."""
+def test_a_process_that_is_killed_as_it_writes_a_checkpoint(uninterrupted, tmp_path):
+    """By SIGKILL, beside a rollout."""
     folder = tmp_path / "run"
     environment = {
         **os.environ,
@@ -174,24 +176,12 @@ def test_a_process_that_is_ended_in_every_phase(uninterrupted, tmp_path):
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    command = [sys.executable, str(Path(__file__).parents[1] / "run_that_waits.py")]
-    for phase, number, code, saved, flags in [
-        ("evaluation", signal.SIGTERM, 128 + signal.SIGTERM, 0, FLAGS),
-        ("update", signal.SIGKILL, -signal.SIGKILL, 1, []),
-        ("checkpoint", signal.SIGKILL, -signal.SIGKILL, 2, []),
-    ]:
-        arguments = [phase, "--resume", "--log-dir", str(folder), *flags]
-        with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment) as child:
-            assert any(line == f"{HERE}\n" for line in child.stdout), phase
-            child.send_signal(number)
-            said = child.stdout.read()
-        assert child.returncode == code and saved_epochs(folder) == saved, phase
-        if number == signal.SIGTERM:
-            assert said == (
-                "Stopped by SIGTERM; nothing has been trained yet. "
-                f"Go on: python scripts/fit.py --resume --log-dir {folder}\n"
-            )
-    assert trained(folder) == 3 and list(folder.glob("checkpoints/3*tmp*"))
+    command = [sys.executable, str(Path(__file__).parents[1] / "run_that_waits.py"), "--log-dir", str(folder), *FLAGS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
+        assert any(line == f"{HERE}\n" for line in child.stdout)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL and saved_epochs(folder) == 1
+    assert trained(folder) == 2 and list(folder.glob("checkpoints/2*tmp*"))
     assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
 
@@ -213,16 +203,6 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
     assert fit.main(["--resume", "--log-dir", str(uninterrupted)]) == 0
     assert "is finished: 4 epochs" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
-
-
-def test_fewer_epochs_than_were_trained(uninterrupted, tmp_path, capsys):
-    folder = shutil.copytree(uninterrupted, tmp_path / "run")
-    with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--log-dir", str(folder), "--epochs", "3"])
-    said = capsys.readouterr()
-    assert exit.value.code == 2 and said.out == ""
-    assert "has 4 epochs already. Received: training.epochs=3" in said.err
-    assert (folder / "recipe.toml").read_text() == (uninterrupted / "recipe.toml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -247,34 +227,37 @@ def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "change",
+    "flags, sentence",
     [
-        *("optimizer.config.learning_rate=0.1", "task.max_number=9", "rollouts.group_size=2", "lora.rank=4"),
-        *("training.seed=1", "loss.kl_coef=0.1", "evaluation.puzzles=5"),
+        (["--set", "optimizer.config.learning_rate=0.1"], "It would be another run. Go on with the recipe in its"),
+        (["--set", "evaluation.puzzles=5"], "evaluation.puzzles: 4 → 5"),
+        (["--preset", "countdown_tiny"], "rollouts.group_size: 4 → 16"),
+        (["--epochs", "3"], "has 4 epochs already. Received: training.epochs=3"),
     ],
 )
-def test_what_would_be_another_run_is_refused(change, uninterrupted, capsys):
+def test_what_would_be_another_run_is_refused(flags, sentence, uninterrupted, capsys):
     with pytest.raises(SystemExit) as exit:
-        fit.main(["--resume", "--log-dir", str(uninterrupted), "--set", change])
-    assert exit.value.code == 2
-    said = capsys.readouterr().err
-    assert "It would be another run" in said and f"{change.split('=')[0]}: " in said
+        fit.main(["--resume", "--log-dir", str(uninterrupted), *flags])
+    assert exit.value.code == 2 and sentence in capsys.readouterr().err
 
 
-def test_a_schedule_is_not_stretched(uninterrupted, tmp_path, capsys):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    Recipe.load("countdown_tiny").dump(folder / "recipe.toml")
-    with pytest.raises(SystemExit):
-        fit.main(["--resume", "--log-dir", str(folder), "--epochs", "60"])
-    said = capsys.readouterr().err
-    assert "The learning rate has a schedule" in said and "training.epochs: 30 → 60" in said
+def test_a_schedule_is_not_stretched():
+    began = Recipe.load("countdown_tiny")
+    with pytest.raises(ValueError, match="The learning rate has a schedule .*training.epochs: 30 → 60"):
+        check_changes(began, began.override("training.epochs=60"))
 
 
-def test_another_preset_in_the_same_folder_is_refused(uninterrupted, capsys):
-    with pytest.raises(SystemExit):
-        fit.main(["--preset", "countdown_tiny", "--resume", "--log-dir", str(uninterrupted)])
-    assert "rollouts.group_size: 4 → 16" in capsys.readouterr().err
+def test_python_keeps_a_folder_too(uninterrupted):
+    """As the script does, and before anything is written."""
+    recipe = Recipe.load(uninterrupted / "recipe.toml")
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")}
+    with pytest.raises(ValueError, match="holds a run: go on with it by resume=True, or choose another log_dir"):
+        Run(Experiment(recipe), uninterrupted)
+    with pytest.raises(ValueError, match="It would be another run"):
+        Run(Experiment(recipe.override("training.seed=1")), uninterrupted, resume=True)
+    with pytest.raises(ValueError, match="is there already, and is kept"):
+        Run(Experiment(recipe), uninterrupted.parent, resume=True)
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
 
 
 def test_the_same_command_goes_on(uninterrupted, tmp_path):

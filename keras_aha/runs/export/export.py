@@ -29,13 +29,13 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
-    `peft` is the adapters alone; where the base is a folder or the embedded model, which are on no hub, it comes with
+    `peft` is the adapters alone; if the base is a folder or the embedded model, which are on no hub, it comes with
     that in `peft/base`. A folder is there when it is whole, and what the run's folder holds is only read.
 
     Args:
         log_dir: the run's folder, which a `Run` wrote.
-        out: where the folders come to lie, made where it is missing.
-        formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` where it has no adapters.
+        out: where the folders come to lie, made if it is missing.
+        formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` if it has no adapters.
 
     Returns:
         The paths of the folders.
@@ -78,12 +78,10 @@ def _end_tokens(recipe: Recipe) -> dict[int, str]:
 
 def _load_recipe(run: Path) -> Recipe:
     if not (run / RECIPE).is_file():
-        raise ValueError(
-            f"What is exported is a run of scripts/fit.py; the folder has no {RECIPE}. Received: {str(run)!r}"
-        )
+        raise ValueError(f"What is exported is a finished run; the folder has no {RECIPE}. Received: {str(run)!r}")
     recipe = Recipe.load(run / RECIPE)
     finished = finished_epochs(run)
-    if finished != recipe.training.epochs:  # other ones where it goes on with more
+    if finished != recipe.training.epochs:  # other ones if it goes on with more
         raise ValueError(f"The run has not finished, so there is nothing to tell of it yet. Received: {str(run)!r}")
     return recipe
 

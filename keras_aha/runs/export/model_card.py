@@ -29,7 +29,7 @@ class ModelCard:
         recipe: the run's own.
         task: what it was trained on.
         end_tokens: id → piece, of the tokens that end a completion.
-        class_names: the policy's class in keras-hub, and in transformers where it has one.
+        class_names: the policy's class in keras-hub, and in transformers if it has one.
     """
 
     run: Path
@@ -40,7 +40,7 @@ class ModelCard:
 
     @property
     def hub_name(self) -> str | None:
-        """The base's repository on Hugging Face; `None` where it is on no hub, or it is not known which."""
+        """The base's repository on Hugging Face; `None` if it is on no hub, or it is not known which."""
         return hugging_face.hub_name(self.recipe.model.preset)
 
     @property
@@ -51,7 +51,7 @@ class ModelCard:
 
     @property
     def license(self) -> str | None:
-        """Hugging Face's word for the license of the base's weights; `None` where it is not known."""
+        """Hugging Face's word for the license of the base's weights; `None` if it is not known."""
         if self.is_embedded:
             return "apache-2.0"
         name = bare_name(self.recipe.model.preset)

@@ -22,7 +22,7 @@ def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
 
     Args:
         backbone: one that `hugging_face.class_name` knows, with adapters.
-        folder: made where it is missing.
+        folder: made if it is missing.
         base: the name or folder of the model without adapters, for `base_model_name_or_path`.
 
     Raises:

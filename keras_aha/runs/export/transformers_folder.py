@@ -16,7 +16,7 @@ def write_transformers(policy, folder: str | os.PathLike, end_token_ids) -> None
 
     Args:
         policy: a `keras_hub.models.CausalLM` that `hugging_face.class_name` knows.
-        folder: made where it is missing.
+        folder: made if it is missing.
         end_token_ids: at which `generate` stops.
 
     Raises:

@@ -21,7 +21,7 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
     obey, and letters cannot be seen, becomes a question mark; a text that is very long is cut.
 
     Yields:
-        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` where there is no equation or none that can be
+        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` if there is no equation or none that can be
         read.
     """
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
@@ -66,7 +66,7 @@ class FirstCompletion:
 
 
 def find_first(record: RunRecord) -> FirstCompletion | None:
-    """`None` where the run has not finished, or no behaviour has grown."""
+    """`None` if the run has not finished, or no behaviour has grown."""
     if record.rates is None:
         return None
     rates = record.rates[record.rates["completions"] == "all"].set_index("behaviour")
@@ -84,16 +84,25 @@ def find_first(record: RunRecord) -> FirstCompletion | None:
     return FirstCompletion(behaviour, most_before)
 
 
-def pairs(record: RunRecord, count: int = 3) -> list[tuple[dict, dict]]:
-    """The first sample of each of the first held-out problems, before and after, whatever came of it."""
+def pairs(record: RunRecord, prompts: dict[str, str], count: int = 3) -> list[tuple[str, dict, dict]]:
+    """The first sample of each of the first held-out problems, before and after, whatever came of it.
+
+    Args:
+        record: of a run that has finished.
+        prompts: problem → prompt, if it is known: it says more than a problem of a task of one's own, `(6, 1, 2)`.
+        count: how many problems.
+    """
     first = [table[table["sample"] == 0].set_index("puzzle").head(count) for table in (record.before, record.after)]
-    return [(first[0].loc[puzzle].to_dict(), first[1].loc[puzzle].to_dict()) for puzzle in first[0].index]
+    rows = [(first[0].loc[puzzle].to_dict(), first[1].loc[puzzle].to_dict()) for puzzle in first[0].index]
+    return [(_printable(prompts.get(then["problem"], then["problem"])).strip(), then, now) for then, now in rows]
 
 
 def behaviour_table(rates: pd.DataFrame) -> list[dict]:
     """`behaviours.csv` as rows of text: values and their intervals, for all, right and wrong completions."""
     rows = []
     for behaviour, group in rates.groupby("behaviour", sort=False):
+        if not group[["before", "after"]].fillna(0).any(axis=None):
+            continue
         group = group.set_index("completions")
         kinds = itertools.product(("all", "correct", "wrong"), ("before", "after"))
         cells = [_with_interval(group.loc[kind], when) for kind, when in kinds]

@@ -1,16 +1,19 @@
 """`write_report`: one page about a run, and its pictures as files."""
 
 import os
+import re
 from pathlib import Path
 
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import write_whole
 from keras_aha.recipes.recipe import RECIPE
+from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
 from keras_aha.runs.report.pictures import draw_pictures
 from keras_aha.runs.report.run_record import RunRecord
 
 import jinja2
+import markupsafe
 
 _REPORT, _PICTURES = "report.html", "report"
 
@@ -19,10 +22,11 @@ def write_report(log_dir: str | os.PathLike) -> Path:
     """Writes `report.html` into a run's folder, a page that needs no other file, and its pictures as PNG into `report`.
 
     The page follows the browser's light or dark mode, and says of each number in which file of the run it stands. Of a
-    run that has not finished there are only curves, so far. Text of the policy is escaped.
+    run that has not finished there are only curves, so far. Text of the policy is escaped. What is 0 everywhere, as
+    attempts in a task without arithmetic, is left out.
 
     Args:
-        log_dir: the folder of a run of `scripts/fit.py`, see `RunRecord`. An older report is replaced.
+        log_dir: a run's folder, see `RunRecord`. An older report is replaced.
 
     Returns:
         The page's path.
@@ -44,7 +48,7 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"steps": steps, "percent": "{:.1%}".format}
+    environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "code": _code}
     page = environment.get_template("page.html").render(
         record=record,
         pictures=pictures,
@@ -52,9 +56,25 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         after=None if record.after is None else summarize(record.after),
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
-        pairs=[] if record.after is None else pairs(record),
+        pairs=[] if record.after is None else pairs(record, _prompts(record)),
         recipe_text=(record.log_dir / RECIPE).read_text(encoding="utf-8"),
     )
     path = record.log_dir / _REPORT
     write_whole(path, page)
     return path
+
+
+def _prompts(record: RunRecord) -> dict[str, str]:
+    """Problem → prompt; none if the task, or its file, is not on this machine."""
+    try:
+        task = build_held_out(record.recipe)
+    except ValueError:
+        return {}
+    problems = [task.problem(i) for i in range(len(task))]
+    return {str(problem): task.prompt(problem) for problem in problems}
+
+
+def _code(text: str) -> markupsafe.Markup:
+    """What stands between backticks, as code."""
+    escaped = re.sub("`([^`]*)`", r"<code>\1</code>", str(markupsafe.escape(text)))
+    return markupsafe.Markup(escaped)  # noqa: S704  it is escaped, but for our own tags

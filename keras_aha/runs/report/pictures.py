@@ -19,10 +19,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 _INK = "#1f2328"  # in SVG whatever the surroundings say
 _STYLE = f"<style>svg{{color:{_INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e6e6e6}}}}</style>"
 # Okabe and Ito's colours, which can be told apart by most people with a colour vision deficiency.
-_ORANGE, _SKY, _GREEN, _BLUE, _RED, _PURPLE, _YELLOW, _GREY = (
-    *("#e69f00", "#56b4e9", "#009e73", "#2f7fc1", "#d55e00", "#cc79a7", "#f0e442"),
-    "#8c8c8c",
-)
+_ORANGE, _SKY, _GREEN, _BLUE = "#e69f00", "#56b4e9", "#009e73", "#2f7fc1"
+_RED, _PURPLE, _YELLOW, _GREY = "#d55e00", "#cc79a7", "#f0e442", "#8c8c8c"
 _BEFORE, _AFTER, _TRAINING = _GREY, _ORANGE, _SKY
 _VERDICTS = [_ORANGE, _SKY, _RED, _PURPLE, _YELLOW, _BLUE, _GREY]  # of all but "correct"
 _SIZE = (4.8, 3.3)  # inches: as wide as a phone where a point is a pixel
@@ -49,13 +47,13 @@ class Picture:
 
 def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     """Draws those that there are numbers for."""
-    yield _picture("accuracy", _accuracy, record, _ACCURACY, "history.csv, held_out_before.jsonl, held_out_after.jsonl")
+    tables = "held_out_before.jsonl, held_out_after.jsonl"
+    yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
     if record.after is not None and "difficulty" in record.before and record.before["difficulty"].nunique() > 1:
-        files = "held_out_before.jsonl, held_out_after.jsonl"
-        yield _picture("difficulty", _difficulty, record, _DIFFICULTY, files)
+        yield _picture("difficulty", _difficulty, record, _DIFFICULTY, tables)
     yield _picture("reward", _reward, record, _REWARD, "history.csv")
     yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
-    if set(BEHAVIOURS) <= set(record.history):  # a run that an older version began has them of held-out puzzles only
+    if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
     if len(record.verdicts):
         yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
@@ -81,11 +79,8 @@ _VERDICT = "What the scorer says of the completions of each training rollout: sh
 
 
 def _accuracy(axes: Axes, record: RunRecord) -> None:
-    history = record.history
-    axes.plot(history["epoch"], history["accuracy"], color=_TRAINING, linewidth=1.2, label="training")
-    epochs, values = _held_out(record, "accuracy")
-    axes.plot(epochs, values, "o:", color=_AFTER, markersize=4.5, label="held-out")
-    ends = {0: record.before} | ({} if record.after is None else {int(history["epoch"].iloc[-1]): record.after})
+    _curves(axes, record, "accuracy")
+    ends = {0: record.before} | ({} if record.after is None else {int(record.history["epoch"].iloc[-1]): record.after})
     for epoch, table in ends.items():
         per_puzzle = by_puzzle(table)["accuracy"]
         _interval(axes, epoch, per_puzzle.mean(), share_interval(per_puzzle), _AFTER)
@@ -115,8 +110,7 @@ def _reward(axes: Axes, record: RunRecord) -> None:
 
 
 def _length(axes: Axes, record: RunRecord) -> None:
-    axes.plot(record.history["epoch"], record.history["completion_length"], color=_TRAINING, label="training")
-    axes.plot(*_held_out(record, "completion_length"), "o:", color=_AFTER, markersize=4.5, label="held-out")
+    _curves(axes, record, "completion_length")
     limit = record.recipe.rollouts.max_completion_length
     _over_epochs(axes, ylabel=f"tokens (limit {limit:,})", title="Completion length")
     _from_zero(axes)
@@ -150,6 +144,12 @@ def _verdicts(axes: Axes, record: RunRecord) -> None:
 
 
 # === How ===
+
+
+def _curves(axes: Axes, record: RunRecord, name: str) -> None:
+    """A line of the rollouts, and dots of the held-out puzzles."""
+    axes.plot(record.history["epoch"], record.history[name], color=_TRAINING, linewidth=1.2, label="training")
+    axes.plot(*_held_out(record, name), "o:", color=_AFTER, markersize=4.5, label="held-out")
 
 
 def _held_out(record: RunRecord, name: str) -> tuple[list[int], list[float]]:

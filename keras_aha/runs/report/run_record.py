@@ -29,7 +29,7 @@ class RunRecord:
             from TensorBoard's events.
         completions: `completions.jsonl`, one dict a completion.
         before: the table of sampled completions of the held-out problems before training (`held_out_before.jsonl`).
-        after: the same after it; `None` where the run has not finished.
+        after: the same after it; `None` if the run has not finished.
         rates: `behaviours.csv`, or `None`.
         summary: `summary.json`, or `None`.
         findings: `findings.jsonl`, one dict a finding of the doctor.
@@ -58,11 +58,11 @@ class RunRecord:
         for name in (RECIPE, BEFORE, HISTORY, COMPLETIONS):
             if not (log_dir / name).is_file():
                 raise ValueError(
-                    f"A report is about a run of scripts/fit.py that has trained one epoch or more; the folder has no "
+                    f"A report is about a run that has trained one epoch or more; the folder has no "
                     f"{name}. Received: {str(log_dir)!r}"
                 )
         recipe = Recipe.load(log_dir / RECIPE)
-        finished = finished_epochs(log_dir) == recipe.training.epochs  # fewer where it goes on with more
+        finished = finished_epochs(log_dir) == recipe.training.epochs  # fewer if it goes on with more
         record = cls(
             log_dir=log_dir,
             recipe=recipe,
@@ -82,8 +82,7 @@ class RunRecord:
 
 def _read_history(path: Path) -> pd.DataFrame:
     try:
-        history = pd.read_csv(path)
-        return history.astype({"epoch": int, "accuracy": float})
+        return pd.read_csv(path).astype({"epoch": int, "accuracy": float})
     except (KeyError, ValueError) as error:
         raise ValueError(f"The file holds no history of a run. Received: {str(path)!r}, {error}") from error
 
@@ -99,11 +98,9 @@ def _read_verdicts(log_dir: Path) -> pd.DataFrame:
     """What `TensorBoardCallback` writes: a verdict has no value before the epoch in which it is first met."""
     events = EventAccumulator(str(log_dir), size_guidance={TENSORS: 0})  # 0 keeps all
     events.Reload()
-    columns = {
-        tag.removeprefix(_VERDICT): {
-            event.step + 1: float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)
-        }
-        for tag in events.Tags()[TENSORS]
-        if tag.startswith(_VERDICT)
-    }
+    columns = {}
+    for tag in events.Tags()[TENSORS]:
+        if tag.startswith(_VERDICT):
+            values = {event.step + 1: tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
+            columns[tag.removeprefix(_VERDICT)] = {epoch: float(value) for epoch, value in values.items()}
     return pd.DataFrame(columns).rename_axis("epoch").sort_index().fillna(0.0)

@@ -1,0 +1,183 @@
+"""`evaluate`: a run or a preset on held-out puzzles, measured alone, against another one, and with more thinking."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_aha.callbacks.compile_counter import CompileCounter
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
+from keras_aha.evaluation import comparison, intervals, tables
+from keras_aha.evaluation.at_k import at_k
+from keras_aha.files import presets_folder
+from keras_aha.models.presets import load_tokenizer
+from keras_aha.names import bare_name
+from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
+from keras_aha.runs.in_section import in_section
+from keras_aha.training.budget_forcing import word_to_ids
+from keras_aha.training.grpo_model import GRPOModel
+
+import pandas as pd
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """What a policy does on held-out puzzles. Rates are shares between 0 and 1, intervals are of 95 % over puzzles.
+
+    Attributes:
+        numbers: ready for JSON. `target`, `seed` and what `summarize_held_out` says; `mean_at_k`, `pass_at_k`,
+            `maj_at_k` and their intervals `…_ci95`, by k; `by_label`, one record for each combination of the task's
+            labels, if it has any; `throughput` of the sampled completions, in tokens and seconds; `comparison` with
+            `against` (see `evaluation.compare`); `waits`, with the `curve` of accuracy against tokens.
+        puzzles: one row a puzzle: its problem, labels, accuracy, pass@k and maj@k.
+        completions: one row a completion, with its text. `target`, `greedy` and `waits` tell what it is of.
+    """
+
+    numbers: dict
+    puzzles: pd.DataFrame
+    completions: pd.DataFrame
+
+
+def evaluate(
+    target: str | os.PathLike,
+    *,
+    against: str | os.PathLike | None = None,
+    recipe: str | os.PathLike | None = None,
+    changes: Iterable[str] = (),
+    seed: int = 0,
+    waits: int = 0,
+    wait_word: str = "Wait",
+) -> EvaluationResult:
+    """Measures a policy on held-out puzzles: sampled at temperature 1, and greedily.
+
+    Args:
+        target: a run's folder, or a preset: its name, handle or folder.
+        against: another run or preset, compared on the same puzzles.
+        recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is the preset's own, or
+            `countdown_tiny` if it has none.
+        changes: to the recipes, as `Recipe.override` takes them: `["evaluation.puzzles=512", "evaluation.samples=16"]`.
+        seed: of the samples.
+        waits: budget forcing (arXiv:2501.19393): thinking that would end goes on up to so many times; 0 is never.
+        wait_word: what is written there; `""` lets it just think on.
+
+    Raises:
+        RecipeError, ValueError: a recipe or preset that cannot be used, a run that has not finished, two policies with
+            other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
+    """
+    changes = list(changes)
+    recipes = {target: find_recipe(target, recipe, changes)}
+    if against is not None:  # a preset takes all but the weights from the other
+        other = find_recipe(against, changes=changes) if is_run(against) else _of_preset(recipes[target], against)
+        recipes[against] = other
+    held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
+    _check_puzzles(held_out)
+    for recipe in recipes.values():
+        with in_section("model"):
+            tokenizer = load_tokenizer(recipe.model.preset)
+        if waits:
+            word_to_ids(tokenizer, wait_word)
+    distribute_as(recipes[target])
+    policies = [load_trained(x, name) if is_run(name) else build_policy(x) for name, x in recipes.items()]
+    models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
+    return _measure(models, held_out, target, against, seed, waits, wait_word)
+
+
+def is_run(target: str | os.PathLike) -> bool:
+    """Whether `target` is a run's folder, and no preset."""
+    return Path(target, RECIPE).is_file()
+
+
+def find_recipe(
+    target: str | os.PathLike, recipe: str | os.PathLike | None = None, changes: Iterable[str] = ()
+) -> Recipe:
+    """The recipe of a run; for a preset `recipe`, or its own, with that preset in place of the recipe's.
+
+    Args:
+        target, recipe, changes: see `evaluate`.
+
+    Raises:
+        RecipeError, ValueError: no such recipe, or one for a run, which has its own.
+    """
+    if is_run(target):
+        if recipe is not None:
+            raise ValueError(f"A run has its own recipe: leave the other one out. Received: recipe={str(recipe)!r}")
+        return Recipe.load(Path(target, RECIPE)).override(changes)
+    own = presets_folder() / f"{Path(bare_name(str(target))).name}.toml"
+    return _of_preset(Recipe.load(recipe or (own if own.is_file() else "countdown_tiny")).override(changes), target)
+
+
+def _of_preset(recipe: Recipe, preset: str | os.PathLike) -> Recipe:
+    return recipe.override([f"model.preset={json.dumps(str(preset))}", "lora.rank=0", "lora.start=none"])
+
+
+def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
+    problems = [[str(x.task.problem(i)) for i in range(len(x.task))] for x in held_out.values()]
+    if problems[0] != problems[-1]:
+        raise ValueError(
+            "Two policies are compared on the same puzzles, and their recipes have others: choose them by `recipe`, or "
+            f"by changes to [task] and [evaluation]. Received: {' and '.join(map(str, held_out))}"
+        )
+
+
+def _measure(models, held_out, target, against, seed, waits, wait_word) -> EvaluationResult:
+    waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
+    compiles, start = CompileCounter(), time.perf_counter()
+    sampled = next(waited)
+    seconds, tokens = time.perf_counter() - start, int(sampled["completion_length"].sum())
+    speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiles.seconds}
+    speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)
+    greedy = held_out[target].evaluate(models[target], greedy=True)
+    task = held_out[target].task
+    puzzles, numbers = _analyse(sampled, greedy, task.answer, list(task.labels(task.problem(0))))
+    numbers = {"target": str(target), "seed": seed, **numbers, "throughput": speed}
+    completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
+    if against is not None:
+        other = held_out[against].evaluate(models[against])
+        completions.append(_as_rows(other, against))
+        accuracy = tables.summarize(other)["accuracy"]
+        numbers["comparison"] = {"against": str(against), "accuracy": accuracy, **comparison.compare(sampled, other)}
+    if waits:
+        curve = [sampled, *waited]
+        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(curve) if i]
+        numbers["waits"] = {"word": wait_word, "curve": _curve(curve)}
+    return EvaluationResult(numbers, puzzles, pd.concat(completions, ignore_index=True))
+
+
+def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[str]) -> tuple[pd.DataFrame, dict]:
+    """One row a puzzle, and the numbers."""
+    numbers = summarize_held_out(sampled, greedy)
+    samples = numbers["samples"]
+    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), powers(samples))
+    puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
+    numbers["mean_at_k"] = {samples: numbers["accuracy"]}
+    for kind in ("pass", "maj"):
+        columns = {int(name.partition("@")[2]): votes[name] for name in votes if name.startswith(kind)}
+        numbers[f"{kind}_at_k"] = {k: float(column.mean()) for k, column in columns.items()}
+        numbers[f"{kind}_at_k_ci95"] = {k: intervals.share_interval(column) for k, column in columns.items()}
+    if labels:
+        most = [f"{kind}@{max(numbers[f'{kind}_at_k'])}" for kind in ("pass", "maj")]
+        table = tables.by_label(sampled, labels).drop(columns="samples")
+        means = puzzles.groupby(labels, dropna=False)[most].mean().reset_index()
+        numbers["by_label"] = table.merge(means, on=labels).to_dict("records")
+    return puzzles, numbers
+
+
+def _curve(waited: list[pd.DataFrame]) -> list[dict]:
+    curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
+    curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
+    return curve.to_dict("records")
+
+
+def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
+    """A table with columns in front that tell it from others."""
+    columns = {"target": str(target), "greedy": greedy, "waits": waits, "thought_on": 0} | table.to_dict("series")
+    return table.assign(**columns)[list(columns)]
+
+
+def powers(samples: int) -> list[int]:
+    """1, 2, 4, … up to `samples`, which is the last."""
+    return sorted({2**i for i in range(samples.bit_length())} | {samples})

@@ -1,0 +1,86 @@
+"""`prime_preset`: a recipe's model, primed on its task's worked solutions and saved as a new preset."""
+
+import dataclasses
+import os
+import random
+import tempfile
+from pathlib import Path
+
+from keras_aha.models import lora
+from keras_aha.models.special_tokens import turn_end_id
+from keras_aha.models.tiny_gemma import tiny_gemma
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.build_task import build_task
+from keras_aha.runs.check_folder import check_new_folder
+from keras_aha.runs.experiment import build_evaluation, summarize_held_out
+from keras_aha.tasks import Task
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.priming import prime
+
+import keras
+import pandas as pd
+
+
+def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -> dict:
+    """Primes the model of a recipe as `[priming]` says, and saves it, with the curve of its loss in `priming.csv`.
+
+    Args:
+        recipe: its sections model, task, priming and evaluation count, and lora if `priming.adapters` is set.
+        out: the new preset's folder, which must be missing or empty. What stands there is complete.
+        new: begin with a tiny Gemma of random weights, and not with the recipe's preset.
+
+    Returns:
+        What `summarize_held_out` says of the primed policy.
+
+    Raises:
+        RecipeError, ValueError: something cannot be used: a task without worked solutions, adapters that are missing
+            or cannot be merged, a folder that is in use; before weights are loaded.
+        OSError: files cannot be written.
+    """
+    out, priming = Path(out), recipe.priming
+    check_new_folder(out, "out")
+    _check_adapters(recipe, new)
+    task = build_task(recipe, priming.seed)
+    _check_habits(task, priming.habits)
+    held_out = build_evaluation(recipe)
+    keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
+    policy = tiny_gemma() if new else build_policy(recipe, priming.adapters)
+    turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work
+    model = GRPOModel(policy)
+    settings = dataclasses.asdict(priming)
+    del settings["adapters"]
+    history = prime(policy, task, **settings)
+    lora.merge(policy)
+    _save(policy, history, out)
+    return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
+
+
+def _check_adapters(recipe: Recipe, new: bool) -> None:
+    """Raises ValueError if adapters are to be trained and there are none, or none that can be merged."""
+    rank, quantization = recipe.lora.rank, recipe.model.quantization
+    if recipe.priming.adapters and (new or not rank or quantization):
+        raise ValueError(
+            "priming.adapters trains those of [lora] and merges them into a preset's float weights: leave it or `new` "
+            f'out, or set lora.rank and model.quantization="none". Received: lora.rank={rank}, '
+            f"model.quantization={quantization!r}, new={new}"
+        )
+
+
+def _check_habits(task: Task, habits: dict) -> None:
+    """Raises ValueError if the task has no worked solutions, or not with these habits."""
+    try:
+        task.worked_solution(task.problem(0), random.Random(0), **habits)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
+
+
+def _save(policy, history: keras.callbacks.History, folder: Path) -> None:
+    """Writes beside the folder first: what stands at `folder` is complete."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+        made = Path(beside, folder.name)
+        policy.save_to_preset(str(made))
+        epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
+        pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
+        os.rename(made, folder)
