@@ -39,7 +39,7 @@ def think_on(
             the same random keys the same would be said again.
 
     Returns:
-        B completions, log-probs and entropy 0 at the tokens of the word, and `(B,)` bool: which of them thought on.
+        B completions, log-probs 0 at the tokens of the word, and `(B,)` bool: which of them thought on.
     """
     thought = thinking_lengths(model, completions)
     begun = thought + len(word_ids)
@@ -52,19 +52,17 @@ def think_on(
         prompt = token_ids[row][padding_mask[row] > 0]
         read = np.concatenate([prompt, completions.token_ids[row, : thought[row]], word_ids])
         ids[-len(read) :], mask[-len(read) :] = read, 1
-    # Where no row goes on, too: with several processes the others may wait for this one.
+    # Also if no row goes on: with several processes the others may wait for this one.
     more = model.generate(
         prompt_ids, prompt_mask, max_completion_length=max_completion_length, rows=rows[going], **sampling
     )
-    joined = Completions(*(None if x is None else x.copy() for x in completions))
+    joined = Completions(*(x.copy() for x in completions if x is not None))
     for i, row in enumerate(going):
         length = min(more.lengths[i], max_completion_length - begun[row])
         end = begun[row] + length
-        for name in ("token_ids", "log_probs", "entropy"):
-            old, new = getattr(joined, name), getattr(more, name)
-            if old is not None:
-                old[row, thought[row] :] = 0
-                old[row, begun[row] : end] = new[i, :length]
+        for old, new in ((joined.token_ids, more.token_ids), (joined.log_probs, more.log_probs)):
+            old[row, thought[row] :] = 0
+            old[row, begun[row] : end] = new[i, :length]
         joined.token_ids[row, thought[row] : begun[row]] = word_ids
         joined.lengths[row] = end
         joined.stopped[row] = more.stopped[i] and length == more.lengths[i]
