@@ -6,7 +6,6 @@ import random
 import tempfile
 from pathlib import Path
 
-from keras_aha.models import lora
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.models.tiny_gemma import tiny_gemma
 from keras_aha.recipes.recipe import Recipe
@@ -51,7 +50,6 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     settings = dataclasses.asdict(priming)
     del settings["adapters"]
     history = prime(policy, task, **settings)
-    lora.merge(policy)
     _save(policy, history, out)
     return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
 

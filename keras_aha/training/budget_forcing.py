@@ -52,7 +52,7 @@ def think_on(
         prompt = token_ids[row][padding_mask[row] > 0]
         read = np.concatenate([prompt, completions.token_ids[row, : thought[row]], word_ids])
         ids[-len(read) :], mask[-len(read) :] = read, 1
-    # Where no row goes on, too: with several processes the others may wait for this one.
+    # Also if no row goes on: with several processes the others may wait for this one.
     more = model.generate(
         prompt_ids, prompt_mask, max_completion_length=max_completion_length, rows=rows[going], **sampling
     )

@@ -22,6 +22,9 @@ class Grader:
 
     reward = the task's + Σ weight · other + penalty of the length
 
+    The task's own reward always has weight 1, and other weights are relative to it. A script has the task's reward
+    alone, as a function cannot stand in TOML: there, the `score` of a task of your own adds up what counts.
+
     A reward fails if its function raises, takes longer than it may (see `time_limit.within`, which also tells what it
     cannot interrupt), or returns what is no finite number: `None`, a text, a list, an array that is no scalar, NaN.
     Booleans and scalars of NumPy or JAX are numbers. The task's own `score` fails so too, and if it returns no
@@ -29,14 +32,14 @@ class Grader:
 
     Args:
         task: a `Task`.
-        rewards: name → `(function, weight)`, where `function(problem, completion)` returns a number.
+        rewards: name → `(function, weight)`, where `function(problem, completion)` returns a number. With weight 0 it
+            is only logged. The name "task" is the task's own.
         penalties: `(C + 1,)`, what is added to the reward of a completion of 0 to C tokens; `None` adds nothing.
         seconds: that a call may take; `None` for no limit.
         on_error: "skip", or "stop", which makes the first failure an error.
 
     Raises:
-        ValueError: if an entry of `rewards` is something else, or its weight not finite, or another argument is none of
-            these.
+        ValueError: if an argument is none of these.
     """
 
     def __init__(
@@ -49,13 +52,10 @@ class Grader:
         on_error: str = "skip",
     ):
         if seconds is not None and not 0 < seconds < math.inf:
-            raise ValueError(
-                f"A reward takes a time above 0, or has no limit: None. Received: reward_seconds={seconds}"
-            )
+            raise ValueError(f"`reward_seconds` must be above 0, or None. Received: reward_seconds={seconds}")
         if on_error not in ON_ERROR:
-            raise ValueError(
-                f"on_reward_error must be one of {', '.join(ON_ERROR)}. Received: on_reward_error={on_error!r}"
-            )
+            names = ", ".join(ON_ERROR)
+            raise ValueError(f"`on_reward_error` must be one of {names}. Received: on_reward_error={on_error!r}")
         self.task = task
         self.rewards = {name: _checked(name, entry) for name, entry in (rewards or {}).items()}
         self.penalties = penalties
@@ -71,15 +71,14 @@ class Grader:
             problems: B problems, one a completion.
             texts: B completions.
             lengths: `(B,)` of the completions, in tokens.
-            reported: failures of which a warning has been given, by the reward; there is one warning for each, with the
-                completion that caused it, and it is added.
+            reported: the failures so far, by the reward: a new one is added, with a warning.
 
         Returns:
-            The task's scores, and what rewards are made of, each `(B,)`: `reward` float32, NaN where one failed; and
-            where anything is added to the task's reward, `task_reward`, `reward_<name>` and `overlong_penalty`.
+            The task's scores, and arrays `(B,)`: `reward` float32, NaN if one failed; and if anything is added to the
+            task's reward, the parts `task_reward`, `reward_<name>` and `overlong_penalty`.
 
         Raises:
-            RuntimeError: at the first failure, where that stops the run.
+            RuntimeError: at the first failure, if `on_error` is "stop".
         """
         scores = [self.score(problem, text, reported) for problem, text in zip(problems, texts, strict=True)]
         # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
@@ -98,29 +97,18 @@ class Grader:
         return scores, {"reward": total.astype("float32")} | parts
 
     def score(self, problem, text: str, reported: dict[str, str]) -> Score:
-        """The task's score of a completion; its reward is NaN and its verdict "error" where the task fails.
-
-        Args and Raises are those of `grade`.
-        """
+        """The task's score of a completion, as in `grade`; if it fails, the reward is NaN and the verdict "error"."""
         who = f"{type(self.task).__name__}.score"
         return self._try(who, self.task.score, _as_score, problem, text, reported) or _MISSING
 
     def check_any(self, rewards: np.ndarray, reported: dict[str, str]) -> None:
-        """Checks that there is something to learn from.
-
-        Args:
-            rewards: `(B,)`, of all the completions of an epoch.
-            reported: of the epoch, see `grade`.
-
-        Raises:
-            RuntimeError: if all of them are missing; the message tells the first failure.
-        """
+        """Raises RuntimeError, with the first failure of `reported`, if all `rewards` of an epoch are missing."""
         if np.isnan(rewards).all():
             first = next(iter(reported.values()), "on other processes.")
             raise RuntimeError(f"The reward of every completion failed, so there is nothing to learn from: {first}")
 
     def _try(self, who, function, read, problem, text, reported):
-        """What `read` makes of `function(problem, text)`; None where either fails, which is reported."""
+        """What `read` makes of `function(problem, text)`; None if either fails, which is reported."""
         cause = None
         try:
             returned = within(self.seconds, function, problem, text)
@@ -146,7 +134,7 @@ class Grader:
 def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str, float]:
     """Means of what `Grader.grade` returned, `accuracy`, `format_rate`, and `failed_rewards`, a share of completions.
 
-    Means leave failures out; where it is the task's score that failed, a completion counts as not correct.
+    Means leave failures out; but a completion whose score failed counts as not correct.
     """
     means = {name: _mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
@@ -156,21 +144,22 @@ def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str
 
 
 def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """Which groups have rewards that differ; the others have no advantages and teach nothing.
+    """`(P,)` bool: which groups have rewards that differ. The others have no advantages and teach nothing.
 
     Args:
-        rewards: `(B,)`, NaN where missing.
-        group_size: G, a divisor of B.
-
-    Returns:
-        `(P,)` bool.
+        rewards: `(P·G,)`, NaN for those that are missing.
+        group_size: G.
     """
     groups = rewards.reshape(-1, group_size)
-    missing = np.isnan(groups)
-    return np.where(missing, np.inf, groups).min(axis=1) < np.where(missing, -np.inf, groups).max(axis=1)
+    return np.fmin.reduce(groups, axis=1) < np.fmax.reduce(groups, axis=1)  # which pass over NaN
 
 
 def _checked(name, entry):
+    if name == "task":
+        raise ValueError(
+            "`rewards` cannot hold the task's own reward, which is always added with weight 1: give others a weight "
+            f"relative to it. Received: rewards['task']={entry!r}"
+        )
     function, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
     if not callable(function) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise ValueError(

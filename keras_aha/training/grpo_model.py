@@ -1,20 +1,15 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
-import functools
-
-from keras_aha.decoding import Completions
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import batch_parts, global_rows, local_rows, split_rows
 from keras_aha.distribution.fsdp import as_split, gathering
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.models import lora
-from keras_aha.models.internals import flatten_layers
 from keras_aha.models.presets import own_dtype
-from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import check_positions, completion_log_probs
 from keras_aha.training.micro_batches import fold_trimmed, micro_batches
-from keras_aha.training.policy_sampler import PolicySampler
+from keras_aha.training.policy_model import PolicyModel, mark_as_built
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +19,18 @@ import numpy as np
 _METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates")
 
 
-class GRPOModel(keras.Model):
-    """Wraps a policy so that `compile` takes a `GRPOLoss` and `fit` takes rollouts.
+class GRPOModel(PolicyModel):
+    """A policy that `fit` trains on rollouts, and `compile` gives a `GRPOLoss`.
 
-    GRPO: arXiv:2402.03300. The reference policy is the policy with its adapters off, so it needs no second model.
-    Only where every weight is trained, and with a KL, a copy is kept.
+        model = GRPOModel(policy)
+        model.compile(keras.optimizers.Adam(1e-4), loss=GRPOLoss())
+        model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts])
+
+    GRPO: arXiv:2402.03300. From a reward to its gradient: `RolloutCallback.on_epoch_begin` makes advantages of rewards,
+    `train_step` splits the rollout into micro-batches, `GRPOLoss` has the mathematics.
+
+    The reference policy is the policy with its adapters off, so it needs no second model. Only if every weight is
+    trained, and with a KL, a copy is kept.
 
     Args:
         policy: a `keras_hub.models.CausalLM`, such as a `GemmaCausalLM`, adapters enabled on its backbone or not,
@@ -44,39 +46,44 @@ class GRPOModel(keras.Model):
     """
 
     def __init__(self, policy, micro_batch_size: int | None = None, completion_lengths: int = 3, **kwargs):
-        super().__init__(**kwargs)
-        self.policy = policy
+        super().__init__(policy, **kwargs)
         self.micro_batch_size = micro_batch_size
         self.completion_lengths = completion_lengths
         self.rollout = None
         self.reference = None
-        self._sampler = PolicySampler(policy)
-        if policy.preprocessor is not None and not policy.preprocessor.built:
-            policy.preprocessor.build(None)
-        _say_it_is_built(self)
-
-    def call(self, inputs):
-        """Logits `(B, T, V)` of the policy, for `{"token_ids", "padding_mask"}`, each `(B, T)`."""
-        return self.policy(inputs)
+        self._jitted_log_probs = jax.jit(self._folded_log_probs, static_argnums=0)
 
     def compile(self, optimizer="adamw", loss: GRPOLoss | None = None, **kwargs):
-        """Configures training: `optimizer` as in Keras, `loss` a `GRPOLoss` (the default one where `None`).
+        """Configures training.
 
-        Where the loss has a KL and there are no adapters to turn off, the policy as it is now is copied: that copy is
-        the reference.
+        If the loss has a KL and there are no adapters to turn off, the policy as it is now is copied: that copy is the
+        reference.
+
+        Args:
+            optimizer: as in Keras, without `gradient_accumulation_steps`.
+            loss: a `GRPOLoss`; `None` takes the default one.
+            **kwargs: `run_eagerly`, `jit_compile` and `steps_per_execution`, as in Keras.
 
         Raises:
-            ValueError: if the loss is something else, or the policy has embeddings of absolute positions.
+            ValueError: if the loss is something else, if there are metrics, which a rollout has no labels for, or if
+                the policy has embeddings of absolute positions.
         """
         loss = loss or GRPOLoss()
         if not isinstance(loss, GRPOLoss):
-            raise ValueError(f"GRPOModel trains with a GRPOLoss. Received: loss={loss!r}")
+            raise ValueError(f"`loss` must be a GRPOLoss. Received: loss={loss!r}")
+        for name in ("metrics", "weighted_metrics", "loss_weights"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"`{name}` need labels, and a rollout has none: give a number that you want to follow to "
+                    f"`RolloutCallback(rewards=…)`, with weight 0. Received: {name}={kwargs[name]!r}"
+                )
         check_positions(self.policy)
         super().compile(optimizer=optimizer, loss=None, **kwargs)
+        _check_optimizer(self.optimizer)
         self.grpo_loss = loss
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
-            _say_it_is_built(self.reference)
+            mark_as_built(self.reference)
         names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
         if loss.importance_cap:
             names.append("importance_weight")
@@ -89,6 +96,26 @@ class GRPOModel(keras.Model):
         return self.trackers
 
     # === Training ===
+
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        """Trains as in Keras.
+
+        Args:
+            x: the `dataset` of a `RolloutCallback`, or another `PyDataset` of `Rollout.batch()`.
+            *args, **kwargs: as in Keras; that callback must be among `callbacks`.
+
+        Raises:
+            ValueError: if `x` is something else.
+            NotImplementedError: if there is `validation_data`, see `evaluate`.
+        """
+        if not isinstance(x, keras.utils.PyDataset):
+            raise ValueError(
+                "`fit` takes rollouts, not texts or arrays: `fit(rollouts.dataset, callbacks=[rollouts])`, where "
+                f"`rollouts = RolloutCallback(task)`. Received: x={x!r}"
+            )
+        if validation_data is not None:
+            self.evaluate(validation_data)
+        return super().fit(x, *args, **kwargs)
 
     def train_step(self, state, rollout):
         """One optimizer update from one rollout, its gradient accumulated over micro-batches.
@@ -104,6 +131,7 @@ class GRPOModel(keras.Model):
             `(logs, state)`.
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
+        rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`
         mask = rollout["completion_mask"]
         rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
 
@@ -183,17 +211,7 @@ class GRPOModel(keras.Model):
             updated += tracker.stateless_update_state(own, value, sample_weight=counts)
         return updated
 
-    # === Sampling ===
-
-    def generate(self, token_ids, padding_mask=None, **settings) -> Completions:
-        """Samples completions with the current weights.
-
-        Args:
-            token_ids: `(P, L)` int32, left-padded prompts, as `tokenize` returns them.
-            padding_mask: `(P, L)`, 1 at tokens; `None` if there is no padding.
-            **settings: keyword arguments of `PolicySampler.generate`: group size, length, temperature, stops, seed, …
-        """
-        return self._sampler.generate(token_ids, padding_mask, **settings)
+    # === Log-probs ===
 
     def log_probs(self, token_ids, padding_mask, completion_length: int, temperature: float = 1.0):
         """Log-probs of given completions, teacher-forced.
@@ -219,11 +237,10 @@ class GRPOModel(keras.Model):
         batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}
         size = self.micro_batch_size if (rows + missing) % (self.micro_batch_size or 1) == 0 else None
         values = [variable.value for variable in self.policy.variables]
-        log_probs = local_rows(self._teacher_forced(size, values, global_rows(batch)))
+        log_probs = local_rows(self._jitted_log_probs(size, values, global_rows(batch)))
         return processes.gather_rows({"log_probs": log_probs})["log_probs"][:rows]
 
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def _teacher_forced(self, micro_batch_size, values, batch):
+    def _folded_log_probs(self, micro_batch_size, values, batch):
         def write(log_probs, i, micro_batch):
             mask = micro_batch["completion_mask"] > 0
             with gathering(self.policy, scope, micro_batch["temperature"]):
@@ -236,55 +253,18 @@ class GRPOModel(keras.Model):
             log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts, self.completion_lengths)
         return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
 
-    # === Text ===
 
-    @property
-    def tokenizer(self):
-        """The policy's tokenizer."""
-        return self.policy.preprocessor.tokenizer
-
-    def tokenize(self, prompts: list[str], length: int | None = None, multiple: int = 1):
-        """Texts → `(token_ids, padding_mask)`, `(P, L)` int32, begin-token first if there is one, left-padded to
-        `length`.
-
-        Args:
-            prompts: P texts.
-            length: L; `None` takes the longest prompt's, rounded up to a multiple of `multiple`.
-            multiple: in tokens.
-
-        Raises:
-            ValueError: if a prompt is longer than `length`.
-        """
-        rows = prompt_ids(self.tokenizer, prompts)
-        longest = max(map(len, rows))
-        length = length or -(-longest // multiple) * multiple
-        if longest > length:
-            raise ValueError(f"A prompt has more tokens than the limit. Received: {longest} tokens, limit {length}")
-        token_ids = np.zeros((len(rows), length), "int32")
-        padding_mask = np.zeros((len(rows), length), "int32")
-        for i, row in enumerate(rows):
-            token_ids[i, length - len(row) :] = row
-            padding_mask[i, length - len(row) :] = 1
-        return token_ids, padding_mask
-
-    def detokenize(self, completions: Completions, stop_tokens: tuple[str, ...] = TURN_ENDS) -> list[str]:
-        """The text of each completion, without the stop token that ended it; a stop string stays.
-
-        Args:
-            completions: B of them.
-            stop_tokens: those that `generate` was given.
-        """
-        last = completions.token_ids[np.arange(len(completions.lengths)), completions.lengths - 1]
-        ends = completions.lengths - np.isin(last, stop_token_ids(self.tokenizer, stop_tokens))
-        known = self.tokenizer.vocabulary_size()  # a model's may be larger, and then some ids are no text
-        rows = [row[:end] for row, end in zip(completions.token_ids, ends, strict=True)]
-        return self.tokenizer.detokenize([row[row < known].tolist() for row in rows])
-
-
-def _say_it_is_built(model) -> None:
-    """Where a layer is not built, `fit` draws a batch before the first rollout exists."""
-    for layer in flatten_layers(model):
-        layer.built = True
+def _check_optimizer(optimizer) -> None:
+    if optimizer.gradient_accumulation_steps:
+        raise ValueError(
+            "Gradients are accumulated over micro-batches: leave `gradient_accumulation_steps` out and set "
+            "`GRPOModel(policy, micro_batch_size=…)`. Received: "
+            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
+        )
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            f"float16 needs a scaled loss, which a GRPOModel does not have: use bfloat16. Received: {optimizer.name}"
+        )
 
 
 def _frozen_copy(policy):

@@ -1,4 +1,4 @@
-"""The gradients of linear layers, by the products that cost the least."""
+"""`linear_gradients`: gradients of linear layers, by the products that cost the least."""
 
 import contextlib
 import functools
@@ -13,21 +13,22 @@ from keras import layers, ops
 
 @contextlib.contextmanager
 def linear_gradients(model):
-    """Takes the gradients of trained kernels and of adapters by other products than JAX would.
+    """Computes the gradients of trained kernels and of adapters by other products than JAX, equal to rounding.
 
-    Of y = x · W, with a gradient g of y:
+    A layer computes y = x · W, or with adapters y = x · (W + s A B). Let g be the gradient of y:
 
-    trained kernel   ∂W = xᵀ g. JAX writes (gᵀ x)ᵀ, and XLA on CPU then lays g out anew, element by element.
-    adapters         y = x · (W + s A B) has ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, products with a thin matrix. JAX
-                     takes the gradient of the sum first, which is as large as the kernel and costs a forward pass.
+    kernel     ∂W = xᵀ g. JAX writes (gᵀ x)ᵀ, for which XLA on CPU first copies g, element by element.
+    adapters   ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, products with a thin matrix. JAX first computes the gradient of
+               W + s A B, which is as large as the kernel and costs as much as a forward pass.
 
-    They are the same numbers to rounding. The forward pass stays Keras's to the bit, so that it is the very policy that
-    was sampled from.
+    The forward pass is Keras's to the bit, so the policy that is trained is the one that was sampled from.
 
-    Keras calls a layer's `call` while tracing, so inside `jax.jit` this acts on what is traced in the block.
+    The block replaces the `call` of the layers, which Keras calls while JAX traces. `distribution.fsdp.gathering` is
+    entered inside this block and wraps the new `call`: it gathers the weights, and then this computes with them.
 
     Args:
-        model: a Keras layer or model. Frozen or quantized kernels, embeddings and adapters that are off are left alone.
+        model: a Keras layer or model. Nothing changes in layers with a frozen or a quantized kernel, or whose adapters
+            are off, and in embeddings.
 
     Yields:
         `model`.
@@ -43,7 +44,7 @@ def _is_trained_linear(layer):
 
 
 def _call(layer, inputs, training=None):
-    """What `layer.call` computes."""
+    """As `layer.call`, which it replaces."""
     if layer.lora_enabled:
         product, weights = _adapted_product(layer), (kernel_variable(layer), layer.lora_kernel_a, layer.lora_kernel_b)
     else:
@@ -54,28 +55,26 @@ def _call(layer, inputs, training=None):
 
 
 def _adapted_product(layer):
-    """(x, W, A, B) → x · (W + s A B), with gradients of all but W."""
+    """The function (x, W, A, B) → x · (W + s A B), with gradients of x, A and B."""
     dtype, product = layer.compute_dtype, _product_of(layer)
 
-    def by_sum(x, kernel, a, b):
+    def whole(x, kernel, a, b):
         return product(x, ops.cast(lora.adapted_kernel(layer, kernel, a, b), dtype))
 
-    def by_adapters(x, a, b):
+    def adapters_alone(x, a, b):  # x · A · B, whose gradients of A and B are those of the whole
         return _matmul(product(x, ops.cast(lora.scale(layer) * a, dtype)), ops.cast(b, dtype))
 
     def backward(arguments, gradient):
         x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: by_sum(x, kernel, a, b), x)
-        _, to_adapters = jax.vjp(lambda a, b: by_adapters(x, a, b), a, b)
+        _, to_inputs = jax.vjp(lambda x: whole(x, kernel, a, b), x)
+        _, to_adapters = jax.vjp(lambda a, b: adapters_alone(x, a, b), a, b)
         return *to_inputs(gradient), None, *to_adapters(gradient)
 
-    function = jax.custom_vjp(by_sum)
-    function.defvjp(lambda *arguments: (by_sum(*arguments), arguments), backward)
-    return function
+    return _with_backward(whole, backward)
 
 
 def _product_of(layer):
-    """(x, kernel) → x · kernel as the layer has it."""
+    """The function (x, kernel) → x · kernel of the layer, with gradients of both."""
     if isinstance(layer, layers.Dense):
         return _matmul
     inputs, kernel, outputs = re.split(",|->", layer.equation)
@@ -84,19 +83,25 @@ def _product_of(layer):
 
 
 def _product(multiply, to_kernel):
-    """`multiply(x, kernel)`, whose gradient g gives the kernel `to_kernel(x, g)`."""
+    """`multiply`, whose gradient g gives the kernel the gradient `to_kernel(x, g)`."""
 
     def backward(arguments, gradient):
         x, kernel = arguments
         _, to_inputs = jax.vjp(lambda x: multiply(x, kernel), x)
         return *to_inputs(gradient), to_kernel(x, gradient)
 
-    function = jax.custom_vjp(multiply)
-    function.defvjp(lambda *arguments: (multiply(*arguments), arguments), backward)
-    return function
+    return _with_backward(multiply, backward)
+
+
+def _with_backward(function, backward):
+    """`function`, whose gradients are `backward(arguments, gradient)`."""
+    with_backward = jax.custom_vjp(function)
+    with_backward.defvjp(lambda *arguments: (function(*arguments), arguments), backward)
+    return with_backward
 
 
 def _outer(x, gradient):
+    """xᵀ g, over all rows."""
     rows = list(range(x.ndim - 1))
     return ops.tensordot(x, gradient, axes=(rows, rows))
 

@@ -1,6 +1,5 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
-
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.distribution.gemma_parallel import GEMMAS
 from keras_aha.models.internals import flatten_layers, plain_attention

@@ -1,4 +1,4 @@
-"""Training on no more padding than a few fixed lengths make necessary."""
+"""Micro-batches: rows are split, ordered by length, and cut to the tokens that are trained on."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
 
 
 def by_length(batch: dict, micro_batch_size: int | None) -> dict:
-    """Reorders rows so that those of a micro-batch have completions of about one length; which costs least to train on.
+    """Reorders rows, so that a micro-batch has completions of about one length and little padding.
 
     Args:
         batch: as `Rollout.batch` returns it, NumPy.
@@ -44,9 +44,9 @@ def by_length(batch: dict, micro_batch_size: int | None) -> dict:
 def fold_trimmed(function, initial, batches, programs: int):
     """Folds `function` over micro-batches, each cut to the shortest of a few lengths that has all that is trained on.
 
-    The shortest come first; those with nothing to train on are left out. There is a loop for each length, as branches
-    within one loop took longer on CPU. A single micro-batch has branches: XLA would move the body of a loop over one to
-    the front of it, and run it for every length.
+    The shortest come first; those with nothing to train on are left out. There is a loop for each length, because
+    branches within one loop took longer on CPU. A single micro-batch has branches, because XLA would take the body out
+    of a loop that turns once, and run it for every length.
 
     Args:
         function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry must not depend on what is cut
@@ -66,20 +66,20 @@ def fold_trimmed(function, initial, batches, programs: int):
     needed = jnp.max(jnp.where(mask, jnp.arange(1, length + 1), 0), axis=(1, 2))
     order = jnp.argsort(needed)
 
-    def step(kept, position, carry):
+    def step(cut_length, position, carry):
         i = order[position]
-        return function(carry, i, _cut({name: x[i] for name, x in batches.items()}, length - kept))
+        dropped = length - cut_length
+        batch = {name: x[i] for name, x in batches.items()}
+        return function(
+            carry, i, {name: x if x.ndim < 2 else x[:, : x.shape[1] - dropped] for name, x in batch.items()}
+        )
 
-    steps = [functools.partial(step, kept) for kept in lengths]
+    steps = [functools.partial(step, cut_length) for cut_length in lengths]
     if len(mask) == 1:
         branches = [lambda _, carry: carry, *steps]
         return jax.lax.switch(jnp.sum(jnp.array([0, *lengths]) < needed), branches, 0, initial)
     carry = initial
-    ends = [jnp.sum(needed <= kept) for kept in (0, *lengths)]
+    ends = [jnp.sum(needed <= cut_length) for cut_length in (0, *lengths)]
     for (begin, end), body in zip(itertools.pairwise(ends), steps, strict=True):
         carry = jax.lax.fori_loop(begin, end, body, carry)
     return carry
-
-
-def _cut(batch, dropped):
-    return {name: x if x.ndim < 2 else x[:, : x.shape[1] - dropped] for name, x in batch.items()}

@@ -1,4 +1,4 @@
-"""`PolicySampler`: draws completions from a `CausalLM`, the best way that its architecture allows."""
+"""`PolicySampler`: completions of a `CausalLM` with its current weights."""
 
 import functools
 import warnings
@@ -30,6 +30,9 @@ class PolicySampler:
         self.policy = policy
         self._decoder = decoding.decoder_for(policy.backbone)
         self._quantized = {}
+        # Held by the sampler, so that programs and tables go with it.
+        self._merged_kernels = jax.jit(self._merge)
+        self._stop_table = functools.lru_cache(maxsize=8)(self._make_stop_table)  # which takes a second with strings
         if self._decoder is None:
             decoding.check_policy(policy)
             warnings.warn(
@@ -126,7 +129,7 @@ class PolicySampler:
         """
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
-        merged = _merged_kernels(backbone, values)
+        merged = self._merged_kernels(values)
         values = [merged.get(position, value) for position, value in enumerate(values)]
         return rollout_values(backbone.variables, values)
 
@@ -138,16 +141,14 @@ class PolicySampler:
         decoder, quantize = self._quantized[mode]
         return decoder, quantize(values)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019  with strings it takes a second to make
-    def _stop_table(self, stop_tokens, stop_strings):
+    def _merge(self, values):
+        """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
+        backbone = self.policy.backbone
+        positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
+        with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
+            return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}
+
+    def _make_stop_table(self, stop_tokens, stop_strings):
         tokenizer = self.policy.preprocessor.tokenizer
         ids = stop_token_ids(tokenizer, stop_tokens)
         return stop_table(tokenizer, self.policy.backbone.vocabulary_size, ids, stop_strings)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _merged_kernels(backbone, values):
-    """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
-    positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
-    with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
-        return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}

@@ -1,8 +1,9 @@
-"""Supervised warm start on a task's worked solutions."""
+"""`prime`: supervised warm start on a task's worked solutions."""
 
 import random
 from collections.abc import Iterator
 
+from keras_aha.models import lora
 from keras_aha.models.special_tokens import prompt_ids, turn_end_id
 from keras_aha.tasks.task import Task
 from keras_aha.training.linear_gradients import linear_gradients
@@ -33,11 +34,15 @@ def prime(
 ) -> keras.callbacks.History:
     """Trains `policy` to write `task`'s worked solutions; only what follows the prompt is learned.
 
+    If the policy has adapters, they alone are trained. Then they are merged into the kernels, so that the primed policy
+    is the reference of GRPO. Quantized kernels cannot take adapters up: there they stay beside them.
+
     Adam with a linear warm-up over a twentieth of the steps and a cosine decay to a hundredth of the peak. The
     logits of all positions are never held at once, see `completion_log_probs`.
 
     Args:
-        policy: a `CausalLM` with a preprocessor; its trainable variables are changed in place.
+        policy: a `CausalLM` with a preprocessor, such as `load_policy(preset)` or, for adapters alone,
+            `load_policy(preset, lora_rank=8)`; it is changed in place.
         task: a task with worked solutions; its training problems are used in order from the first.
         steps: optimizer steps, of `batch_size` solutions each; rounded down to whole epochs.
         batch_size: solutions a step.
@@ -53,9 +58,11 @@ def prime(
 
     Raises:
         ValueError: if the vocabulary lacks the `stop_token`.
+        NotImplementedError, TypeError: if the task has no worked solutions, or not with these habits.
     """
     tokenizer = policy.preprocessor.tokenizer
     stop_id = turn_end_id(tokenizer, stop_token)
+    task.worked_solution(task.problem(0), random.Random(seed), **habits or {})  # an error here is one, in `fit` a page
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)
     )
@@ -70,7 +77,7 @@ def prime(
         ),
     )
     steps_per_epoch = max(1, steps // 50)
-    return imitator.fit(
+    history = imitator.fit(
         batches,
         epochs=steps // steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
@@ -78,6 +85,8 @@ def prime(
         callbacks=callbacks,
         verbose=2,
     )
+    lora.merge(policy)
+    return history
 
 
 class _Imitator(keras.Model):

@@ -31,12 +31,12 @@ class Rollout:
         completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included; all 0
             in rows that are not trained on.
         old_log_probs: `(B, C)` float32, of the policy before the first update, at the sampling temperature: computed
-            by the trainer where the loss has an `importance_cap`, otherwise the sampler's.
+            by the trainer if the loss has an `importance_cap`, otherwise the sampler's.
         sampler_log_probs: `(B, C)` float32, as sampled. With quantized weights, or a cache of another dtype, they are
-            those of another policy than the trainer's, though a close one.
+            close to the trainer's, and no more.
         advantages: `(B,)` float32.
         temperature: `(B,)` float32, what logits are divided by.
-        rewards: `(B,)` float32, NaN where one could not be computed.
+        rewards: `(B,)` float32, NaN if one could not be computed.
         truncated: `(B,)` bool, completions that ran into the length limit.
         problems, texts, scores: B puzzles, completions as text, and their graded records.
     """
@@ -72,19 +72,15 @@ class Rollout:
         changed = {}
         for field in dataclasses.fields(self):
             values, others = getattr(self, field.name), getattr(other, field.name)
-            if isinstance(values, tuple):
-                replaced = dict(zip(rows, other_rows, strict=True))
-                changed[field.name] = tuple(
-                    others[replaced[i]] if i in replaced else value for i, value in enumerate(values)
-                )
-            else:
-                changed[field.name] = values.copy()
-                changed[field.name][rows] = others[other_rows]
+            mixed = list(values) if isinstance(values, tuple) else values.copy()
+            for row, other_row in zip(rows, other_rows, strict=True):
+                mixed[row] = others[other_row]
+            changed[field.name] = tuple(mixed) if isinstance(values, tuple) else mixed
         return Rollout(**changed)
 
 
 def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
-    """What `Rollout.batch` returns, with nothing in it: for whoever compiles and does not run."""
+    """`Rollout.batch()` filled with zeros, to compile with."""
     length = prompt_length + completion_length
     shapes = {"token_ids": (length,), "padding_mask": (length,), "advantages": (), "temperature": ()}
     dtypes = dict.fromkeys(("token_ids", "padding_mask"), "int32")

@@ -1,4 +1,4 @@
-"""`RolloutDataset`: what `fit` is fed."""
+"""`RolloutDataset`: the data of `fit`."""
 
 import keras
 
@@ -10,7 +10,7 @@ class RolloutDataset(keras.utils.PyDataset):
         updates_per_rollout: its length.
 
     Attributes:
-        batch: name → array, see `Rollout.batch`.
+        batch: name → array, see `Rollout.batch`; it must be set anew at the beginning of each epoch.
     """
 
     def __init__(self, updates_per_rollout: int):
@@ -23,3 +23,14 @@ class RolloutDataset(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         return self.batch
+
+    def on_epoch_begin(self):
+        """Raises ValueError if nobody has set the batch of this epoch."""
+        if self.batch is None:
+            raise ValueError(
+                "An epoch began without a rollout: the callback that makes them must be among the callbacks too, "
+                "`fit(rollouts.dataset, callbacks=[rollouts])`."
+            )
+
+    def on_epoch_end(self):
+        self.batch = None  # or a `fit` without the callback would train on an old one

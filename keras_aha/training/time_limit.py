@@ -1,4 +1,4 @@
-"""`within`: a call that ends with an error where it takes too long."""
+"""`within`: a call with a time limit."""
 
 import os
 import signal
@@ -12,20 +12,20 @@ class TimeLimitError(TimeoutError):
 
 
 class _TimeIsUp(BaseException):
-    """What interrupts the call. No Exception, as functions of users catch those and go on."""
+    """Interrupts the call. It is no `Exception`, because functions of users catch those and go on."""
 
 
 def within(seconds: float | None, function: Callable, *args):
     """Calls `function(*args)` and interrupts it after some seconds.
 
-    The clock is the process's real-time timer, whose signal Python sees between two of its instructions: a loop in
+    The clock is the process's real-time timer. Python looks for its signal between two of its instructions: a loop in
     Python, `time.sleep` and waiting for a file or a socket are interrupted, a long call of C code, such as a regular
     expression that backtracks for ever, only when it returns. A function that catches even BaseException is interrupted
     again each time that the limit passes. One that sets an alarm of its own takes this one's place.
 
-    There is no limit where such a signal cannot be had: outside of the main thread, off POSIX, or where a handler of
+    There is no limit where such a signal cannot be had: outside of the main thread, off POSIX, or if a handler of
     SIGALRM stands that Python did not set. A former handler and timer are back afterwards; the timer rings a little
-    late where its time came meanwhile.
+    late if its time came meanwhile.
 
     Args:
         seconds: above 0; `None` for no limit.
@@ -36,31 +36,27 @@ def within(seconds: float | None, function: Callable, *args):
     """
     if seconds is None or not _can_interrupt():
         return function(*args)
-    running, is_up, result = False, False, None
+    is_running = is_up = False
+    result = None
 
     def interrupt(signum, frame):
         nonlocal is_up
-        if running:  # not while handler and timer are put back
+        if is_running:  # it may ring again while the former timer is put back
             is_up = True
             raise _TimeIsUp
 
-    start = time.monotonic()
-    handler = signal.signal(signal.SIGALRM, interrupt)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    try:
-        running = True
+    former = _start_timer(seconds, interrupt)
+    try:  # `is_running` is set in here, so that no interruption leaves the timer on
+        is_running = True
         result = function(*args)
     except _TimeIsUp:
         pass
     except Exception:
-        if not is_up:
+        if not is_up:  # else the function made it of the interruption
             raise
     finally:
-        running = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
-        if left:
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)
+        is_running = False
+        _put_back(*former)
     if is_up:
         raise TimeLimitError(f"The call took too long. Received: seconds={seconds}")
     return result
@@ -70,3 +66,17 @@ def _can_interrupt() -> bool:
     if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         return False
     return signal.getsignal(signal.SIGALRM) is not None
+
+
+def _start_timer(seconds, handler):
+    """Starts the timer, again and again, and returns what `_put_back` needs."""
+    now, former = time.monotonic(), signal.signal(signal.SIGALRM, handler)
+    return now, former, *signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+
+
+def _put_back(start, handler, left, interval):
+    """Sets the handler and timer of before; `left` are the seconds that the timer had at `start`."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, handler)
+    if left:
+        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - start), 1e-3), interval)

@@ -36,38 +36,23 @@ def test_without_one_problems_come_as_they_are():
     assert curriculum.update([5, 4, 3], 1.0) == {} and curriculum.level == 0
 
 
-def test_epochs_share_no_problem():
-    curriculum = Curriculum(Numbers(), P, 0.5)
-    assert [curriculum.pool(i) for i in range(2)] == [list(range(12)), list(range(12, 24))]
-
-
-@pytest.mark.parametrize(
-    ("level", "chosen"),
-    [(0, [20, 21, 12]), (1, [17, 18, 19]), (0.5, [14, 15, 16]), (0.05, [20, 21, 12]), (0.1, [21, 12, 22])],
-)
-def test_neighbours_at_the_level(level, chosen):
+def test_neighbours_at_the_level():
     """By their last digits 12 to 23 rank as 20 21 12 22 13 23 14 15 16 17 18 19: nine places to begin."""
     curriculum = Curriculum(Numbers(), P, 0.5)
-    curriculum.level = level
-    if level == 0.5:  # round(4.5) is 4
-        chosen = [13, 23, 14]
-    assert curriculum.choose(curriculum.pool(1)) == chosen
+    assert [curriculum.pool(i) for i in range(2)] == [list(range(12)), list(range(12, 24))]  # epochs share none
+    expected = {0: [20, 21, 12], 0.05: [20, 21, 12], 0.1: [21, 12, 22], 0.5: [13, 23, 14], 1: [17, 18, 19]}
+    for curriculum.level, problems in expected.items():
+        assert curriculum.choose(curriculum.pool(1)) == problems
 
 
 def test_the_level_follows_the_solve_rate():
     curriculum = Curriculum(Numbers(), P, 0.5)
     assert curriculum.update([1, 2, 9], 1.0) == {"curriculum_level": 0.0, "difficulty": 4.0}
-    assert curriculum.level == pytest.approx(0.1)
-    curriculum.update([1, 2, 3], 0.75)
-    assert curriculum.level == pytest.approx(0.15)
-    curriculum.update([1, 2, 3], 0.5)
-    assert curriculum.level == pytest.approx(0.15)
-    for _ in range(9):
-        curriculum.update([1, 2, 3], 0.0)
-    assert curriculum.level == 0
-    for _ in range(20):
-        curriculum.update([1, 2, 3], 1.0)
-    assert curriculum.level == 1
+    levels = [curriculum.level]
+    for accuracy in (0.75, 0.5, *[0.0] * 9, *[1.0] * 20):
+        curriculum.update([1, 2, 3], accuracy)
+        levels.append(curriculum.level)
+    assert levels[:3] == pytest.approx([0.1, 0.15, 0.15]) and levels[11] == 0 and levels[-1] == 1
 
 
 def test_it_settles_where_the_policy_solves_the_share_that_is_aimed_at():

@@ -57,19 +57,15 @@ def test_the_tasks_score_alone(task):
 
 
 def test_rewards_add_up_by_their_weights(task):
-    _, rewards, logs = grade(task, {"brevity": (brevity, 0.25), "target": (names_the_target, -1)})
-    np.testing.assert_allclose(rewards, [1.0 - 0.5, 0.1 - 0.5, 0.0 - 0.1], rtol=1e-6)
-    expected = {"reward": 0.0, "task_reward": 1.1 / 3, "reward_brevity": -4.4 / 3, "reward_target": 0.0}
+    rewards = {"brevity": (brevity, 0.25), "target": (names_the_target, -1), "logged": (lambda *_: 5, 0)}
+    seen = []
+    rewards["spy"] = (lambda *row: seen.append(row) or 0, 1)
+    _, rewards, logs = grade(task, rewards, np.array([0, 0, 0, 0, 0, 0, -0.5, -0.75, -1], "float32"))
+    np.testing.assert_allclose(rewards, [1.0 - 0.5 - 1, 0.1 - 0.5 - 0.5, 0.0 - 0.1], rtol=1e-6)
+    expected = {"reward": -0.5, "task_reward": 1.1 / 3, "reward_brevity": -4.4 / 3, "reward_target": 0.0}
+    expected |= {"reward_logged": 5.0, "overlong_penalty": -0.5, "failed_rewards": 0.0}
     assert {name: logs[name] for name in expected} == pytest.approx(expected, abs=1e-7)
-    assert logs["failed_rewards"] == 0.0
-    assert "overlong_penalty" not in logs
-
-
-def test_penalties_are_looked_up_by_length(task):
-    _, rewards, logs = grade(task, penalties=np.array([0, 0, 0, 0, 0, -0.25, -0.5, -0.75, -1], "float32"))
-    np.testing.assert_allclose(rewards, [0.0, -0.4, 0.0], atol=1e-7)
-    assert logs["overlong_penalty"] == pytest.approx(-0.5)
-    assert logs["task_reward"] == pytest.approx(1.1 / 3)
+    assert seen == [(PROBLEM, text) for text in TEXTS]
 
 
 def test_sums_that_are_equal_on_paper_are_equal(task):
@@ -77,12 +73,6 @@ def test_sums_that_are_equal_on_paper_are_equal(task):
     assert 0.1 + 3 * 0.3 != 1.0
     _, rewards, _ = grade(task, {"x": (lambda problem, text: {TEXTS[1]: 0.3}.get(text, 0.0), 3)})
     assert rewards[0] == rewards[1] == 1.0
-
-
-def test_functions_see_the_problem_and_the_text_one_by_one(task):
-    seen = []
-    grade(task, {"x": (lambda *row: seen.append(row) or 0, 1)})
-    assert seen == [(PROBLEM, text) for text in TEXTS]
 
 
 # === Failures ===
@@ -102,11 +92,11 @@ def test_one_that_raises_costs_that_completion_only(task):
     ]
 
 
-NO_NUMBERS = [math.nan, math.inf, -math.inf, 1e39, None, "much", "1.0", b"1", 1j, np.complex64(1j), {}, object]
-LISTS = [[1.0, 2.0], [1.0], (), [[1.0], 2.0], np.array([1.0]), np.ones((2, 2)), jnp.array([1.0, 2.0]), {"a": 1}]
+NO_NUMBERS = [math.nan, -math.inf, 1e39, None, "1.0", b"1", np.complex64(1j), {}, object]
+LISTS = [[1.0], (), [[1.0], 2.0], np.array([1.0]), jnp.array([1.0, 2.0]), keras.ops.ones(1)]
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBERS, *LISTS, keras.ops.convert_to_tensor([1.0])], ids=repr)
+@pytest.mark.parametrize("value", [*NO_NUMBERS, *LISTS], ids=repr)
 def test_what_is_no_finite_number_fails(task, value):
     with pytest.warns(UserWarning, match="The reward 'x' returned .*, which is no finite number. Received: problem="):
         _, rewards, logs = grade(task, {"x": (lambda problem, text: value if text == TEXTS[0] else 0, 1)})
@@ -114,11 +104,9 @@ def test_what_is_no_finite_number_fails(task, value):
     assert logs["failed_rewards"] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(
-    "value", [True, 1, np.float32(1), np.array(1.0), np.True_, jnp.float32(1), Fraction(1)], ids=repr
-)
-def test_numbers_of_any_kind_are_taken(task, value):
-    np.testing.assert_allclose(grade(task, {"x": (lambda problem, text: value, 1)})[1], [2.0, 1.1, 1.0])
+def test_numbers_of_any_kind_are_taken(task):
+    for value in (True, 1, np.float32(1), np.array(1.0), np.True_, jnp.float32(1), Fraction(1)):
+        np.testing.assert_allclose(grade(task, {"x": (lambda *_, value=value: value, 1)})[1], [2.0, 1.1, 1.0])
 
 
 def test_each_is_reported_once(task):
@@ -134,13 +122,6 @@ def test_each_is_reported_once(task):
         grade(task, rewards, reported=reported)
 
 
-def test_long_completions_are_cut_in_the_report(task):
-    text = "a\n" * 500
-    with pytest.warns(UserWarning) as caught:
-        Grader(task, {"x": (lambda *_: 1 / 0, 1)}).grade([PROBLEM], [text], np.array([3]), {})
-    assert str(caught[0].message).endswith(f"completion={text[:200]!r}")
-
-
 def test_an_interrupt_is_no_failure(task):
     def interrupt(problem, completion):
         raise KeyboardInterrupt
@@ -149,16 +130,24 @@ def test_an_interrupt_is_no_failure(task):
         grade(task, {"x": (interrupt, 1)})
 
 
-def test_a_program_that_ends_itself_is_a_failure(task):
+def test_a_program_that_ends_itself_is_a_failure_and_is_cut_in_the_report(task):
     """As `exec` of a completion can."""
-    with pytest.warns(UserWarning, match=r"The reward 'x' raised SystemExit\(3\)"):
-        assert np.isnan(grade(task, {"x": (lambda problem, text: sys.exit(3), 1)})[1]).all()
+    text = "a\n" * 500
+    with pytest.warns(UserWarning, match=r"The reward 'x' raised SystemExit\(3\)") as caught:
+        _, rewards = Grader(task, {"x": (lambda *_: sys.exit(3), 1)}).grade([PROBLEM], [text], np.array([3]), {})
+    assert np.isnan(rewards["reward"]).all()
+    assert str(caught[0].message).endswith(f"completion={text[:200]!r}")
 
 
-@pytest.mark.parametrize("entry", [brevity, (brevity,), (brevity, "1"), (brevity, math.nan), (0.1, brevity), ("x", 1)])
+@pytest.mark.parametrize("entry", [brevity, (brevity,), (brevity, "1"), (brevity, math.nan), (0.1, brevity)])
 def test_what_is_no_pair_is_an_error(task, entry):
     with pytest.raises(ValueError, match=r"a pair \(function, weight\).*Received: rewards\['x'\]="):
         Grader(task, {"x": entry})
+
+
+def test_the_tasks_own_weight_is_1(task):
+    with pytest.raises(ValueError, match=r"always added with weight 1: .* Received: rewards\['task'\]="):
+        Grader(task, {"task": (brevity, 0.5)})
 
 
 # === Time ===
@@ -172,12 +161,9 @@ def hangs_on_well(problem, completion):
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no such signal")
 def test_one_that_hangs_costs_that_completion_only(task):
-    start = time.monotonic()
     with pytest.warns(UserWarning, match="The reward 'x' took longer than 0.1 s. Received: .* completion='well'"):
-        _, rewards, logs = grade(task, {"x": (hangs_on_well, 1)}, seconds=0.1)
-    assert 0.1 <= time.monotonic() - start < 2
+        _, rewards, _ = grade(task, {"x": (hangs_on_well, 1)}, seconds=0.1)
     np.testing.assert_allclose(rewards, [2.0, 1.1, np.nan])
-    assert logs["failed_rewards"] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +171,7 @@ def test_one_that_hangs_costs_that_completion_only(task):
     [
         (dict(seconds=0), "Received: reward_seconds=0"),
         (dict(seconds=math.nan), "Received: reward_seconds=nan"),
-        (dict(on_error="ignore"), "on_reward_error must be one of skip, stop. Received: on_reward_error='ignore'"),
+        (dict(on_error="ignore"), "`on_reward_error` must be one of skip, stop. Received: on_reward_error='ignore'"),
     ],
 )
 def test_bad_settings(task, settings, sentence):
@@ -197,15 +183,11 @@ def test_bad_settings(task, settings, sentence):
 
 
 def test_the_first_failure_stops_where_that_is_asked_for(task):
-    expected = (
-        'A reward failed, and on_reward_error is "stop": '
-        "The reward 'x' raised ZeroDivisionError('division by zero'). "
-        "Received: problem='3 4 -> 7', completion='well'"
-    )
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(RuntimeError, match="is \"stop\": The reward 'x' raised ZeroDivisionError") as caught:
         grade(task, {"x": (fails_on_well, 1)}, on_error="stop")
-    assert str(caught.value) == expected
     assert isinstance(caught.value.__cause__, ZeroDivisionError)  # with the line of the user's function
+    with pytest.raises(RuntimeError, match='on_reward_error is "stop": Fragile.score raised ZeroDivisionError'):
+        grade(Fragile(lambda: 1 / 0), on_error="stop")
 
 
 def test_nothing_but_failures_stops_always(task):
@@ -258,25 +240,11 @@ def test_a_score_becomes_plain_numbers():
     assert type(scores[2].reward) is float and scores[2] == Score(0.5, True, "odd") and scores[2].correct is True
 
 
-def test_a_tasks_score_that_fails_stops_where_that_is_asked_for():
-    with pytest.raises(RuntimeError, match='on_reward_error is "stop": Fragile.score raised ZeroDivisionError'):
-        grade(Fragile(lambda: 1 / 0), on_error="stop")
-
-
 # === Signal ===
 
 
-@pytest.mark.parametrize(
-    "group, signal",
-    [
-        ([0.1, 0.1, 0.1], False),
-        ([0.1, 0.1, 0.0], True),
-        ([0.1, 0.1, np.nan], False),
-        ([0.1, np.nan, 0.0], True),
-        ([0.1, np.nan, np.nan], False),
-        ([np.nan, np.nan, np.nan], False),
-    ],
-)
-def test_groups_with_signal_have_two_rewards_that_differ(group, signal):
-    rewards = np.array([1.0, 2.0, 3.0, *group, 1.0, 1.0, 1.0], "float32")
-    assert groups_with_signal(rewards, 3).tolist() == [True, signal, False]
+def test_groups_with_signal_have_two_rewards_that_differ():
+    nan = np.nan
+    without = [[0.1, 0.1, 0.1], [0.1, 0.1, nan], [0.1, nan, nan], [nan, nan, nan]]
+    rewards = np.array([[0.1, 0.1, 0.0], [0.1, nan, 0.0], *without], "float32")
+    assert groups_with_signal(rewards.ravel(), 3).tolist() == [True, True, False, False, False, False]

@@ -1,10 +1,14 @@
-"""`GRPOModel`: text in and out, what `compile` refuses, LoRA off, full fine-tuning."""
+"""`GRPOModel`: text in and out, what it does of Keras and what it refuses, LoRA off, full fine-tuning."""
+
+import gc
+import weakref
 
 from keras_aha.decoding import Completions
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.rollout_dataset import RolloutDataset
 
 import jax
 import keras
@@ -51,9 +55,22 @@ def test_tokenize_pads_on_the_left_after_the_begin_token(model, prompts):
     assert not longer[:, :3].any() and not longer_mask[:, :3].any()
 
 
-def test_a_prompt_over_the_limit_is_an_error(model, prompts):
+def test_prompts_that_cannot_be(model, prompts):
     with pytest.raises(ValueError, match="Received: 13 tokens, limit 12"):
         model.tokenize(prompts, length=12)
+    with pytest.raises(ValueError, match=r"must hold a text or more. Received: prompts=\[\]"):
+        model.sample([])
+
+
+def test_sample_is_generate_on_texts(model, prompts):
+    settings = dict(max_completion_length=12, temperature=0.9, stop_tokens=tuple("abcdefghijklmnop"), seed=1)
+    texts = model.sample(prompts, 3, **settings, stop_strings=("12",), top_k=20)
+    completions = model.generate(*model.tokenize(prompts), group_size=3, **settings, stop_strings=("12",), top_k=20)
+    assert [len(group) for group in texts] == [3, 3, 3]
+    assert sum(texts, []) == model.detokenize(completions, settings["stop_tokens"])
+    assert len(set(sum(texts, []))) > 3
+    assert model.sample(prompts[0], 3, **settings, stop_strings=("12",), top_k=20) == texts[0]  # one text, one list
+    assert len(model.sample(prompts[1:2], max_completion_length=4)[0]) == 1
 
 
 def test_detokenize_leaves_the_stop_token_out(model, prompts):
@@ -88,15 +105,11 @@ def test_detokenize_keeps_a_stop_string_and_drops_a_stop_token(model):
         ["a", "<eos>"],  # the tokenizer's end token always stops
         ["<end_of_turn>", "a"],
         ["a", "b"],
+        ["<end_of_turn>"],
     )
-    assert model.detokenize(completions) == ["a</answer>", "a</answer>", "a", "<end_of_turn>a", "ab"]
-    whole = ["a</answer>", "a</answer><end_of_turn>", "a", "<end_of_turn>a", "a"]
+    assert model.detokenize(completions) == ["a</answer>", "a</answer>", "a", "<end_of_turn>a", "ab", ""]
+    whole = ["a</answer>", "a</answer><end_of_turn>", "a", "<end_of_turn>a", "a", "<end_of_turn>"]
     assert model.detokenize(completions, stop_tokens=("b", "<turn|>")) == whole
-
-
-def test_detokenize_of_a_stop_token_alone_is_empty(model):
-    assert model.detokenize(completions_of(model, ["<eos>"], ["<end_of_turn>"])) == ["", ""]
-    assert model.detokenize(completions_of(model, ["<eos>"])) == [""]
 
 
 def test_ids_beyond_the_vocabulary_of_the_tokenizer_are_no_text(model):
@@ -115,25 +128,63 @@ def test_a_model_may_have_more_tokens_than_its_tokenizer(make_policy, prompts):
     assert len(model.detokenize(completions)) == 8
 
 
-def test_generate_takes_what_the_sampler_takes(model, monkeypatch):
-    seen = []
-    monkeypatch.setattr(model._sampler, "generate", lambda *arguments, **settings: seen.append((arguments, settings)))
-    model.generate("ids", "mask", min_p=0.1, stop_strings=("x",), max_rows=3)
-    model.generate("ids")
-    assert seen == [(("ids", "mask"), {"min_p": 0.1, "stop_strings": ("x",), "max_rows": 3}), (("ids", None), {})]
+# === Keras ===
 
 
-# === Configuration ===
+def test_a_model_that_is_deleted_leaves_the_memory(make_policy, prompts, rows):
+    """Although its programs and its stop table were cached."""
+    model = GRPOModel(make_policy("gemma", num_layers=1, lora_rank=2))
+    model.sample(prompts, max_completion_length=2, stop_strings=("x",))
+    model.log_probs(*rows, LENGTH)
+    alive = weakref.ref(model), weakref.ref(model.policy)
+    del model
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
 
 
-def test_a_policy_may_be_wrapped_again(gemma):
-    """As in a notebook, where a cell is run twice, or after the policy's own `generate`."""
-    assert GRPOModel(gemma).policy is GRPOModel(gemma).policy
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        (dict(loss="mse"), "`loss` must be a GRPOLoss. Received: loss='mse'"),
+        (dict(metrics=["mae"]), r"RolloutCallback\(rewards=…\)`, with weight 0. Received: metrics=\['mae'\]"),
+        (dict(weighted_metrics=["mae"]), "Received: weighted_metrics="),
+        (dict(loss_weights=[2.0]), "Received: loss_weights="),
+        (dict(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)), "micro_batch_size=….*steps=2"),
+        (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "use bfloat16"),
+    ],
+)
+def test_what_compile_refuses(gemma, settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        GRPOModel(gemma).compile(**settings)
 
 
-def test_only_a_grpo_loss(model):
-    with pytest.raises(ValueError, match="GRPOLoss. Received: loss='mse'"):
-        model.compile("sgd", loss="mse")
+CALL_INSTEAD = {
+    "evaluate": r"EvaluateCallback\(task.held_out\(256\)\).evaluate\(model\)",
+    "test_on_batch": "EvaluateCallback",
+    "predict": r"model.sample\(prompts\)",
+    "predict_on_batch": r"model\(inputs\)",
+    "train_on_batch": r"fit\(rollouts.dataset, callbacks=\[rollouts\]\)",
+    "save": "policy.save_to_preset.*CheckpointCallback",
+    "export": "policy.save_to_preset",
+    "save_weights": "save_lora_weights",
+    "load_weights": r"CheckpointCallback\(log_dir\)",
+    "quantize": "load_policy",
+    "fit": r"fit\(rollouts.dataset, callbacks=\[rollouts\]\).*Received: x='int8'",
+}
+
+
+@pytest.mark.parametrize("method", CALL_INSTEAD)
+def test_what_has_no_meaning_says_what_to_call(gemma, method):
+    with pytest.raises((NotImplementedError, ValueError), match=CALL_INSTEAD[method]):
+        getattr(GRPOModel(gemma), method)("int8")
+
+
+def test_without_adapters_weights_are_saved_as_in_keras(make_policy, tmp_path):
+    model, other = (GRPOModel(make_policy("gemma", seed, num_layers=1)) for seed in (0, 1))
+    model.save_weights(tmp_path / "x.weights.h5")
+    other.load_weights(tmp_path / "x.weights.h5")
+    for variable, value in zip(other.policy.variables, model.policy.variables, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 def test_metrics(model):
@@ -150,17 +201,14 @@ def test_metrics(model):
 
 
 def test_lora_off_is_the_base_model_bit_for_bit(make_policy, rows):
+    """And fresh adapters too, whose B is 0."""
     base = log_probs_of(make_policy("gemma", seed=3), rows)
+    fresh = log_probs_of(make_policy("gemma", seed=3, lora_rank=2, fresh_adapters=True), rows)
+    np.testing.assert_array_equal(fresh, base)
     policy = make_policy("gemma", seed=3, lora_rank=2)
     assert np.abs(log_probs_of(policy, rows) - base).max() > 1e-2
     with lora.adapters_off(policy):
         np.testing.assert_array_equal(log_probs_of(policy, rows), base)
-
-
-def test_fresh_adapters_are_the_base_model_bit_for_bit(make_policy, rows):
-    base = log_probs_of(make_policy("gemma", seed=3), rows)
-    fresh = log_probs_of(make_policy("gemma", seed=3, lora_rank=2, fresh_adapters=True), rows)
-    np.testing.assert_array_equal(fresh, base)
 
 
 def test_log_probs(model, rows):
@@ -194,6 +242,8 @@ def batch_of(rows):
 def test_without_adapters_every_weight_learns(make_policy, rows, one_batch, batch_of):
     policy = make_policy("gemma", num_layers=1)
     model = GRPOModel(policy)
+    with pytest.raises(ValueError, match=r"must call `compile\(\)`"):
+        model.fit(one_batch(None))
     model.compile(keras.optimizers.SGD(0.1), loss=GRPOLoss(kl_coef=0.1))
     weights = [np.asarray(variable) for variable in policy.backbone.variables]
     batch = batch_of(policy)
@@ -240,3 +290,44 @@ def test_an_update_that_is_not_finite_is_skipped(make_policy, one_batch, batch_o
             np.testing.assert_array_equal(variable, value)
     assert model.fit(one_batch(good), verbose=0).history["skipped_updates"] == [0.0]
     assert np.any(np.asarray(variables[0]) != values[0])
+
+
+# === A forgotten callback, and how a step is run ===
+
+
+class SetBatch(keras.callbacks.Callback):
+    """Sets the batch of an epoch, as `RolloutCallback` does."""
+
+    def __init__(self, updates, batch):
+        super().__init__()
+        self.dataset, self.batch = RolloutDataset(updates), batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.dataset.batch = self.batch
+
+
+def test_a_forgotten_callback_is_an_error_and_costs_no_weights(make_policy, batch_of):
+    policy = make_policy("gemma", num_layers=1, lora_rank=2)
+    model, rollouts = GRPOModel(policy), SetBatch(1, batch_of(policy))
+    model.compile("sgd")
+    for _ in range(2):  # before the first rollout, and when there is one of another `fit`
+        with pytest.raises(ValueError, match=r"`fit\(rollouts.dataset, callbacks=\[rollouts\]\)`"):
+            model.fit(rollouts.dataset, verbose=0)
+        model.fit(rollouts.dataset, callbacks=[rollouts], verbose=0)
+    assert model.optimizer.iterations == 2
+    with pytest.raises(NotImplementedError, match="takes the place of `validation_data`"):
+        model.fit(rollouts.dataset, callbacks=[rollouts], validation_data=rollouts.dataset)
+
+
+def test_a_step_is_the_same_however_it_is_run(make_policy, batch_of):
+    updates = []
+    for settings in ({}, {"run_eagerly": True}, {"jit_compile": False}, {"steps_per_execution": 2}):
+        policy = make_policy("gemma", num_layers=1, lora_rank=2)
+        model, rollouts = GRPOModel(policy, micro_batch_size=1), SetBatch(3, batch_of(policy))
+        model.compile(keras.optimizers.SGD(0.1), **settings)
+        model.fit(rollouts.dataset, callbacks=[rollouts], verbose=0)
+        assert model.optimizer.iterations == 3
+        updates.append([np.asarray(variable) for variable in model.trainable_variables])
+    for other in updates[1:]:
+        for value, expected in zip(other, updates[0], strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)

@@ -77,14 +77,23 @@ def test_the_first_loss_is_the_cross_entropy_of_completions(make_policy, task):
     np.testing.assert_allclose(history.history["loss"], [-np.sum(chosen * mask) / mask.sum()], rtol=1e-5)
 
 
-def test_adapters_alone(make_policy, task):
+def test_adapters_alone_are_trained_and_merged(make_policy, task):
     policy = make_policy("gemma", num_layers=1, lora_rank=2, fresh_adapters=True)
-    frozen = [np.asarray(variable) for variable in policy.non_trainable_variables]
-    adapters = [np.asarray(variable) for variable in policy.trainable_variables]
+    before = {variable.path: np.asarray(variable) for variable in policy.backbone.variables}
     prime(policy, task, steps=4, batch_size=4, learning_rate=1e-2, habits=HABITS)
-    for before, after in zip(frozen, policy.non_trainable_variables, strict=True):
-        np.testing.assert_array_equal(before, after)
-    assert all(np.any(a != b) for a, b in zip(adapters, policy.trainable_variables, strict=True))
+    after = {variable.path: np.asarray(variable) for variable in policy.backbone.variables}
+    for path, value in after.items():
+        if path.endswith("lora_kernel_b"):
+            assert not value.any()  # the reference is now the primed policy
+        elif path.endswith("lora_kernel_a") or path.replace("/kernel", "/lora_kernel_a") in after and "/kernel" in path:
+            assert np.any(value != before[path]), path
+        else:
+            np.testing.assert_array_equal(value, before[path])
+
+
+def test_bad_habits_are_an_error_at_once(gemma, task):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'hope'"):
+        prime(gemma, task, habits={"hope": 1})
 
 
 @pytest.fixture(scope="module")

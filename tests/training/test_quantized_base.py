@@ -1,43 +1,35 @@
-"""Adapters over a frozen base in 8 and 4 bits: what is held, its gradients, its rollouts, and a run from a recipe.
+"""Adapters over a frozen base in 8 and 4 bits: what is held, its gradients, its rollouts, and what is refused.
 
 The oracle takes the integers and scales that Keras stored, and makes floats of them by hand.
 """
 
-import json
 import re
 import warnings
 
 from keras_aha.decoding import generate_with_cache, row_keys
 from keras_aha.losses import GRPOLoss
 from keras_aha.models.internals import without_values
+from keras_aha.models.policy import load_policy
 from keras_aha.models.quantization import abstract_quantized, quantize_base
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.experiment import Experiment, load_trained
-from keras_aha.runs.run import Run
+from keras_aha.runs.experiment import Experiment
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
-from keras_aha.training.rollout import Rollout
 
 import jax
 import keras
 import keras_hub
 import numpy as np
-import pandas as pd
 import pytest
+from conftest import ALL_LINEAR, randomize
 
 LENGTH, GROUP = 10, 2
-SHAPE = dict(intermediate_dim=512)  # its last linear has 256 inputs, which are two blocks of int4
-TARGET = ["query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear"]
+SHAPE = dict(num_layers=1, intermediate_dim=512)  # its last linear has 256 inputs, which are two blocks of int4
 # The axes of a kernel that meet the inputs.
-INPUT_AXES = dict.fromkeys(TARGET, (0,)) | dict.fromkeys(["query", "key", "value"], (1,)) | {"attention_output": (0, 1)}
-
-
-def randomize(variables, seed):
-    rng = np.random.default_rng(seed)
-    for variable in variables:
-        variable.assign(rng.normal(0.0, 0.3, variable.shape))
+INPUT_AXES = (
+    dict.fromkeys(ALL_LINEAR, (0,)) | dict.fromkeys(["query", "key", "value"], (1,)) | {"attention_output": (0, 1)}
+)
 
 
 def floats(layer, shape, input_axes):
@@ -71,7 +63,7 @@ def policy(request, make_policy):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # of layers that Keras cannot quantize
         quantize_base(policy.backbone, request.param)
-    policy.backbone.enable_lora(2, target_layer_names=TARGET)
+    policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
     randomize(policy.trainable_variables, 1)
     return policy
 
@@ -83,8 +75,8 @@ def dequantized(policy, make_policy):
     for layer, twin in zip(policy.backbone._flatten_layers(), other.backbone._flatten_layers(), strict=True):
         if layer.name == "token_embedding":
             twin._embeddings.assign(layer._embeddings.numpy() / layer.embeddings_scale.numpy()[:, None])
-        elif layer.name in TARGET:
-            twin._kernel.assign(floats(layer, twin._kernel.shape, INPUT_AXES[layer.name]))
+        elif layer.name in ALL_LINEAR:
+            twin._kernel.assign(floats(layer, twin._kernel.shape, INPUT_AXES.get(layer.name, (0,))))
     for adapters, copy in zip(policy.trainable_variables, other.trainable_variables, strict=True):
         copy.assign(adapters.numpy())  # its own array, as a step donates them
     return other
@@ -125,7 +117,7 @@ def test_kernels_are_integers_and_only_adapters_are_trained(policy):
     adapters = {variable.path for variable in policy.trainable_variables}
     kernels = {v.path: v for v in policy.backbone.variables if v.path.endswith("/kernel")}
     assert adapters == {path.removesuffix("kernel") + f"lora_kernel_{x}" for path in kernels for x in "ab"}
-    assert len(kernels) == 2 * 7
+    assert len(kernels) == 7
     layer = policy.backbone.get_layer("decoder_block_0").ffw_linear
     assert (layer._kernel.dtype, layer._kernel.value.nbytes) == (
         "int8",
@@ -136,16 +128,15 @@ def test_kernels_are_integers_and_only_adapters_are_trained(policy):
 # === Gradients ===
 
 
-@pytest.mark.parametrize("mode", ("int8", "int4"))
 @pytest.mark.parametrize(
-    "make, equation, input_axes",
+    "mode, make, equation, input_axes",
     (
-        (lambda: keras.layers.Dense(5, use_bias=False), "bti,io->bto", (0,)),
-        (lambda: keras.layers.EinsumDense("bti,nih->btnh", (None, 2, 4)), "bti,nih->btnh", (1,)),
-        (lambda: keras.layers.EinsumDense("bti,io->bto", (None, 5)), "bti,io->bto", (0,)),
+        ("int4", lambda: keras.layers.Dense(5, use_bias=False), "bti,io->bto", (0,)),
+        ("int8", lambda: keras.layers.EinsumDense("bti,nih->btnh", (None, 2, 4)), "bti,nih->btnh", (1,)),
+        ("int4", lambda: keras.layers.EinsumDense("bti,nih->btnh", (None, 2, 4)), "bti,nih->btnh", (1,)),
     ),
 )
-def test_gradients_of_a_layer(make, equation, input_axes, mode):
+def test_gradients_of_a_layer(mode, make, equation, input_axes):
     layer, rng = make(), np.random.default_rng(2)
     x = rng.normal(size=(2, 3, 200))
     shape = quantized_layer(layer, x.shape, mode)
@@ -190,28 +181,22 @@ def test_a_gradient_comes_through_the_logits(tie_weights):
 
 def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, completions, one_batch):
     token_ids, padding_mask, live = sequences(prompt, completions)
-    rng = np.random.default_rng(3)
-    rollout = Rollout(
-        token_ids=token_ids,
-        padding_mask=padding_mask,
-        completion_mask=live.astype("float32"),
-        old_log_probs=completions.log_probs,
-        sampler_log_probs=completions.log_probs,
-        advantages=rng.normal(size=len(live)).astype("float32"),
-        temperature=np.ones(len(live), "float32"),
-        rewards=np.zeros(len(live), "float32"),
-        truncated=~completions.stopped,
-        problems=(),
-        texts=(),
-        scores=(),
-    )
+    batch = {
+        "token_ids": token_ids,
+        "padding_mask": padding_mask,
+        "completion_mask": live.astype("float32"),
+        "old_log_probs": completions.log_probs,
+        "sampler_log_probs": completions.log_probs,
+        "advantages": np.random.default_rng(3).normal(size=len(live)).astype("float32"),
+        "temperature": np.ones(len(live), "float32"),
+    }
     kls, updates = [], []
     for trained in (policy, dequantized):
         adapters = [variable.numpy() for variable in trained.trainable_variables]
         base = [variable.numpy() for variable in trained.non_trainable_variables]
         model = GRPOModel(trained)
         model.compile(keras.optimizers.SGD(1.0), GRPOLoss(kl_coef=0.1))
-        kls += model.fit(one_batch(rollout.batch()), verbose=0).history["kl"]
+        kls += model.fit(one_batch(batch), verbose=0).history["kl"]
         for variable, before in zip(trained.non_trainable_variables, base, strict=True):
             np.testing.assert_array_equal(variable, before)
         updates.append([v.numpy() - before for v, before in zip(trained.trainable_variables, adapters, strict=True)])
@@ -234,11 +219,10 @@ def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, 
     np.testing.assert_allclose(forced, teacher_forced(dequantized, prompt, completions), atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ("int8", "int4"))
-def test_another_architecture_by_way_of_its_cache(mode):
+def test_another_architecture_by_way_of_its_cache():
     backbone = keras_hub.models.Qwen3Backbone(
         vocabulary_size=32,
-        num_layers=2,
+        num_layers=1,
         hidden_dim=16,
         intermediate_dim=160,
         num_query_heads=4,
@@ -248,7 +232,7 @@ def test_another_architecture_by_way_of_its_cache(mode):
     )
     policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
     randomize(backbone.variables, 0)
-    quantize_base(backbone, mode)
+    quantize_base(backbone, "int4")
     backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
     randomize(policy.trainable_variables, 1)
     prompt = np.arange(10, dtype="int32").reshape(2, 5), np.ones((2, 5), "int32")
@@ -264,85 +248,46 @@ def test_another_architecture_by_way_of_its_cache(mode):
     np.testing.assert_allclose(completions.log_probs, teacher_forced(policy, prompt, completions), atol=1e-4)
 
 
-# === A run ===
+# === From a preset ===
 
 
 @pytest.fixture(scope="module")
-def recipe(make_policy, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("presets") / "tiny"
-    make_policy().save_to_preset(str(folder))
-    return Recipe.from_dict(
-        {
-            "model": {"preset": str(folder), "quantization": "int4"},
-            "lora": {"rank": 2},
-            "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
-            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 8},
-            "training": {"epochs": 1},
-            "evaluation": {"puzzles": 3, "samples": 2},
-        }
-    )
+def preset(make_policy, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("presets") / "tiny")
+    make_policy().save_to_preset(folder)
+    return folder
 
 
-@pytest.mark.slow
-def test_a_run_comes_back_from_its_folder(recipe, tmp_path):
-    experiment = Experiment(recipe)
-    randomize(experiment.model.trainable_variables, 0)
-    Run(experiment, tmp_path).fit()
-    written = Recipe.load(tmp_path / "recipe.toml")
-    assert written.model.quantization == "int4"
-    trained, loaded = experiment.model.policy, load_trained(written, tmp_path)
-    for variable, other in zip(trained.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(variable, other)
-    assert pd.read_csv(tmp_path / "history.csv")["sampler_gap"].item() < 1e-4
-
-
-def test_priming_has_floats(recipe):
+def test_priming_has_floats_and_quantized_weights_need_adapters(preset):
+    recipe = Recipe.load("countdown_tiny").override([f"model.preset={preset}", "model.quantization=int4"])
     assert all(variable.dtype == "float32" for variable in build_policy(recipe, adapters=False).weights)
+    with pytest.raises(ValueError, match='set lora.rank above 0 or model.quantization="none". Received: model.'):
+        Experiment(recipe.override("lora.rank=0"))
+    with pytest.raises(ValueError, match="leave one of model.quantization and rollouts.quantization out."):
+        Experiment(recipe.override("rollouts.quantization=int8"))
 
 
-@pytest.mark.parametrize(
-    "change, sentence",
-    (
-        (
-            "lora.rank=0",
-            'set lora.rank above 0 or model.quantization="none". Received: model.',
-        ),
-        (
-            "rollouts.quantization=int8",
-            "leave one of model.quantization and rollouts.quantization out.",
-        ),
-        (
-            "model.quantization=int2",
-            'model.quantization must be "int8", "int4" or "none". Received: model.quantization=',
-        ),
-    ),
-)
-def test_what_cannot_be_used_is_said_in_one_sentence(recipe, change, sentence):
-    with pytest.raises(RecipeError, match=re.escape(sentence)):
-        Experiment(recipe.override(change))
-
-
-def test_4_bits_are_refused_on_a_mesh(recipe):
+def test_4_bits_are_refused_on_a_mesh(preset):
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
-        with pytest.raises(RecipeError, match="no layout on several devices: .* Received: quantization=.int4., "):
-            build_policy(recipe)
+        with pytest.raises(ValueError, match="no layout on several devices: .* Received: quantization=.int4., "):
+            load_policy(preset, quantization="int4", lora_rank=2)
     finally:
         keras.distribution.set_distribution(None)
 
 
-def test_gemma_4_is_refused_before_its_weights_are_loaded(recipe, tmp_path):
+def test_gemma_4_is_refused_before_its_weights_are_loaded(tmp_path):
     from models.test_multimodal_presets import gemma_4
 
     gemma_4().save_to_preset(str(tmp_path))
     (tmp_path / "model.weights.h5").unlink()
-    with pytest.raises(RecipeError, match="keras-hub's Gemma4Backbone computes with its kernels past the scales"):
-        build_policy(recipe.override(f"model.preset={json.dumps(str(tmp_path))}"))
+    with pytest.raises(ValueError, match="keras-hub's Gemma4Backbone computes with its kernels past the scales"):
+        load_policy(str(tmp_path), quantization="int4", lora_rank=2)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_without_values_the_variables_are_the_same(make_policy, mode):
-    backbone = make_policy("gemma_2").backbone
+    backbone = make_policy("gemma_2", num_layers=1).backbone
     twin = abstract_quantized(backbone, mode)
     quantize_base(backbone, mode)
     for layer in (backbone, twin):

@@ -108,16 +108,10 @@ def test_a_former_timer_goes_on(alarms):
     within(60, time.sleep, 0.1)
     left, interval = signal.getitimer(signal.ITIMER_REAL)
     assert alarms == [] and 0 < left < 0.25 and interval == 7.0
-    time.sleep(0.4)
-    assert len(alarms) == 1 and alarms[0] - start == pytest.approx(0.3, abs=0.1)
-
-
-def test_a_former_timer_whose_time_came_rings_late(alarms):
-    signal.setitimer(signal.ITIMER_REAL, 0.05)
     with pytest.raises(TimeLimitError):
-        within(0.2, loop)
+        within(0.4, loop)  # its time comes meanwhile, and it rings afterwards
     time.sleep(0.05)
-    assert len(alarms) == 1
+    assert len(alarms) == 1 and alarms[0] - start > 0.4
 
 
 def test_a_function_with_an_alarm_of_its_own_is_let_be():
