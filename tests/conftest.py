@@ -42,9 +42,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_collection_finish():
-    """What the modules of tests have loaded stays: garbage collection, which Keras asks for at each kernel that it
-    quantizes, need not go through it."""
+@pytest.fixture(autouse=True, scope="module")
+def earlier_objects_frozen():
+    """Garbage collection, which Keras asks for at each kernel that it quantizes, need not go through what earlier
+    modules of tests have left."""
     gc.freeze()
 
 

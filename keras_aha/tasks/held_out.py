@@ -45,9 +45,9 @@ class HeldOut(Task):
         if operator.index(n) < 1:
             raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
         if n > len(self):
+            count = len(self)
             raise ValueError(
-                f"n, which a recipe calls evaluation.puzzles, must be at most {len(self)}: there are only {len(self)} "
-                f"distinct held-out problems. Received: n={n!r}"
+                f"`n` must be at most {count}: there are only {count} distinct held-out problems. Received: n={n}"
             )
         return HeldOut(self.task, self.problems[:n])
 

@@ -38,15 +38,15 @@ def in_meshes():
 
     batch.Batch.move_to = spy
 
-    def sample(policy, decoder, density, **settings):
-        size = policy.backbone.vocabulary_size
+    def sample(sampler, decoder, density, **settings):
+        size = decoder.backbone.vocabulary_size
         table = np.zeros((2, size), "int8")
         table[0, np.random.default_rng(1).permutation(size)[: int(density * size)]] = table[1] = 1
         settings = dict(group_size=GROUP, max_completion_length=LENGTH, stop_table=table) | settings
-        return generate(decoder, PolicySampler(policy).merged_values(), token_ids, padding_mask, keys, **settings)
+        return generate(decoder, sampler.merged_values(), token_ids, padding_mask, keys, **settings)
 
     policy = tiny_policy("gemma_2", lora_rank=2)
-    alone = sample(policy, decoder_for(policy.backbone), 0.1)
+    alone = sample(PolicySampler(policy), decoder_for(policy.backbone), 0.1)
     margins = drawn(np.exp(forward_log_probs(policy, (token_ids, padding_mask), alone)), uniforms(keys, LENGTH))[1]
     report = {"moves alone": sorted(set(moves)), "lengths": len(set(alone.lengths.tolist()))}
 
@@ -63,18 +63,18 @@ def in_meshes():
 
     aha.distribute(batch=2, model=2)
     policy = tiny_policy("gemma_2", lora_rank=2)
-    decoder = decoder_for(policy.backbone)
+    sampler, decoder = PolicySampler(policy), decoder_for(policy.backbone)
     report["devices"] = max(len(variable.value.sharding.device_set) for variable in policy.backbone.variables)
-    ways = {"warm": difference(sample(policy, decoder, 0.1, warm_up=True))}
+    ways = {"warm": difference(sample(sampler, decoder, 0.1, warm_up=True))}
     counter = CompileCounter()
     moves.clear()
-    ways["again"] = difference(sample(policy, decoder, 0.1))
+    ways["again"] = difference(sample(sampler, decoder, 0.1))
     for density in (0.0, 0.3):
-        sample(policy, decoder, density)
+        sample(sampler, decoder, density)
     report |= {"moves": sorted(set(moves)), "compiles": counter.count}
-    ways["waiting"] = difference(sample(policy, decoder, 0.1, max_rows=20))
+    ways["waiting"] = difference(sample(sampler, decoder, 0.1, max_rows=20))
     batch.SHARED_PROMPT = 1
-    ways["shared"] = difference(sample(policy, decoder, 0.1))
+    ways["shared"] = difference(sample(sampler, decoder, 0.1))
     json.dump(report | {"ways": ways}, sys.stdout)
 
 

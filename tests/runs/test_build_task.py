@@ -46,7 +46,7 @@ def test_the_users_own(tmp_path, monkeypatch):
     assert task.seed == 0  # as it takes none
     held_out = {task.held_out(2).problem(i) for i in range(2)}
     assert all(task.problem(i) < 40 and task.problem(i) not in held_out for i in range(50))
-    with pytest.raises(RecipeError, match="has no task 'Dubling'; the nearest is 'Doubling'. Received"):
+    with pytest.raises(RecipeError, match="has no task 'Dubling'; the nearest is doubling_task:Doubling. Received"):
         build_task(RECIPE.override("task.name=doubling_task:Dubling"))
     for name in ("NoTask", "Missing", "DrawnTask.x", ""):
         with pytest.raises(RecipeError, match="has no task .*Received: task.name="):

@@ -167,7 +167,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
         ("task.num_numbers=9", "[task]: num_numbers must be from 2 to 6"),
         ("task.puzzles=5", "[task]: countdown cannot be made of the section's keys"),
         ("task.puzzles=nowhere.csv", "[task]: The puzzle file cannot be read"),
-        ("evaluation.puzzles=100000", "[evaluation.puzzles]: There are only"),
+        ("evaluation.puzzles=100000", "[evaluation.puzzles]: `n` must be at most 732"),
         ("loss.delta=0.1", "`delta` must be a number above 1.2"),
         ("optimizer.config.lerning_rate=1", "the nearest is optimizer.config.learning_rate."),
         (

@@ -229,7 +229,7 @@ def test_a_runs_folder_is_not_begun_again(flags, uninterrupted, tmp_path, capsys
 @pytest.mark.parametrize(
     "flags, sentence",
     [
-        (["--set", "optimizer.config.learning_rate=0.1"], "It would be another run. Go on with the recipe in its"),
+        (["--set", "optimizer.config.learning_rate=0.1"], "It would be another run. Go on with the recipe.toml in"),
         (["--set", "evaluation.puzzles=5"], "evaluation.puzzles: 4 → 5"),
         (["--preset", "countdown_tiny"], "rollouts.group_size: 4 → 16"),
         (["--epochs", "3"], "has 4 epochs already. Received: training.epochs=3"),

@@ -41,5 +41,5 @@ def test_held_out_is_a_task():
     for index in (10, -1):
         with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):
             held_out.problem(index)
-    with pytest.raises(ValueError, match="evaluation.puzzles, must be at most 10: .* Received: n=11"):
+    with pytest.raises(ValueError, match="`n` must be at most 10: .* Received: n=11"):
         held_out.held_out(11)
