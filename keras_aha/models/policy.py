@@ -66,7 +66,6 @@ def load_policy(
         )
     _check(dtype, quantization, lora_rank)
     described = abstract_backbone(preset, dtype)
-    parameters, remat_scope = described.count_params(), _rematerialised(described, remat)
     if quantization:
         _check_quantizable(quantization, type(described))
     if lora_rank:
@@ -75,10 +74,11 @@ def load_policy(
         if adapters is not None:
             lora.check_adapters(described, adapters)
 
-    with remat_scope:
+    # Keras draws seeds as it makes layers, abstract ones too: with one backbone fewer, adapters would begin elsewhere.
+    with _rematerialised(abstract_backbone(preset, dtype), remat):
         policy = _load_text_model(preset, dtype)
     backbone = scale_queries(policy.backbone)
-    _check_loaded(preset, parameters, backbone)
+    _check_loaded(preset, abstract_backbone(preset, dtype).count_params(), backbone)
     if quantization:
         quantize_base(backbone, quantization)
     if lora_rank:
