@@ -23,7 +23,7 @@ class Batch:
     If the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
 
     Args:
-        decoder, weights, keys, group_size, max_completion_length, max_rows, cache_dtype: see `generate`.
+        decoder, weights, keys, group_size, max_completion_length, max_rows: see `generate`.
         token_ids: `(P, L)` int32 NumPy, left-padded prompts.
         starts: `(P,)` int32 NumPy, the column of each prompt's first token.
         placement: of the rows.
@@ -40,14 +40,12 @@ class Batch:
         group_size: int,
         max_completion_length: int,
         max_rows: int | None,
-        cache_dtype,
         placement: Placement,
     ):
         self.decoder, self.weights = decoder, weights
         self.prompt_ids, self.prompt_starts, self.keys = token_ids, starts, keys
         self.group_size, self.max_completion_length = group_size, max_completion_length
-        on_cpu = jax.default_backend() == "cpu"
-        self.cache_dtype = cache_dtype or (decoder.backbone.compute_dtype if on_cpu else "bfloat16")
+        self.cache_dtype = cache_dtype(decoder.backbone)
         count, self.prompt_length = token_ids.shape
         rows = count * group_size
 
@@ -226,3 +224,8 @@ class Batch:
         np.add.at(completions.lengths, ids, 1)
         spoke = np.unique(row)
         completions.stopped[self.ids[spoke]] = (np.asarray(self.state.automaton) == stop_state)[spoke]
+
+
+def cache_dtype(backbone) -> str:
+    """Of keys and values: bfloat16 on accelerators, and the model's on CPU."""
+    return backbone.compute_dtype if jax.default_backend() == "cpu" else "bfloat16"

@@ -35,7 +35,6 @@ def generate(
     temperature: float = 1.0,
     sampling: Sampling = FULL_SOFTMAX,
     max_rows: int | None = None,
-    cache_dtype=None,
     on_segment=None,
     warm_up: bool = False,
 ) -> Completions:
@@ -54,7 +53,6 @@ def generate(
         temperature: 0 is greedy.
         sampling: which tokens may be drawn.
         max_rows: rows decoded at a time; if there are more, their prompts wait for free places. `None` takes all.
-        cache_dtype: of keys and values; `None` takes bfloat16 on accelerators, and the model's on CPU.
         on_segment: called as `on_segment(rows, tokens)` every 64 tokens or sooner, with the rows that are alive or
             waiting and the tokens sampled so far.
         warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
@@ -76,7 +74,6 @@ def generate(
         group_size=group_size // shares,
         max_completion_length=max_completion_length,
         max_rows=max_rows,
-        cache_dtype=cache_dtype,
         placement=placement,
     )
     settings = Settings(placement.everywhere(stop_table), temperature, max_completion_length, until=0, floor=0)

@@ -48,9 +48,7 @@ def _patterns(stop_strings) -> list[bytes]:
     """The strings in UTF-8, without those that contain another: the other stops the row first."""
     is_text = isinstance(stop_strings, str)  # it would be taken for its characters
     if is_text or not all(isinstance(string, str) and string for string in stop_strings):
-        raise ValueError(
-            f"`stop_strings` must be texts in a list, none empty. Received: stop_strings={stop_strings!r}"
-        )
+        raise ValueError(f"`stop_strings` must be texts in a list, none empty. Received: stop_strings={stop_strings!r}")
     patterns = {string.encode() for string in stop_strings}
     return [pattern for pattern in patterns if not any(other in pattern for other in patterns - {pattern})]
 

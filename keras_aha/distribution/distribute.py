@@ -229,9 +229,10 @@ def _bytes_of(backbone) -> int:
 
 
 def _memory(device) -> float:
-    """Bytes that programs may use."""
-    known, stats = chip(device.device_kind), device.memory_stats() or {}  # `None` on a CPU
-    return stats.get("bytes_limit", math.inf) if known is None else known.memory
+    """Bytes that programs may use. A device that is not here, for which the planner compiles, tells no statistics."""
+    if known := chip(device.device_kind):
+        return known.memory
+    return (device.memory_stats() or {}).get("bytes_limit", math.inf)  # `None` on a CPU
 
 
 def _check_arguments(batch, model, weights, rollout_model) -> None:

@@ -1,4 +1,4 @@
-"""The model that a run would train, built of shapes alone, and what its train step takes."""
+"""The model that a run would train, built of shapes alone."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,6 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import check_base, in_section, policy_arguments
 from keras_aha.training.grpo_model import GRPOModel
-from keras_aha.training.rollout import empty_batch
 
 import jax
 import keras
@@ -48,15 +47,3 @@ def abstract_model(recipe: Recipe, topology: Topology):
         yield model, Layouts(topology.devices)
     finally:
         keras.distribution.set_distribution(before)
-
-
-def train_arguments(model: GRPOModel, layouts: Layouts, rows: int, prompt_length: int, completion_length: int):
-    """`(state, batch)` of `GRPOModel.train_step`, as shapes with shardings."""
-    state = (
-        model.trainable_variables,
-        model.non_trainable_variables,
-        model.optimizer.variables,
-        model.metrics_variables,
-    )
-    batch = empty_batch(rows, prompt_length, completion_length)
-    return jax.tree.map(layouts.variable, state), jax.tree.map(layouts.batch, batch)

@@ -39,12 +39,7 @@ def notes(recipe: Recipe, topology: Topology, dtype: str) -> list[str]:
 
 
 def advice(recipe: Recipe, phases: dict[str, dict[str, int]], limit: int) -> list[str]:
-    """What to change, the smallest change first; nothing if all phases fit.
-
-    Args:
-        phases: phase → part → bytes.
-        limit: bytes that there are.
-    """
+    """What to change if phases (phase → part → bytes) take more than `limit` bytes, the smallest change first."""
     too_large = {phase for phase, parts in phases.items() if sum(parts.values()) > limit}
     if not too_large:
         return []

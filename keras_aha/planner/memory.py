@@ -1,7 +1,5 @@
 """Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
 
-from typing import NamedTuple
-
 from keras_aha.models.internals import flatten_layers, kernel_variable
 from keras_aha.models.lora import adapted_layers
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
@@ -11,18 +9,6 @@ from keras_aha.planner.rollout_shapes import RolloutShapes
 import keras
 
 PARTS = ("weights", "adapters_and_optimizer", "merged_weights", "cache", "batch", "activations", "program")
-
-
-class RolloutWeights(NamedTuple):
-    """Bytes of weights that a rollout has beside the policy's."""
-
-    decoding: int  # while it decodes
-    merging: int  # while they are made
-
-
-def total(parts: dict[str, int]) -> int:
-    """Bytes of all parts."""
-    return sum(parts.values())
 
 
 def resident(model, state, layouts: Layouts) -> dict[str, int]:
@@ -53,8 +39,11 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
     return bytes_on_a_device([shape for variable, shape in pairs if id(variable) not in unread])
 
 
-def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> RolloutWeights:
-    """Merged kernels, weights that lie otherwise than in training, and those of a quantized twin."""
+def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[int, int]:
+    """Bytes that a rollout has beside the policy's weights: while it decodes, and while they are made.
+
+    Merged kernels, weights that lie otherwise than in training, and those of a quantized twin.
+    """
     kernels = {id(kernel_variable(layer)) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
     merged, laid_out = [], []
     for variable in backbone.variables:
@@ -67,21 +56,22 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> Rollou
             laid_out.append(trained)
     moved = [shape for shape in merged if all(shape is not other for other in laid_out)]
     twin = [] if shapes.decoder.backbone is backbone else shapes.weights
-    return RolloutWeights(bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin]))
+    return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
 
 
 def train_phase(resident: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
     """The optimizer step with a batch of so many bytes; as many programs as `lengths` stay on the device."""
-    arguments = total(resident) + batch
+    arguments = sum(resident.values()) + batch
     padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
     activations = padding + program.temp_bytes + program.output_bytes
     return _parts(**resident, batch=batch, activations=activations, program=lengths * program.code_bytes)
 
 
 def rollout_phases(
-    resident: dict, weights: RolloutWeights, shapes: RolloutShapes, prefill: Program, segment: Program
+    resident: dict, weights: tuple[int, int], shapes: RolloutShapes, prefill: Program, segment: Program
 ) -> dict[str, dict[str, int]]:
-    """Merging adapters, reading prompts, and decoding."""
+    """Merging adapters, reading prompts, and decoding; `weights` are `rollout_weights`."""
+    decoding, merging = weights
     cache = bytes_on_a_device(shapes.cache)
     beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
     beside += segment.temp_bytes + segment.output_bytes
@@ -91,9 +81,9 @@ def rollout_phases(
     code = prefill.code_bytes + segment.code_bytes
     begun = cache if shapes.admitted else 0
     return {
-        "merge": _parts(**resident, merged_weights=weights.merging),
-        "prefill": _parts(**resident, merged_weights=weights.decoding, cache=begun, activations=reading, program=code),
-        "decode": _parts(**resident, merged_weights=weights.decoding, cache=cache, activations=beside, program=code),
+        "merge": _parts(**resident, merged_weights=merging),
+        "prefill": _parts(**resident, merged_weights=decoding, cache=begun, activations=reading, program=code),
+        "decode": _parts(**resident, merged_weights=decoding, cache=cache, activations=beside, program=code),
     }
 
 

@@ -7,7 +7,7 @@ from keras_aha.distribution.devices import chip
 from keras_aha.distribution.distribute import batch_parts, check_batch
 from keras_aha.models.internals import as_if_on
 from keras_aha.planner import memory, roofline
-from keras_aha.planner.abstract_model import abstract_model, train_arguments
+from keras_aha.planner.abstract_model import abstract_model
 from keras_aha.planner.advice import advice, notes
 from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.compiler import Compiler
@@ -18,7 +18,9 @@ from keras_aha.planner.rollout_shapes import RolloutShapes, rollout_shapes
 from keras_aha.planner.topology import Topology, find_topology
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.training.grpo_model import GRPOModel
-from keras_aha.training.rollout import PROMPT_MULTIPLE
+from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
+
+import jax
 
 Phases = dict[str, dict[str, int]]  # phase of a run → part of a device's memory → bytes
 
@@ -62,9 +64,10 @@ class Planning:
         rollouts = recipe.rollouts
         self.rows = rollouts.prompts_per_epoch * rollouts.group_size  # of an optimizer step
         self.prompt_length = -(-rollouts.max_prompt_length // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-        self.state, self.batch = train_arguments(
-            model, layouts, self.rows, self.prompt_length, rollouts.max_completion_length
-        )
+        variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+        batch = empty_batch(self.rows, self.prompt_length, rollouts.max_completion_length)
+        self.state = jax.tree.map(layouts.variable, (*variables, model.metrics_variables))
+        self.batch = jax.tree.map(layouts.batch, batch)
         self.resident = memory.resident(model, self.state, layouts)
 
     def plan(self, price_per_chip_hour: float | None) -> Plan:
@@ -133,7 +136,7 @@ class Planning:
             phases["evaluation"] = self.evaluation_phase(phases["decode"])
         except TooLarge as error:
             step = prefill_seconds = None
-            phases = {"decode": self.too_large(error, merged_weights=weights.decoding, cache=cache)}
+            phases = {"decode": self.too_large(error, merged_weights=weights[0], cache=cache)}
         decode = DecodePlan(
             rows=rows,
             sequences_per_chip=shapes.rows_per_part,
@@ -149,7 +152,7 @@ class Planning:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""
         evaluation, max_rows = self.recipe.evaluation, self.recipe.rollouts.max_rows or self.rows
         shapes = (self.shapes(evaluation.puzzles, samples, max_rows) for samples in (evaluation.samples, 1))
-        return max((memory.evaluation_phase(decode, each) for each in shapes), key=memory.total)
+        return max((memory.evaluation_phase(decode, each) for each in shapes), key=lambda parts: sum(parts.values()))
 
     def shapes(self, prompts: int, group_size: int, max_rows: int | None) -> RolloutShapes:
         """Of a call of `generate`."""

@@ -87,26 +87,22 @@ def rollout_shapes(
     placement = Placement(weights)
     shares = shares_of_a_group(prompts, group_size, placement.parts)
     prompts, group_size = prompts * shares, group_size // shares
-    batches, first_buckets = [], []
+    begun = []
 
     def begin(weights):
         prompt_ids, starts = np.zeros((prompts, prompt_length), "int32"), np.zeros(prompts, "int32")
         keys = row_keys(0, 0, np.arange(prompts * group_size))
         limits = dict(group_size=group_size, max_completion_length=max_completion_length, max_rows=max_rows)
-        rows = dict(token_ids=prompt_ids, starts=starts, keys=keys, cache_dtype=None)
+        rows = dict(token_ids=prompt_ids, starts=starts, keys=keys)
         batch = Batch(decoder, weights, **rows, **limits, placement=placement)
-        batches.append(batch)
-        first_buckets.append(batch.bucket)
+        begun.append((batch, batch.bucket))
         if max(batch.buckets) != batch.bucket:
             batch.move_to(max(batch.buckets))
         return batch.state, batch.rows, batch.prompt
 
     state, rows, prompt = jax.eval_shape(begin, weights)
-    (batch,), (first,) = batches, first_buckets
+    [(batch, first)] = begun
     shared, read = prompt is not None, first.rows // group_size
-
-    def whole(array):
-        return layouts.on_mesh(placement.mesh, array)
 
     def of_rows(array):
         return layouts.on_mesh(placement.mesh, array, "batch")
@@ -119,11 +115,10 @@ def rollout_shapes(
         decoder=decoder,
         weights=weights,
         state=State(
-            index=whole(state.index),
-            hidden=of_rows(state.hidden),
-            cache=jax.tree.map(of_cache, state.cache),
-            alive=of_rows(state.alive),
-            automaton=of_rows(state.automaton),
+            layouts.on_mesh(placement.mesh, state.index),
+            of_rows(state.hidden),
+            jax.tree.map(of_cache, state.cache),
+            *map(of_rows, (state.alive, state.automaton)),
         ),
         rows=jax.tree.map(of_rows, rows),
         prompt=Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length) if shared else None,

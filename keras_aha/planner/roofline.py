@@ -7,20 +7,14 @@ from keras_aha.recipes.recipe import Recipe
 
 
 def estimate_step(program: Program, chip: Chip | None, dtype: str, tokens: int) -> StepEstimate:
-    """What a step does, and its time if the chip is known.
-
-    Args:
-        program: of the step, on each device.
-        dtype: that products are computed in. If the chip has no such units, float32 is.
-        tokens: that all devices together train or sample in a step.
-    """
+    """What a step does, in which all devices together train or sample so many tokens; its time if the chip is known."""
     time = seconds(program, chip, dtype)
     speed = time and tokens / time
     return StepEstimate(program.flops, program.bytes, program.collectives, seconds=time, tokens_per_second=speed)
 
 
 def seconds(program: Program, chip: Chip | None, dtype: str) -> float | None:
-    """Time of one run of a program; `None` if the chip is unknown. See `estimate_step`."""
+    """Time of one run; `None` if the chip is unknown. If it has no units for products in `dtype`, float32 counts."""
     if chip is None:
         return None
     peak = chip.tflops.get(dtype, chip.tflops["float32"]) * 1e12

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.internals import as_if_on
-from keras_aha.planner import memory
 from keras_aha.planner.abstract_model import abstract_model
 from keras_aha.planner.planning import Planning
 from keras_aha.planner.topology import find_topology
@@ -14,16 +13,8 @@ from keras_aha.recipes.recipe import Recipe
 def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] = lambda name: None) -> Recipe:
     """The recipe with the largest `training.micro_batch_size` and `rollouts.max_rows` that fit on a topology.
 
-    Programs are compiled again and again, each about as often as its choices can be halved.
-
-    Args:
-        recipe, topology, on_program: see `plan`.
-
-    Returns:
-        The recipe, changed. If not even the smallest numbers fit, it has those.
-
-    Raises:
-        RecipeError, ValueError, ImportError: see `plan`.
+    Programs are compiled again and again, each about as often as its choices can be halved. If not even the smallest
+    numbers fit, the recipe has those. Arguments and errors are those of `plan`.
     """
     places = find_topology(topology)
     group_size = recipe.rollouts.group_size
@@ -36,7 +27,7 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] =
             return Planning(changed, places, model, layouts, lambda name: on_program(f"{name}, {change}"))
 
         def fits(plan_and_phases: tuple) -> bool:
-            return all(memory.total(parts) <= places.memory for parts in plan_and_phases[1].values())
+            return all(sum(parts.values()) <= places.memory for parts in plan_and_phases[1].values())
 
         def fits_training(size: int) -> bool:
             step = planning(f"training.micro_batch_size={size}")

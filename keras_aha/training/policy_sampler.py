@@ -56,7 +56,6 @@ class PolicySampler:
         stop_strings: tuple[str, ...] = (),
         max_rows: int | None = None,
         quantization: str | None = None,
-        cache_dtype: str | None = None,
         seed: int = 0,
         iteration: int = 0,
         first_row: int = 0,
@@ -82,7 +81,6 @@ class PolicySampler:
                 are free. `None` decodes all at once.
             quantization: `"int8"` samples from weights that Keras quantizes to 8 bits. The log-probs that are returned
                 are theirs, and so those of another policy, though a close one.
-            cache_dtype: of keys and values; `None` is bfloat16 on accelerators, and the model's dtype on CPU.
             seed, iteration, first_row: of the random keys; row 0 of this call counts as `first_row`.
             rows: `(P·G,)` integers, where rows of this call are not adjacent ones: what each counts as.
             on_segment: see `decoding.generate`.
@@ -118,9 +116,7 @@ class PolicySampler:
         decoder = self._decoder
         if quantization is not None:
             decoder, values = self._quantize(quantization, values)
-        return decoding.generate(
-            decoder, values, *prompts, max_rows=max_rows, cache_dtype=cache_dtype, warm_up=warm_up, **settings
-        )
+        return decoding.generate(decoder, values, *prompts, max_rows=max_rows, warm_up=warm_up, **settings)
 
     def merged_values(self) -> list:
         """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels.

@@ -25,7 +25,7 @@ class Steps:
     """
 
     def __init__(self, group_size, lengths, segment):
-        self.group_size, self.lengths, self.length = group_size, lengths, segment
+        self.group_size, self.lengths, self.length, self.backbone = group_size, lengths, segment, None
         self.spoken = []
 
     def ring_sizes(self, slots):
@@ -98,6 +98,7 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts
     padding_mask = np.stack([1 - np.arange(prompts) % 2, np.ones(prompts, int)], axis=1)
     reports = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "cache_dtype", lambda backbone: "float32")
         for name in ("prefill", "segment", "take_rows", "admit"):
             patch.setattr(jitted_steps, name, getattr(steps, name))
         for name, value in zip(("_SHRINK", "_FEWEST_ROWS", "_NEW_TOKENS", "_CACHE_LENGTHS"), constants, strict=True):
@@ -114,7 +115,6 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts
             max_completion_length=longest,
             stop_table=np.zeros((50, 1), "int8"),
             max_rows=max_rows,
-            cache_dtype="float32",
             on_segment=lambda *report: reports.append(report),
         )
     live = np.arange(longest) < np.array(lengths)[:, None]
@@ -144,7 +144,7 @@ def make_batch(decoder, monkeypatch):
     monkeypatch.setattr(buckets, "_NEW_TOKENS", 8)
     weights = [variable.value for variable in decoder.backbone.variables]
 
-    def make(shared=1000, group_size=4, max_rows=None, cache_dtype=None):
+    def make(shared=1000, group_size=4, max_rows=None):
         monkeypatch.setattr(batches, "SHARED_PROMPT", shared)
         return Batch(
             decoder,
@@ -155,7 +155,6 @@ def make_batch(decoder, monkeypatch):
             group_size=group_size,
             max_completion_length=32,
             max_rows=max_rows,
-            cache_dtype=cache_dtype,
             placement=Placement(weights),
         )
 
@@ -180,9 +179,10 @@ def test_windowed_layers_keep_their_window_only(make_batch):
     assert batch.ids.tolist() == [0, 1, 2, 3, 4, 0]
 
 
-@pytest.mark.parametrize("asked, dtype", [(None, "float32"), ("bfloat16", "bfloat16")])
-def test_a_group_shares_the_cache_of_its_prompt(make_batch, asked, dtype):
-    batch = make_batch(shared=PROMPT, cache_dtype=asked)
+@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
+def test_a_group_shares_the_cache_of_its_prompt(make_batch, monkeypatch, dtype):
+    monkeypatch.setattr(batches, "cache_dtype", lambda backbone: dtype)
+    batch = make_batch(shared=PROMPT)
     assert shapes(batch.state.cache, dtype) == [(24, 8), (24, 8)]
     batch.move_to(Bucket(24, 16))
     assert shapes(batch.prompt.cache, dtype) == [(6, WINDOW), (6, PROMPT)]

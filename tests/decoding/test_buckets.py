@@ -35,13 +35,3 @@ def test_few_buckets_hold_any_number_of_rows_of_any_length_without_much_to_spare
     bucket = smallest(buckets, alive, tokens)
     assert bucket.rows >= alive and bucket.new_tokens >= tokens
     assert next_rows(bucket.rows) < alive  # a quarter of the rows would not do
-
-
-@given(rows=many, longest=long, data=st.data())
-def test_smallest_is_monotone(rows, longest, data):
-    """As rows die and the others grow, none is ever added, and without deaths no cache becomes shorter."""
-    buckets = all_buckets(rows, longest)
-    before, after = sorted(data.draw(st.tuples(st.integers(1, rows), st.integers(1, rows))), reverse=True)
-    early, late = sorted(data.draw(st.tuples(st.integers(1, longest), st.integers(1, longest))))
-    assert smallest(buckets, after, late).rows <= smallest(buckets, before, early).rows
-    assert smallest(buckets, before, early).new_tokens <= smallest(buckets, before, late).new_tokens

@@ -15,25 +15,11 @@ from sampling_oracle import assert_log_probs, drawn, forward_log_probs, uniforms
 WINDOW, GROUP, LENGTH = 4, 12, 24
 NEAR_TIE = 2e-5  # of a random number from one that draws another token
 NO_CAPS = dict(attention_logit_soft_cap=None, final_logit_soft_cap=None)
-PLAIN_3 = dict(
-    **NO_CAPS,
-    num_layers=2,
-    use_query_key_norm=False,
-    use_post_attention_norm=False,
-    use_post_ffw_norm=False,
-    use_sliding_window_attention=False,
-)
-PLAIN_4 = dict(
-    **NO_CAPS,
-    num_layers=2,
-    num_global_key_value_heads=None,
-    global_head_dim=None,
-    sliding_window_pattern=2,
-    num_kv_shared_layers=0,
-    hidden_size_per_layer_input=0,
-    enable_moe_block=False,
-    global_rope_partial_rotary_factor=1.0,
-)
+PLAIN_3 = dict(**NO_CAPS, num_layers=2, use_query_key_norm=False, use_post_attention_norm=False)
+PLAIN_3 |= dict(use_post_ffw_norm=False, use_sliding_window_attention=False)
+PLAIN_4 = dict(**NO_CAPS, num_layers=2, num_global_key_value_heads=None, global_head_dim=None, num_kv_shared_layers=0)
+PLAIN_4 |= dict(sliding_window_pattern=2, hidden_size_per_layer_input=0, enable_moe_block=False)
+PLAIN_4 |= dict(global_rope_partial_rotary_factor=1.0)
 # Shape, arguments of the backbone, and the windows of the layers that have a cache.
 ARCHITECTURES = {
     "Gemma": ("gemma", {}, (None, None)),

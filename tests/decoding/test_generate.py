@@ -123,22 +123,9 @@ def test_rows_end_where_the_table_stops_them_or_the_limit_does(case, expected):
     assert len(set(expected.lengths)) > 10 and 0 < expected.stopped.sum() < ROWS
 
 
-def test_each_token_is_the_one_of_its_key(expected, oracle):
-    tokens, gaps = oracle
-    sure = live(expected) & (gaps > NEAR_TIE)
-    np.testing.assert_array_equal(tokens[sure], expected.token_ids[sure])
-    assert np.count_nonzero(live(expected) & ~sure) <= 1
-
-
 @pytest.mark.parametrize(
     "sampling, temperature",
-    [
-        (Sampling(), 1.0),
-        (Sampling(), 0.7),
-        (Sampling(), 0.0),
-        (Sampling(top_p=0.7), 0.7),
-        (Sampling(top_k=20, top_p=0.8, min_p=0.1), 1.3),
-    ],
+    [(Sampling(), 0.7), (Sampling(), 0.0), (Sampling(top_k=20, top_p=0.8, min_p=0.1), 1.3)],
     ids=str,
 )
 def test_log_probs_are_of_the_full_softmax_at_the_temperature(case, one_bucket, sampling, temperature):
@@ -197,9 +184,8 @@ def test_segments_of_another_length(case, expected, oracle, one_bucket, monkeypa
         return segment(*arguments, parts=parts)
 
     monkeypatch.setattr(jitted_steps, "SEGMENT", 7)
-    monkeypatch.setattr(
-        jitted_steps, "segment", jax.jit(fresh, static_argnums=(0, 1), static_argnames="parts", donate_argnums=3)
-    )
+    jitted = jax.jit(fresh, static_argnums=(0, 1), static_argnames="parts", donate_argnums=3)
+    monkeypatch.setattr(jitted_steps, "segment", jitted)
     calls = []
     completions = case.run(max_rows=24, on_segment=lambda rows, tokens: calls.append((rows, tokens)))
     assert_same(completions, expected, oracle)
@@ -211,9 +197,8 @@ def test_padding_splits_and_groups(case, expected, oracle, one_bucket, path):
     padded = [np.pad(array, [(0, 0), (5, 0)]) for array in case.prompts]
     assert_same(case.run(padded, max_rows=64), expected, oracle)
     assert {waiting for _, _, waiting in path} == {0}  # there is room for all
-    parts = [
-        case.run([array[first : first + 7] for array in case.prompts], first_row=first * GROUP) for first in (0, 7, 14)
-    ]
+    thirds = [(first, [array[first : first + 7] for array in case.prompts]) for first in (0, 7, 14)]
+    parts = [case.run(third, first_row=first * GROUP) for first, third in thirds]
     assert_same(type(expected)(*map(np.concatenate, zip(*parts, strict=True))), expected, oracle)
     repeated = [np.repeat(array, GROUP, axis=0) for array in case.prompts]
     assert_same(case.run(repeated, group_size=1), expected, oracle)
@@ -246,7 +231,7 @@ def test_completions_of_one_token_and_of_no_prompts(case, expected, one_bucket):
     assert [(x.shape, x.dtype) for x in none] == [(x[:0].shape, x.dtype) for x in expected]
 
 
-@pytest.mark.parametrize("mask", [[1, 1, 0], [1, 0, 1], [0, 0, 0]])
+@pytest.mark.parametrize("mask", [[1, 0, 1], [0, 0, 0]])
 def test_prompts_must_be_left_padded(case, mask):
     with pytest.raises(ValueError, match="left-padded, with one token at least. Received: padding_mask=") as error:
         case.run((np.ones((2, 3), "int32"), np.array([[0, 1, 1], mask])))

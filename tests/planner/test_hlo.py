@@ -13,8 +13,7 @@ def test_a_loop_counts_as_often_as_it_runs():
         return jax.lax.scan(lambda h, _: (jnp.tanh(h @ w), None), outer, length=7)[0]
 
     compiled = jax.jit(step).lower(jnp.ones((3, 8, 8)), jnp.ones((8, 8))).compile(AS_FOR_USERS)
-    once = 2 * 3 * 8 * 8 * 8
-    assert matrix_flops(compiled.as_text()) == (1 + 7) * once
+    assert matrix_flops(compiled.as_text()) == (1 + 7) * 2 * 3 * 8 * 8 * 8
 
 
 CONVOLUTION = """
@@ -162,5 +161,3 @@ def test_a_weight_that_is_fetched_into_scratchpad_moves_once_a_turn():
     assert {x.op for _, _, x in traffic} == {"copy-start", "slice", "dot"}
     condition = 4 + 4 + 1  # the count, its limit, and what the comparison writes
     assert hbm_bytes(TRAFFIC) == 3 * (turn + branch + condition)
-    without_a_loop = TRAFFIC.replace("ENTRY %main", "%main").replace("%body (", "ENTRY %body (")
-    assert hbm_traffic(without_a_loop)[0][:2] == (4 * 16 * 16, 0)
