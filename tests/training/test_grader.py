@@ -144,17 +144,13 @@ def test_what_is_no_pair_is_an_error(task, entry):
         Grader(task, {"x": entry})
 
 
-def test_the_tasks_own_weight_is_1(task):
-    with pytest.raises(ValueError, match=r"always added with weight 1: .* Received: rewards\['task'\]="):
-        Grader(task, {"task": (brevity, 0.5)})
-
-
 @pytest.mark.parametrize(
     "settings, sentence",
     [
         (dict(seconds=0), "Received: reward_seconds=0"),
         (dict(seconds=math.nan), "Received: reward_seconds=nan"),
         (dict(on_error="ignore"), "`on_reward_error` must be one of skip, stop. Received: on_reward_error='ignore'"),
+        (dict(rewards={"task": (brevity, 0.5)}), r"always added with weight 1: .* Received: rewards\['task'\]="),
     ],
 )
 def test_bad_settings(task, settings, sentence):
