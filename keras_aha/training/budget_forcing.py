@@ -21,12 +21,9 @@ def think_on(
 ) -> tuple[Completions, np.ndarray]:
     """Takes the end of each completion's thinking back, puts a word there, and samples what then follows.
 
-    Cut is where the token stands in which the first `</think>` begins. What was thought before it is read as it was
-    sampled, not as text. A completion that never ends its thinking, or has no room for the word and a token more, stays
-    as it is.
-
-    What is read is padded to a quarter, a half, or the whole of C, so that few programs are compiled. The memory of
-    keys and values is that of completions up to twice as long.
+    The cut is before the token in which the first `</think>` begins. A completion that never ends its thinking, or has
+    no room for the word and a token more, stays as it is. What is read is padded to a quarter, a half, or the whole of
+    C, so that few programs are compiled; keys and values take the memory of completions up to twice as long.
 
     Args:
         model: a `GRPOModel`.

@@ -19,8 +19,7 @@ class Refills:
     that shapes are fixed; if no group is left to replace, it samples none. A group that was all right, in the rollout
     or an earlier round, is followed by a harder problem, another one by an easier problem.
 
-    Everything depends on the iteration alone. A round has problems of its own, from number 2³² on, and rows of its own,
-    so that a problem that comes again gets other completions.
+    Everything depends on the iteration alone. A round has problems and rows of its own, from problem 2³² on.
 
     Args:
         task: a `Task`, which says how difficult problems are.

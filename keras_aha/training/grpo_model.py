@@ -54,10 +54,7 @@ class GRPOModel(PolicyModel):
         self._jitted_log_probs = jax.jit(self._folded_log_probs, static_argnums=0)
 
     def compile(self, optimizer="adamw", loss: GRPOLoss | None = None, **kwargs):
-        """Configures training.
-
-        If the loss has a KL and there are no adapters to turn off, the policy as it is now is copied: that copy is the
-        reference.
+        """Configures training, and copies the policy as it is now if it needs a reference of its own (see above).
 
         Args:
             optimizer: as in Keras, without `gradient_accumulation_steps`.
@@ -167,20 +164,13 @@ class GRPOModel(PolicyModel):
                 with lora.adapters_off(self.policy), gathering(reference, scope, batch["temperature"]):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
             with linear_gradients(self.policy), gathering(self.policy, scope, batch["temperature"]):
-                log_probs, entropy = self._log_probs(
-                    self.policy, batch, entropy_gradient=self.grpo_loss.entropy_coef > 0
-                )
+                has_gradient = self.grpo_loss.entropy_coef > 0
+                log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=has_gradient)
+        old, sampler = batch["old_log_probs"], batch["sampler_log_probs"]
         loss, metrics = self.grpo_loss(
-            log_probs,
-            batch["old_log_probs"],
-            batch["advantages"],
-            mask,
-            batch["weights"],
-            ref_log_probs,
-            entropy,
-            batch["sampler_log_probs"],
+            log_probs, old, batch["advantages"], mask, batch["weights"], ref_log_probs, entropy, sampler
         )
-        gap = jnp.where(mask, jnp.abs(log_probs - batch["sampler_log_probs"]), 0.0)
+        gap = jnp.where(mask, jnp.abs(log_probs - sampler), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
         return loss, jax.lax.stop_gradient(metrics)
 

@@ -37,7 +37,9 @@ def completion_log_probs(
     inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
     if "position_ids" in policy.backbone.input:  # Gemma 4, whose RoPE is relative too
         inputs["position_ids"] = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
-    with _soft_caps_kept(policy.backbone):
+    layers = policy.backbone.transformer_layers if isinstance(policy.backbone, GEMMAS) else []
+    # Keras's fused attention would lose a soft cap on a TPU.
+    with plain_attention([layer.attention for layer in layers if layer.attention.logit_soft_cap is not None]):
         hidden = policy.backbone(inputs)
     hidden = hidden[:, -completion_length - 1 : -1]
     targets = token_ids[:, -completion_length:]
@@ -65,12 +67,6 @@ def check_positions(policy) -> None:
             "A policy with embeddings of absolute positions cannot be trained: prompts are padded on the left. "
             f"Received: policy={type(policy).__name__}"
         )
-
-
-def _soft_caps_kept(backbone):
-    """Keeps attention that has a soft cap out of Keras's fused operation, which would lose the cap on a TPU."""
-    attentions = [layer.attention for layer in backbone.transformer_layers] if isinstance(backbone, GEMMAS) else []
-    return plain_attention([attention for attention in attentions if attention.logit_soft_cap is not None])
 
 
 def _linearized(log_probs_of, entropy_gradient):

@@ -27,12 +27,7 @@ def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
 
 
 def by_length(batch: dict, micro_batch_size: int | None) -> dict:
-    """Reorders rows, so that a micro-batch has completions of about one length and little padding.
-
-    Args:
-        batch: as `Rollout.batch` returns it, NumPy.
-        micro_batch_size: as for `micro_batches`.
-    """
+    """Reorders the rows of `Rollout.batch()`, so that a micro-batch has completions of about one length."""
     mask = batch["completion_mask"] > 0
     lengths = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)  # up to the last token that is trained on
     order = np.argsort(np.where(mask.any(axis=1), lengths, 0), kind="stable")
@@ -68,11 +63,9 @@ def fold_trimmed(function, initial, batches, programs: int):
 
     def step(cut_length, position, carry):
         i = order[position]
-        dropped = length - cut_length
-        batch = {name: x[i] for name, x in batches.items()}
-        return function(
-            carry, i, {name: x if x.ndim < 2 else x[:, : x.shape[1] - dropped] for name, x in batch.items()}
-        )
+        rows = {name: x[i] for name, x in batches.items()}
+        ends = {name: x.shape[1] - (length - cut_length) for name, x in rows.items() if x.ndim > 1}
+        return function(carry, i, rows | {name: rows[name][:, :end] for name, end in ends.items()})
 
     steps = [functools.partial(step, cut_length) for cut_length in lengths]
     if len(mask) == 1:

@@ -72,9 +72,6 @@ class PolicyModel(keras.Model):
 
         Returns:
             P lists of n texts, without the stop tokens; the list alone if `prompts` is one text.
-
-        Raises:
-            ValueError: what `PolicySampler.generate` raises.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
         completions = self.generate(
@@ -136,13 +133,7 @@ class PolicyModel(keras.Model):
     # === Token ids ===
 
     def generate(self, token_ids, padding_mask=None, **settings) -> Completions:
-        """Samples completions with the current weights.
-
-        Args:
-            token_ids: `(P, L)` int32, left-padded prompts, as `tokenize` returns them.
-            padding_mask: `(P, L)`, 1 at tokens; `None` if there is no padding.
-            **settings: keyword arguments of `PolicySampler.generate`: group size, length, temperature, stops, seed, …
-        """
+        """Samples completions with the current weights, see `PolicySampler.generate`, whose arguments it takes."""
         return self._sampler.generate(token_ids, padding_mask, **settings)
 
     # === Methods of Keras ===
@@ -162,20 +153,12 @@ class PolicyModel(keras.Model):
     quantize = _refused('Quantize before adapters are added: `load_policy(preset, quantization="int8", lora_rank=8)`.')
 
     def save_weights(self, *args, **kwargs):
-        """As in Keras.
-
-        Raises:
-            ValueError: if there are adapters. Keras would save them as a part of the kernels.
-        """
+        """As in Keras. Raises ValueError if there are adapters, which Keras would save as a part of the kernels."""
         self._check_no_adapters("save_weights")
         super().save_weights(*args, **kwargs)
 
     def load_weights(self, *args, **kwargs):
-        """As in Keras.
-
-        Raises:
-            ValueError: if there are adapters. Keras would set them to 0, where they have no gradient.
-        """
+        """As in Keras. Raises ValueError if there are adapters, which Keras would set to 0, without a gradient."""
         self._check_no_adapters("load_weights")
         super().load_weights(*args, **kwargs)
 

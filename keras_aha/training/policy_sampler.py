@@ -77,10 +77,8 @@ class PolicySampler:
             stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token; of
                 `TURN_ENDS` those that there are.
             stop_strings: texts that end a completion, with the token that completes them.
-            max_rows: rows decoded at a time, which bounds the memory for keys and values; the others wait until places
-                are free. `None` decodes all at once.
-            quantization: `"int8"` samples from weights that Keras quantizes to 8 bits. The log-probs that are returned
-                are theirs, and so those of another policy, though a close one.
+            max_rows: rows decoded at a time, to bound the memory for keys and values; `None` decodes all at once.
+            quantization: `"int8"` samples from weights that Keras quantizes to 8 bits; log-probs are theirs.
             seed, iteration, first_row: of the random keys; row 0 of this call counts as `first_row`.
             rows: `(P·G,)` integers, where rows of this call are not adjacent ones: what each counts as.
             on_segment: see `decoding.generate`.
@@ -90,8 +88,7 @@ class PolicySampler:
             `decoding.Completions`, B = P·G rows.
 
         Raises:
-            ValueError: if prompts are not left-padded, or the architecture cannot do what is asked for, or weights that
-                are quantized are to be quantized.
+            ValueError: if prompts are not left-padded, or quantization is asked for and cannot be had.
         """
         token_ids = np.asarray(token_ids, "int32")
         padding_mask = np.ones_like(token_ids) if padding_mask is None else np.asarray(padding_mask)

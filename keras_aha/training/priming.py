@@ -68,13 +68,10 @@ def prime(
     )
     imitator = _Imitator(policy)
     imitator.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
-    rows = (None, None)
+    specs = {name: tf.TensorSpec((None, None), kind) for name, kind in _INPUTS.items()}
     batches = tf.data.Dataset.from_generator(
         lambda: _batches(tokenizer, task, batch_size, stop_id, seed, habits or {}),
-        output_signature=(
-            {name: tf.TensorSpec(rows, kind) for name, kind in _INPUTS.items()},
-            tf.TensorSpec(rows, "float32"),
-        ),
+        output_signature=(specs, specs["completion_mask"]),
     )
     steps_per_epoch = max(1, steps // 50)
     history = imitator.fit(

@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
-_TRAINED_ON = (
-    "token_ids",
-    "padding_mask",
-    "completion_mask",
-    "old_log_probs",
-    "sampler_log_probs",
-    "advantages",
-    "temperature",
-)
+_TRAINED_ON = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "sampler_log_probs")
+_TRAINED_ON += ("advantages", "temperature")
 
 
 @dataclasses.dataclass(frozen=True)

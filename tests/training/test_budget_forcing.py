@@ -78,16 +78,13 @@ def test_thinking_ends_where_the_text_says(model):
     ]
     found = thinking_lengths(model, completions_of(model, *rows)).tolist()
     assert found[:4] == [1, 2, 3, -1]
+    short = completions_of(model, ["x", "</think>\n"])._replace(lengths=np.array([1], "int32"))
+    assert thinking_lengths(model, short).tolist() == [-1]  # what lies behind the end is not read
     assert -1 in found[4:] and len(set(found)) > 5
     for row, length in zip(rows, found, strict=True):
         begins = "".join(row).find("</think>")
         ends = np.cumsum([len(piece) for piece in row])
         assert length == (-1 if begins < 0 else np.searchsorted(ends, begins, side="right"))
-
-
-def test_what_lies_behind_the_end_is_not_read(model):
-    completions = completions_of(model, ["x", "</think>\n"])
-    assert thinking_lengths(model, completions._replace(lengths=np.array([1], "int32"))).tolist() == [-1]
 
 
 # === Thinking on ===

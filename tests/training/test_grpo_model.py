@@ -73,20 +73,6 @@ def test_sample_is_generate_on_texts(model, prompts):
     assert len(model.sample(prompts[1:2], max_completion_length=4)[0]) == 1
 
 
-def test_detokenize_leaves_the_stop_token_out(model, prompts):
-    stops = tuple("abcdefghijklmnop")
-    completions = model.generate(
-        *model.tokenize(prompts), group_size=2, max_completion_length=12, stop_tokens=stops, seed=1
-    )
-    texts = model.detokenize(completions, stops)
-    assert len(texts) == 6
-    for text, ids, length, stopped in zip(
-        texts, completions.token_ids, completions.lengths, completions.stopped, strict=True
-    ):
-        assert text == model.tokenizer.detokenize(ids[: length - 1 if stopped else length].tolist())
-    assert 0 < completions.stopped.sum() < 6
-
-
 def completions_of(model, *rows):
     """Completions of given pieces."""
     ids = [[model.tokenizer.token_to_id(piece) for piece in row] for row in rows]

@@ -96,20 +96,13 @@ def test_bad_habits_are_an_error_at_once(gemma, task):
         prime(gemma, task, habits={"hope": 1})
 
 
-@pytest.fixture(scope="module")
-def primed(make_policy, task):
-    """A function: primes a fresh policy and returns `(weights before, weights after, history)`."""
-
-    def run():
+def test_the_loss_falls_and_the_same_seed_gives_the_same_weights(make_policy, task):
+    def primed():
         policy = make_policy("gemma", num_layers=1)
         before = [np.asarray(variable) for variable in policy.variables]
         history = prime(policy, task, steps=60, batch_size=8, learning_rate=1e-2, habits=HABITS, seed=4)
         return before, [np.asarray(variable) for variable in policy.variables], history.history
 
-    return run
-
-
-def test_the_loss_falls_and_the_same_seed_gives_the_same_weights(primed):
     before, after, history = primed()
     assert len(history["loss"]) == 60
     assert np.mean(history["loss"][-5:]) < 0.6 * history["loss"][0]

@@ -119,10 +119,8 @@ def test_kernels_are_integers_and_only_adapters_are_trained(policy):
     assert adapters == {path.removesuffix("kernel") + f"lora_kernel_{x}" for path in kernels for x in "ab"}
     assert len(kernels) == 7
     layer = policy.backbone.get_layer("decoder_block_0").ffw_linear
-    assert (layer._kernel.dtype, layer._kernel.value.nbytes) == (
-        "int8",
-        {"int8": 256 * 16, "int4": 256 * 8}[layer.quantization_mode],
-    )
+    size = {"int8": 256 * 16, "int4": 256 * 8}[layer.quantization_mode]
+    assert (layer._kernel.dtype, layer._kernel.value.nbytes) == ("int8", size)
 
 
 # === Gradients ===
@@ -220,16 +218,8 @@ def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, 
 
 
 def test_another_architecture_by_way_of_its_cache():
-    backbone = keras_hub.models.Qwen3Backbone(
-        vocabulary_size=32,
-        num_layers=1,
-        hidden_dim=16,
-        intermediate_dim=160,
-        num_query_heads=4,
-        num_key_value_heads=2,
-        head_dim=4,
-        tie_word_embeddings=False,
-    )
+    shape = dict(num_layers=1, hidden_dim=16, intermediate_dim=160, num_query_heads=4, num_key_value_heads=2)
+    backbone = keras_hub.models.Qwen3Backbone(vocabulary_size=32, head_dim=4, tie_word_embeddings=False, **shape)
     policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
     randomize(backbone.variables, 0)
     quantize_base(backbone, "int4")
@@ -295,9 +285,7 @@ def test_without_values_the_variables_are_the_same(make_policy, mode):
             layer.enable_lora(2, target_layer_names=["query", "ffw_linear"])
 
     def facts(layer):
-        return {
-            variable.path: (tuple(variable.shape), variable.dtype, variable.trainable) for variable in layer.variables
-        }
+        return {v.path: (tuple(v.shape), v.dtype, v.trainable) for v in layer.variables}
 
     assert facts(twin) == facts(backbone)
     for own, other in zip(twin._flatten_layers(False), backbone._flatten_layers(False), strict=True):

@@ -27,23 +27,6 @@ def rollout(rows=6, prompt=3, completion=5):
     )
 
 
-def test_batch_holds_the_arrays_of_a_train_step_and_nothing_else():
-    made = rollout()
-    batch = made.batch()
-    assert set(batch) == {
-        "token_ids",
-        "padding_mask",
-        "completion_mask",
-        "old_log_probs",
-        "sampler_log_probs",
-        "advantages",
-        "temperature",
-    }
-    for name, array in batch.items():
-        assert array is getattr(made, name)
-        assert len(array) == 6
-
-
 def test_lengths_count_completion_tokens():
     made = rollout(rows=2)
     made.padding_mask[1, 5:] = 0
