@@ -1,10 +1,8 @@
 """A Gemma in the words of Hugging Face's transformers: its class, its config.json, its tensors.
 
-keras-hub 0.32 has an exporter of its own (`CausalLM.export_to_transformers`), of which only the tokenizer's part is
-used, because it writes a `GemmaBackbone` as the first Gemma whatever it is: of several key-value heads the first one
-alone; of Gemma 2 no norms after attention and feed-forward, the norm before the feed-forward under another's name, and
-neither soft caps nor windows. Of a `Gemma3Backbone` it leaves out the soft cap of the logits, and writes a mixed dtype
-under a name that PyTorch does not have.
+keras-hub 0.32 has `CausalLM.export_to_transformers`, of which only the tokenizer's part is used. It writes any
+`GemmaBackbone` as the first Gemma: the first of several key-value heads only, and of Gemma 2 no norms after attention
+and feed-forward, neither soft caps nor windows. Of a `Gemma3Backbone` it leaves out the soft cap of the logits.
 """
 
 import re
@@ -43,36 +41,39 @@ def class_name(backbone) -> str:
     Raises:
         ValueError: if there is none, or none that tests compare with ours.
     """
-    kind, config = type(backbone), backbone.get_config()
-    if kind in (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone):
-        plain = not config["use_post_attention_norm"] and not config["use_post_ffw_norm"]
-        plain = plain and config["query_head_dim_normalize"]
-        normed = config["use_post_attention_norm"] and config["use_post_ffw_norm"]
-        caps = config["attention_logit_soft_cap"], config["final_logit_soft_cap"]
-        if kind is keras_hub.models.Gemma3Backbone:
-            # transformers 5.24 reads attn_logit_softcapping of a Gemma 3 and does not apply it
-            others = caps[0] or config["vision_encoder"] or config["is_embedding_model"]
-            others = others or config["use_bidirectional_attention"] or not config["use_query_key_norm"]
-            if normed and not others:
-                return "Gemma3ForCausalLM"
-        elif normed:
-            return "Gemma2ForCausalLM"
-        elif plain and caps == (None, None) and not config["use_sliding_window_attention"]:
-            return "GemmaForCausalLM"
-    told = {key: value for key, value in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
+    config = backbone.get_config()
+    name = {
+        keras_hub.models.GemmaBackbone: _class_of_gemma,
+        keras_hub.models.Gemma3Backbone: _class_of_gemma_3,
+    }.get(type(backbone), lambda config: None)(config)
+    if name is not None:
+        return name
+    features = {key: x for key, x in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
     raise ValueError(
         "Hugging Face's formats are written of text models of Gemma, Gemma 2 and Gemma 3: take the format keras. "
-        f"Received: a {kind.__name__} with {told}"
+        f"Received: a {type(backbone).__name__} with {features}"
     )
 
 
-def config(backbone, end_token_ids) -> dict:
-    """What transformers calls the `config.json` of a model.
+def _class_of_gemma(config: dict) -> str | None:
+    norms = config["use_post_attention_norm"], config["use_post_ffw_norm"]
+    if all(norms):
+        return "Gemma2ForCausalLM"
+    caps = config["attention_logit_soft_cap"] or config["final_logit_soft_cap"]
+    others = any(norms) or caps or config["use_sliding_window_attention"] or not config["query_head_dim_normalize"]
+    return None if others else "GemmaForCausalLM"
 
-    Args:
-        backbone: one that `class_name` knows.
-        end_token_ids: that end a completion.
-    """
+
+def _class_of_gemma_3(config: dict) -> str | None:
+    needs = ("use_post_attention_norm", "use_post_ffw_norm", "use_query_key_norm")
+    # transformers 5.24 reads attn_logit_softcapping of a Gemma 3 and does not apply it
+    others = ("attention_logit_soft_cap", "vision_encoder", "is_embedding_model", "use_bidirectional_attention")
+    fits = all(config[key] for key in needs) and not any(config[key] for key in others)
+    return "Gemma3ForCausalLM" if fits else None
+
+
+def config(backbone, end_token_ids) -> dict:
+    """What transformers calls the `config.json` of a model, for a backbone that `class_name` knows."""
     ours, name = backbone.get_config(), class_name(backbone)
     found = {
         "architectures": [name],
@@ -115,11 +116,7 @@ def generation_config(end_token_ids) -> dict:
 
 
 def tensors(backbone) -> dict[str, np.ndarray]:
-    """The weights under transformers' names, in its layouts and their own dtype; adapters are left out.
-
-    Args:
-        backbone: one that `class_name` knows.
-    """
+    """The weights, without adapters, under transformers' names and in its layouts; see `config`."""
     plain = class_name(backbone) == "GemmaForCausalLM"  # in which that norm has another's name
     found = {}
     for variable in backbone.weights:

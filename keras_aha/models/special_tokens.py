@@ -1,6 +1,4 @@
-"""A tokenizer's special tokens: where it begins a text, if it does, and which tokens end one."""
-
-
+"""A tokenizer's special tokens: which token begins a text, if any, and which tokens end one."""
 
 # Tokens that end a turn: of Gemma 1 to 3, Gemma 4, Llama 3, and of Qwen and SmolLM3; the last ends Qwen's documents.
 TURN_ENDS = ("<end_of_turn>", "<turn|>", "<|eot_id|>", "<|im_end|>", "<|endoftext|>")
@@ -19,32 +17,32 @@ def stop_token_ids(tokenizer, stop_tokens) -> tuple[int, ...]:
         ValueError: if the vocabulary lacks another of them.
     """
     ids = {token: token_id(tokenizer, token) for token in stop_tokens}
-    for token, found in ids.items():
-        if found is None and token not in TURN_ENDS:
+    for token, number in ids.items():
+        if number is None and token not in TURN_ENDS:
             raise ValueError(
                 f"The vocabulary has no token {token!r} to stop at; a text of several tokens is a stop string. "
                 f"Received: stop_tokens={list(stop_tokens)}"
             )
-    return tokenizer.end_token_id, *(found for found in ids.values() if found is not None)
+    return tokenizer.end_token_id, *(number for number in ids.values() if number is not None)
 
 
 def turn_end_id(tokenizer, token: str | None = None) -> int:
-    """The id of `token`; or where that is `None`, of the first of `TURN_ENDS` that there is, else of the end token.
+    """The id of `token`; if it is `None`, of the first of `TURN_ENDS` that there is, or else of the end token.
 
     Raises:
         ValueError: if the vocabulary lacks `token`.
     """
-    found = (token_id(tokenizer, mark) for mark in ([token] if token else TURN_ENDS))
-    end = next((mark for mark in found if mark is not None), None)
+    ids = (token_id(tokenizer, mark) for mark in ([token] if token else TURN_ENDS))
+    end = next((number for number in ids if number is not None), None)
     if token and end is None:
         raise ValueError(f"The vocabulary has no token {token!r} to end a turn with. Received: stop_token={token!r}")
     return tokenizer.end_token_id if end is None else end
 
 
 def token_id(tokenizer, token: str) -> int | None:
-    """The id of a token, or `None` where the vocabulary lacks it."""
+    """The id of a token, or `None` if the vocabulary lacks it."""
     try:
-        found = tokenizer.token_to_id(token)
-    except (KeyError, ValueError):  # byte-pair tokenizers; SentencePiece gives the id of its unknown token
+        number = tokenizer.token_to_id(token)
+    except (KeyError, ValueError):  # of byte-pair tokenizers; SentencePiece gives the id of its unknown token
         return None
-    return found if tokenizer.id_to_token(found) == token else None
+    return number if tokenizer.id_to_token(number) == token else None
