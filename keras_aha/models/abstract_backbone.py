@@ -20,11 +20,12 @@ ENCODERS = {
 }
 
 
+
 def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     """The text backbone of a preset, of any size, in no memory.
 
-    Its variables can be counted and laid out, and a `keras.StatelessScope` gives them values. Call `enable_lora` in
-    `without_values`, because it makes variables too.
+    Its variables can be counted and laid out, and a `keras.StatelessScope` gives them values. `enable_lora` makes
+    variables too, so it is called in `without_values`.
 
     Args:
         preset: a preset of `known_presets`, or a handle that ends in its name, for which nothing is downloaded or read;
@@ -35,23 +36,25 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     Raises:
         ValueError: an unknown preset, or one that cannot be downloaded or read.
     """
-    known = _architectures()
-    if bare_name(preset) in known:
-        kind, config = known[bare_name(preset)]
-    else:
-        with without_values():
-            described = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
-        kind, config = type(described), described.get_config()
-    config = config | dict.fromkeys(ENCODERS.get(kind, ())) | {"dtype": dtype}
-    with without_values(), own_dtype(kind, dtype):
-        return scale_queries(kind.from_config(config))
+    table = _known().get(bare_name(preset))
+    with without_values():
+        if table is not None:
+            kind = getattr(keras_hub.models, table["class_name"])
+            with own_dtype(kind, dtype):
+                return scale_queries(kind(dtype=dtype, **table["arguments"]))
+        backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
+        kind = type(backbone)
+        if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
+            with own_dtype(kind, dtype):
+                backbone = kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
+        return scale_queries(backbone)
 
 
 def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backbone:
     """Has a Gemma's attention layers scale queries as the backbone's `query_head_dim_normalize` says, and returns it.
 
-    keras-hub 0.32 does not pass it on. Then Gemma 2 27B and Gemma 3 27B divide by √head_dim, and not by the root of
-    what their queries were divided by in training: 144 and 168.
+    keras-hub 0.32 does not pass it on, so that Gemma 2 27B and Gemma 3 27B would be computed with √head_dim,
+    and not with the root of what their queries were scaled by in training: 144 and 168.
     """
     if isinstance(backbone, keras_hub.models.GemmaBackbone | keras_hub.models.Gemma3Backbone):
         for block in backbone.transformer_layers:
@@ -61,14 +64,14 @@ def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backb
 
 def known_presets() -> list[str]:
     """The presets of keras-hub whose architecture is known without a download."""
-    return list(_architectures())
+    return list(_known())
 
 
-def _architectures() -> dict[str, tuple[type, dict]]:
-    """Preset → its backbone's class, and the arguments of that class."""
+def _known() -> dict[str, dict]:
+    """Preset → the backbone's class name and arguments."""
     tables = tomllib.loads(Path(__file__).with_name("architectures.toml").read_text(encoding="utf-8"))
-    architectures = {}
+    known = {}
     for table in tables.values():
-        presets, kind = table.pop("presets"), getattr(keras_hub.models, table.pop("class_name"))
-        architectures |= dict.fromkeys(presets, (kind, table))
-    return architectures
+        presets, class_name = table.pop("presets"), table.pop("class_name")
+        known |= dict.fromkeys(presets, {"class_name": class_name, "arguments": table})
+    return known
