@@ -45,7 +45,7 @@ def test_custom():
 @pytest.mark.parametrize(
     "template",
     ["nope", "", "{numbers}", "{target}", "{numbers} {target} {x}", "{numbers} {target", "{} {numbers} {target}",
-     "{numbers.real} {target}", "{numbers:d} {target}", "{numbers[0]} {target}", None, 3],
+     "{numbers.__class__} {target}", "{numbers:d} {target}", "{numbers[0]} {target}", None, 3],
 )  # fmt: skip
 def test_neither_name_nor_format(template):
     names = "'plain', 'compact', 'gemma', 'chatml', 'llama3', or a format string"
