@@ -127,6 +127,7 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
+    compiles.close()
     seconds, tokens = time.perf_counter() - start, int(sampled["completion_length"].sum())
     speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiles.seconds}
     speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)

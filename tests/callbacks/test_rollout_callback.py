@@ -363,6 +363,7 @@ def test_logs_describe_the_rollout(trained):
     np.testing.assert_allclose(logs["ratio"], 1.0, atol=1e-5)
     np.testing.assert_allclose(logs["sampler_gap"], 0.0, atol=1e-5)
     assert logs["clip_fraction"] == [0.0] * EPOCHS
+    assert logs["kl"][0] == pytest.approx(0.0, abs=1e-5)  # fresh adapters: the policy is the reference
 
 
 def test_nothing_is_compiled_again(model, task):
