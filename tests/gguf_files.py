@@ -4,21 +4,10 @@ import gguf
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
-_NAMES = {
-    "query": "attn_q",
-    "key": "attn_k",
-    "value": "attn_v",
-    "attention_output": "attn_output",
-    "query_norm": "attn_q_norm",
-    "key_norm": "attn_k_norm",
-    "ffw_gating": "ffn_gate",
-    "ffw_gating_2": "ffn_up",
-    "ffw_linear": "ffn_down",
-    "pre_attention_norm": "attn_norm",
-    "post_attention_norm": "post_attention_norm",
-    "pre_ffw_norm": "ffn_norm",
-    "post_ffw_norm": "post_ffw_norm",
-}
+_NAMES = dict(query="attn_q", key="attn_k", value="attn_v", attention_output="attn_output")
+_NAMES |= dict(query_norm="attn_q_norm", key_norm="attn_k_norm", pre_attention_norm="attn_norm")
+_NAMES |= dict(ffw_gating="ffn_gate", ffw_gating_2="ffn_up", ffw_linear="ffn_down", pre_ffw_norm="ffn_norm")
+_NAMES |= dict(post_attention_norm="post_attention_norm", post_ffw_norm="post_ffw_norm")
 
 
 def write_gguf(path, policy, kind="F32", fields=(), tensors=(), without=()):

@@ -23,52 +23,20 @@ SHAPES = {
     "gemma_3": dict(**_GEMMA_2, **_NORMS, **_ROPE, image_size=8) | dict(num_layers=6, attention_logit_soft_cap=None),
     # All that a Gemma 4 may have. The last three layers read the keys and values of layers 1 and 2. The layers' own
     # embeddings are wide: if one is near 0, its norm makes rounding large.
-    "gemma_4": dict(
-        **_GEMMA_2,
-        **_ROPE,
-        image_size=8,
-        num_global_key_value_heads=1,
-        global_head_dim=16,
-        sliding_window_pattern=3,
-        num_kv_shared_layers=3,
-        use_double_wide_mlp=True,
-        hidden_size_per_layer_input=16,
-        enable_moe_block=True,
-        num_experts=4,
-        expert_intermediate_dim=8,
-        num_experts_per_token=2,
-        global_rope_partial_rotary_factor=0.5,
-    )
-    | dict(num_layers=6),
+    "gemma_4": dict(**_GEMMA_2, **_ROPE, image_size=8, num_global_key_value_heads=1, global_head_dim=16)
+    | dict(num_layers=6, sliding_window_pattern=3, num_kv_shared_layers=3, use_double_wide_mlp=True)
+    | dict(enable_moe_block=True, num_experts=4, expert_intermediate_dim=8, num_experts_per_token=2)
+    | dict(hidden_size_per_layer_input=16, global_rope_partial_rotary_factor=0.5),
     "llama_3": dict(**_SMALL, rope_max_wavelength=10_000),
     "qwen_3": dict(**_SMALL, rope_max_wavelength=10_000, head_dim=16),
     # Every other layer rotates; in the real model it is every fourth.
-    "smollm_3": dict(
-        num_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        hidden_dim=16,
-        intermediate_dim=32,
-        attention_bias=False,
-        attention_dropout=0.0,
-        mlp_bias=False,
-        layer_norm_epsilon=1e-6,
-        max_position_embeddings=1024,
-        rope_theta=10_000.0,
-        partial_rotary_factor=1.0,
-        rope_layer_enabled_list=[True, False],
-        layer_types=["full_attention"] * 2,
-    ),
+    "smollm_3": dict(num_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_dim=16, intermediate_dim=32)
+    | dict(attention_bias=False, attention_dropout=0.0, mlp_bias=False, layer_norm_epsilon=1e-6)
+    | dict(max_position_embeddings=1024, rope_theta=10_000.0, partial_rotary_factor=1.0)
+    | dict(rope_layer_enabled_list=[True, False], layer_types=["full_attention"] * 2),
 }
-_NAMES = dict(
-    gemma="Gemma",
-    gemma_2="Gemma",
-    gemma_3="Gemma3",
-    gemma_4="Gemma4",
-    llama_3="Llama3",
-    qwen_3="Qwen3",
-    smollm_3="SmolLM3",
-)
+_NAMES = dict(gemma="Gemma", gemma_2="Gemma", gemma_3="Gemma3", gemma_4="Gemma4")
+_NAMES |= dict(llama_3="Llama3", qwen_3="Qwen3", smollm_3="SmolLM3")
 _FEATURES = {"gemma_3": dict(has_vision_tokens=False)}
 _FEATURES["gemma_4"] = dict(has_vision_tokens=False, has_video_tokens=False)
 _GROUPED = ["query", "key", "value", "attention_output", "feedforward_gate_dense"]

@@ -17,12 +17,11 @@ def port():
         return free.getsockname()[1]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_process_waits_for_process_0(host, port):
+def test_a_process_waits_for_process_0(port):
     server = []
     timer = threading.Timer(0.5, lambda: server.append(socket.create_server(("127.0.0.1", port))))
     timer.start()
-    try_coordinator(f"{host}:{port}", 1)
+    try_coordinator(f"localhost:{port}", 1)
     assert server
     server[0].close()
 
@@ -32,9 +31,7 @@ def test_process_0_leaves_the_port_free(port):
     socket.create_server(("127.0.0.1", port)).close()
 
 
-@pytest.mark.parametrize(
-    "address", ["abc", "abc:", ":80", "a:b", "a:0", "a:65536", "a:99999", "a:1,b:2", "a b:1", "::1:5"]
-)
+@pytest.mark.parametrize("address", ["abc", ":80", "a:b", "a:0", "a:65536", "a:1,b:2", "a b:1", "::1:5"])
 def test_an_address_is_a_host_and_a_port(address):
     with pytest.raises(ValueError, match="HOST:PORT, its port from 1 to 65535. Received: coordinator="):
         try_coordinator(address, 1)

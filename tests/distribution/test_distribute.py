@@ -57,7 +57,7 @@ def split(distribution):
 @pytest.mark.parametrize(
     "preset, kind, splits, rollout_model",
     [
-        # Bytes of bfloat16 weights: 5.2, 7.8, 17.1, 18.5, 54.5 and 23.5 GB; v5e has 16.9 GB, v6e 33.6, v5p 102.8.
+        # Bytes of bfloat16 weights: 5.2, 7.8, 17.1, 18.5 and 54.5 GB; v5e has 16.9 GB, v6e 33.6, v5p 102.8.
         ("gemma2_2b_en", V5E, False, 1),  # two copies, 10.5, are below 12.7
         ("gemma3_4b_text", V5E, True, 1),  # 15.5 are not; an eighth and a whole one, 8.7, are
         ("gemma_7b_en", V5E, True, 4),  # 2.1 and a whole one are not; 2.1 + 4.3
@@ -66,7 +66,6 @@ def split(distribution):
         ("gemma2_9b_en", V5P, False, 1),
         ("gemma2_27b_en", V6E, True, 8),  # 6.8 + 6.8
         ("gemma2_27b_en", V5P, True, 1),  # 109 of 77; 6.8 + 54.5
-        ("gemma3_12b_text", V5E, True, 4),  # 2.9 + 5.9
     ],
 )
 def test_what_auto_picks_on_eight_chips(preset, kind, splits, rollout_model):
@@ -93,9 +92,7 @@ def test_choices_can_be_made_by_hand():
 @pytest.mark.parametrize(
     "sizes, choices",
     [
-        ({"batch": 3}, "batch=8, model=1 or batch=4, model=2"),
         ({"model": 3}, "batch=4, model=2 or batch=2, model=4"),
-        ({"batch": 2, "model": 8}, "batch=2, model=4 or batch=1, model=8"),
         ({"batch": 1, "model": 1}, "batch=8, model=1 or batch=4, model=2"),
     ],
 )
@@ -111,12 +108,8 @@ def test_sizes_that_do_not_multiply_to_the_devices(sizes, choices):
         ({"batch": 0}, r"`batch` must be a positive int\. Received: batch=0"),
         ({"batch": 2.0}, r"Received: batch=2\.0"),
         ({"model": None}, r"`model` must be a positive int\. Received: model=None"),
-        ({"model": "auto"}, r"Received: model='auto'"),
         ({"weights": "fsdp"}, r"`weights` must be one of auto, whole, split\. Received: weights='fsdp'"),
-        (
-            {"rollout_model": 3},
-            r"the devices of a process, which are 8: choose 1 or 2 or 4 or 8\. Received: rollout_model=3",
-        ),
+        ({"rollout_model": 3}, r"of a process, which are 8: choose 1 or 2 or 4 or 8\. Received: rollout_model=3"),
     ],
 )
 def test_what_cannot_be(settings, message):
@@ -127,15 +120,9 @@ def test_what_cannot_be(settings, message):
 @pytest.mark.parametrize(
     "numbers, message",
     [
-        (
-            (1, 4, None),
-            r"4 completions of a step.* choose prompts_per_epoch=2\. Received: prompts_per_epoch=1, group_size=4",
-        ),
+        ((1, 4, None), r"4 completions of a step.* choose prompts_per_epoch=2\. Received: prompts_per_epoch=1, group"),
         ((5, 4, None), r"20 completions of a step.* choose prompts_per_epoch=4 or 6\. Received"),
-        (
-            (4, 4, 4),
-            r"must divide the 16 rows of a step and be a multiple of the 8 devices .*: choose 8\. Received",
-        ),
+        ((4, 4, 4), r"must divide the 16 rows of a step and be a multiple of the 8 devices .*: choose 8\. Received"),
         ((4, 12, 32), r"must divide the 48 rows of a step .*: choose 24 or 48\. Received: micro_batch_size=32"),
     ],
 )

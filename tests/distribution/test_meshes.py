@@ -36,18 +36,9 @@ def run(folder, meshes, devices, processes=1):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, tests / "mesh_epochs.py", folder, json.dumps(list(meshes.values()))]
-    if processes > 1:
-        command += [str(port), str(processes)]
-    children = [
-        subprocess.Popen(
-            [*command, *([str(i)] if processes > 1 else [])],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(processes)
-    ]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    several = [[str(port), str(processes), str(i)] if processes > 1 else [] for i in range(processes)]
+    children = [subprocess.Popen([*command, *arguments], env=environment, **pipes) for arguments in several]
     for child in children:
         output, _ = child.communicate(timeout=600)
         assert child.returncode == 0, output
@@ -64,13 +55,6 @@ def two_processes(tmp_path_factory):
     return run(tmp_path_factory.mktemp("two"), TWO_PROCESSES, devices=2, processes=2)
 
 
-def assert_same(found, expected):
-    for name in SAME:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    for name, tolerance in CLOSE.items():
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance, err_msg=name)
-
-
 def test_what_is_compared(meshes):
     alone = meshes["alone", 0]
     assert alone["devices"] == 1 and alone["checksums"].all() and alone["moved"] == 1
@@ -82,23 +66,21 @@ def test_what_is_compared(meshes):
 def check(found, expected, devices, kernel, adapter):
     assert found["devices"] == devices
     assert (found["shard_kernel"].tolist(), found["shardlora_kernel_a"].tolist()) == (kernel, adapter)
-    assert_same(found, expected)
+    for name in SAME:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    for name, tolerance in CLOSE.items():
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, kernel, adapter", [("1x4", [2, 16, 8], [2, 16, 2]), ("4x1 split", [8, 4, 8], [8, 16, 2])]
-)
-def test_meshes(meshes, name, kernel, adapter):
+def test_meshes(meshes):
     """A device has of the query's kernel and adapter: heads, hidden features, and head features or rank."""
-    check(meshes[name, 0], meshes["alone", 0], 4, kernel, adapter)
+    check(meshes["1x4", 0], meshes["alone", 0], 4, [2, 16, 8], [2, 16, 2])
+    check(meshes["4x1 split", 0], meshes["alone", 0], 4, [8, 4, 8], [8, 16, 2])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", range(2))
-@pytest.mark.parametrize(
-    "name, devices, kernel, adapter",
-    [("2x2 split", 4, [4, 8, 8], [4, 16, 2]), ("2x1", 2, [8, 16, 8], [8, 16, 2])],
-)
-def test_two_processes(two_processes, meshes, name, process, devices, kernel, adapter):
-    check(two_processes[name, process], meshes["alone", 0], devices, kernel, adapter)
+def test_two_processes(two_processes, meshes, process):
+    check(two_processes["2x2 split", process], meshes["alone", 0], 4, [4, 8, 8], [4, 16, 2])
+    check(two_processes["2x1", process], meshes["alone", 0], 2, [8, 16, 8], [8, 16, 2])

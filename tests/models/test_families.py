@@ -34,16 +34,10 @@ import fit  # noqa: E402
 import prime  # noqa: E402
 
 # Rewards differ, as a buffer for lengths punishes all but the shortest completions.
+ROLLOUTS = dict(prompts_per_epoch=2, group_size=4, max_prompt_length=32, max_completion_length=16, overlong_buffer=15)
 SMALL = {
     "task": dict(name="countdown", num_numbers=3, max_number=10, template="compact"),
-    "rollouts": dict(
-        prompts_per_epoch=2,
-        group_size=4,
-        max_prompt_length=32,
-        max_completion_length=16,
-        overlong_buffer=15,
-        stop_strings=list("0123"),
-    ),
+    "rollouts": dict(**ROLLOUTS, stop_strings=list("0123")),
     "optimizer": dict(config=dict(learning_rate=0.01)),
     "training": dict(completion_lengths=1),
     "evaluation": dict(puzzles=2, samples=2, every=9),
@@ -102,7 +96,10 @@ def test_a_recipe_trains(family, changes, presets, begun, tmp_path):
     assert history["completion_length"].between(1, 15.9).all()  # its stop strings are found
     if family == "smollm_3":
         check_it_goes_on(run, begun, history)
-        check_it_is_evaluated(run, tmp_path / "numbers.json")
+        # No completion has an end to wait at.
+        assert evaluate.main([str(run), "--wait", "1", "--json", str(tmp_path / "numbers.json")]) == 0
+        summary, evaluated = (json.loads(p.read_text()) for p in (run / "summary.json", tmp_path / "numbers.json"))
+        assert evaluated["accuracy"] == summary["heldout_after"]["accuracy"]
 
 
 def check_it_goes_on(run, begun, history):
@@ -119,12 +116,6 @@ def arrays(path):
     with h5py.File(path) as file:
         file.visititems(lambda name, x: found.update({name: x[()].tobytes()} if isinstance(x, h5py.Dataset) else {}))
     return found
-
-
-def check_it_is_evaluated(run, numbers):
-    assert evaluate.main([str(run), "--wait", "1", "--json", str(numbers)]) == 0  # no completion has an end to wait at
-    summary, evaluated = (json.loads(path.read_text()) for path in (run / "summary.json", numbers))
-    assert evaluated["accuracy"] == summary["heldout_after"]["accuracy"]
 
 
 # === Tokens ===
@@ -209,13 +200,11 @@ def test_said_before_weights_are_loaded(change, sentence, presets):
         Experiment(recipe_of(presets, "qwen_3").override(change))
 
 
-@pytest.mark.parametrize("sizes", [{"model": 2}, {"rollout_model": 2}, {"weights": "split"}])
-def test_weights_are_not_split(sizes, presets):
-    with pytest.raises(ValueError, match="Only a Gemma's weights can be split.* Received: model=.* SmolLM3Backbone"):
-        aha.distribute(**sizes, preset=presets["smollm_3"], devices=named(2))
-
-
-def test_rows_are_split(presets):
+def test_rows_are_split_and_weights_are_not(presets):
+    for sizes in ({"model": 2}, {"rollout_model": 2}, {"weights": "split"}):
+        sentence = "Only a Gemma's weights can be split.* Received: model=.* SmolLM3Backbone"
+        with pytest.raises(ValueError, match=sentence):
+            aha.distribute(**sizes, preset=presets["smollm_3"], devices=named(2))
     try:
         distribution = aha.distribute(preset=presets["smollm_3"], devices=named(2))
         assert distribution.device_mesh.shape == distribution.rollouts.device_mesh.shape == (2, 1)

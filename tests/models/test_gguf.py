@@ -48,7 +48,7 @@ def test_the_model_is_the_same(make_policy, gemma_3, shape, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.gguf", "out"]
 
 
-@pytest.mark.parametrize("kind", ["BF16", "Q8_0", "Q4_1"])
+@pytest.mark.parametrize("kind", ["BF16", "Q4_1"])
 def test_weights_are_those_of_the_file(make_policy, tmp_path, kind):
     policy = make_policy("gemma_2", **WIDE)
     imported = load(import_gguf(write_gguf(tmp_path / "file.gguf", policy, kind), tmp_path / "out"))
@@ -112,11 +112,9 @@ def refusal(path, out):
         (dict(fields={"gemma3.rope.scaling.type": "yarn"}), "Received: gemma3.rope.scaling.type=yarn"),
         (dict(fields={"gemma3.rope.freq_base_swa": 5e5}), "Received: gemma3.rope.freq_base_swa=500000.0"),
         (dict(fields={"gemma3.block_count": "six"}), "Received: gemma3.block_count='six'"),
-        (dict(without=["gemma3.block_count"]), "Received: gemma3.block_count"),
         (dict(without=["tokenizer.ggml.tokens"]), "Received: tokenizer.ggml.tokens"),
         (dict(fields={"tokenizer.ggml.tokens": ["<s>"] * 202}), "Received: <s> <s> <s> <s>"),
         (dict(without=["blk.1.ffn_up.weight"]), "Received: blk.1.ffn_up.weight"),
-        (dict(without=["token_embd.weight"]), "Received: token_embd.weight"),
         (dict(tensors={"output.weight": np.ones((4, 4), "float32")}), "Received: output.weight"),
         (dict(tensors={"blk.0.ffn_up.weight": np.ones((32, 16), "int8")}), "Received: blk.0.ffn_up.weight of I8"),
     ],

@@ -60,16 +60,9 @@ def taken(load) -> int:
     return int(grown * 2**20)
 
 
-@pytest.fixture(scope="module")
-def policy(make_policy):
-    """Of 80 MB, beside which what else a process allocates is little."""
-    return make_policy(num_layers=6, hidden_dim=512, intermediate_dim=4096)
-
-
-@pytest.fixture(scope="module")
-def report(policy, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("preset") / "tiny"
-    policy.save_to_preset(str(folder))
+def test_loading_in_parts(make_policy, tmp_path):
+    policy = make_policy(num_layers=6, hidden_dim=512, intermediate_dim=4096)  # 80 MB, much of what a process allocates
+    policy.save_to_preset(str(tmp_path / "tiny"))
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",
@@ -79,30 +72,16 @@ def report(policy, tmp_path_factory):
         "MALLOC_MMAP_THRESHOLD_": "65536",  # what is freed is given back
         "GLIBC_TUNABLES": "",
     }
-    command = [sys.executable, __file__, str(folder)]
+    command = [sys.executable, __file__, str(tmp_path / "tiny")]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
-
-
-def test_the_weights_are_those_of_the_preset(report, policy):
+    report = json.loads(child.stdout)
     assert report["sum"] == pytest.approx([float(abs(v.numpy()).sum()) for v in policy.backbone.variables], rel=1e-5)
-
-
-def test_each_device_has_its_eighth(report):
-    assert report["all"] > 8 * report["largest"]
+    assert report["all"] > max(7e7, 8 * report["largest"])
     assert report["a device"] == (report["all"] - report["whole"]) // 8 + report["whole"]
-
-
-def test_while_loading_no_more_than_a_variable_is_whole(report):
-    assert 0 < report["alone"] < 2 * report["largest"]
-
-
-@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="Linux tells a process's peak memory")
-def test_while_loading_the_host_holds_little_beside_the_shards(report):
-    """Which lie in its memory too, as the devices are virtual; whole weights before them would be as much again."""
-    assert report["all"] > 7e7
-    assert report["all"] * 0.9 < report["host"] < report["all"] * 1.5
+    assert 0 < report["alone"] < 2 * report["largest"]  # on one device, no more than a variable is whole
+    if CLEAR_REFS.exists():  # Linux tells a process's peak memory, in which the shards of virtual devices lie too
+        assert report["all"] * 0.9 < report["host"] < report["all"] * 1.5  # whole weights would be as much again
 
 
 if __name__ == "__main__":

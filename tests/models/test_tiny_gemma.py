@@ -17,29 +17,16 @@ def tokenizer(gemma):
 
 
 def test_special_ids(tokenizer):
-    assert tokenizer.pad_token_id == 0
-    assert tokenizer.end_token_id == 1
-    assert tokenizer.start_token_id == 2
+    assert (tokenizer.pad_token_id, tokenizer.end_token_id, tokenizer.start_token_id) == (0, 1, 2)
     assert [tokenizer.id_to_token(i) for i in range(4)] == ["<pad>", "<eos>", "<bos>", "<unk>"]
     assert tokenizer.token_to_id("é") == 3
 
 
-@pytest.mark.parametrize("number", range(101))
-def test_numbers_are_single_pieces(tokenizer, number):
-    assert len(tokenizer(str(number))) == 1
-
-
-def test_larger_numbers_can_be_written_too(tokenizer):
-    assert tokenizer.detokenize(tokenizer("12345").tolist()) == "12345"
-
-
-@pytest.mark.parametrize(
-    "text", ("<think>\n", "</think>\n", "<answer>", "</answer>", " yes\n", " no\n", "<start_of_turn>", "<end_of_turn>")
-)
-def test_tags_and_verdicts_are_single_pieces(tokenizer, text):
-    ids = tokenizer(text).tolist()
-    assert len(ids) == 1
-    assert tokenizer.detokenize(ids) == text
+def test_numbers_tags_and_verdicts_are_single_pieces(tokenizer):
+    tags = ["<think>\n", "</think>\n", "<answer>", "</answer>", " yes\n", " no\n", "<start_of_turn>", "<end_of_turn>"]
+    for text in [*map(str, range(101)), *tags]:
+        ids = tokenizer(text).tolist()
+        assert len(ids) == 1 and tokenizer.detokenize(ids) == text
 
 
 def test_prompts_and_traces_come_back(tokenizer):
@@ -54,7 +41,7 @@ def test_prompts_and_traces_come_back(tokenizer):
 
 
 def test_printable_ascii_comes_back(tokenizer):
-    text = string.ascii_letters + string.digits + string.punctuation + " \n" + "a  b \n\n c "
+    text = string.ascii_letters + string.digits + string.punctuation + " \n" + "a  b \n\n c 12345"
     ids = tokenizer(text).tolist()
     assert 3 not in ids
     assert tokenizer.detokenize(ids) == text

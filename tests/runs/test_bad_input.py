@@ -10,11 +10,13 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from keras_aha.models.lora import save_adapters
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.check_folder import check_new_folder, check_writable
 
 import h5py
 import numpy as np
@@ -164,6 +166,24 @@ def test_recipes_that_are_hard_to_read(content, sentence, tmp_path):
     with pytest.raises(ValueError) as error:
         Recipe.load(tmp_path / "hard.toml")
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("path, sentence", [("run", "Nothing can be written into"), ("run/new", "cannot be made, as")])
+def test_a_folder_that_cannot_be_written(path, sentence):
+    """Nor by a superuser, who becomes someone else for a moment."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:  # as pytest's, or $TMPDIR, may be closed to others
+        os.chmod(parent, 0o755)
+        folder = Path(parent, "run")
+        folder.mkdir(mode=0o555)
+        user = os.geteuid()
+        try:
+            os.seteuid(user or 65534)
+            with pytest.raises(ValueError, match=f"{sentence}.*Received: log_dir="):
+                check = check_writable if path == "run" else check_new_folder
+                check(Path(parent, path), "log_dir")
+        finally:
+            os.seteuid(user)
+        assert not list(folder.iterdir())
 
 
 # === Presets ===
