@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
+from keras_aha.models.head import float32_logits
 from keras_aha.models.lora import using_merged
 
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ class Decoder(abc.ABC):
 
     def logits(self, hidden):
         """`(B, D)` → `(B, V)` float32, soft-capped as the model says."""
-        return self.backbone.token_embedding(hidden, reverse=True).astype("float32")
+        return float32_logits(self.backbone.token_embedding, hidden)
 
     def prefill(self, token_ids, starts, position):
         """Reads prompts.

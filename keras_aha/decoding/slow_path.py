@@ -14,6 +14,7 @@ from keras_aha.decoding.completions import Completions, empty_completions
 from keras_aha.decoding.generate import prompt_starts
 from keras_aha.decoding.jitted_steps import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
+from keras_aha.models.head import float32_logits
 from keras_aha.models.internals import empty_cache, flatten_layers
 from keras_aha.models.lora import using_merged
 
@@ -128,9 +129,10 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
         index = state.index
         newest = jax.lax.dynamic_slice_in_dim(state.token_ids, index - 1, 1, axis=1)
         with _using(policy, weights):
-            logits, _, cache = policy.call_with_cache(newest, state.cache, index - 1)
+            _, hidden, cache = policy.call_with_cache(newest, state.cache, index - 1)
+            logits = float32_logits(policy.backbone.token_embedding, hidden[:, 0])
         position = index - firsts  # in the completion; negative in a prompt
-        drawn, log_probs = sample(logits[:, 0].astype("float32"), keys, position, temperature, sampling)
+        drawn, log_probs = sample(logits, keys, position, temperature, sampling)
         speaks = state.alive & (position >= 0)
         token_ids = jnp.where(speaks, drawn, state.token_ids[:, index])
         automaton = jnp.where(speaks, stop_table[state.automaton, token_ids].astype("int32"), state.automaton)

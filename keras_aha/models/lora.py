@@ -6,19 +6,19 @@ itself with its adapters off, so no second model exists:
     with lora.adapters_off(policy):
         ref_log_probs = ...                        # the same variables, traced into the same jit
 
-A rollout multiplies the adapters into the kernels once, instead of at every decode step:
+A rollout multiplies the adapters into float32 kernels once, instead of at every decode step:
 
-    merged = lora.merged_kernels(policy)           # new arrays for the adapted kernels only
-    with lora.using_merged(policy, merged):
+    values = lora.adapted_values(policy)           # new arrays for the adapted kernels only
+    with lora.using_merged(policy, values):
         ...
 
-A quantized kernel cannot take up its adapters without being quantized anew. They stay beside it in rollouts too, as in
-training, and cost two thin products a layer.
+Beside other kernels they stay adapters, as in training, and cost two thin products a layer: see `adapters_beside`.
 """
 
 import contextlib
 import os
 
+from keras_aha.models.adapters_beside import adapters_beside, is_beside, scale
 from keras_aha.models.internals import embeddings_variable, flatten_layers, kernel_variable
 
 import h5py
@@ -45,11 +45,6 @@ def adapted_layers(layer) -> list:
         for sublayer in flatten_layers(layer)
         if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
     ]
-
-
-def scale(layer) -> float:
-    """alpha / rank of an adapted layer."""
-    return layer.lora_alpha / layer.lora_rank
 
 
 # === Adapters off ===
@@ -89,7 +84,7 @@ def _switched(layer, is_on):
 
 
 def merged_kernels(model) -> list[tuple]:
-    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B, as Keras does at every call.
+    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B.
 
     Current values are read, those of an enclosing `keras.StatelessScope` too, so it works inside `jax.jit`.
 
@@ -98,29 +93,51 @@ def merged_kernels(model) -> list[tuple]:
 
     Returns:
         (variable, array) pairs: the `keras.Variable` of each adapted kernel that is not quantized, and the merged
-        kernel of the same shape and dtype. Use them in `using_merged`, which does not add the adapters twice.
+        kernel of the same shape in float32, which another dtype would round.
     """
-    return [_merged_kernel(layer) for layer in adapted_layers(model) if not _is_quantized(layer)]
+    return [_merged_kernel(layer) for layer in adapted_layers(model) if layer.quantization_mode is None]
+
+
+def adapted_values(model) -> list[tuple]:
+    """What a rollout computes with in place of the adapters: merged kernels, or adapters beside a kernel.
+
+    Args:
+        model: a Keras layer or model, its adapters on or off.
+
+    Returns:
+        (variable, array) pairs for `using_merged`: of kernels in their dtype, and of adapters that stay beside one, in
+        the dtype that the layer computes in, so that they are cast once and not at each token.
+    """
+    pairs = []
+    for layer in adapted_layers(model):
+        kernel, *factors = _factors(layer)
+        if is_beside(layer):
+            pairs += [(factor, ops.cast(factor, layer.compute_dtype)) for factor in factors]
+        else:
+            pairs.append((kernel, ops.cast(_merged_kernel(layer)[1], kernel.dtype)))
+    return pairs
 
 
 @contextlib.contextmanager
 def using_merged(layer, values):
-    """Runs `layer` on other values of its variables, among them those of `merged_kernels`.
+    """Runs `layer` on other values of its variables, among them those of `adapted_values`.
 
-    In the block, adapters that are merged are off, and those of quantized layers are on.
+    In the block, adapters that are merged are off, and the others are on, beside their kernels.
 
     Args:
         layer: a Keras layer or model.
         values: (variable, array) pairs, as a `keras.StatelessScope` takes them.
     """
-    with _switched(layer, _is_quantized), keras.StatelessScope(state_mapping=values):
+    adapted = adapted_layers(layer)
+    with _switched(layer, is_beside), adapters_beside(adapted), keras.StatelessScope(state_mapping=values):
         yield
 
 
 def merge(model) -> None:
     """Multiplies the adapters into the kernels for good and makes them 0, so that the model computes what it did.
 
-    Quantized kernels and their adapters stay as they are.
+    The sum is rounded once, to the kernel's dtype: in bfloat16 a small change of a kernel is lost. Quantized kernels
+    and their adapters stay as they are.
 
     Args:
         model: a Keras layer or model, its adapters on.
@@ -128,7 +145,7 @@ def merge(model) -> None:
     for kernel, value in merged_kernels(model):
         kernel.assign(value)
     for layer in adapted_layers(model):
-        if not _is_quantized(layer):
+        if layer.quantization_mode is None:
             _, _, b = _factors(layer)
             b.assign(ops.zeros(b.shape, b.dtype))
 
@@ -140,7 +157,7 @@ def adapted_kernel(layer, kernel, a, b):
 
 def _merged_kernel(layer):
     kernel, a, b = _factors(layer)
-    return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
+    return kernel, adapted_kernel(layer, kernel, a, b)
 
 
 def _factors(layer):
@@ -148,10 +165,6 @@ def _factors(layer):
     if isinstance(layer, _KERNEL_LAYERS):
         return kernel_variable(layer), layer.lora_kernel_a, layer.lora_kernel_b
     return embeddings_variable(layer), layer.lora_embeddings_a, layer.lora_embeddings_b
-
-
-def _is_quantized(layer) -> bool:
-    return layer.quantization_mode is not None
 
 
 # === Adapters saved ===

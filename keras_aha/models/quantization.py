@@ -191,5 +191,5 @@ def _quantize(layer, weight, axes) -> tuple:
     """`(int8 weight, scale)`, as `layer.quantize("int8")` lays them out."""
     # In float32, because there NumPy does it so: it promotes a bfloat16 maximum when Keras's epsilon is added.
     quantized, scale = keras.quantizers.abs_max_quantize(ops.cast(weight, "float32"), axes)
-    scale = ops.cast(scale, weight.dtype)
+    scale = ops.cast(scale, layer.variable_dtype)
     return quantized, stored_scale(layer, scale) if type(layer) is layers.EinsumDense else ops.squeeze(scale, axes)

@@ -5,6 +5,7 @@ import functools
 import re
 
 from keras_aha.models import lora
+from keras_aha.models.adapters_beside import beside, is_beside, scale
 from keras_aha.models.internals import flatten_layers, kernel_variable, replaced_calls
 
 import jax
@@ -15,13 +16,14 @@ from keras import layers, ops
 def linear_gradients(model):
     """Computes the gradients of trained kernels and of adapters by other products than JAX, equal to rounding.
 
-    A layer computes y = x · W, or with adapters y = x · (W + s A B). Let g be the gradient of y:
+    A layer computes y = x · W, or with adapters y = x · (W + s A B), and if it computes in bfloat16 or float16
+    y = x · W + s (x A) B, see `models.adapters_beside`. Let g be the gradient of y:
 
     kernel     ∂W = xᵀ g. JAX writes (gᵀ x)ᵀ, for which XLA on CPU first copies g, element by element.
     adapters   ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, products with a thin matrix. JAX first computes the gradient of
                W + s A B, which is as large as the kernel and costs as much as a forward pass.
 
-    The forward pass is Keras's to the bit, so the policy that is trained is the one that was sampled from.
+    The forward pass is that of the sampler, and in float32 Keras's to the bit.
 
     The block replaces the `call` of the layers, which Keras calls while JAX traces. `distribution.fsdp.gathering` is
     entered inside this block and wraps the new `call`: it gathers the weights, and then this computes with them.
@@ -55,22 +57,31 @@ def _call(layer, inputs, training=None):
 
 
 def _adapted_product(layer):
-    """The function (x, W, A, B) → x · (W + s A B), with gradients of x, A and B."""
-    dtype, product = layer.compute_dtype, _product_of(layer)
+    """The function (x, W, A, B) → y, with gradients of x, A and B."""
+    product = _product_of(layer)
 
-    def whole(x, kernel, a, b):
-        return product(x, ops.cast(lora.adapted_kernel(layer, kernel, a, b), dtype))
+    def merged(x, kernel, a, b):
+        return product(x, lora.adapted_kernel(layer, kernel, a, b))
 
-    def adapters_alone(x, a, b):  # x · A · B, whose gradients of A and B are those of the whole
-        return _matmul(product(x, ops.cast(lora.scale(layer) * a, dtype)), ops.cast(b, dtype))
+    def adapters_alone(x, a, b):  # s (x A) B, whose gradients of A and B are those of the whole
+        return _matmul(product(x, ops.cast(scale(layer) * a, x.dtype)), ops.cast(b, x.dtype))
 
     def backward(arguments, gradient):
         x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: whole(x, kernel, a, b), x)
+        _, to_inputs = jax.vjp(lambda x: merged(x, kernel, a, b), x)
         _, to_adapters = jax.vjp(lambda a, b: adapters_alone(x, a, b), a, b)
         return *to_inputs(gradient), None, *to_adapters(gradient)
 
-    return _with_backward(whole, backward)
+    def backward_beside(arguments, gradient):
+        x, kernel, a, b = arguments
+        _, to_inputs = jax.vjp(lambda x: product(x, ops.cast(kernel, x.dtype)), x)
+        _, to_all = jax.vjp(adapters_alone, x, a, b)
+        by_inputs, *by_adapters = to_all(gradient)
+        return by_inputs + to_inputs(gradient)[0], None, *by_adapters
+
+    if is_beside(layer):
+        return _with_backward(functools.partial(beside, layer), backward_beside)
+    return _with_backward(merged, backward)
 
 
 def _product_of(layer):

@@ -2,6 +2,7 @@
 
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.distribution.gemma_parallel import GEMMAS
+from keras_aha.models.head import float32_logits
 from keras_aha.models.internals import flatten_layers, plain_attention
 
 import jax
@@ -47,7 +48,7 @@ def completion_log_probs(
     vocabulary_size = policy.backbone.vocabulary_size
 
     def log_probs_of(hidden, targets):
-        logits = unembedding(hidden, reverse=True).astype("float32")
+        logits = float32_logits(unembedding, hidden)
         log_softmax = jax.nn.log_softmax(logits / temperature[:, None, None])
         log_probs = jnp.take_along_axis(log_softmax, targets[..., None], axis=-1)[..., 0]
         fixed = log_softmax if entropy_gradient else jax.lax.stop_gradient(log_softmax)

@@ -31,7 +31,7 @@ class PolicySampler:
         self._decoder = decoding.decoder_for(policy.backbone)
         self._quantized = {}
         # Held by the sampler, so that programs and tables go with it.
-        self._merged_kernels = jax.jit(self._merge)
+        self._adapted_values = jax.jit(functools.partial(self._adapt, lora.adapted_values))
         self._stop_table = functools.lru_cache(maxsize=8)(self._make_stop_table)  # which takes a second with strings
         if self._decoder is None:
             decoding.check_policy(policy)
@@ -102,46 +102,61 @@ class PolicySampler:
             sampling=decoding.Sampling(top_k, top_p, min_p),
             on_segment=on_segment,
         )
-        values = self.merged_values()
         if self._decoder is None:
             if quantization is not None:
                 raise ValueError(
                     "Quantized rollouts need one of Gemma's architectures. "
                     f"Received: quantization={quantization!r}, policy={type(self.policy).__name__}"
                 )
-            return decoding.generate_with_cache(self.policy, values, *prompts, max_rows=max_rows, **settings)
-        decoder = self._decoder
-        if quantization is not None:
-            decoder, values = self._quantize(quantization, values)
+            return decoding.generate_with_cache(
+                self.policy, self.merged_values(), *prompts, max_rows=max_rows, **settings
+            )
+        if quantization is None:
+            decoder, values = self._decoder, self.merged_values()
+        else:
+            decoder, values = self._quantized_values(quantization)
         return decoding.generate(decoder, values, *prompts, max_rows=max_rows, warm_up=warm_up, **settings)
 
     def merged_values(self) -> list:
-        """The values of `policy.backbone.variables`, in that order, adapters multiplied into float kernels.
+        """The values of `policy.backbone.variables`, in that order, with those of `lora.adapted_values`.
 
         They lie where `distribute` has rollouts' weights, and with several processes on the devices of this one.
         """
         backbone = self.policy.backbone
         values = [variable.value for variable in backbone.variables]
-        merged = self._merged_kernels(values)
-        values = [merged.get(position, value) for position, value in enumerate(values)]
-        return rollout_values(backbone.variables, values)
+        return rollout_values(backbone.variables, _replaced(values, self._adapted_values(values)))
 
-    def _quantize(self, mode, values):
-        """The decoder of the quantized twin, and its values."""
+    def _quantized_values(self, mode):
+        """The decoder of the quantized twin, and its values, made of kernels that are merged in float32."""
+        backbone = self.policy.backbone
         if mode not in self._quantized:
-            twin = QuantizedBackbone(self.policy.backbone, mode)
-            self._quantized[mode] = decoding.decoder_for(twin.backbone), jax.jit(twin.values)
-        decoder, quantize = self._quantized[mode]
-        return decoder, quantize(values)
+            twin = QuantizedBackbone(backbone, mode)
 
-    def _merge(self, values):
-        """Merged kernels by the position of their variable: paths are not unique in keras-hub's SmolLM3."""
+            @jax.jit
+            def quantize(values):
+                return twin.values(_replaced(values, self._adapt(lora.merged_kernels, values)))
+
+            self._quantized[mode] = decoding.decoder_for(twin.backbone), quantize
+        decoder, quantize = self._quantized[mode]
+        values = [variable.value for variable in backbone.variables]
+        return decoder, quantize(rollout_values(backbone.variables, values))
+
+    def _adapt(self, change, values):
+        """What `change`, a function of `models.lora`, puts in place of `values`, by the position of their variable.
+
+        Paths are not unique in keras-hub's SmolLM3.
+        """
         backbone = self.policy.backbone
         positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
         with keras.StatelessScope(list(zip(backbone.variables, values, strict=True))):
-            return {positions[id(variable)]: kernel for variable, kernel in lora.merged_kernels(backbone)}
+            return {positions[id(variable)]: value for variable, value in change(backbone)}
 
     def _make_stop_table(self, stop_tokens, stop_strings):
         tokenizer = self.policy.preprocessor.tokenizer
         ids = stop_token_ids(tokenizer, stop_tokens)
         return stop_table(tokenizer, self.policy.backbone.vocabulary_size, ids, stop_strings)
+
+
+def _replaced(values, others):
+    """`values`, with those of `others` by their position."""
+    return [others.get(position, value) for position, value in enumerate(values)]

@@ -88,15 +88,17 @@ def test_has_adapters(make_policy):
 
 
 @pytest.mark.parametrize("dtype, tolerance", (("float32", 1e-5), ("bfloat16", 0.1)))
-def test_merged_kernels_are_the_adapted_model(adapted, dtype, tolerance):
+def test_adapted_values_are_the_adapted_model(adapted, dtype, tolerance):
     backbone, _ = adapted(dtype)
-    on, merged = outputs(backbone), lora.merged_kernels(backbone)
-    with lora.using_merged(backbone, merged):
+    on, values = outputs(backbone), lora.adapted_values(backbone)
+    with lora.using_merged(backbone, values):
         found = outputs(backbone)
     np.testing.assert_allclose(found.astype("float32"), on.astype("float32"), atol=tolerance, rtol=tolerance)
-    assert sorted(variable.path.split("/")[-2] for variable, _ in merged) == sorted(2 * ALL_LINEAR)
-    for variable, value in merged:
-        assert (value.shape, value.dtype) == (variable.shape, variable.dtype)
+    merged = dtype == "float32"
+    assert {variable.name for variable, _ in values} == ({"kernel"} if merged else {"lora_kernel_a", "lora_kernel_b"})
+    layers = [variable.path.split("/")[-2] for variable, _ in values]
+    assert sorted(layers) == sorted((2 if merged else 4) * ALL_LINEAR)
+    assert all(value.shape == variable.shape and value.dtype == dtype for variable, value in values)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +122,8 @@ def test_every_kind_of_layer(make, inputs, settings):
     assert np.abs(on - base).max() > 0.01
     with lora.adapters_off(layer):
         np.testing.assert_array_equal(layer(inputs, **settings), base)
-        merged = lora.merged_kernels(layer)  # all the same
-    with lora.using_merged(layer, merged):
+        values = lora.adapted_values(layer)  # all the same
+    with lora.using_merged(layer, values):
         np.testing.assert_allclose(layer(inputs, **settings), on, atol=1e-6)
     lora.merge(layer)  # for good, and the adapters are 0
     np.testing.assert_allclose(layer(inputs, **settings), on, atol=1e-6)
@@ -156,11 +158,11 @@ def test_adapters_of_quantized_layers_stay_beside_their_kernels(are_on):
         layer.enable_lora(rank=2)
     randomize_adapters(model)
     on = np.asarray(model(x))
-    merged = lora.merged_kernels(model)
-    assert [variable.path for variable, _ in merged] == [model.layers[1]._kernel.path]
+    values = lora.adapted_values(model)
+    assert [variable.name for variable, _ in values] == ["lora_kernel_a", "lora_kernel_b", "kernel"]
     switches = contextlib.nullcontext() if are_on else lora.adapters_off(model)
     with switches:
-        with lora.using_merged(model, merged):
+        with lora.using_merged(model, values):
             np.testing.assert_allclose(model(x), on, atol=1e-5)
         assert [layer.lora_enabled for layer in model.layers] == [are_on] * 2
 
