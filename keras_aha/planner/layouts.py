@@ -14,15 +14,15 @@ class Layouts:
         self.distribution = keras.distribution.distribution()
         self.device = devices[0]
 
-    def variable(self, variable) -> jax.ShapeDtypeStruct:
-        """A `keras.Variable`, as it lies in training."""
+    def variable(self, variable, dtype: str | None = None) -> jax.ShapeDtypeStruct:
+        """A `keras.Variable`, as it lies in training, in its own dtype or another."""
         layout = self.distribution and self.distribution.get_variable_layout(variable)
-        return self._shape(variable, layout)
+        return self._shape(variable, layout, dtype)
 
-    def rollout(self, variable) -> jax.ShapeDtypeStruct:
+    def rollout(self, variable, dtype: str | None = None) -> jax.ShapeDtypeStruct:
         """The same variable, as it lies in rollouts."""
         layout = self.distribution and self.distribution.rollouts.layout(variable.path, variable.shape)
-        return self._shape(variable, layout)
+        return self._shape(variable, layout, dtype)
 
     def batch(self, array) -> jax.ShapeDtypeStruct:
         """An array of a batch, whose rows are split."""
@@ -33,9 +33,9 @@ class Layouts:
         sharding = SingleDeviceSharding(self.device) if mesh is None else NamedSharding(mesh, PartitionSpec(*axes))
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
-    def _shape(self, array, layout) -> jax.ShapeDtypeStruct:
+    def _shape(self, array, layout, dtype=None) -> jax.ShapeDtypeStruct:
         sharding = layout.backend_layout if layout else SingleDeviceSharding(self.device)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+        return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=sharding)
 
 
 def bytes_on_a_device(tree) -> int:

@@ -1,10 +1,11 @@
 """Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
 
-from keras_aha.models.internals import flatten_layers, kernel_variable
+from keras_aha.models.adapters_beside import is_beside
+from keras_aha.models.internals import flatten_layers
 from keras_aha.models.lora import adapted_layers
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program
-from keras_aha.planner.rollout_shapes import RolloutShapes
+from keras_aha.planner.rollout_shapes import RolloutShapes, adapted_dtypes
 
 import keras
 
@@ -22,14 +23,14 @@ def resident(model, state, layouts: Layouts) -> dict[str, int]:
 def read_by_decoding(shapes: RolloutShapes) -> int:
     """Bytes of the weights that a decode step reads.
 
-    Not adapters, but beside quantized kernels: else they are merged. And not a table of which a token reads one row and
-    which nothing is multiplied by, such as Gemma 4's embeddings of each layer.
+    Not adapters that are merged, and not a table of which a token reads one row and which nothing is multiplied by,
+    such as Gemma 4's embeddings of each layer.
     """
     backbone = shapes.decoder.backbone
     unread = {
         id(variable)
         for layer in adapted_layers(backbone)
-        if layer.quantization_mode is None
+        if not is_beside(layer)
         for variable in (layer.lora_kernel_a, layer.lora_kernel_b)
     }
     tables = [layer for layer in flatten_layers(backbone) if isinstance(layer, keras.layers.Embedding)]
@@ -42,19 +43,21 @@ def read_by_decoding(shapes: RolloutShapes) -> int:
 def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[int, int]:
     """Bytes that a rollout has beside the policy's weights: while it decodes, and while they are made.
 
-    Merged kernels, weights that lie otherwise than in training, and those of a quantized twin.
+    Merged kernels, adapters in the dtype of their layer, weights that lie otherwise than in training, and those of a
+    quantized twin.
     """
-    kernels = {id(kernel_variable(layer)) for layer in adapted_layers(backbone) if layer.quantization_mode is None}
-    merged, laid_out = [], []
+    dtypes = adapted_dtypes(backbone)
+    adapted, laid_out = [], []
     for variable in backbone.variables:
-        trained, rollout = layouts.variable(variable), layouts.rollout(variable)
-        if id(variable) in kernels:
-            merged.append(trained)
+        dtype = dtypes.get(id(variable))
+        trained, rollout = layouts.variable(variable, dtype), layouts.rollout(variable, dtype)
+        if dtype is not None:
+            adapted.append(trained)
         if not rollout.sharding.is_equivalent_to(trained.sharding, len(variable.shape)):
             laid_out.append(rollout)
-        elif id(variable) in kernels:
+        elif dtype is not None:
             laid_out.append(trained)
-    moved = [shape for shape in merged if all(shape is not other for other in laid_out)]
+    moved = [shape for shape in adapted if all(shape is not other for other in laid_out)]
     twin = [] if shapes.decoder.backbone is backbone else shapes.weights
     return bytes_on_a_device(twin or laid_out), bytes_on_a_device([*laid_out, *moved, *twin])
 

@@ -8,6 +8,9 @@ from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.generate import shares_of_a_group
 from keras_aha.decoding.jitted_steps import Rows, State
 from keras_aha.decoding.placement import Placement
+from keras_aha.models.adapters_beside import is_beside
+from keras_aha.models.internals import kernel_variable
+from keras_aha.models.lora import adapted_layers
 from keras_aha.models.quantization import abstract_quantized
 from keras_aha.planner.layouts import Layouts
 
@@ -68,6 +71,17 @@ def planned_decoder(backbone) -> Decoder:
     return decoder
 
 
+def adapted_dtypes(backbone) -> dict[int, str]:
+    """The dtype of each value that `lora.adapted_values` makes, by the id of its variable."""
+    dtypes = {}
+    for layer in adapted_layers(backbone):
+        if is_beside(layer):
+            dtypes |= {id(factor): layer.compute_dtype for factor in (layer.lora_kernel_a, layer.lora_kernel_b)}
+        else:
+            dtypes[id(kernel_variable(layer))] = layer.variable_dtype
+    return dtypes
+
+
 def rollout_shapes(
     backbone,
     layouts: Layouts,
@@ -83,7 +97,8 @@ def rollout_shapes(
     if quantization is not None:
         backbone = abstract_quantized(backbone, quantization)
     decoder = planned_decoder(backbone)
-    weights = [layouts.rollout(variable) for variable in backbone.variables]
+    dtypes = adapted_dtypes(backbone)
+    weights = [layouts.rollout(variable, dtypes.get(id(variable))) for variable in backbone.variables]
     placement = Placement(weights)
     shares = shares_of_a_group(prompts, group_size, placement.parts)
     prompts, group_size = prompts * shares, group_size // shares
