@@ -32,7 +32,6 @@ def rows():
 
 
 def log_probs_of(policy, rows):
-    """A program of its own: adapters are switched while tracing."""
     return jax.jit(lambda *rows: completion_log_probs(policy, *rows, LENGTH, np.ones(2, "float32"))[0])(*rows)
 
 
