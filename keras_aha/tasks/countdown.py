@@ -34,11 +34,8 @@ class CountdownProblem:
     """Numbers and the target to be made from them.
 
     Args:
-        numbers: one or more integers from 0, in the order in which the prompt shows them.
-        target: any integer.
-
-    Raises:
-        ValueError: if the numbers or the target are not such integers.
+        numbers: one or more integers from 0, in the order in which the prompt shows them; else ValueError.
+        target: any integer; else ValueError.
     """
 
     numbers: tuple[int, ...]
@@ -114,9 +111,9 @@ class Countdown(DrawnTask):
                 f"num_numbers must be from 2 to {MAX_NUMBERS}, or several such counts, e.g. [3, 4]. "
                 f"Received: num_numbers={num_numbers!r}"
             )
-        for name, value, least in (("max_number", max_number, 1), ("max_target", max_target, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer from {least}. Received: {name}={value!r}")
+        for name, value in (("max_number", max_number), ("max_target", max_target)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer from 1. Received: {name}={value!r}")
         super().__init__(seed)
         self.num_numbers = counts
         self.max_number = max_number
@@ -160,10 +157,8 @@ class Countdown(DrawnTask):
         is not so), `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        verdict = _verdict(problem, answer.text)
-        if verdict in ("too_long", "not_an_expression", "wrong_numbers"):
+        verdict = "no_answer" if answer.text is None else _verdict(problem, answer.text)
+        if verdict in ("no_answer", "too_long", "not_an_expression", "wrong_numbers"):
             return Score(0.0, False, verdict)
         reward = 1.0 if verdict == "correct" else WRONG_REWARD
         return Score(max(reward - answer.deduction, 0.0), verdict == "correct", verdict)

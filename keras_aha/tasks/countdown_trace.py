@@ -17,13 +17,6 @@ class Attempt(NamedTuple):
     value: int
 
 
-class Judged(NamedTuple):
-    """An attempt's equations, as they are written, and whether the searcher believes that it hits the target."""
-
-    equations: list[str]
-    judged_right: bool
-
-
 def search_trace(
     numbers: Sequence[int],
     target: int,
@@ -65,36 +58,26 @@ def search_trace(
         return f"</think>\n<answer>{'+'.join(map(str, numbers))}</answer>"
     start = rng.randrange(len(attempts))
     attempt = attempts[start]
-    search = []
+    search: list[tuple[list[str], str]] = []  # equations as they are written, and what is said of them
     if rng.random() >= guess_rate:
         for attempt in itertools.islice(attempts[start:] + attempts[:start], max_attempts):
-            search.append(_judge(attempt, target, rng, slip_rate, misjudge_rate, max_value))
-            if search[-1].judged_right or rng.random() < give_up_rate:
+            equations, value = [*attempt.equations], attempt.value
+            if rng.random() < slip_rate:
+                value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
+                equations[-1] = equations[-1].split("=")[0] + f"={value}"
+            is_right = (value == target) != (rng.random() < misjudge_rate)
+            search.append((equations, "yes" if is_right else "no"))
+            if is_right or rng.random() < give_up_rate:
                 break
-    thoughts = _words(search) if in_words else "".join(map(_shorthand, search))
+    thoughts = _words(search) if in_words else "".join(f"{','.join(said)} {verdict}\n" for said, verdict in search)
     return f"{thoughts}</think>\n<answer>{attempt.expression}</answer>"
 
 
-def _judge(
-    attempt: Attempt, target: int, rng: Random, slip_rate: float, misjudge_rate: float, max_value: int
-) -> Judged:
-    """The attempt as the searcher sees it."""
-    equations, value = [*attempt.equations], attempt.value
-    if rng.random() < slip_rate:
-        value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
-        equations[-1] = equations[-1].split("=")[0] + f"={value}"
-    return Judged(equations, (value == target) != (rng.random() < misjudge_rate))
-
-
-def _shorthand(judged: Judged) -> str:
-    return ",".join(judged.equations) + (" yes\n" if judged.judged_right else " no\n")
-
-
-def _words(search: list[Judged]) -> str:
+def _words(search: list[tuple[list[str], str]]) -> str:
     lines = []
-    for beginning, group in itertools.groupby(search, key=lambda judged: judged.equations[:-1]):
+    for beginning, group in itertools.groupby(search, key=lambda judged: judged[0][:-1]):
         lines += [f"Let me try {', '.join(beginning)}:\n"] if beginning else []
-        lines += [f"{equations[-1]}, {'yes' if right else 'no'}\n" for equations, right in group]
+        lines += [f"{equations[-1]}, {verdict}\n" for equations, verdict in group]
     return "".join(lines)
 
 

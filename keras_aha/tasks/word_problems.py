@@ -30,7 +30,6 @@ class WordProblem:
     """A question, its number, and how a person worked it out.
 
     Attributes:
-        question: what is asked.
         number: the exact answer.
         steps: lines that lead to it, as the file has them.
     """
@@ -110,10 +109,8 @@ class WordProblems(Task):
         `no_answer`, `too_long`, `not_a_number`, `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        if len(answer.text) > MAX_LENGTH:
-            return Score(0.0, False, "too_long")
+        if answer.text is None or len(answer.text) > MAX_LENGTH:
+            return Score(0.0, False, "no_answer" if answer.text is None else "too_long")
         number = read_number(answer.text)
         if number is None:
             return Score(0.0, False, "not_a_number")
