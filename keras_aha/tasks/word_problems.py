@@ -174,10 +174,9 @@ def _read_line(line_number: int, line: str) -> WordProblem:
 
 def _has_form(completion: str) -> bool:
     """Whether the thought ends once, and behind it there is one answer and nothing else."""
-    _, end, rest = completion.partition("</think>")
-    alone = rest.strip()
+    alone = completion.partition("</think>")[2].strip()
     marks = [completion.count(mark) for mark in ("<think>", "</think>", "<answer>", "</answer>")]
-    return bool(end) and marks == [0, 1, 1, 1] and alone.startswith("<answer>") and alone.endswith("</answer>")
+    return marks == [0, 1, 1, 1] and alone.startswith("<answer>") and alone.endswith("</answer>")
 
 
 def _written(number: Fraction) -> str:
