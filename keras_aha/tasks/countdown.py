@@ -120,12 +120,11 @@ class Countdown(DrawnTask):
         self.max_target = max_target
         self.template = template
         self._format_string = resolve_template(template, TEMPLATES, {"numbers": "1 2", "target": 3})
-        self._train_rows: list[CountdownProblem] | None = None
-        self._held_out_rows: list[CountdownProblem] | None = None
+        self._training = self._held_out = None  # the rows of a file
         if puzzles is not None:
             rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(puzzles)]
-            self._train_rows, self._held_out_rows = split_rows(rows, self.canonical, seed)
-            if not self._train_rows:
+            self._training, self._held_out = split_rows(rows, self.canonical, seed)
+            if not self._training:
                 raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(puzzles)!r}")
         self.problem(0)  # if nothing can be drawn, it raises now, not in the middle of a run
 
@@ -140,9 +139,9 @@ class Countdown(DrawnTask):
         return problem.canonical
 
     def problem(self, index: int) -> CountdownProblem:
-        if self._train_rows is None:
+        if self._training is None:
             return super().problem(index)
-        return self._train_rows[check_index(index) % len(self._train_rows)]
+        return self._training[check_index(index) % len(self._training)]
 
     def prompt(self, problem: CountdownProblem) -> str:
         return self._format_string.format(numbers=" ".join(map(str, problem.numbers)), target=problem.target)
@@ -164,9 +163,7 @@ class Countdown(DrawnTask):
         return Score(max(reward - answer.deduction, 0.0), verdict == "correct", verdict)
 
     def held_out(self, n: int) -> HeldOut:
-        if self._held_out_rows is None:
-            return super().held_out(n)
-        return HeldOut(self, self._held_out_rows).held_out(n)
+        return super().held_out(n) if self._held_out is None else HeldOut(self, self._held_out).held_out(n)
 
     def difficulty(self, problem: CountdownProblem) -> int:
         """Returns the problem's own (with six numbers it takes seconds to compute)."""

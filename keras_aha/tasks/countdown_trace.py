@@ -30,7 +30,7 @@ def search_trace(
     misjudge_rate: float = 0.0,
     in_words: bool = False,
 ) -> str:
-    """A search for `target` as text: attempts, each judged, then an answer.
+    """A search as text, from behind an opened `<think>` up to `</answer>`: attempts, each judged, then an answer.
 
     Attempts are taken in a fixed order from a random start: a trace teaches where a search goes next, and different
     traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt hits the
@@ -39,9 +39,7 @@ def search_trace(
     last equation below it: `8/4=2, no`.
 
     Args:
-        numbers: the puzzle's numbers.
-        target: the value to reach.
-        rng: the source of every random choice.
+        numbers, target, rng: the puzzle, and the source of every random choice.
         max_attempts: attempts after which the searcher answers with the last one.
         max_value: attempts with a larger intermediate value are not considered.
         guess_rate: probability of answering at once, without any search.
@@ -49,9 +47,6 @@ def search_trace(
         slip_rate: probability for each attempt that its last equation is written with a wrong result nearby.
         misjudge_rate: probability for each attempt that its yes or no is the wrong one.
         in_words: whether to write for a model that knows English, rather than in shorthand.
-
-    Returns:
-        The completion after an opened `<think>` line, up to and including `</answer>`.
     """
     attempts = list(_attempts(tuple((str(number), number) for number in numbers), max_value))
     if not attempts:  # no two numbers combine within max_value

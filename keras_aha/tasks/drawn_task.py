@@ -58,8 +58,7 @@ class DrawnTask(Task):
 
     def held_out(self, n: int) -> HeldOut:
         rng = random.Random(stable_hash("held-out problems", self.seed))
-        puzzles: dict[tuple, Any] = {}
-        fruitless = 0
+        puzzles, fruitless = {}, 0
         while len(puzzles) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
             problem = self.draw(rng)
             fruitless += 1

@@ -64,8 +64,7 @@ def parse_expression(text: str) -> Expression:
         equals = tokens.index("=")
         stated = _stated_integer(tokens[equals + 1 :])
         tokens = tokens[:equals]
-    value, numbers = _evaluate(tokens)
-    return Expression(value, numbers, stated)
+    return Expression(*_evaluate(tokens), stated)
 
 
 def canonical_text(text: str) -> str:
