@@ -47,16 +47,11 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     for column in columns:
         if (groups[column].nunique(dropna=False) > 1).any():
             raise ValueError(f"A label must have one value a puzzle. Received: column={column!r}")
-    return groups.agg(
-        **{column: (column, "first") for column in columns},
-        samples=("correct", "size"),
-        correct=("correct", "sum"),
-        accuracy=("correct", "mean"),
-        format_rate=("well_formed", "mean"),
-        mean_reward=("reward", "mean"),
-        mean_completion_length=("completion_length", "mean"),
-        **{f"mean_{name}": (name, "mean") for name in BEHAVIOURS},
-    )
+    kept = {column: (column, "first") for column in columns}
+    counts = dict(samples=("correct", "size"), correct=("correct", "sum"))
+    shares = dict(accuracy=("correct", "mean"), format_rate=("well_formed", "mean"))
+    means = {f"mean_{name}": (name, "mean") for name in ("reward", "completion_length", *BEHAVIOURS)}
+    return groups.agg(**kept, **counts, **shares, **means)
 
 
 def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
