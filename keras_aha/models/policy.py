@@ -98,12 +98,9 @@ def abstract_policy(
     lora_alpha: float | None = None,
     lora_targets: tuple[str, ...] = LINEARS,
 ) -> keras_hub.models.CausalLM:
-    """The policy that `load_policy` loads from these arguments, in no memory.
+    """The policy that `load_policy` loads from these arguments, in no memory: no values, and no preprocessor.
 
-    Its variables have no values, and it has no preprocessor.
-
-    Raises:
-        ValueError: what `load_policy` raises before weights are loaded.
+    It raises ValueError for what `load_policy` does before weights are loaded.
     """
     _check(dtype, quantization, lora_rank)
     with _rematerialised(abstract_backbone(preset, dtype), remat), without_values():
@@ -157,9 +154,6 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
         layer.lora_alpha = lora_rank if lora_alpha is None else lora_alpha  # keras-hub's `enable_lora` takes none
     if not lora.has_adapters(backbone):
         raise ValueError("No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]")
-
-
-# === Checks ===
 
 
 def _check(dtype, quantization, lora_rank) -> None:
