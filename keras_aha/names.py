@@ -15,10 +15,7 @@ def bare_name(preset: str) -> str:
 def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     """What an error adds about an unknown name: `; the nearest is NAME`, or nothing if none of `known` is near.
 
-    Args:
-        word: what the user wrote.
-        known: the names that exist. Those that begin with `word` are nearest, the shortest of them first.
-        form: how the name is written, e.g. `"rollouts.{}"`.
+    Names that begin with `word` are nearest, the shortest of them first. `form` is how one is written: `"rollouts.{}"`.
     """
     known = list(known)
     longer = sorted((name for name in known if word and name.startswith(word)), key=len)

@@ -26,9 +26,8 @@ def any_of(flag: bool) -> bool:
 
 
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all processes, in their order, of each array; they may have different numbers of rows.
-
-    All processes must call it, as it waits for them.
+    """The rows of all processes, in their order, of each array; processes may have different numbers, and all must call
+    it.
     """
     if jax.process_count() == 1:
         return arrays

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
-_TRAINED_ON = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "sampler_log_probs")
-_TRAINED_ON += ("advantages", "temperature")
+_TRAINED_ON = "token_ids padding_mask completion_mask old_log_probs sampler_log_probs advantages temperature".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +56,7 @@ class Rollout:
         return {name: getattr(self, name) for name in _TRAINED_ON}
 
     def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
-        """A copy whose `rows` are `other_rows` of another rollout of the same T and C.
-
-        Args:
-            rows, other_rows: `(R,)` integers.
-        """
+        """A copy whose `rows` are `other_rows`, `(R,)` integers too, of another rollout of the same T and C."""
         changed = {}
         for field in dataclasses.fields(self):
             values, others = getattr(self, field.name), getattr(other, field.name)
