@@ -71,8 +71,8 @@ def evaluate(
     changes = list(changes)
     recipes = {target: find_recipe(target, recipe, changes)}
     if against is not None:  # a preset takes all but the weights from the other
-        other = find_recipe(against, changes=changes) if is_run(against) else _of_preset(recipes[target], against)
-        recipes[against] = other
+        of_run = is_run(against)
+        recipes[against] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[target], against)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
     _check_puzzles(held_out)
     for recipe in recipes.values():
@@ -91,16 +91,11 @@ def is_run(target: str | os.PathLike) -> bool:
     return Path(target, RECIPE).is_file()
 
 
-def find_recipe(
-    target: str | os.PathLike, recipe: str | os.PathLike | None = None, changes: Iterable[str] = ()
-) -> Recipe:
-    """The recipe of a run; for a preset `recipe`, or its own, with that preset in place of the recipe's.
+def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a run; for a preset `recipe`, or its own, with that preset in place of the recipe's; see
+    `evaluate`.
 
-    Args:
-        target, recipe, changes: see `evaluate`.
-
-    Raises:
-        RecipeError, ValueError: no such recipe, or one for a run, which has its own.
+    It raises RecipeError or ValueError if there is no such recipe, or one is given for a run, which has its own.
     """
     if is_run(target):
         if recipe is not None:
@@ -152,7 +147,8 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
     """One row a puzzle, and the numbers."""
     numbers = summarize_held_out(sampled, greedy)
     samples = numbers["samples"]
-    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), powers(samples))
+    counts = sorted({2**i for i in range(samples.bit_length())} | {samples})  # 1, 2, 4, … and all
+    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), counts)
     puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
     numbers["mean_at_k"] = {samples: numbers["accuracy"]}
     for kind in ("pass", "maj"):
@@ -177,8 +173,3 @@ def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) 
     """A table with columns in front that tell it from others."""
     columns = {"target": str(target), "greedy": greedy, "waits": waits, "thought_on": 0} | table.to_dict("series")
     return table.assign(**columns)[list(columns)]
-
-
-def powers(samples: int) -> list[int]:
-    """1, 2, 4, … up to `samples`, which is the last."""
-    return sorted({2**i for i in range(samples.bit_length())} | {samples})

@@ -18,15 +18,12 @@ from safetensors.numpy import save_file
 
 
 def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32.
+    """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32, into a folder, made if it is missing.
 
     Args:
         backbone: one that `hugging_face.class_name` knows, with adapters.
-        folder: made if it is missing.
+        folder: see above; OSError is raised if files cannot be written.
         base: the name or folder of the model without adapters, for `base_model_name_or_path`.
-
-    Raises:
-        OSError: if files cannot be written.
     """
     tensors, ranks, alphas = {}, {}, {}
     adapted = lora.adapted_layers(backbone)

@@ -12,12 +12,8 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 
 def write_transformers(policy, folder: str | os.PathLike, end_token_ids) -> None:
-    """Writes config, weights without adapters, tokenizer and what ends a completion.
-
-    Args:
-        policy: a `keras_hub.models.CausalLM` that `hugging_face.class_name` knows.
-        folder: made if it is missing.
-        end_token_ids: at which `generate` stops.
+    """Writes config, weights without adapters, tokenizer and the ids at which `generate` stops; `folder` may be
+    missing.
 
     Raises:
         ValueError: what `hugging_face.class_name` raises.
