@@ -5,9 +5,7 @@ from pathlib import Path
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes text, as UTF-8, or bytes so that whoever reads the file, whatever happened, finds all or what was there
-    before.
-    """
+    """Writes text, as UTF-8, or bytes. Whatever happens, a reader finds all of it or what was there before."""
     path = Path(path)
     part = path.with_name(f"{path.name}.part")
     part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,4 +1,4 @@
-"""Names that users type: the name in a handle, and the nearest of those that are known."""
+"""Words to and from users: the name in a handle, the nearest known name, and text that is safe to show."""
 
 import difflib
 from collections.abc import Iterable
@@ -22,3 +22,8 @@ def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     for name in longer or difflib.get_close_matches(word, known, n=1, cutoff=0.5):
         return f"; the nearest is {form.format(name)}"
     return ""
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """`text`, with question marks for what a terminal or a browser would obey; characters of `keep` stay."""
+    return "".join(character if character.isprintable() or character in keep else "\ufffd" for character in text)

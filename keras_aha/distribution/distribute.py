@@ -73,7 +73,8 @@ def distribute(
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
         if isinstance(backbone, GEMMAS):
-            size, heads, memory = _bytes_of(backbone), backbone.num_query_heads, _SHARE * _memory(local[0])
+            size = sum(math.prod(v.shape) * jnp.dtype(v.dtype).itemsize for v in backbone.variables)
+            heads, memory = backbone.num_query_heads, _SHARE * _memory(local[0])
             check_heads(heads, model, len(devices))
         else:
             _check_whole(backbone, model, weights, rollout_model)
@@ -215,10 +216,6 @@ def _in_order(devices) -> list[jax.Device]:
 
 def _mesh(devices, model: int):
     return keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), np.array(devices))
-
-
-def _bytes_of(backbone) -> int:
-    return sum(math.prod(variable.shape) * jnp.dtype(variable.dtype).itemsize for variable in backbone.variables)
 
 
 def _memory(device) -> float:

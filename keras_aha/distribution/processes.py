@@ -26,9 +26,7 @@ def any_of(flag: bool) -> bool:
 
 
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all processes, in their order, of each array; processes may have different numbers, and all must call
-    it.
-    """
+    """The rows of all processes, in their order and of any numbers, of each array. All of them must call it."""
     if jax.process_count() == 1:
         return arrays
     file = io.BytesIO()

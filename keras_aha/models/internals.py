@@ -91,7 +91,6 @@ def replaced_calls(layers, make):
 
     Blocks may be nested: a block that is entered later wraps what an earlier one has put there. `Layer.__call__` looks
     `call` up on the instance, and Keras has no hook around it that could replace its inputs or its result.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py (`Layer.__call__`)
     """
     before = [(layer, vars(layer).get("call")) for layer in layers]
@@ -151,12 +150,10 @@ def without_values():
 
 @contextlib.contextmanager
 def as_if_on(devices, platform: str):
-    """While tracing in the block, JAX answers as if it had these `jax.Device`s, also of a topology that is only
-    compiled for.
+    """While tracing in the block, JAX answers as if it had these devices, and no others.
 
-    keras-hub asks it which attention to compute, and our rollouts which dtype the cache has. `platform` is "tpu", "gpu"
-    or "cpu".
-
+    keras-hub asks it which attention to compute, and our rollouts which dtype the cache has. They are `jax.Device`s,
+    also of a topology that is only compiled for; `platform` is "tpu", "gpu" or "cpu".
     https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/xla_bridge.py (`devices`, `default_backend`)
     """
     real = jax.devices, jax.default_backend

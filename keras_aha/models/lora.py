@@ -69,16 +69,16 @@ def _switched(layer, is_on):
 
 
 def merged_kernels(model) -> list[tuple]:
-    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B, as Keras does at every call.
+    """Multiplies the adapters, on or off, into the kernels: W + (alpha / rank) · A B, as Keras does at every call.
 
-    Current values are read, those of an enclosing `keras.StatelessScope` too, so it works inside `jax.jit`; adapters
-    may be off.
+    Current values are read, those of an enclosing `keras.StatelessScope` too, so it works inside `jax.jit`.
 
     Returns:
         (variable, array) pairs: the `keras.Variable` of each adapted kernel that is not quantized, and the merged
         kernel of the same shape and dtype. Use them in `using_merged`, which does not add the adapters twice.
     """
-    return [_merged_kernel(layer) for layer in adapted_layers(model) if not _is_quantized(layer)]
+    factors = [(layer, *_factors(layer)) for layer in adapted_layers(model) if not _is_quantized(layer)]
+    return [(w, ops.cast(adapted_kernel(layer, w, a, b), w.dtype)) for layer, w, a, b in factors]
 
 
 @contextlib.contextmanager
@@ -92,8 +92,7 @@ def using_merged(layer, values):
 
 
 def merge(model) -> None:
-    """Multiplies the adapters, which are on, into the kernels for good and makes them 0: the model computes what it
-    did.
+    """Multiplies the adapters, which are on, into the kernels for good and makes them 0: it computes what it did.
 
     Quantized kernels and their adapters stay as they are.
     """
@@ -108,11 +107,6 @@ def merge(model) -> None:
 def adapted_kernel(layer, kernel, a, b):
     """W + (alpha / rank) · A B of given arrays, as `layer` adds its adapters to its kernel."""
     return ops.add(kernel, scale(layer) * ops.matmul(a, b))
-
-
-def _merged_kernel(layer):
-    kernel, a, b = _factors(layer)
-    return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
 
 
 def _factors(layer):

@@ -43,19 +43,13 @@ class QuantizedBackbone:
     and of one forward over the same tokens are up to 0.2 apart instead of 0.00004, and a decode step reads as many
     bytes.
 
-    The copy holds no values, so it can only be called inside a `StatelessScope`. A `keras.Model` may keep a
+    The original, which is only read, is a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only
+    `Gemma3Backbone`, in float32, bfloat16 or mixed_bfloat16, with adapters or without. `backbone` is the copy, without
+    adapters. It holds no values, so it can only be called inside a `StatelessScope`. A `keras.Model` may keep a
     `QuantizedBackbone` as an attribute: it does not track the copy's variables.
 
-    Args:
-        backbone: a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only `Gemma3Backbone`, in
-            float32, bfloat16 or mixed_bfloat16, with adapters or without. It is only read.
-        mode: "int8".
-
-    Attributes:
-        backbone: the copy, without adapters.
-
     Raises:
-        ValueError: for another mode, or a backbone that is quantized already.
+        ValueError: for another mode than "int8", or a backbone that is quantized already.
     """
 
     def __init__(self, backbone, mode: str = "int8"):

@@ -92,7 +92,7 @@ def is_run(target: str | os.PathLike) -> bool:
 
 
 def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
-    """The recipe of a run; for a preset `recipe`, or its own, with that preset in place of the recipe's; see
+    """The recipe of a run; for a preset `recipe`, or its own, with that preset in it. Arguments are those of
     `evaluate`.
 
     It raises RecipeError or ValueError if there is no such recipe, or one is given for a run, which has its own.
@@ -137,9 +137,11 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
         accuracy = tables.summarize(other)["accuracy"]
         numbers["comparison"] = {"against": str(against), "accuracy": accuracy, **comparison.compare(sampled, other)}
     if waits:
-        curve = [sampled, *waited]
-        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(curve) if i]
-        numbers["waits"] = {"word": wait_word, "curve": _curve(curve)}
+        waited = [sampled, *waited]
+        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]
+        curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
+        curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
+        numbers["waits"] = {"word": wait_word, "curve": curve.to_dict("records")}
     return EvaluationResult(numbers, puzzles, pd.concat(completions, ignore_index=True))
 
 
@@ -161,12 +163,6 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
         means = puzzles.groupby(labels, dropna=False)[most].mean().reset_index()
         numbers["by_label"] = table.merge(means, on=labels).to_dict("records")
     return puzzles, numbers
-
-
-def _curve(waited: list[pd.DataFrame]) -> list[dict]:
-    curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
-    curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
-    return curve.to_dict("records")
 
 
 def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) -> pd.DataFrame:

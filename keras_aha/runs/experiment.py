@@ -76,7 +76,7 @@ class Experiment:
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
-    """Calls `distribute` as `[distribution]` says, before any variable is made; ValueError if devices cannot lie so."""
+    """Calls `distribute` by `[distribution]`, before any variable is made; ValueError if devices cannot lie so."""
     model = recipe.model
     with in_section("distribution"):
         return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)

@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_aha.callbacks.run_folder import SUMMARY
 from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
-from keras_aha.names import bare_name
+from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.tasks import Task
 
@@ -80,13 +80,11 @@ class ModelCard:
 
 def as_text(value) -> str:
     """Any value as one line of Markdown that shows it and does nothing else, no HTML, link or picture."""
-    visible = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
-    return _MARKDOWN.sub(r"\\\1", visible)
+    return _MARKDOWN.sub(r"\\\1", printable(str(value), keep=""))
 
 
 def fenced(text: str, language: str) -> str:
     """A text as a block of code, in a fence that no line of it closes."""
-    visible = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
-    longest = max(map(len, re.findall("`+", visible)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{visible.strip()}\n{fence}"
+    visible = printable(text).strip()
+    fence = "`" * (max([2, *map(len, re.findall("`+", visible))]) + 1)
+    return f"{fence}{language}\n{visible}\n{fence}"

@@ -1,18 +1,21 @@
 """Completions as a page shows them: step by step, and which one does first what is new."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 
 from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.evaluation.equations import find_equations, rewritten
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.names import printable
 from keras_aha.runs.report.run_record import RunRecord
 
 import pandas as pd
 
 _LONGEST = 20_000  # characters that are shown of a completion
 _KINDS = {True: "right", False: "wrong", None: ""}  # of what an equation `holds`
+_printable = functools.partial(printable, keep="\n\t")
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
@@ -36,10 +39,6 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
             yield _printable(line[start : equation.end]), _KINDS[equation.holds]
             place = equation.end
         yield _printable(line[place:]), ""
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
 
 
 @dataclasses.dataclass(frozen=True)

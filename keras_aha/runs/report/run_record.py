@@ -24,7 +24,7 @@ class RunRecord:
     log_dir: Path
     recipe: Recipe  # the run's own
     history: pd.DataFrame  # `history.csv`, one row an epoch
-    verdicts: pd.DataFrame  # shares of an epoch's completions, by index `epoch` from 1, one column a verdict
+    verdicts: pd.DataFrame  # shares of completions by `epoch`, from 1, one column a verdict; of TensorBoard's events
     completions: list[dict]  # `completions.jsonl`, one a completion
     before: pd.DataFrame  # held-out problems before training, sampled (`held_out_before.jsonl`)
     after: pd.DataFrame | None  # the same after it; `None` if the run has not finished
