@@ -9,15 +9,7 @@ THINK_END = "</think>"
 
 
 def think_on(
-    model,
-    token_ids,
-    padding_mask,
-    completions: Completions,
-    word_ids: list[int],
-    *,
-    max_completion_length: int,
-    rows,
-    **sampling,
+    model, token_ids, padding_mask, completions: Completions, word_ids, *, max_completion_length: int, rows, **sampling
 ) -> tuple[Completions, np.ndarray]:
     """Takes the end of each completion's thinking back, puts a word there, and samples what then follows.
 

@@ -13,22 +13,14 @@ _POOL = 4  # problems to choose from, for each that is sampled
 
 
 class Refills:
-    """Replaces groups whose rewards are all equal by fresh ones whose rewards differ, in a few rounds.
+    """Replaces groups whose rewards are all equal by fresh ones whose rewards differ, in `rounds`, 0 or more.
 
-    DAPO's dynamic sampling, arXiv:2503.14476, §3.2, with a limit on the work. Each round samples ⌈P/4⌉ problems, so
-    that shapes are fixed; if no group is left to replace, it samples none. A group that was all right, in the rollout
-    or an earlier round, is followed by a harder problem, another one by an easier problem.
+    DAPO's dynamic sampling, arXiv:2503.14476, §3.2, with a limit on the work. Each round samples ⌈P/4⌉ problems, which
+    is `prompts`, so that shapes are fixed; if no group is left to replace, it samples none. A group that was all right,
+    in the rollout or an earlier round, is followed by a harder problem, another one by an easier problem, as the task
+    tells.
 
     Everything depends on the iteration alone. A round has problems and rows of its own, from problem 2³² on.
-
-    Args:
-        task: a `Task`, which says how difficult problems are.
-        prompts_per_epoch: P.
-        group_size: G.
-        rounds: how many at most; 0 replaces nothing.
-
-    Attributes:
-        prompts: ⌈P/4⌉.
 
     Raises:
         ValueError: if `rounds` is negative.

@@ -133,15 +133,12 @@ def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str
     """
     means = {name: _mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
-    accuracy = float(np.mean([score.correct for score in scores]))
-    format_rate = float(np.mean([score.well_formed for score in scores]))
-    return {"reward": means.pop("reward"), "accuracy": accuracy, "format_rate": format_rate} | means
+    rates = {"accuracy": [score.correct for score in scores], "format_rate": [score.well_formed for score in scores]}
+    return {"reward": means.pop("reward")} | {name: float(np.mean(flags)) for name, flags in rates.items()} | means
 
 
 def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """`(P,)` bool: which groups of `(P·G,)` rewards, NaN if missing, differ. Others have no advantages and teach
-    nothing.
-    """
+    """`(P,)` bool: which groups of `(P·G,)` rewards, NaN if missing, differ. The others teach nothing."""
     groups = rewards.reshape(-1, group_size)
     return np.fmin.reduce(groups, axis=1) < np.fmax.reduce(groups, axis=1)  # which pass over NaN
 

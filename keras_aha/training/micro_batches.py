@@ -11,8 +11,7 @@ _SHORTEST = 32  # below which there is nothing to gain
 
 
 def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
-    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one. ValueError if the size does not divide
-    B.
+    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one. ValueError if that does not divide B.
 
     Row i goes to micro-batch i mod M, so that where devices hold adjacent rows each of them has its share of each.
     """

@@ -28,9 +28,6 @@ class PolicyModel(keras.Model):
 
     Args:
         policy: a `keras_hub.models.CausalLM`. Without a preprocessor it has no texts.
-
-    Attributes:
-        policy: the same.
     """
 
     def __init__(self, policy, **kwargs):

@@ -70,9 +70,7 @@ class Rollout:
 def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
     """`Rollout.batch()` filled with zeros, to compile with."""
     length = prompt_length + completion_length
-    shapes = {"token_ids": (length,), "padding_mask": (length,), "advantages": (), "temperature": ()}
-    dtypes = dict.fromkeys(("token_ids", "padding_mask"), "int32")
-    return {
-        name: np.zeros((rows, *shapes.get(name, (completion_length,))), dtypes.get(name, "float32"))
-        for name in _TRAINED_ON
-    }
+    kinds = dict.fromkeys(_TRAINED_ON, ((completion_length,), "float32"))
+    kinds |= dict.fromkeys(("token_ids", "padding_mask"), ((length,), "int32"))
+    kinds |= dict.fromkeys(("advantages", "temperature"), ((), "float32"))
+    return {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in kinds.items()}
