@@ -1,16 +1,8 @@
-"""LoRA adapters of a policy: switched off for the reference, merged for a rollout, saved and loaded.
+"""LoRA adapters (arXiv:2106.09685) of a policy: off for the reference, merged for a rollout, saved and loaded.
 
-LoRA: arXiv:2106.09685. If only adapters are trained, which `Backbone.enable_lora` sees to, the reference is the policy
-itself with its adapters off, so no second model exists:
-
-    with lora.adapters_off(policy):
-        ref_log_probs = ...                        # the same variables, traced into the same jit
-
-A rollout multiplies the adapters into the kernels once, instead of at every decode step:
-
-    merged = lora.merged_kernels(policy)           # new arrays for the adapted kernels only
-    with lora.using_merged(policy, merged):
-        ...
+If only adapters are trained, which `Backbone.enable_lora` sees to, the reference is the policy itself in
+`adapters_off`: the same variables, traced into the same jit, and no second model. A rollout multiplies the adapters
+into the kernels once, by `merged_kernels`, instead of at every decode step.
 
 A quantized kernel cannot take up its adapters without being quantized anew. They stay beside it in rollouts too, as in
 training, and cost two thin products a layer.
@@ -52,21 +44,12 @@ def scale(layer) -> float:
     return layer.lora_alpha / layer.lora_rank
 
 
-# === Adapters off ===
-
-
 @contextlib.contextmanager
 def adapters_off(layer):
-    """Switches the adapters of `layer` and of its sublayers off, and when the block is left back to what they were.
+    """Switches the adapters of a layer and of its sublayers off, and when the block is left back to what they were.
 
     Keras reads the switch when the layer is called, so inside `jax.jit` it acts while tracing: a function that is
-    traced in the block never has adapters in its program. Blocks may be nested.
-
-    Args:
-        layer: a Keras layer or model, such as a `GemmaCausalLM` or its backbone.
-
-    Yields:
-        `layer`.
+    traced in the block never has adapters in its program. Blocks may be nested. The layer is yielded.
     """
     with _switched(layer, lambda _: False):
         yield layer
@@ -85,45 +68,33 @@ def _switched(layer, is_on):
             sublayer.lora_enabled = was_on
 
 
-# === Adapters merged ===
-
-
 def merged_kernels(model) -> list[tuple]:
-    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B, as Keras does at every call.
+    """Multiplies the adapters, on or off, into the kernels: W + (alpha / rank) · A B, as Keras does at every call.
 
     Current values are read, those of an enclosing `keras.StatelessScope` too, so it works inside `jax.jit`.
-
-    Args:
-        model: a Keras layer or model, its adapters on or off.
 
     Returns:
         (variable, array) pairs: the `keras.Variable` of each adapted kernel that is not quantized, and the merged
         kernel of the same shape and dtype. Use them in `using_merged`, which does not add the adapters twice.
     """
-    return [_merged_kernel(layer) for layer in adapted_layers(model) if not _is_quantized(layer)]
+    factors = [(layer, *_factors(layer)) for layer in adapted_layers(model) if not _is_quantized(layer)]
+    return [(w, ops.cast(adapted_kernel(layer, w, a, b), w.dtype)) for layer, w, a, b in factors]
 
 
 @contextlib.contextmanager
 def using_merged(layer, values):
-    """Runs `layer` on other values of its variables, among them those of `merged_kernels`.
+    """Runs a layer on other values of its variables, (variable, array) pairs, among them those of `merged_kernels`.
 
     In the block, adapters that are merged are off, and those of quantized layers are on.
-
-    Args:
-        layer: a Keras layer or model.
-        values: (variable, array) pairs, as a `keras.StatelessScope` takes them.
     """
     with _switched(layer, _is_quantized), keras.StatelessScope(state_mapping=values):
         yield
 
 
 def merge(model) -> None:
-    """Multiplies the adapters into the kernels for good and makes them 0, so that the model computes what it did.
+    """Multiplies the adapters, which are on, into the kernels for good and makes them 0: it computes what it did.
 
     Quantized kernels and their adapters stay as they are.
-
-    Args:
-        model: a Keras layer or model, its adapters on.
     """
     for kernel, value in merged_kernels(model):
         kernel.assign(value)
@@ -138,11 +109,6 @@ def adapted_kernel(layer, kernel, a, b):
     return ops.add(kernel, scale(layer) * ops.matmul(a, b))
 
 
-def _merged_kernel(layer):
-    kernel, a, b = _factors(layer)
-    return kernel, ops.cast(adapted_kernel(layer, kernel, a, b), kernel.dtype)
-
-
 def _factors(layer):
     """The variables W, A and B of an adapted layer."""
     if isinstance(layer, _KERNEL_LAYERS):
@@ -154,25 +120,17 @@ def _is_quantized(layer) -> bool:
     return layer.quantization_mode is not None
 
 
-# === Adapters saved ===
-
-
 def save_adapters(backbone, path) -> None:
     """Saves the adapters, and nothing else, in a file that ends in ".lora.h5", by keras-hub's `save_lora_weights`.
 
-    Raises:
-        ValueError: if there are no adapters or the path ends otherwise.
+    It raises ValueError if there are no adapters or the path ends otherwise.
     """
     _check_has_adapters(backbone)
     backbone.save_lora_weights(os.fspath(path))
 
 
 def load_adapters(backbone, path) -> None:
-    """Loads what `save_adapters` saved into the adapters of a `keras_hub.models.Backbone`.
-
-    Raises:
-        ValueError: what `check_adapters` raises.
-    """
+    """Loads what `save_adapters` saved into the adapters of a `keras_hub.models.Backbone`, see `check_adapters`."""
     check_adapters(backbone, path)
     backbone.load_lora_weights(os.fspath(path))
 
