@@ -36,6 +36,7 @@ _LIBTPU_FLAG = "xla_tpu_enable_async_collective_fusion"
 
 __all__ = [*_HOMES, *_ROOMS]
 
+
 def __getattr__(name: str):
     if name in _HOMES:
         return getattr(importlib.import_module(f"keras_aha.{_HOMES[name]}"), name)
@@ -49,7 +50,6 @@ def __dir__() -> list[str]:
 
 
 def _require_jax_backend() -> None:
-    """Raises ImportError if Keras runs, or is about to run, on another backend than JAX."""
     backend = os.environ.setdefault("KERAS_BACKEND", "jax")
     if "keras" in sys.modules:
         backend = sys.modules["keras"].config.backend()

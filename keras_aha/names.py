@@ -1,4 +1,4 @@
-"""Names that users type: the name in a handle, and the nearest of those that are known."""
+"""Words to and from users: the name in a handle, the nearest known name, and text that is safe to show."""
 
 import difflib
 from collections.abc import Iterable
@@ -15,13 +15,15 @@ def bare_name(preset: str) -> str:
 def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     """What an error adds about an unknown name: `; the nearest is NAME`, or nothing if none of `known` is near.
 
-    Args:
-        word: what the user wrote.
-        known: the names that exist. Those that begin with `word` are nearest, the shortest of them first.
-        form: how the name is written, e.g. `"rollouts.{}"`.
+    Names that begin with `word` are nearest, the shortest of them first. `form` is how one is written: `"rollouts.{}"`.
     """
     known = list(known)
     longer = sorted((name for name in known if word and name.startswith(word)), key=len)
     for name in longer or difflib.get_close_matches(word, known, n=1, cutoff=0.5):
         return f"; the nearest is {form.format(name)}"
     return ""
+
+
+def printable(text: str, keep: str = "\n") -> str:
+    """`text`, with question marks for what a terminal or a browser would obey; characters of `keep` stay."""
+    return "".join(character if character.isprintable() or character in keep else "\ufffd" for character in text)

@@ -122,13 +122,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser, default: str | None, words
     """`--recipe`, which is also called `--preset`, and `--set`."""
     words = f"a recipe in presets/, or the path of a TOML file{words}"
     parser.add_argument("--recipe", "--preset", metavar="RECIPE", default=default, help=words)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change a value of the recipe, e.g. --set rollouts.group_size=8; may be given several times",
-    )
+    words = "change a value of the recipe, e.g. --set rollouts.group_size=8; may be given several times"
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=words)
 
 
 def at_least(bound: int):
@@ -179,20 +174,15 @@ def check_new_file(path: Path | None, flag: str) -> None:
 def add_process_flags(parser: argparse.ArgumentParser) -> None:
     """Flags for several processes, on several hosts or on one, that run the same command."""
     group = parser.add_argument_group("several hosts", "The same command on each; the first one prints and writes.")
-    group.add_argument(
-        "--multi-host", action="store_true", help="find the others by the environment, as on the hosts of a TPU slice"
-    )
+    words = "find the others by the environment, as on the hosts of a TPU slice"
+    group.add_argument("--multi-host", action="store_true", help=words)
     group.add_argument("--coordinator", metavar="HOST:PORT", help="or name them: the address of process 0")
     group.add_argument("--num-processes", type=at_least(1), metavar="N", help="how many there are")
     group.add_argument("--process-id", type=at_least(0), metavar="I", help="which one this is, from 0")
 
 
 def join_processes(args) -> None:
-    """Waits for the other processes, if there are any by the flags; all but the first one fall silent.
-
-    Raises:
-        ValueError: flags that do not belong together, or others that do not come.
-    """
+    """Waits for other processes, if the flags name any; all but the first fall silent. ValueError if none come."""
     named = {"--coordinator": args.coordinator, "--num-processes": args.num_processes, "--process-id": args.process_id}
     given = {flag: value for flag, value in named.items() if value is not None}
     received = "Received: " + " ".join(f"{flag} {value}" for flag, value in given.items())

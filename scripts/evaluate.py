@@ -15,12 +15,8 @@ def parse(argv):
     parser.add_argument("--puzzles", type=_cli.at_least(1), help="held-out puzzles (default: the recipe's)")
     parser.add_argument("--samples", type=_cli.at_least(1), help="completions of each (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), default=0, help="of the samples (default: %(default)s)")
-    parser.add_argument(
-        "--wait",
-        type=_cli.at_least(1),
-        metavar="N",
-        help="budget forcing: where thinking would end, append a word and let it go on, 1 to N times",
-    )
+    words = "budget forcing: where thinking would end, append a word and let it go on, 1 to N times"
+    parser.add_argument("--wait", type=_cli.at_least(1), metavar="N", help=words)
     parser.add_argument("--wait-word", metavar="WORD", help='which word (default: Wait); "" lets it just think on')
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row a puzzle there")
@@ -39,15 +35,9 @@ def main(argv=None) -> int:
             from keras_aha.distribution import processes
             from keras_aha.runs.evaluate import evaluate
 
-            result = evaluate(
-                args.target,
-                against=args.against,
-                recipe=args.recipe,
-                changes=changes,
-                seed=args.seed,
-                waits=args.wait or 0,
-                wait_word="Wait" if args.wait_word is None else args.wait_word,
-            )
+            settings = {name: getattr(args, name) for name in ("against", "recipe", "seed")}
+            word = "Wait" if args.wait_word is None else args.wait_word
+            result = evaluate(args.target, **settings, changes=changes, waits=args.wait or 0, wait_word=word)
     print_numbers(result.numbers)
     if processes.is_first():
         write(args, result)
@@ -75,9 +65,6 @@ def write(args, result) -> None:
         result.completions.to_parquet(args.parquet, index=False)
     if args.json:
         args.json.write_text(json.dumps(result.numbers, indent=2) + "\n", encoding="utf-8")
-
-
-# === What is printed ===
 
 
 def print_numbers(numbers: dict) -> None:

@@ -7,18 +7,12 @@ import _cli
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument(
-        "run", metavar="RUN", type=Path, help="a finished run's folder, such as runs/countdown_tiny-seed0"
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", type=Path, help="where the folders come to lie (default: RUN/export)"
-    )
-    parser.add_argument(
-        "--format",
-        action="append",
-        metavar="FORMAT",
-        help="keras, transformers or peft; may be given several times (default: all that the run can have)",
-    )
+    words = "a finished run's folder, such as runs/countdown_tiny-seed0"
+    parser.add_argument("run", metavar="RUN", type=Path, help=words)
+    words = "where the folders come to lie (default: RUN/export)"
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help=words)
+    words = "keras, transformers or peft; may be given several times (default: all that the run can have)"
+    parser.add_argument("--format", action="append", metavar="FORMAT", help=words)
     return parser.parse_args(argv)
 
 
@@ -33,8 +27,7 @@ def main(argv=None) -> int:
             from keras_aha.runs.export import export
 
             folders = export(args.run, out, args.format)
-    for folder in folders:
-        print(folder)
+    print(*folders, sep="\n")
     return 0
 
 

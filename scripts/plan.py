@@ -12,25 +12,22 @@ from pathlib import Path
 
 import _cli
 
+_START = time.perf_counter()
+
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
     _cli.add_recipe_flags(parser, "gemma2_2b_en")
-    parser.add_argument(
-        "--topology",
-        default="v5e-8",
-        help="a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); GPUs (t4, t4x2), by "
-        "arithmetic; cpu:8 for eight parts of this CPU; local for the accelerators here (default: %(default)s)",
+    words = (
+        "a TPU as it is sold (v5e-1, v5e-8, v3-8, v6e-16) or as libtpu lays it out (v5e:2x4); GPUs (t4, t4x2), by "
+        "arithmetic; cpu:8 for eight parts of this CPU; local for the accelerators here (default: %(default)s)"
     )
+    parser.add_argument("--topology", default="v5e-8", help=words)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file too")
-    parser.add_argument(
-        "--price-per-chip-hour", type=float, metavar="PRICE", help="in any currency; says what an epoch and a run cost"
-    )
-    parser.add_argument(
-        "--search",
-        action="store_true",
-        help="find the largest micro-batch and the most rows decoded at a time that fit; compiles several times",
-    )
+    words = "in any currency; says what an epoch and a run cost"
+    parser.add_argument("--price-per-chip-hour", type=float, metavar="PRICE", help=words)
+    words = "find the largest micro-batch and the most rows decoded at a time that fit; compiles several times"
+    parser.add_argument("--search", action="store_true", help=words)
     parser.add_argument("--explain", action="store_true", help="say it in plain words as well")
     return parser.parse_args(argv)
 
@@ -49,7 +46,6 @@ def main(argv=None) -> int:
             from keras_aha import planner
 
             planner.find_topology(args.topology)  # libtpu logs a good deal as it is loaded
-        progress = Progress()
         if args.search:
             recipe = planner.search(recipe, args.topology, on_program=progress)
             print(f"largest: --set training.micro_batch_size={recipe.training.micro_batch_size}", end=" ")
@@ -75,14 +71,9 @@ def choose_platform(topology: str) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count[1]}"
 
 
-class Progress:
+def progress(name: str) -> None:
     """Tells which program is being compiled, and since when, on stderr."""
-
-    def __init__(self):
-        self.start = time.perf_counter()
-
-    def __call__(self, name: str) -> None:
-        print(f"{time.perf_counter() - self.start:5.0f} s  {name}", file=sys.stderr, flush=True)
+    print(f"{time.perf_counter() - _START:5.0f} s  {name}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,23 +13,13 @@ import jax
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one JAX device can do.
+    """What one JAX device can do."""
 
-    Attributes:
-        tflops: dense products, 10¹² operations a second, by dtype; one that is missing is not computed in.
-        memory: bytes that programs may use, of a TPU as its compiler states them (libtpu 0.0.42 on a program too large
-            for it).
-        bandwidth: bytes a second between memory and cores.
-        interconnect: bytes a second that leave for other devices, over all links; 0 where nothing but the host's bus
-            connects them.
-        devices_per_chip: JAX devices on what is sold as a chip.
-    """
-
-    tflops: dict[str, float]
-    memory: float
-    bandwidth: float
-    interconnect: float = 0.0
-    devices_per_chip: int = 1
+    tflops: dict[str, float]  # dense products, 10¹² a second, by dtype; one that is missing is not computed in
+    memory: float  # bytes for programs, of a TPU as libtpu 0.0.42 states them of a program too large for it
+    bandwidth: float  # bytes a second between memory and cores
+    interconnect: float = 0.0  # bytes a second that leave for other devices, over all links; 0 by the host's bus alone
+    devices_per_chip: int = 1  # JAX devices on what is sold as a chip
 
 
 def chip(device_kind: str) -> Chip | None:
@@ -95,8 +85,7 @@ _CHIPS = {
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """The most dense floating-point operations a second of a `jax.Device.device_kind`, by the dtype of products.
 
-    Returns:
-        `None` for a device or a dtype that is not in the table.
+    It is `None` for a device or a dtype that is not in the table.
     """
     known = chip(device_kind)
     tflops = known and known.tflops.get(dtype)
@@ -106,8 +95,7 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 def memory_gb() -> dict[str, float]:
     """Memory that is taken, in GB of 10⁹ bytes: on the local device that has taken most, or by the process on a CPU.
 
-    Returns:
-        `memory_gb`, now, and `peak_memory_gb`, the most since the process began, if the system tells them.
+    It has `memory_gb`, now, and `peak_memory_gb`, the most since the process began, if the system tells them.
     """
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
@@ -115,10 +103,8 @@ def memory_gb() -> dict[str, float]:
     stats = [stats for device in devices if (stats := device.memory_stats())]
     if not stats:
         return {}
-    return {
-        "memory_gb": max(device["bytes_in_use"] for device in stats) / 1e9,
-        "peak_memory_gb": max(device["peak_bytes_in_use"] for device in stats) / 1e9,
-    }
+    names = {"memory_gb": "bytes_in_use", "peak_memory_gb": "peak_bytes_in_use"}
+    return {name: max(device[key] for device in stats) / 1e9 for name, key in names.items()}
 
 
 def _resident_bytes() -> dict[str, int]:
@@ -130,8 +116,7 @@ def _resident_bytes() -> dict[str, int]:
         import resource
     except ImportError:  # Windows has none
         return taken
-    # Bytes on macOS, KiB elsewhere; getrusage(2)
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere; getrusage(2)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     taken["peak_memory_gb"] = max([peak, *taken.values()])  # the system may be slow to count
     return taken

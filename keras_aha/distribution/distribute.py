@@ -67,14 +67,14 @@ def distribute(
     devices = _in_order(jax.devices() if devices is None else devices)
     if len(devices) == 1:
         return None
-
     _check_mesh(batch, model, len(devices))
     local = [device for device in devices if device.process_index == jax.process_index()]
     size, heads, memory = 0, None, math.inf  # without a preset, as if there were room for everything
     if preset is not None:
         backbone = abstract_backbone(preset, dtype)
         if isinstance(backbone, GEMMAS):
-            size, heads, memory = _bytes_of(backbone), backbone.num_query_heads, _SHARE * _memory(local[0])
+            size = sum(math.prod(v.shape) * jnp.dtype(v.dtype).itemsize for v in backbone.variables)
+            heads, memory = backbone.num_query_heads, _SHARE * _memory(local[0])
             check_heads(heads, model, len(devices))
         else:
             _check_whole(backbone, model, weights, rollout_model)
@@ -137,7 +137,6 @@ def global_rows(tree):
     distribution = keras.distribution.distribution()
     if distribution is None:
         return tree
-
     make = jax.make_array_from_process_local_data
     return jax.tree.map(lambda x: make(distribution.get_data_layout(x.shape).backend_layout, x), tree)
 
@@ -163,10 +162,7 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 @contextlib.contextmanager
 def whole(variables):
-    """Lays variables out whole on each process, so that one process can save them, and afterwards as before.
-
-    All processes must enter it.
-    """
+    """Lays variables out whole on each process, so that one can save them, then as before. All processes must enter."""
     before = [variable.value for variable in variables]
     for variable, value in zip(variables, before, strict=True):
         if not (value.is_fully_addressable or value.is_fully_replicated):
@@ -183,9 +179,8 @@ def rollout_values(variables, values) -> list[jax.Array]:
     values, distribution = list(values), keras.distribution.distribution()
     if distribution is None:
         return values
-    layouts = [
-        distribution.rollouts.layout(v.path, x.shape).backend_layout for v, x in zip(variables, values, strict=True)
-    ]
+    pairs = zip(variables, values, strict=True)
+    layouts = [distribution.rollouts.layout(v.path, x.shape).backend_layout for v, x in pairs]
     moved = [i for i, x in enumerate(values) if not x.sharding.is_equivalent_to(layouts[i], x.ndim)]
     if moved:
         # By one program: with several processes each array's own would wait for the others' devices, in some order.
@@ -203,10 +198,9 @@ def _laid_out(layouts: tuple[NamedSharding, ...]):
 def _of_this_process(value: jax.Array) -> jax.Array:
     """The same array on the devices of this process alone. Each keeps what it has."""
     sharding = NamedSharding(value.sharding.mesh.local_mesh, value.sharding.spec)
-    if len(sharding.addressable_devices) == 1:  # there `addressable_shards` of JAX 0.10 fails on what was moved
-        shards = [value.addressable_data(0)]
-    else:
-        shards = [shard.data for shard in value.addressable_shards]
+    # On one device `addressable_shards` of JAX 0.10 fails on what was moved.
+    alone = len(sharding.addressable_devices) == 1
+    shards = [value.addressable_data(0)] if alone else [shard.data for shard in value.addressable_shards]
     return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
 
 
@@ -222,10 +216,6 @@ def _in_order(devices) -> list[jax.Device]:
 
 def _mesh(devices, model: int):
     return keras.distribution.DeviceMesh((len(devices) // model, model), ("batch", "model"), np.array(devices))
-
-
-def _bytes_of(backbone) -> int:
-    return sum(math.prod(variable.shape) * jnp.dtype(variable.dtype).itemsize for variable in backbone.variables)
 
 
 def _memory(device) -> float:

@@ -27,14 +27,10 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
         scope: the `keras.StatelessScope` that holds the values of its variables.
         micro_batch: an array that differs from one micro-batch to the next. Weights are made to depend on it, or XLA
             would gather all of them once, before the loop over micro-batches.
-
-    Yields:
-        `model`.
     """
-    all_layers = [layer for layer in flatten_layers(model) if layer.built]
-    embeddings = _split_variables(layer for layer in all_layers if isinstance(layer, layers.Embedding))
-    linears = [layer for layer in all_layers if isinstance(layer, (layers.Dense, layers.EinsumDense))]
-    linears = [layer for layer in linears if _split_variables([layer])]
+    split = [layer for layer in flatten_layers(model) if layer.built and _split_variables([layer])]
+    embeddings = _split_variables(layer for layer in split if isinstance(layer, layers.Embedding))
+    linears = [layer for layer in split if isinstance(layer, (layers.Dense, layers.EinsumDense))]
     kernels = _split_variables(linears)
 
     def make(layer, call):
@@ -50,7 +46,7 @@ def gathering(model, scope: keras.StatelessScope, micro_batch):
         for pair in zip(kernels, values, strict=True):
             scope.add_update(pair)
         with replaced_calls(linears, make):
-            yield model
+            yield
 
 
 def as_split(variables, values) -> list:

@@ -34,11 +34,8 @@ class GemmaParallel(keras.distribution.ModelParallel):
     """
 
     def __init__(self, mesh, split_weights: bool = False, rollouts: "GemmaParallel | None" = None):
-        super().__init__(
-            layout_map=_rules(mesh, split_weights),
-            batch_dim_name="batch",
-            auto_shard_dataset=False,  # Keras can only shard a `tf.data.Dataset`
-        )
+        # Keras can only shard a `tf.data.Dataset`.
+        super().__init__(layout_map=_rules(mesh, split_weights), batch_dim_name="batch", auto_shard_dataset=False)
         self.rollouts = rollouts or self
         self._sizes = dict(zip(mesh.axis_names, mesh.shape, strict=True))
 
@@ -47,16 +44,12 @@ class GemmaParallel(keras.distribution.ModelParallel):
         return self.layout(variable.path, variable.shape) if layout_of(variable) is None else layout_of(variable)
 
     def layout(self, path: str, shape) -> TensorLayout:
-        """Where a variable lies.
-
-        Raises:
-            ValueError: if "model" does not divide the number of query heads.
-        """
+        """Where a variable lies; ValueError if "model" does not divide the number of query heads."""
         if _QUERY_HEADS.fullmatch(path):
             check_heads(shape[0], self._sizes["model"], math.prod(self._sizes.values()))
         axes = self._axes(path, len(shape))
-        divided = [axis is not None and size % self._sizes[axis] == 0 for axis, size in zip(axes, shape, strict=True)]
-        axes = [axis if split else None for axis, split in zip(axes, divided, strict=True)]
+        pairs = zip(axes, shape, strict=True)
+        axes = [axis if axis is not None and size % self._sizes[axis] == 0 else None for axis, size in pairs]
         return TensorLayout(axes, self.device_mesh)
 
     def _axes(self, path: str, rank: int) -> list:
@@ -70,10 +63,7 @@ class GemmaParallel(keras.distribution.ModelParallel):
         return axes if len(axes) == rank else [None] * rank  # such as the scale of a quantized kernel
 
     def describe(self, layer) -> str:
-        """A table of a model's variables, one line for those of all blocks: number, shape, how split, bytes a device.
-
-        Args:
-            layer: a built Keras layer or model.
+        """A table of a built layer's variables: number, shape, how split, bytes a device. All blocks share their lines.
         """
         groups = collections.defaultdict(list)
         for variable in layer.variables:
@@ -95,11 +85,7 @@ class GemmaParallel(keras.distribution.ModelParallel):
 
 
 def check_heads(heads: int, parts: int, devices: int, name: str = "model") -> None:
-    """Checks that query heads can be split into `parts`, the argument `name`, on so many devices.
-
-    Raises:
-        ValueError: if they cannot be; the numbers that work are named.
-    """
+    """Raises ValueError, with numbers that work, if query heads cannot be split into `parts`, the argument `name`."""
     if heads % parts:
         choices = [size for size in range(1, devices + 1) if heads % size == 0 == devices % size]
         raise ValueError(

@@ -26,10 +26,7 @@ def any_of(flag: bool) -> bool:
 
 
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The rows of all processes, in their order, of each array; they may have different numbers of rows.
-
-    All processes must call it, as it waits for them.
-    """
+    """The rows of all processes, in their order and of any numbers, of each array. All of them must call it."""
     if jax.process_count() == 1:
         return arrays
     file = io.BytesIO()

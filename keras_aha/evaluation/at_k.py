@@ -13,15 +13,8 @@ from scipy.stats import binom
 def pass_at_k(n: int, c: int, k: int) -> float:
     """The unbiased estimate of the probability that at least one of `k` completions is correct.
 
-    `1 − C(n−c, k) / C(n, k)`, equation 1 of Chen et al. 2021, arXiv:2107.03374, exact before it is rounded to a float.
-
-    Args:
-        n: completions of a puzzle.
-        c: how many of those are correct.
-        k: completions allowed.
-
-    Raises:
-        ValueError: if not `0 <= c <= n` and `1 <= k <= n`.
+    `1 − C(n−c, k) / C(n, k)`, equation 1 of Chen et al. 2021, arXiv:2107.03374, exact before it is rounded to a float,
+    from `n` completions of a puzzle, `c` of them correct; ValueError if not `0 <= c <= n` and `1 <= k <= n`.
     """
     if not (0 <= c <= n and 1 <= k <= n):
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n. Received: n={n}, c={c}, k={k}")
@@ -93,9 +86,8 @@ def _won_with(top: int, votes: np.ndarray, shares: np.ndarray, others: np.ndarra
     k = len(others) - 1
     shape = (min(len(votes), k // top) + 1, k + 1)
     # [t, s]: s completions are drawn so far, t answers have `top` votes, and none has more.
-    drawn = np.zeros(shape)
+    drawn, right = np.zeros((2, *shape))  # `right` is the same, times how many of the t answers are correct
     drawn[0] = others
-    right = np.zeros(shape)  # the same, times how many of the t answers are correct
     for chances, share in zip(votes, shares, strict=True):
         loses, ties = np.zeros((2, top + 1)), np.zeros((2, top + 1))
         loses[0, :top], ties[1, top] = chances[:top], chances[top]

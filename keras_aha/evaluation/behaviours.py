@@ -90,7 +90,7 @@ def count_behaviours(text: str) -> Behaviours:
 def mean_behaviours(texts: Sequence[str]) -> dict[str, float]:
     """How often a completion did each of `Behaviours`, on average over `texts`, one or more."""
     counts = [asdict(count_behaviours(text)) for text in texts]
-    return {field.name: mean(count[field.name] for count in counts) for field in fields(Behaviours)}
+    return {name: mean(count[name] for count in counts) for name in counts[0]}
 
 
 class _Search:

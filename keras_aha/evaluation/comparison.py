@@ -13,16 +13,15 @@ def compare(table: pd.DataFrame, other: pd.DataFrame, seed: int = 0) -> dict:
     """How far one policy's accuracy is above another's, puzzle by puzzle.
 
     How hard a puzzle is counts for both policies, so not in the difference, whose interval (`bootstrap_interval`) is
-    narrower than two separate ones suggest. The test is `sign_flip_p_value`.
+    narrower than two separate ones suggest.
 
     Args:
-        table, other: one row a completion (see `tables`), of the same puzzles; each may have its own number of
-            completions a puzzle.
+        table, other: one row a completion (see `tables`); each may have its own number of completions a puzzle.
         seed: of the interval's resamples.
 
     Returns:
-        `difference` of the accuracies, `table`'s minus `other`'s; its `ci95`, `[low, high]`; `p_value`; `n` puzzles,
-        and on how many of them the first is `better` and `worse`. Ready for JSON.
+        `difference` of the accuracies, `table`'s minus `other`'s; its `ci95`, `[low, high]`; `p_value` (see
+        `sign_flip_p_value`); `n` puzzles, on how many of them the first is `better` and `worse`. Ready for JSON.
 
     Raises:
         ValueError: if the tables are of other puzzles, or one has more completions of one puzzle than of another.
@@ -64,11 +63,10 @@ def accuracy_curve(tables: Sequence[pd.DataFrame], seed: int = 0) -> pd.DataFram
     rows = []
     for table in tables:
         summary, gain = summarize(table, seed), compare(table, tables[0], seed)
-        row = {"tokens": summary["mean_completion_length"], "accuracy": summary["accuracy"]}
-        row |= dict(zip(("ci95_low", "ci95_high"), summary["ci95"], strict=True))
-        row |= {"gain": gain["difference"], **dict(zip(("gain_low", "gain_high"), gain["ci95"], strict=True))}
-        rows.append(row | {"p_value": gain["p_value"]})
-    return pd.DataFrame(rows)
+        accuracy = summary["mean_completion_length"], summary["accuracy"], *summary["ci95"]
+        rows.append((*accuracy, gain["difference"], *gain["ci95"], gain["p_value"]))
+    columns = "tokens accuracy ci95_low ci95_high gain gain_low gain_high p_value"
+    return pd.DataFrame(rows, columns=columns.split())
 
 
 def sign_flip_p_value(differences) -> float:
@@ -81,7 +79,6 @@ def sign_flip_p_value(differences) -> float:
 
     Args:
         differences: `(N,)` integers, one a puzzle.
-
     """
     sizes = np.abs(np.asarray(differences, "int64"))
     divisor = max(np.gcd.reduce(sizes), 1)

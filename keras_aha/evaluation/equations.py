@@ -119,8 +119,7 @@ def _equation(text: str, left: re.Match, sign: re.Match, right: re.Match, in_cha
     kind, start, end, left, right = sign.lastgroup, left.start(), right.end(), left[0], right[0]
     if not _OPERATION.search(left) and (kind.endswith("_word") or not (in_chain or _OPERATION.search(right))):
         return None
-    unequal = kind.startswith("unequal")
-    holds = None
+    unequal, holds = kind.startswith("unequal"), None
     if not (unequal or len(left) + len(right) > MAX_LENGTH or _DECIMAL_COMMA.match(text, end)):
         about = kind.startswith("about") or _REMAINDER.match(text, end) is not None
         holds = _holds(left, right, about)

@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
-_RESAMPLES = 10_000
-_AT_ONCE = 1000  # resamples in memory at a time
-
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean over puzzles (Efron and Tibshirani 1993, chapter 13).
+    """The percentile bootstrap interval (low, high) of the mean over puzzles (Efron and Tibshirani 1993, chapter 13).
 
     The interval does not depend on the order of the puzzles. If all values are equal it has no width: a resample cannot
     show what was never drawn.
@@ -20,31 +17,21 @@ def bootstrap_interval(values: Sequence[float], seed: int = 0, level: float = 0.
         seed: of the resamples.
         level: the probability that the interval is to cover.
 
-    Returns:
-        The lower and the upper end, in the unit of `values`.
-
     Raises:
         ValueError: if `values` is empty, not one-dimensional or not finite, or `level` is not between 0 and 1.
     """
     values = np.sort(np.asarray(values, "float64"))
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(
-            f"An interval needs finite values, one a puzzle, of at least one puzzle. Received: values={values}"
-        )
+        what = "finite values, one a puzzle, of at least one puzzle"
+        raise ValueError(f"An interval needs {what}. Received: values={values}")
     if not 0 < level < 1:
         raise ValueError(f"The level of an interval must be between 0 and 1. Received: level={level}")
     if values[0] == values[-1]:
         return float(values[0]), float(values[0])
-    low, high = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        batch=_AT_ONCE,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(low), float(high)
+    size = dict(n_resamples=10_000, batch=1000)  # so many in memory at a time
+    rng = np.random.default_rng(seed)
+    resampled = bootstrap((values,), np.mean, confidence_level=level, method="percentile", rng=rng, **size)
+    return tuple(map(float, resampled.confidence_interval))
 
 
 def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) -> tuple[float, float]:
@@ -56,15 +43,8 @@ def share_interval(shares: Sequence[float], seed: int = 0, level: float = 0.95) 
     0 to 1. Of 128 puzzles never solved the interval is 0 to 2.8 %.
 
     Args:
-        shares: `(N,)`, one a puzzle, between 0 and 1.
-        seed: of the resamples.
-        level: the probability that the interval is to cover.
-
-    Returns:
-        The lower and the upper end, between 0 and 1.
-
-    Raises:
-        ValueError: if a share is not between 0 and 1, or what `bootstrap_interval` raises.
+        shares: `(N,)`, one a puzzle, between 0 and 1; else ValueError.
+        seed, level: those of `bootstrap_interval`.
     """
     interval = bootstrap_interval(shares, seed, level)
     least, most = float(np.min(shares)), float(np.max(shares))

@@ -34,12 +34,8 @@ BEHAVIOURS = tuple(field.name for field in fields(Behaviours))
 def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.DataFrame:
     """One row a puzzle, in the order of the table, indexed by `puzzle`.
 
-    Args:
-        table: one row a completion (see the module).
-        columns: labels to keep.
-
     Returns:
-        `columns`, `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
+        `columns` (labels to keep), `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
         `mean_reward`, `mean_completion_length` (tokens), `mean_attempts`, and so on for each of `BEHAVIOURS`.
 
     Raises:
@@ -51,24 +47,17 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     for column in columns:
         if (groups[column].nunique(dropna=False) > 1).any():
             raise ValueError(f"A label must have one value a puzzle. Received: column={column!r}")
-    return groups.agg(
-        **{column: (column, "first") for column in columns},
-        samples=("correct", "size"),
-        correct=("correct", "sum"),
-        accuracy=("correct", "mean"),
-        format_rate=("well_formed", "mean"),
-        mean_reward=("reward", "mean"),
-        mean_completion_length=("completion_length", "mean"),
-        **{f"mean_{name}": (name, "mean") for name in BEHAVIOURS},
-    )
+    kept = {column: (column, "first") for column in columns}
+    counts = dict(samples=("correct", "size"), correct=("correct", "sum"))
+    shares = dict(accuracy=("correct", "mean"), format_rate=("well_formed", "mean"))
+    means = {f"mean_{name}": (name, "mean") for name in ("reward", "completion_length", *BEHAVIOURS)}
+    return groups.agg(**kept, **counts, **shares, **means)
 
 
 def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
     """The numbers of one evaluation, ready for JSON.
 
-    Args:
-        table: one row a completion (see the module), the same number of completions for every puzzle.
-        seed: of the interval's resamples.
+    `seed` is that of the interval's resamples.
 
     Returns:
         `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
@@ -97,16 +86,12 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
 def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -> pd.DataFrame:
     """One row for each combination of labels that occurs, sorted by them.
 
-    Args:
-        table: one row a completion (see the module), the same number of completions for every puzzle.
-        columns: one label or several, e.g. `["num_numbers", "difficulty"]`.
-        seed: of the intervals' resamples.
-
     Returns:
-        `columns`, then what `summarize` returns for those puzzles, with `ci95` as `ci95_low` and `ci95_high`.
+        `columns` (a label or several), then what `summarize` returns for those puzzles, with `ci95` as `ci95_low` and
+        `ci95_high`.
 
     Raises:
-        ValueError: if no column is named, or what `summarize` raises.
+        ValueError: if no column is named, or what `by_puzzle` and `summarize` raise.
     """
     columns = [columns] if isinstance(columns, str) else list(columns)
     if not columns:
@@ -138,7 +123,7 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
     everything, so `change` is over the puzzles that have such completions both before and after.
 
     Args:
-        before, after: one row a completion (see the module), with the column `problem`; of the same puzzles.
+        before, after: of the same puzzles, with the column `problem`.
         seed: of the intervals' resamples.
 
     Returns:
@@ -161,9 +146,8 @@ def behaviour_rates(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) ->
         )
     rows = []
     for completions, correct in (("all", (True, False)), ("correct", (True,)), ("wrong", (False,))):
-        start, end = (
-            table[table["correct"].isin(correct)].groupby("puzzle")[names].mean() for table in (before, after)
-        )
+        parts = (table[table["correct"].isin(correct)] for table in (before, after))
+        start, end = (part.groupby("puzzle")[names].mean() for part in parts)
         change = end - start  # NaN for a puzzle of one side alone
         for name in names:
             row = {"completions": completions, "behaviour": name}

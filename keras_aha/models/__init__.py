@@ -1,2 +1,1 @@
-"""The policy: a keras-hub `CausalLM` found, loaded, quantized, given adapters, read from and written to other formats.
-"""
+"""The policy: a keras-hub `CausalLM` found, loaded, quantized, given adapters, and in other formats."""

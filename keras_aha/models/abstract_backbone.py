@@ -1,8 +1,4 @@
-"""A preset's backbone without weights: variables with a path, a shape and a dtype, and no values.
-
-The architectures of Gemma's presets, and of some others, stand in `architectures.toml`, so that nothing is downloaded
-for them.
-"""
+"""A preset's backbone without weights. Architectures of many stand in `architectures.toml`: nothing is downloaded."""
 
 import tomllib
 from pathlib import Path
@@ -20,12 +16,11 @@ ENCODERS = {
 }
 
 
-
 def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     """The text backbone of a preset, of any size, in no memory.
 
-    Its variables can be counted and laid out, and a `keras.StatelessScope` gives them values. `enable_lora` makes
-    variables too, so it is called in `without_values`.
+    Its variables have no values. They can be counted and laid out, and a `keras.StatelessScope` gives them values.
+    `enable_lora` makes variables too, so it is called in `without_values`.
 
     Args:
         preset: a preset of `known_presets`, or a handle that ends in its name, for which nothing is downloaded or read;
@@ -39,9 +34,9 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     table = _known().get(bare_name(preset))
     with without_values():
         if table is not None:
-            kind = getattr(keras_hub.models, table["class_name"])
+            kind = getattr(keras_hub.models, table.pop("class_name"))
             with own_dtype(kind, dtype):
-                return scale_queries(kind(dtype=dtype, **table["arguments"]))
+                return scale_queries(kind(dtype=dtype, **table))
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
         kind = type(backbone)
         if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
@@ -68,10 +63,6 @@ def known_presets() -> list[str]:
 
 
 def _known() -> dict[str, dict]:
-    """Preset → the backbone's class name and arguments."""
+    """Preset → its table: the backbone's class name and arguments."""
     tables = tomllib.loads(Path(__file__).with_name("architectures.toml").read_text(encoding="utf-8"))
-    known = {}
-    for table in tables.values():
-        presets, class_name = table.pop("presets"), table.pop("class_name")
-        known |= dict.fromkeys(presets, {"class_name": class_name, "arguments": table})
-    return known
+    return {preset: table for table in tables.values() for preset in table.pop("presets")}

@@ -1,7 +1,7 @@
-"""How well a device is used: the flops that an update needs, the most a device can do, and the memory that is taken.
+"""Model flops: what the mathematics of a pass needs (PaLM, arXiv:2204.02311, appendix B).
 
-Model flops utilisation is what the mathematics needs, divided by what the device could have done in that time (PaLM,
-arXiv:2204.02311, appendix B). Padding, and activations computed again to save memory, are no model flops.
+Divided by what the device could have done in that time, they are its utilisation. Padding, and activations computed
+again to save memory, are no model flops.
 """
 
 import math
@@ -32,13 +32,10 @@ def forward_flops(backbone, lengths, completion_lengths) -> float:
 
 
 def update_flops(backbone, lengths, completion_lengths) -> float:
-    """Model flops of a forward and a backward pass, counted as `forward_flops` does.
+    """Model flops of a forward and a backward pass; arguments and what is counted as in `forward_flops`.
 
     A product with trained weights costs three times its forward, and so does attention; one with frozen weights twice,
-    as it needs no gradient of the weights. So it is three times the forward where every weight is trained.
-
-    Args:
-        backbone, lengths, completion_lengths: see `forward_flops`.
+    as it needs no gradient of the weights.
     """
     return _flops(backbone, lengths, completion_lengths, backward=True)
 

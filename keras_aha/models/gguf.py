@@ -37,14 +37,10 @@ def import_gguf(file: str | os.PathLike, out: str | os.PathLike) -> Path:
 
     Args:
         file: a GGUF file of a Gemma 2 or a Gemma 3.
-        out: the folder, which must not be there.
-
-    Returns:
-        `out`.
+        out: the folder, which must not be there; it is returned.
 
     Raises:
-        ValueError: a file that is no GGUF, or of another model, vocabulary, or type of tensor, named in the message;
-            before anything is written.
+        ValueError: a file that is no GGUF, or of another model, vocabulary, or type of tensor; nothing is written then.
         ImportError: if the package gguf is not installed.
         OSError: if files cannot be read or written.
     """
@@ -66,14 +62,7 @@ def import_gguf(file: str | os.PathLike, out: str | os.PathLike) -> Path:
 
 
 def import_package(name: str, out: str | os.PathLike) -> Path:
-    """`import_gguf` of the file that an installed Python package holds in parts.
-
-    Args:
-        name: one of `PACKAGES`.
-        out: the folder, which must not be there.
-
-    Returns:
-        `out`.
+    """`import_gguf` of the file that an installed Python package holds in parts: `name` is one of `PACKAGES`.
 
     Raises:
         ValueError, OSError: what `import_gguf` raises, and an unknown name.
@@ -117,10 +106,8 @@ class _Model:
 
     def config(self) -> dict:
         """The config.json of transformers."""
-        width, heads, head_dim, layers = (
-            self._number(key)
-            for key in ("embedding_length", "attention.head_count", "attention.key_length", "block_count")
-        )
+        keys = "embedding_length", "attention.head_count", "attention.key_length", "block_count"
+        width, heads, head_dim, layers = map(self._number, keys)
         base = _ROPE_BASES[self._architecture]
         self._require("rope.freq_base", base)
         self._require("rope.freq_base_swa", 10_000.0)
@@ -193,11 +180,14 @@ class _Model:
             for modules in (["model.embed_tokens"], *blocks, ["model.norm"])
         ]
         wanted = {name for shard in shards for name in shard.values()}
-        unknown = sorted(set(self._tensors) - wanted)
-        if unknown:
+        if unknown := sorted(set(self._tensors) - wanted):
             raise self._refusal(f"A {self._architecture} has no tensor of that name", unknown[0])
-        for name in wanted:
-            self._check(self._tensor(name))
+        for tensor in map(self._tensor, wanted):
+            try:
+                self._gguf.quants.dequantize(tensor.data[:1], tensor.tensor_type)
+            except NotImplementedError as error:
+                received = f"{tensor.name} of {tensor.tensor_type.name}"
+                raise self._refusal("The package gguf cannot dequantize that type", received) from error
         return shards
 
     def weight(self, name: str) -> np.ndarray:
@@ -206,32 +196,22 @@ class _Model:
         value = self._gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         return value - np.float32(1) if "norm" in name else value
 
-    def _check(self, tensor) -> None:
-        try:
-            self._gguf.quants.dequantize(tensor.data[:1], tensor.tensor_type)
-        except NotImplementedError as error:
-            received = f"{tensor.name} of {tensor.tensor_type.name}"
-            raise self._refusal("The package gguf cannot dequantize that type", received) from error
-
     def _tensor(self, name: str):
         if name not in self._tensors:
             raise self._refusal("The file lacks a tensor", name)
         return self._tensors[name]
 
     def _require(self, key: str, only) -> None:
-        if (value := self._value(key, only)) != only:
-            received = f"{self._architecture}.{key}={value}"
-            raise self._refusal(f"keras-hub computes models with {key}={only} only", received)
+        name = f"{self._architecture}.{key}"
+        if (value := self._field(name, only)) != only:
+            raise self._refusal(f"keras-hub computes models with {key}={only} only", f"{name}={value}")
 
     def _number(self, key: str, *default):
-        value = self._value(key, *default)
+        name = f"{self._architecture}.{key}"
+        value = self._field(name, *default)
         if not isinstance(value, int | float | None):
-            raise self._refusal("A field is no number", f"{self._architecture}.{key}={value!r}")
+            raise self._refusal("A field is no number", f"{name}={value!r}")
         return value
-
-    def _value(self, key: str, *default):
-        """A field of the architecture's own."""
-        return self._field(f"{self._architecture}.{key}", *default)
 
     def _field(self, key: str, *default):
         if key in self._fields:

@@ -33,20 +33,14 @@ BLOCK_MODULES = tuple(_BLOCK_MODULES.values())  # of a decoder block, under its 
 
 
 def class_name(backbone) -> str:
-    """The class of transformers that computes what a backbone does, such as `"Gemma2ForCausalLM"`.
-
-    Args:
-        backbone: a `keras_hub.models.Backbone`, with values or without.
+    """The class of transformers that computes what a backbone does, such as `"Gemma2ForCausalLM"`; no values are read.
 
     Raises:
         ValueError: if there is none, or none that tests compare with ours.
     """
     config = backbone.get_config()
-    name = {
-        keras_hub.models.GemmaBackbone: _class_of_gemma,
-        keras_hub.models.Gemma3Backbone: _class_of_gemma_3,
-    }.get(type(backbone), lambda config: None)(config)
-    if name is not None:
+    known = {keras_hub.models.GemmaBackbone: _class_of_gemma, keras_hub.models.Gemma3Backbone: _class_of_gemma_3}
+    if type(backbone) in known and (name := known[type(backbone)](config)):
         return name
     features = {key: x for key, x in config.items() if key.startswith(("use_", "query_")) or key.endswith("_cap")}
     raise ValueError(

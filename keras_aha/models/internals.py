@@ -15,7 +15,6 @@ _PENDING = "uninitialized_variables"
 
 def flatten_layers(layer, include_self: bool = True) -> list:
     """All layers inside a layer, itself first. `Model.layers` has the first level only.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py (`_flatten_layers`)
     """
     return list(layer._flatten_layers(include_self=include_self))
@@ -23,7 +22,6 @@ def flatten_layers(layer, include_self: bool = True) -> list:
 
 def kernel_variable(layer) -> keras.Variable:
     """The variable of a `Dense` or `EinsumDense` kernel, without adapters; `layer.kernel` is W + s · A B, an array.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/dense.py (`kernel`, `_kernel`)
     """
     return layer._kernel
@@ -31,7 +29,6 @@ def kernel_variable(layer) -> keras.Variable:
 
 def embeddings_variable(layer) -> keras.Variable:
     """The variable of an embedding's table, without adapters; `layer.embeddings` is the sum, an array.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/embedding.py (`embeddings`, `_embeddings`)
     """
     return layer._embeddings
@@ -39,7 +36,6 @@ def embeddings_variable(layer) -> keras.Variable:
 
 def layout_of(variable):
     """The `TensorLayout` of a variable, `None` without a distribution. Keras has no public getter.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/core.py (`Variable._layout`)
     """
     return variable._layout
@@ -47,7 +43,6 @@ def layout_of(variable):
 
 def initialize_layout(variable) -> None:
     """Gives a variable that has no value the layout that Keras would give it with its value.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/jax/core.py (`Variable._initialize_layout`)
     """
     variable._initialize_layout()
@@ -55,7 +50,6 @@ def initialize_layout(variable) -> None:
 
 def set_value(variable, value) -> None:
     """Gives a variable a value that its `assign` refuses: a `jax.ShapeDtypeStruct`, or an array laid out otherwise.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/common/variables.py (`Variable._value`)
     """
     variable._value = value
@@ -63,7 +57,6 @@ def set_value(variable, value) -> None:
 
 def scale_axes(layer) -> list[int]:
     """The axes of an `EinsumDense` kernel over which `quantize` shares a scale.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/einsum_dense.py (`_kernel_reduced_axes`)
     """
     return layer._kernel_reduced_axes
@@ -71,7 +64,6 @@ def scale_axes(layer) -> list[int]:
 
 def stored_scale(layer, scale):
     """The scale of a quantized `EinsumDense` kernel, its axes in the order in which the layer stores them.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/core/einsum_dense.py (`_adjust_scale_for_quant`)
     """
     return layer._adjust_scale_for_quant(scale, "kernel")
@@ -81,7 +73,6 @@ def rotate(attention, x, position):
     """Rotary embedding as an attention layer of Gemma applies it: `(B, T, N, H)` at positions from `position` on.
 
     Layers of Gemma 3 and 4 have several, and only this method knows which.
-
     https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/gemma/gemma_attention.py (`_apply_rope`)
     """
     return attention._apply_rope(x, position)
@@ -89,7 +80,6 @@ def rotate(attention, x, position):
 
 def empty_cache(policy, token_ids):
     """The cache that a keras-hub `CausalLM` makes for `call_with_cache`: hidden states and keys and values.
-
     https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/causal_lm.py (`_build_cache`)
     """
     return policy._build_cache(token_ids)
@@ -97,16 +87,11 @@ def empty_cache(policy, token_ids):
 
 @contextlib.contextmanager
 def replaced_calls(layers, make):
-    """Puts `make(layer, call)` in place of each layer's `call` while the block lasts.
+    """Puts `make(layer, call)`, with the arguments of `call`, in place of each layer's `call` while the block lasts.
 
     Blocks may be nested: a block that is entered later wraps what an earlier one has put there. `Layer.__call__` looks
     `call` up on the instance, and Keras has no hook around it that could replace its inputs or its result.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py (`Layer.__call__`)
-
-    Args:
-        layers: Keras layers, each once.
-        make: `(layer, call)` → a function with the arguments of `call`.
     """
     before = [(layer, vars(layer).get("call")) for layer in layers]
     for layer in layers:
@@ -125,7 +110,6 @@ def plain_attention(attentions):
     """Keeps attention layers of Gemma out of Keras's fused operation, which loses a soft cap on a TPU inside a jit.
 
     There its kernel cannot take a mask that is traced, and what Keras 3.15 falls back to has no soft cap.
-
     https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/gemma/gemma_attention.py
     (`_use_fused_attention_op`)
 
@@ -152,7 +136,6 @@ def without_values():
 
     `keras.StatelessScope(initialize_variables=False)` alone puts their values off: Keras keeps a list of variables that
     wait, and the next model that is built anywhere gives all of them values.
-
     https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/common/variables.py
     (`register_uninitialized_variable`)
     """
@@ -169,13 +152,9 @@ def without_values():
 def as_if_on(devices, platform: str):
     """While tracing in the block, JAX answers as if it had these devices, and no others.
 
-    keras-hub asks it which attention to compute, and our rollouts which dtype the cache has.
-
+    keras-hub asks it which attention to compute, and our rollouts which dtype the cache has. They are `jax.Device`s,
+    also of a topology that is only compiled for; `platform` is "tpu", "gpu" or "cpu".
     https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/xla_bridge.py (`devices`, `default_backend`)
-
-    Args:
-        devices: `jax.Device`s, also of a topology that is only compiled for.
-        platform: "tpu", "gpu" or "cpu".
     """
     real = jax.devices, jax.default_backend
     jax.devices = lambda backend=None: list(devices) if backend is None else real[0](backend)

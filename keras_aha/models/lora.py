@@ -1,16 +1,8 @@
-"""LoRA adapters of a policy: switched off for the reference, merged for a rollout, saved and loaded.
+"""LoRA adapters (arXiv:2106.09685) of a policy: off for the reference, merged for a rollout, saved and loaded.
 
-LoRA: arXiv:2106.09685. If only adapters are trained, which `Backbone.enable_lora` sees to, the reference is the policy
-itself with its adapters off, so no second model exists:
-
-    with lora.adapters_off(policy):
-        ref_log_probs = ...                        # the same variables, traced into the same jit
-
-A rollout multiplies the adapters into float32 kernels once, instead of at every decode step:
-
-    values = lora.adapted_values(policy)           # new arrays for the adapted kernels only
-    with lora.using_merged(policy, values):
-        ...
+If only adapters are trained, which `Backbone.enable_lora` sees to, the reference is the policy itself in
+`adapters_off`: the same variables, traced into the same jit, and no second model. A rollout multiplies the adapters
+into float32 kernels once, by `adapted_values`, instead of at every decode step.
 
 Beside other kernels they stay adapters, as in training, and cost two thin products a layer: see `adapters_beside`.
 """
@@ -47,21 +39,12 @@ def adapted_layers(layer) -> list:
     ]
 
 
-# === Adapters off ===
-
-
 @contextlib.contextmanager
 def adapters_off(layer):
-    """Switches the adapters of `layer` and of its sublayers off, and when the block is left back to what they were.
+    """Switches the adapters of a layer and of its sublayers off, and when the block is left back to what they were.
 
     Keras reads the switch when the layer is called, so inside `jax.jit` it acts while tracing: a function that is
-    traced in the block never has adapters in its program. Blocks may be nested.
-
-    Args:
-        layer: a Keras layer or model, such as a `GemmaCausalLM` or its backbone.
-
-    Yields:
-        `layer`.
+    traced in the block never has adapters in its program. Blocks may be nested. The layer is yielded.
     """
     with _switched(layer, lambda _: False):
         yield layer
@@ -80,16 +63,10 @@ def _switched(layer, is_on):
             sublayer.lora_enabled = was_on
 
 
-# === Adapters merged ===
-
-
 def merged_kernels(model) -> list[tuple]:
-    """Multiplies the adapters into the kernels: W + (alpha / rank) · A B.
+    """Multiplies the adapters, on or off, into the kernels: W + (alpha / rank) · A B.
 
     Current values are read, those of an enclosing `keras.StatelessScope` too, so it works inside `jax.jit`.
-
-    Args:
-        model: a Keras layer or model, its adapters on or off.
 
     Returns:
         (variable, array) pairs: the `keras.Variable` of each adapted kernel that is not quantized, and the merged
@@ -99,10 +76,7 @@ def merged_kernels(model) -> list[tuple]:
 
 
 def adapted_values(model) -> list[tuple]:
-    """What a rollout computes with in place of the adapters: merged kernels, or adapters beside a kernel.
-
-    Args:
-        model: a Keras layer or model, its adapters on or off.
+    """What a rollout computes with in place of the adapters, on or off: merged kernels, or adapters beside a kernel.
 
     Returns:
         (variable, array) pairs for `using_merged`: of kernels in their dtype, and of adapters that stay beside one, in
@@ -120,13 +94,9 @@ def adapted_values(model) -> list[tuple]:
 
 @contextlib.contextmanager
 def using_merged(layer, values):
-    """Runs `layer` on other values of its variables, among them those of `adapted_values`.
+    """Runs a layer on other values of its variables, (variable, array) pairs, among them those of `adapted_values`.
 
     In the block, adapters that are merged are off, and the others are on, beside their kernels.
-
-    Args:
-        layer: a Keras layer or model.
-        values: (variable, array) pairs, as a `keras.StatelessScope` takes them.
     """
     adapted = adapted_layers(layer)
     with _switched(layer, is_beside), adapters_beside(adapted), keras.StatelessScope(state_mapping=values):
@@ -134,13 +104,10 @@ def using_merged(layer, values):
 
 
 def merge(model) -> None:
-    """Multiplies the adapters into the kernels for good and makes them 0, so that the model computes what it did.
+    """Multiplies the adapters, which are on, into the kernels for good and makes them 0: it computes what it did.
 
     The sum is rounded once, to the kernel's dtype: in bfloat16 a small change of a kernel is lost. Quantized kernels
     and their adapters stay as they are.
-
-    Args:
-        model: a Keras layer or model, its adapters on.
     """
     for kernel, value in merged_kernels(model):
         kernel.assign(value)
@@ -167,25 +134,17 @@ def _factors(layer):
     return embeddings_variable(layer), layer.lora_embeddings_a, layer.lora_embeddings_b
 
 
-# === Adapters saved ===
-
-
 def save_adapters(backbone, path) -> None:
     """Saves the adapters, and nothing else, in a file that ends in ".lora.h5", by keras-hub's `save_lora_weights`.
 
-    Raises:
-        ValueError: if there are no adapters or the path ends otherwise.
+    It raises ValueError if there are no adapters or the path ends otherwise.
     """
     _check_has_adapters(backbone)
     backbone.save_lora_weights(os.fspath(path))
 
 
 def load_adapters(backbone, path) -> None:
-    """Loads what `save_adapters` saved into the adapters of a `keras_hub.models.Backbone`.
-
-    Raises:
-        ValueError: what `check_adapters` raises.
-    """
+    """Loads what `save_adapters` saved into the adapters of a `keras_hub.models.Backbone`, see `check_adapters`."""
     check_adapters(backbone, path)
     backbone.load_lora_weights(os.fspath(path))
 

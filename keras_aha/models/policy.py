@@ -75,7 +75,7 @@ def load_policy(
             lora.check_adapters(described, adapters)
 
     # Keras draws seeds as it makes layers, abstract ones too: with one backbone fewer, adapters would begin elsewhere.
-    with _rematerialised(abstract_backbone(preset, dtype), remat):
+    with _rematerialised(preset, dtype, remat):
         policy = _load_text_model(preset, dtype)
     backbone = scale_queries(policy.backbone)
     _check_loaded(preset, abstract_backbone(preset, dtype).count_params(), backbone)
@@ -98,15 +98,12 @@ def abstract_policy(
     lora_alpha: float | None = None,
     lora_targets: tuple[str, ...] = LINEARS,
 ) -> keras_hub.models.CausalLM:
-    """The policy that `load_policy` loads from these arguments, in no memory.
+    """The policy that `load_policy` loads from these arguments, in no memory: no values, and no preprocessor.
 
-    Its variables have no values, and it has no preprocessor.
-
-    Raises:
-        ValueError: what `load_policy` raises before weights are loaded.
+    It raises ValueError for what `load_policy` does before weights are loaded.
     """
     _check(dtype, quantization, lora_rank)
-    with _rematerialised(abstract_backbone(preset, dtype), remat), without_values():
+    with _rematerialised(preset, dtype, remat), without_values():
         backbone = abstract_backbone(preset, dtype)  # made in the scope of RematScope, or its layers know nothing of it
         if quantization:
             _check_quantizable(quantization, type(backbone))
@@ -119,17 +116,14 @@ def abstract_policy(
 
 def rematerialised_blocks(preset: str, dtype: str, remat: bool | None) -> list[str]:
     """The transformer layers whose activations the backward pass computes again, see `load_policy`."""
-    return _blocks(abstract_backbone(preset, dtype), remat)
-
-
-def _blocks(backbone, remat: bool | None) -> list[str]:
+    backbone = abstract_backbone(preset, dtype)
     if remat is None:
         remat = backbone.count_params() >= _REMAT_FROM
     return [layer.name for layer in backbone.transformer_layers] if remat else []
 
 
-def _rematerialised(backbone, remat) -> keras.RematScope:
-    return keras.RematScope(mode="list_of_layers", layer_names=_blocks(backbone, remat))
+def _rematerialised(preset, dtype, remat) -> keras.RematScope:
+    return keras.RematScope(mode="list_of_layers", layer_names=rematerialised_blocks(preset, dtype, remat))
 
 
 def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
@@ -157,9 +151,6 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
         layer.lora_alpha = lora_rank if lora_alpha is None else lora_alpha  # keras-hub's `enable_lora` takes none
     if not lora.has_adapters(backbone):
         raise ValueError("No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]")
-
-
-# === Checks ===
 
 
 def _check(dtype, quantization, lora_rank) -> None:

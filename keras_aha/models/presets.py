@@ -19,8 +19,7 @@ _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https:/
 def find_preset(preset: str) -> str:
     """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle.
 
-    Raises:
-        ValueError: it is none of them; the message names the nearest.
+    It raises ValueError if it is none of them; the message names the nearest.
     """
     built_in = keras_hub.models.CausalLM.presets
     if "://" in preset or preset in built_in:
@@ -41,12 +40,7 @@ def find_preset(preset: str) -> str:
 
 
 def load_preset(kind: type, preset: str, **kwargs):
-    """`kind.from_preset` of what `find_preset` finds.
-
-    Args:
-        kind: a class of keras-hub that has a `from_preset`, such as `keras_hub.tokenizers.Tokenizer`.
-        preset: as `find_preset` takes it.
-        **kwargs: for `from_preset`.
+    """`kind.from_preset(…, **kwargs)` of what `find_preset` finds, such as of `keras_hub.tokenizers.Tokenizer`.
 
     Raises:
         ValueError: an unknown preset, or one that cannot be downloaded or read.
@@ -65,33 +59,21 @@ def load_preset(kind: type, preset: str, **kwargs):
 
 
 def load_tokenizer(preset: str) -> keras_hub.tokenizers.Tokenizer:
-    """The tokenizer of a preset, without the weights.
-
-    Raises:
-        ValueError: an unknown preset, or one that cannot be loaded.
-    """
+    """The tokenizer of a preset, without the weights; errors are those of `load_preset`."""
     return load_preset(keras_hub.tokenizers.Tokenizer, preset)
 
 
 def is_download(preset: str) -> bool:
-    """Whether `preset` is a preset of keras-hub or a handle, and no folder here.
-
-    Raises:
-        ValueError: an unknown preset.
-    """
+    """Whether `preset` is a preset of keras-hub or a handle, and no folder here; errors are those of `find_preset`."""
     return not Path(find_preset(preset)).is_absolute()
 
 
 @contextlib.contextmanager
 def own_dtype(kind: type, dtype):
-    """Lets the layers of a backbone that is made in the block have its dtype.
+    """Lets the layers of a backbone of class `kind`, made in the block, have its dtype, what Keras takes as a policy.
 
     keras-hub's SmolLM3 does not hand it on to them, so that they take Keras's default, which is changed meanwhile. With
     other models nothing happens.
-
-    Args:
-        kind: the backbone's class.
-        dtype: what Keras takes as a dtype policy.
     """
     before = keras.config.dtype_policy()
     if issubclass(kind, keras_hub.models.SmolLM3Backbone):

@@ -5,27 +5,17 @@ they are half of bfloat16's and a quarter of float32's. Training keeps its float
 backbone, which holds no values:
 
     quantized = QuantizedBackbone(policy.backbone)
-    to_int8 = jax.jit(quantized.values)
-    weights = to_int8(merged)                                    # once a rollout
+    weights = jax.jit(quantized.values)(merged)                  # once a rollout
     with keras.StatelessScope(zip(quantized.backbone.variables, weights)):
         quantized.backbone(...)                                  # or its layers, inside another jit
 
 Completions then have the log-probs of the int8 weights, not of the policy's. `clip_range` and `importance_cap` of
-`GRPOLoss` bound what that does, as any difference between sampler and trainer.
-
-`quantize_base` quantizes a frozen base for good, before its adapters are made. Then there is one policy, which is
-trained and sampled as it is.
+`GRPOLoss` bound what that does, as any difference between sampler and trainer. With `quantize_base` there is one
+policy, which is trained and sampled as it is.
 """
 
-from keras_aha.models.internals import (
-    embeddings_variable,
-    flatten_layers,
-    kernel_variable,
-    scale_axes,
-    set_value,
-    stored_scale,
-    without_values,
-)
+from keras_aha.models import internals
+from keras_aha.models.internals import flatten_layers
 from keras_aha.models.presets import own_dtype
 
 import jax
@@ -53,19 +43,13 @@ class QuantizedBackbone:
     and of one forward over the same tokens are up to 0.2 apart instead of 0.00004, and a decode step reads as many
     bytes.
 
-    The copy holds no values, so it can only be called inside a `StatelessScope`. A `keras.Model` may keep a
+    The original, which is only read, is a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only
+    `Gemma3Backbone`, in float32, bfloat16 or mixed_bfloat16, with adapters or without. `backbone` is the copy, without
+    adapters. It holds no values, so it can only be called inside a `StatelessScope`. A `keras.Model` may keep a
     `QuantizedBackbone` as an attribute: it does not track the copy's variables.
 
-    Args:
-        backbone: a built `keras_hub.models.Backbone`, such as a `GemmaBackbone` or a text-only `Gemma3Backbone`, in
-            float32, bfloat16 or mixed_bfloat16, with adapters or without. It is only read.
-        mode: "int8".
-
-    Attributes:
-        backbone: the copy, without adapters.
-
     Raises:
-        ValueError: for another mode, or a backbone that is quantized already.
+        ValueError: for another mode than "int8", or a backbone that is quantized already.
     """
 
     def __init__(self, backbone, mode: str = "int8"):
@@ -79,7 +63,7 @@ class QuantizedBackbone:
             )
         self.backbone = abstract_quantized(backbone, mode)
         for variable in self.backbone.variables:
-            set_value(variable, jax.ShapeDtypeStruct(variable.shape, variable.dtype))
+            internals.set_value(variable, jax.ShapeDtypeStruct(variable.shape, variable.dtype))
         positions = {id(variable): position for position, variable in enumerate(backbone.variables)}
         self._size = len(positions)
         self._copies = []  # (position of a value, the copy's variable that takes it as it is)
@@ -94,7 +78,7 @@ class QuantizedBackbone:
             self._copies += [(positions[id(variable)], other) for variable, other in pairs]
 
     def values(self, values: list) -> list:
-        """Quantizes. Pure, so it may run inside `jax.jit`.
+        """Quantizes. Pure, so it may run inside `jax.jit`. Raises ValueError unless there is a value for each variable.
 
         Args:
             values: of the variables of the backbone that was passed, in the order of its `variables`, adapters merged
@@ -103,9 +87,6 @@ class QuantizedBackbone:
         Returns:
             The values of the copy's `variables`, in their order: int8 weights, scales in the weights' dtype, and the
             rest as it came.
-
-        Raises:
-            ValueError: if there are more or fewer values than variables.
         """
         if len(values) != self._size:
             raise ValueError(
@@ -128,9 +109,7 @@ def quantize_base(backbone, mode: str) -> None:
     Activations stay float. With Keras's default for int8, which rounds them, no gradient would come through a tied
     embedding, as its logits would be a function of rounded numbers.
 
-    Args:
-        backbone: a built `keras_hub.models.Backbone` without adapters: call its `enable_lora` afterwards.
-        mode: "int8" or "int4".
+    The backbone is a built `keras_hub.models.Backbone` without adapters: call its `enable_lora` afterwards.
     """
     linear = _INT8 if mode == "int8" else _INT4
     backbone.quantize(config=_INT8, filters=lambda layer: type(layer) in _EMBEDDINGS)
@@ -138,14 +117,10 @@ def quantize_base(backbone, mode: str) -> None:
 
 
 def abstract_quantized(backbone, mode: str):
-    """What `quantize_base` makes of a backbone, as another one of the same class and config, in no memory.
+    """What `quantize_base(backbone, mode)` makes of a backbone, in no memory: another one, without adapters.
 
-    Args:
-        backbone: of any size, whose values are not read.
-        mode: "int8" or "int4".
-
-    Returns:
-        A backbone without adapters, whose variables have a path, a shape and a dtype, and no value.
+    The backbone may be of any size; its values are not read. The new one's variables have a path, a shape and a dtype,
+    and no value.
     """
     # keras-hub loads a quantized preset in this way: by a dtype policy for each layer. No float kernel is ever made.
     policies = {}
@@ -155,7 +130,7 @@ def abstract_quantized(backbone, mode: str):
         elif type(layer) in (*_LINEARS, *_EMBEDDINGS):
             policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
-    with without_values(), own_dtype(type(backbone), dtype):
+    with internals.without_values(), own_dtype(type(backbone), dtype):
         copy = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
     for layer in flatten_layers(copy):
         if type(layer) in (*_LINEARS, *_EMBEDDINGS):
@@ -172,15 +147,15 @@ def _own_variables(layer) -> list:
 def _weights(layer) -> list:
     """The variables of a layer, or of its copy, that are quantized."""
     if type(layer) in _LINEARS:
-        return [kernel_variable(layer)]
+        return [internals.kernel_variable(layer)]
     is_untied = type(layer) is layers.ReversibleEmbedding and not layer.tie_weights
-    return [embeddings_variable(layer), *([layer.reverse_embeddings] if is_untied else [])]
+    return [internals.embeddings_variable(layer), *([layer.reverse_embeddings] if is_untied else [])]
 
 
 def _scales(copy) -> list[tuple]:
     """The scale of each of the `_weights`, and the axes of the weight over which it is shared."""
     if type(copy) is layers.EinsumDense:
-        return [(copy.kernel_scale, scale_axes(copy))]
+        return [(copy.kernel_scale, internals.scale_axes(copy))]
     if type(copy) is layers.Dense:
         return [(copy.kernel_scale, 0)]
     is_untied = len(_weights(copy)) == 2
@@ -191,5 +166,5 @@ def _quantize(layer, weight, axes) -> tuple:
     """`(int8 weight, scale)`, as `layer.quantize("int8")` lays them out."""
     # In float32, because there NumPy does it so: it promotes a bfloat16 maximum when Keras's epsilon is added.
     quantized, scale = keras.quantizers.abs_max_quantize(ops.cast(weight, "float32"), axes)
-    scale = ops.cast(scale, layer.variable_dtype)
-    return quantized, stored_scale(layer, scale) if type(layer) is layers.EinsumDense else ops.squeeze(scale, axes)
+    scale, is_einsum = ops.cast(scale, layer.variable_dtype), type(layer) is layers.EinsumDense
+    return quantized, internals.stored_scale(layer, scale) if is_einsum else ops.squeeze(scale, axes)

@@ -13,8 +13,7 @@ def prompt_ids(tokenizer, prompts: list[str]) -> list[list[int]]:
 def stop_token_ids(tokenizer, stop_tokens) -> tuple[int, ...]:
     """Ids of the tokenizer's end token and of `stop_tokens`; those of `TURN_ENDS` that it does not have are left out.
 
-    Raises:
-        ValueError: if the vocabulary lacks another of them.
+    It raises ValueError if the vocabulary lacks another of them.
     """
     ids = {token: token_id(tokenizer, token) for token in stop_tokens}
     for token, number in ids.items():
@@ -29,8 +28,7 @@ def stop_token_ids(tokenizer, stop_tokens) -> tuple[int, ...]:
 def turn_end_id(tokenizer, token: str | None = None) -> int:
     """The id of `token`; if it is `None`, of the first of `TURN_ENDS` that there is, or else of the end token.
 
-    Raises:
-        ValueError: if the vocabulary lacks `token`.
+    It raises ValueError if the vocabulary lacks `token`.
     """
     ids = (token_id(tokenizer, mark) for mark in ([token] if token else TURN_ENDS))
     end = next((number for number in ids if number is not None), None)

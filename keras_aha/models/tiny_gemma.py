@@ -14,28 +14,17 @@ def tiny_gemma(**architecture) -> keras_hub.models.GemmaCausalLM:
     """A randomly initialised `GemmaCausalLM` with a SentencePiece vocabulary made for the compact Countdown prompt.
 
     Numbers 0 to 100, tags and verdict words are single pieces, so that the arithmetic is between whole numbers and a
-    search of a dozen attempts fits 150 tokens. Every printable ASCII character has a piece of its own.
-
-    Args:
-        **architecture: arguments of `keras_hub.models.GemmaBackbone` that replace the defaults.
+    search of a dozen attempts fits 150 tokens. Every printable ASCII character has a piece of its own. `architecture`
+    replaces arguments of `keras_hub.models.GemmaBackbone`.
     """
     proto = vocabulary()
     size = len(sentencepiece_model.ModelProto.FromString(proto).pieces)
-    shape = dict(
-        vocabulary_size=size,
-        num_layers=3,
-        num_query_heads=4,
-        num_key_value_heads=1,
-        hidden_dim=128,
-        intermediate_dim=512,
-        head_dim=32,
-    )
-    return keras_hub.models.GemmaCausalLM(
-        backbone=keras_hub.models.GemmaBackbone(**{**shape, **architecture}),
-        preprocessor=keras_hub.models.GemmaCausalLMPreprocessor(
-            keras_hub.models.GemmaTokenizer(proto=proto), sequence_length=256
-        ),
-    )
+    shape = dict(vocabulary_size=size, num_layers=3, num_query_heads=4, num_key_value_heads=1)
+    shape |= dict(hidden_dim=128, intermediate_dim=512, head_dim=32)
+    backbone = keras_hub.models.GemmaBackbone(**shape | architecture)
+    tokenizer = keras_hub.models.GemmaTokenizer(proto=proto)
+    preprocessor = keras_hub.models.GemmaCausalLMPreprocessor(tokenizer, sequence_length=256)
+    return keras_hub.models.GemmaCausalLM(backbone=backbone, preprocessor=preprocessor)
 
 
 def vocabulary() -> bytes:

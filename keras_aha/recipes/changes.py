@@ -11,11 +11,7 @@ _FREE = (
 
 
 def check_changes(began: Recipe, now: Recipe) -> list[str]:
-    """Checks that a run may go on with another recipe.
-
-    Args:
-        began: the recipe in the run's folder.
-        now: the one to go on with; paths in both are absolute.
+    """Checks that the run that `began` may go on with the recipe `now`; paths in both are absolute.
 
     Returns:
         What differs, a line each: `training.epochs: 30 → 60`.

@@ -1,7 +1,6 @@
 """Reads the sections of a recipe: checks every key, its type and its bounds, and names the nearest key in errors."""
 
 import dataclasses
-from dataclasses import MISSING
 
 from keras_aha.names import suggestion
 from keras_aha.recipes.sections import SECTIONS, TaskSection
@@ -9,16 +8,11 @@ from keras_aha.recipes.values import RecipeError, convert, flat, free_value, in_
 
 
 def read_sections(sections: dict) -> dict:
-    """Name → section, as `sections.SECTIONS` declares them, of a dict of tables.
-
-    Raises:
-        RecipeError: an unknown section or key (the message names the nearest), a key that is missing and has no
-            default, or a value of the wrong type or out of bounds.
-    """
+    """Name → section, as `sections.SECTIONS` declares them, of a dict of tables; RecipeError as `Recipe.from_dict`."""
     for name, table in sections.items():
         if name not in SECTIONS:
-            elsewhere = None if isinstance(table, dict) else _same_key(name, sections)  # a key outside its section
-            near = f"; the nearest is {elsewhere}" if elsewhere else suggestion(name, SECTIONS, "[{}]")
+            elsewhere = "" if isinstance(table, dict) else _same_key(name, sections)  # a key outside its section
+            near = elsewhere or suggestion(name, SECTIONS, "[{}]")
             raise RecipeError(f"Unknown section [{name}]{near}. Received: {name}={table!r}")
         if not isinstance(table, dict):
             raise RecipeError(f"[{name}] must be a table of keys. Received: {name}={table!r}")
@@ -34,11 +28,10 @@ def _read_section(name: str, kind: type, sections: dict):
     for key, value in table.items():
         if key not in keys:
             path = f"{name}.{key}"
-            elsewhere = _same_key(path, sections)
-            near = f"; the nearest is {elsewhere}" if elsewhere else suggestion(key, keys, name + ".{}")
+            near = _same_key(path, sections) or suggestion(key, keys, name + ".{}")
             raise RecipeError(f"Unknown key {path}{near}. Received: {path}={value!r}")
     for key, declared in keys.items():
-        if key not in table and declared.default is declared.default_factory is MISSING:
+        if key not in table and declared.default is declared.default_factory is dataclasses.MISSING:
             raise RecipeError(f"The recipe lacks {name}.{key}, which has no default.")
     return kind(**{key: _read_value(f"{name}.{key}", value, keys[key]) for key, value in table.items()})
 
@@ -58,9 +51,9 @@ def _read_value(path: str, value, declared: dataclasses.Field):
     return result
 
 
-def _same_key(path: str, sections: dict) -> str | None:
-    """Where else the last name of `path` is a key: in what `sections` holds, or in a declared section; or None."""
+def _same_key(path: str, sections: dict) -> str:
+    """Says where else the last name of `path` is a key: in what `sections` holds, or in a declared section."""
     declared = [f"{name}.{key.name}" for name, kind in SECTIONS.items() for key in dataclasses.fields(kind)]
     name = path.split(".")[-1]
     others = (other for other in [*flat(sections), *declared] if other != path and other.endswith(f".{name}"))
-    return next(others, None)
+    return next((f"; the nearest is {other}" for other in others), "")

@@ -88,9 +88,9 @@ class Recipe:
         """A new recipe with values replaced.
 
         Args:
-            assignments: `section.key=value`, once or several times, the value in TOML; bare words need no quotes.
-                Free tables nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` removes the arguments and
-                habits of the former task.
+            assignments: `section.key=value`, one or several, the value in TOML; bare words need no quotes. Free tables
+                nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` removes the former task's arguments
+                and habits.
 
         Raises:
             RecipeError: an assignment of another form, or what `from_dict` raises.

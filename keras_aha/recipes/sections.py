@@ -1,10 +1,8 @@
 """The sections of a recipe: every key with its type, its default and its bounds.
 
-Two kinds of key are free, and checked by what is built from them: the task's arguments in `[task]`, and tables such as
-`optimizer.config`, which belongs to a Keras optimizer. TOML has no null: a key that may be None is "none" there.
-
-What a key means stands in its section's docstring, or in that of the function or class whose keyword arguments the
-section holds. `docs/recipe_keys.py` makes the tables of the manual from them.
+The task's arguments in `[task]` and tables such as `optimizer.config` are free: what is built from them checks them.
+TOML has no null: a key that may be None is "none" there. What a key means stands in its section's docstring, or in that
+of the function or class whose keyword arguments the section holds (`docs/recipe_keys.py` makes tables of them).
 """
 
 import dataclasses
@@ -14,6 +12,7 @@ from dataclasses import MISSING, field
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.recipes.values import RecipeError
 
+_GEMMA_LINEARS = "query key value attention_output ffw_gating ffw_gating_2 ffw_linear"
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
@@ -69,10 +68,7 @@ class Lora:
 
     rank: int = _from_to(0, 4096, default=16)
     alpha: float | None = _above_zero(default=None)
-    target: tuple[str, ...] = (
-        *("query", "key", "value", "attention_output"),
-        *("ffw_gating", "ffw_gating_2", "ffw_linear"),
-    )
+    target: tuple[str, ...] = tuple(_GEMMA_LINEARS.split())
     start: str | None = None
 
 
@@ -117,10 +113,8 @@ class Rollouts:
     def __post_init__(self):
         tokens = self.prompts_per_epoch * self.group_size * self.max_completion_length
         if tokens >= 2**31:
-            raise RecipeError(
-                "A rollout must have fewer than 2**31 tokens: lower rollouts.prompts_per_epoch. "
-                f"Received: {tokens} tokens"
-            )
+            todo = "lower rollouts.prompts_per_epoch"
+            raise RecipeError(f"A rollout must have fewer than 2**31 tokens: {todo}. Received: {tokens} tokens")
 
 
 @_section
@@ -218,15 +212,6 @@ class Priming:
     habits: dict = field(default_factory=dict)
 
 
-SECTIONS: dict[str, type] = {
-    "model": Model,
-    "lora": Lora,
-    "task": TaskSection,
-    "rollouts": Rollouts,
-    "loss": Loss,
-    "optimizer": Optimizer,
-    "training": Training,
-    "evaluation": Evaluation,
-    "distribution": Distribution,
-    "priming": Priming,
-}
+SECTIONS: dict[str, type] = dict(model=Model, lora=Lora, task=TaskSection, rollouts=Rollouts, loss=Loss)
+SECTIONS |= dict(optimizer=Optimizer, training=Training, evaluation=Evaluation)
+SECTIONS |= dict(distribution=Distribution, priming=Priming)

@@ -1,5 +1,6 @@
 """Values of a recipe's keys: from what TOML or a command line gives to what a key of some type holds."""
 
+import contextlib
 import math
 import types
 import typing
@@ -20,9 +21,14 @@ def convert(value, kind):
         OverflowError: if it is a number that 32 bits cannot hold.
     """
     if isinstance(kind, types.UnionType):
-        return _convert_to_one_of(value, kind.__args__)
-    if typing.get_origin(kind) is tuple:
-        return _convert_items(value, typing.get_args(kind))
+        for option in sorted(kind.__args__, key=lambda kind: kind is not types.NoneType):  # None: "none" is no string
+            with contextlib.suppress(TypeError):
+                return convert(value, option)
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        kinds = typing.get_args(kind)
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+        if len(kinds) == len(value):
+            return tuple(map(convert, value, kinds))
     if kind is types.NoneType and (value is None or value == "none"):
         return None
     if kind is float and type(value) in (int, float) and math.isfinite(value):
@@ -32,24 +38,6 @@ def convert(value, kind):
     if (kind is bool and type(value) is bool) or (kind is str and _is_text(value)):
         return value
     raise TypeError
-
-
-def _convert_to_one_of(value, kinds):
-    for kind in sorted(kinds, key=lambda kind: kind is not types.NoneType):  # None first: "none" is no string
-        try:
-            return convert(value, kind)
-        except TypeError:
-            continue
-    raise TypeError
-
-
-def _convert_items(value, kinds):
-    if not isinstance(value, list | tuple):
-        raise TypeError
-    kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-    if len(kinds) != len(value):
-        raise TypeError
-    return tuple(map(convert, value, kinds))
 
 
 def _in_32_bits(number, largest):
@@ -68,9 +56,8 @@ def free_value(path: str, value, depth: int = 0):
         return tuple(free_value(path, item, depth + 1) for item in value)
     if type(value) in (bool, int) or _is_text(value) or (type(value) is float and math.isfinite(value)):
         return value
-    raise RecipeError(
-        f"{path} must be a string, a finite number, a boolean, a list or a table. Received: {path}={value!r}"
-    )
+    what = "a string, a finite number, a boolean, a list or a table"
+    raise RecipeError(f"{path} must be {what}. Received: {path}={value!r}")
 
 
 def flat(table: dict, prefix: str = "") -> dict:

@@ -11,14 +11,10 @@ _BASES = ("Optimizer", "LossScaleOptimizer", "LearningRateSchedule")
 
 
 def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimizer:
-    """The Keras optimizer of `[optimizer]`.
+    """The Keras optimizer of `[optimizer]`, of a run of so many optimizer steps.
 
     `config.learning_rate` is a number or a schedule: a table of `class_name` and `config`. If the recipe leaves out a
     schedule's `decay_steps`, they are those of the run, so that `training.epochs` alone decides.
-
-    Args:
-        section: the recipe's section.
-        steps: optimizer steps of the run.
 
     Raises:
         RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take.

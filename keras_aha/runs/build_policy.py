@@ -16,11 +16,9 @@ import keras_hub
 
 
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
-    """Loads the policy of `[model]`, with the adapters of `[lora]`; see `load_policy`.
+    """Loads the policy of `[model]`, with the adapters of `[lora]` and `training.remat`; see `load_policy`.
 
-    Args:
-        recipe: its sections `model` and `lora`, and `training.remat`, are read.
-        adapters: `False` leaves `[lora]` and `model.quantization` alone: every weight is trainable.
+    Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable.
 
     Raises:
         RecipeError: what `load_policy` raises, or adapters to start from that are missing, or that were multiplied by
@@ -37,23 +35,13 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
 def policy_arguments(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments of `load_policy` and `abstract_policy`, but for adapters to start from."""
     model, lora = recipe.model, recipe.lora
-    return dict(
-        preset=model.preset,
-        dtype=model.dtype,
-        quantization=model.quantization,
-        remat=recipe.training.remat,
-        lora_rank=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_targets=lora.target,
-    )
+    adapters = dict(lora_rank=lora.rank, lora_alpha=lora.alpha, lora_targets=lora.target)
+    base = dict(preset=model.preset, dtype=model.dtype, quantization=model.quantization)
+    return base | adapters | dict(remat=recipe.training.remat)
 
 
 def check_base(recipe: Recipe) -> None:
-    """Checks, without loading anything, that what is to be trained can be beside `model.quantization`.
-
-    Raises:
-        RecipeError: a quantized base without adapters, or whose rollouts are to be quantized again.
-    """
+    """Raises RecipeError for a quantized base without adapters, or whose rollouts are to be quantized again."""
     if recipe.model.quantization is None:
         return
     received = f"Received: model.quantization={recipe.model.quantization!r}"
@@ -70,11 +58,7 @@ def check_base(recipe: Recipe) -> None:
 
 
 def with_absolute_preset(recipe: Recipe) -> Recipe:
-    """The recipe, its preset an absolute path if it is a folder of the user's.
-
-    Raises:
-        RecipeError: an unknown preset.
-    """
+    """The recipe, its preset an absolute path if it is a folder of the user's; RecipeError for an unknown preset."""
     preset = recipe.model.preset
     with in_section("model"):
         if is_download(preset) or (presets_folder() / preset).is_dir():

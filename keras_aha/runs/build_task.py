@@ -21,9 +21,7 @@ _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are path
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
     """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`.
 
-    Args:
-        recipe: its section `task` is read.
-        seed: the task's, if it takes one, unless the section has one.
+    `seed` is the task's, if it takes one, unless the section has one.
 
     Raises:
         RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
@@ -47,8 +45,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 def build_held_out(recipe: Recipe) -> Task:
     """The held-out problems of `[evaluation]`, the same ones for every training seed.
 
-    Raises:
-        RecipeError: what `build_task` raises, or if there are not so many.
+    It raises RecipeError for what `build_task` does, or if there are not so many.
     """
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):

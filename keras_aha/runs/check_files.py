@@ -77,8 +77,7 @@ def saved_epochs(log_dir: str | os.PathLike) -> int:
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:
     """How many epochs a finished run has trained by its summary; `None` if it has none yet.
 
-    Raises:
-        ValueError: if the summary cannot be read.
+    It raises ValueError if the summary cannot be read.
     """
     path = Path(log_dir, SUMMARY)
     if not path.exists():

@@ -71,8 +71,8 @@ def evaluate(
     changes = list(changes)
     recipes = {target: find_recipe(target, recipe, changes)}
     if against is not None:  # a preset takes all but the weights from the other
-        other = find_recipe(against, changes=changes) if is_run(against) else _of_preset(recipes[target], against)
-        recipes[against] = other
+        of_run = is_run(against)
+        recipes[against] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[target], against)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
     _check_puzzles(held_out)
     for recipe in recipes.values():
@@ -91,16 +91,11 @@ def is_run(target: str | os.PathLike) -> bool:
     return Path(target, RECIPE).is_file()
 
 
-def find_recipe(
-    target: str | os.PathLike, recipe: str | os.PathLike | None = None, changes: Iterable[str] = ()
-) -> Recipe:
-    """The recipe of a run; for a preset `recipe`, or its own, with that preset in place of the recipe's.
+def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe of a run; for a preset `recipe`, or its own, with that preset in it. Arguments are those of
+    `evaluate`.
 
-    Args:
-        target, recipe, changes: see `evaluate`.
-
-    Raises:
-        RecipeError, ValueError: no such recipe, or one for a run, which has its own.
+    It raises RecipeError or ValueError if there is no such recipe, or one is given for a run, which has its own.
     """
     if is_run(target):
         if recipe is not None:
@@ -142,9 +137,11 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
         accuracy = tables.summarize(other)["accuracy"]
         numbers["comparison"] = {"against": str(against), "accuracy": accuracy, **comparison.compare(sampled, other)}
     if waits:
-        curve = [sampled, *waited]
-        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(curve) if i]
-        numbers["waits"] = {"word": wait_word, "curve": _curve(curve)}
+        waited = [sampled, *waited]
+        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]
+        curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
+        curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
+        numbers["waits"] = {"word": wait_word, "curve": curve.to_dict("records")}
     return EvaluationResult(numbers, puzzles, pd.concat(completions, ignore_index=True))
 
 
@@ -152,7 +149,8 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
     """One row a puzzle, and the numbers."""
     numbers = summarize_held_out(sampled, greedy)
     samples = numbers["samples"]
-    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), powers(samples))
+    counts = sorted({2**i for i in range(samples.bit_length())} | {samples})  # 1, 2, 4, … and all
+    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), counts)
     puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
     numbers["mean_at_k"] = {samples: numbers["accuracy"]}
     for kind in ("pass", "maj"):
@@ -167,18 +165,7 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
     return puzzles, numbers
 
 
-def _curve(waited: list[pd.DataFrame]) -> list[dict]:
-    curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
-    curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
-    return curve.to_dict("records")
-
-
 def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
     """A table with columns in front that tell it from others."""
     columns = {"target": str(target), "greedy": greedy, "waits": waits, "thought_on": 0} | table.to_dict("series")
     return table.assign(**columns)[list(columns)]
-
-
-def powers(samples: int) -> list[int]:
-    """1, 2, 4, … up to `samples`, which is the last."""
-    return sorted({2**i for i in range(samples.bit_length())} | {samples})

@@ -76,11 +76,7 @@ class Experiment:
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
-    """Calls `distribute` as `[distribution]` says, before any variable is made.
-
-    Raises:
-        ValueError: if the devices cannot be laid out so.
-    """
+    """Calls `distribute` by `[distribution]`, before any variable is made; ValueError if devices cannot lie so."""
     model = recipe.model
     with in_section("distribution"):
         return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
@@ -89,29 +85,18 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
 
-    Raises:
-        RecipeError: see `build_held_out`.
+    It raises RecipeError for what `build_held_out` does.
     """
-    return EvaluateCallback(
-        build_held_out(recipe),
-        every=recipe.evaluation.every,
-        samples=recipe.evaluation.samples,
-        max_completion_length=recipe.rollouts.max_completion_length,
-        stop_tokens=recipe.rollouts.stop_tokens,
-        stop_strings=recipe.rollouts.stop_strings,
-        max_rows=recipe.rollouts.max_rows or recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size,
-        seed=seed,
-        reward_seconds=recipe.rollouts.reward_seconds,
-        on_reward_error=recipe.rollouts.on_reward_error,
-    )
+    evaluation, rollouts = recipe.evaluation, recipe.rollouts
+    shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
+    settings = {name: getattr(rollouts, name) for name in shared}
+    settings["max_rows"] = rollouts.max_rows or rollouts.prompts_per_epoch * rollouts.group_size
+    task, every, samples = build_held_out(recipe), evaluation.every, evaluation.samples
+    return EvaluateCallback(task, every=every, samples=samples, seed=seed, **settings)
 
 
 def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models.CausalLM:
-    """The policy that a run has trained.
-
-    Args:
-        recipe: the run's own.
-        log_dir: the run's folder, which a `Run` wrote.
+    """The policy that a run has trained: `recipe` is its own, `log_dir` its folder, which a `Run` wrote.
 
     Raises:
         RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
@@ -135,8 +120,7 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe as it is written into a run's folder, so that it means the same from anywhere.
 
-    Raises:
-        RecipeError: an unknown preset.
+    It raises RecipeError for an unknown preset.
     """
     recipe = with_absolute_files(recipe)
     if recipe.lora.start is not None:

@@ -156,12 +156,8 @@ class Run:
         callbacks = [experiment.rollouts, experiment.evaluation, UtilizationCallback(), *self._profile, *self._limits]
         callbacks += [self._guard, self._doctor, self._checkpoints, self._interrupt]
         if processes.is_first():
-            callbacks += [
-                CompletionsCallback(self.log_dir, evaluation=experiment.evaluation),
-                self._tensorboard,
-                HistoryCallback(self.log_dir / HISTORY),
-                ProgressCallback(),
-            ]
+            callbacks += [CompletionsCallback(self.log_dir, evaluation=experiment.evaluation), self._tensorboard]
+            callbacks += [HistoryCallback(self.log_dir / HISTORY), ProgressCallback()]
         dataset = experiment.rollouts.dataset
         return dict(x=dataset, epochs=epochs, initial_epoch=self._trained, callbacks=in_order(callbacks), verbose=0)
 

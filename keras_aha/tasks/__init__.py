@@ -9,19 +9,5 @@ from keras_aha.tasks.multiplication import Multiplication, MultiplicationProblem
 from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.word_problems import WordProblem, WordProblems
 
-__all__ = [
-    "Answer",
-    "Countdown",
-    "CountdownProblem",
-    "DrawnTask",
-    "GymProblem",
-    "GymTask",
-    "HeldOut",
-    "Multiplication",
-    "MultiplicationProblem",
-    "Score",
-    "Task",
-    "WordProblem",
-    "WordProblems",
-    "read_answer",
-]
+__all__ = ["Answer", "Countdown", "CountdownProblem", "DrawnTask", "GymProblem", "GymTask", "HeldOut", "Multiplication"]
+__all__ += ["MultiplicationProblem", "Score", "Task", "WordProblem", "WordProblems", "read_answer"]

@@ -11,8 +11,7 @@ class Answer(NamedTuple):
 
     Attributes:
         text: what stands in the last tag that closes; `None` if there is none.
-        deduction: `FORM_DEDUCTION` for text after the answer (more than `MAX_BLANK_TAIL` blanks are text), and again
-            for more than one tag.
+        deduction: once or twice `FORM_DEDUCTION`, or 0.
     """
 
     text: str | None

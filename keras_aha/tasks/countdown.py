@@ -34,11 +34,8 @@ class CountdownProblem:
     """Numbers and the target to be made from them.
 
     Args:
-        numbers: one or more integers from 0, in the order in which the prompt shows them.
-        target: any integer.
-
-    Raises:
-        ValueError: if the numbers or the target are not such integers.
+        numbers: one or more integers from 0, in the order in which the prompt shows them; else ValueError.
+        target: any integer; else ValueError.
     """
 
     numbers: tuple[int, ...]
@@ -114,21 +111,20 @@ class Countdown(DrawnTask):
                 f"num_numbers must be from 2 to {MAX_NUMBERS}, or several such counts, e.g. [3, 4]. "
                 f"Received: num_numbers={num_numbers!r}"
             )
-        for name, value, least in (("max_number", max_number, 1), ("max_target", max_target, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer from {least}. Received: {name}={value!r}")
+        for name, value in (("max_number", max_number), ("max_target", max_target)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer from 1. Received: {name}={value!r}")
         super().__init__(seed)
         self.num_numbers = counts
         self.max_number = max_number
         self.max_target = max_target
         self.template = template
         self._format_string = resolve_template(template, TEMPLATES, {"numbers": "1 2", "target": 3})
-        self._train_rows: list[CountdownProblem] | None = None
-        self._held_out_rows: list[CountdownProblem] | None = None
+        self._training = self._held_out = None  # the rows of a file
         if puzzles is not None:
             rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(puzzles)]
-            self._train_rows, self._held_out_rows = split_rows(rows, self.canonical, seed)
-            if not self._train_rows:
+            self._training, self._held_out = split_rows(rows, self.canonical, seed)
+            if not self._training:
                 raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(puzzles)!r}")
         self.problem(0)  # if nothing can be drawn, it raises now, not in the middle of a run
 
@@ -143,9 +139,9 @@ class Countdown(DrawnTask):
         return problem.canonical
 
     def problem(self, index: int) -> CountdownProblem:
-        if self._train_rows is None:
+        if self._training is None:
             return super().problem(index)
-        return self._train_rows[check_index(index) % len(self._train_rows)]
+        return self._training[check_index(index) % len(self._training)]
 
     def prompt(self, problem: CountdownProblem) -> str:
         return self._format_string.format(numbers=" ".join(map(str, problem.numbers)), target=problem.target)
@@ -160,18 +156,14 @@ class Countdown(DrawnTask):
         is not so), `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        verdict = _verdict(problem, answer.text)
-        if verdict in ("too_long", "not_an_expression", "wrong_numbers"):
+        verdict = "no_answer" if answer.text is None else _verdict(problem, answer.text)
+        if verdict in ("no_answer", "too_long", "not_an_expression", "wrong_numbers"):
             return Score(0.0, False, verdict)
         reward = 1.0 if verdict == "correct" else WRONG_REWARD
         return Score(max(reward - answer.deduction, 0.0), verdict == "correct", verdict)
 
     def held_out(self, n: int) -> HeldOut:
-        if self._held_out_rows is None:
-            return super().held_out(n)
-        return HeldOut(self, self._held_out_rows).held_out(n)
+        return super().held_out(n) if self._held_out is None else HeldOut(self, self._held_out).held_out(n)
 
     def difficulty(self, problem: CountdownProblem) -> int:
         """Returns the problem's own (with six numbers it takes seconds to compute)."""

@@ -26,8 +26,7 @@ def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
             named, counted from 1 after the header.
     """
     table = _read_table(Path(path))
-    missing = [name for name in ("nums", "target") if name not in table.columns]
-    if missing:
+    if not {"nums", "target"} <= set(table.columns):
         raise ValueError(f"A puzzle file needs the columns nums and target. Received: columns={list(table.columns)}")
     if not len(table):
         raise ValueError(f"The puzzle file holds no puzzle. Received: puzzles={str(path)!r}")
@@ -38,16 +37,13 @@ def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
 def _read_table(path: Path):
     import pandas  # a second of start-up that tasks without a file do not pay
 
-    readers = {
-        # As text: else 24.0 and 1e3 would pass for integers, and a gap in one row would make floats of all.
-        ".csv": lambda: pandas.read_csv(path, dtype=str, keep_default_na=False),
-        ".parquet": lambda: pandas.read_parquet(path),
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"A puzzle file is a .csv or a .parquet file. Received: puzzles={str(path)!r}")
     try:
-        return reader()
+        if path.suffix.lower() == ".parquet":
+            return pandas.read_parquet(path)
+        # As text: else 24.0 and 1e3 would pass for integers, and a gap in one row would make floats of all.
+        return pandas.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(f"The puzzle file cannot be read: {reason}. Received: puzzles={str(path)!r}") from error

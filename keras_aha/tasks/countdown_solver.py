@@ -33,14 +33,8 @@ def shortest_solution(numbers: Iterable[int], target: int) -> str | None:
     target only: any other that can be reached with them can be reached with fewer characters without.
 
     Args:
-        numbers: one to `MAX_NUMBERS` integers from 0.
-        target: any integer.
-
-    Returns:
-        The expression, or `None` if there is none.
-
-    Raises:
-        ValueError: if there are more than `MAX_NUMBERS` numbers.
+        numbers: one to `MAX_NUMBERS` integers from 0; ValueError if there are more.
+        target: any integer. If nothing makes it, `None` is returned.
     """
     numbers = _checked(numbers)
 
@@ -76,11 +70,8 @@ def difficulty(numbers: Iterable[int], target: int) -> int:
     unary minus, the share is that of its opposite.
 
     Args:
-        numbers: one to `MAX_NUMBERS` integers from 0.
+        numbers: one to `MAX_NUMBERS` integers from 0; ValueError if there are more.
         target: any integer.
-
-    Raises:
-        ValueError: if there are more than `MAX_NUMBERS` numbers.
     """
     numbers = _checked(numbers)
     pairs = len(numbers) - 1

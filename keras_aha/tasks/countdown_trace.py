@@ -17,13 +17,6 @@ class Attempt(NamedTuple):
     value: int
 
 
-class Judged(NamedTuple):
-    """An attempt's equations, as they are written, and whether the searcher believes that it hits the target."""
-
-    equations: list[str]
-    judged_right: bool
-
-
 def search_trace(
     numbers: Sequence[int],
     target: int,
@@ -37,7 +30,7 @@ def search_trace(
     misjudge_rate: float = 0.0,
     in_words: bool = False,
 ) -> str:
-    """A search for `target` as text: attempts, each judged, then an answer.
+    """A search as text, from behind an opened `<think>` up to `</answer>`: attempts, each judged, then an answer.
 
     Attempts are taken in a fixed order from a random start: a trace teaches where a search goes next, and different
     traces of one puzzle differ. With every rate at 0 the searcher is perfect: it goes on until an attempt hits the
@@ -46,9 +39,7 @@ def search_trace(
     last equation below it: `8/4=2, no`.
 
     Args:
-        numbers: the puzzle's numbers.
-        target: the value to reach.
-        rng: the source of every random choice.
+        numbers, target, rng: the puzzle, and the source of every random choice.
         max_attempts: attempts after which the searcher answers with the last one.
         max_value: attempts with a larger intermediate value are not considered.
         guess_rate: probability of answering at once, without any search.
@@ -56,45 +47,32 @@ def search_trace(
         slip_rate: probability for each attempt that its last equation is written with a wrong result nearby.
         misjudge_rate: probability for each attempt that its yes or no is the wrong one.
         in_words: whether to write for a model that knows English, rather than in shorthand.
-
-    Returns:
-        The completion after an opened `<think>` line, up to and including `</answer>`.
     """
     attempts = list(_attempts(tuple((str(number), number) for number in numbers), max_value))
     if not attempts:  # no two numbers combine within max_value
         return f"</think>\n<answer>{'+'.join(map(str, numbers))}</answer>"
     start = rng.randrange(len(attempts))
     attempt = attempts[start]
-    search = []
+    search: list[tuple[list[str], str]] = []  # equations as they are written, and what is said of them
     if rng.random() >= guess_rate:
         for attempt in itertools.islice(attempts[start:] + attempts[:start], max_attempts):
-            search.append(_judge(attempt, target, rng, slip_rate, misjudge_rate, max_value))
-            if search[-1].judged_right or rng.random() < give_up_rate:
+            equations, value = [*attempt.equations], attempt.value
+            if rng.random() < slip_rate:
+                value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
+                equations[-1] = equations[-1].split("=")[0] + f"={value}"
+            is_right = (value == target) != (rng.random() < misjudge_rate)
+            search.append((equations, "yes" if is_right else "no"))
+            if is_right or rng.random() < give_up_rate:
                 break
-    thoughts = _words(search) if in_words else "".join(map(_shorthand, search))
+    thoughts = _words(search) if in_words else "".join(f"{','.join(said)} {verdict}\n" for said, verdict in search)
     return f"{thoughts}</think>\n<answer>{attempt.expression}</answer>"
 
 
-def _judge(
-    attempt: Attempt, target: int, rng: Random, slip_rate: float, misjudge_rate: float, max_value: int
-) -> Judged:
-    """The attempt as the searcher sees it."""
-    equations, value = [*attempt.equations], attempt.value
-    if rng.random() < slip_rate:
-        value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
-        equations[-1] = equations[-1].split("=")[0] + f"={value}"
-    return Judged(equations, (value == target) != (rng.random() < misjudge_rate))
-
-
-def _shorthand(judged: Judged) -> str:
-    return ",".join(judged.equations) + (" yes\n" if judged.judged_right else " no\n")
-
-
-def _words(search: list[Judged]) -> str:
+def _words(search: list[tuple[list[str], str]]) -> str:
     lines = []
-    for beginning, group in itertools.groupby(search, key=lambda judged: judged.equations[:-1]):
+    for beginning, group in itertools.groupby(search, key=lambda judged: judged[0][:-1]):
         lines += [f"Let me try {', '.join(beginning)}:\n"] if beginning else []
-        lines += [f"{equations[-1]}, {'yes' if right else 'no'}\n" for equations, right in group]
+        lines += [f"{equations[-1]}, {verdict}\n" for equations, verdict in group]
     return "".join(lines)
 
 

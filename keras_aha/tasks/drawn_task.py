@@ -21,10 +21,7 @@ class DrawnTask(Task):
     A subclass has `draw`, `prompt` and `score`, and `canonical` if problems that differ may be the same puzzle.
 
     Args:
-        seed: any integer; it changes the order of the problems, never which puzzles are held out.
-
-    Raises:
-        ValueError: if the seed is no integer.
+        seed: any integer, else ValueError; it changes the order of the problems, never which puzzles are held out.
     """
 
     def __init__(self, seed: int = 0):
@@ -56,12 +53,12 @@ class DrawnTask(Task):
             problem = self.draw(rng)
             if problem is not None and not self.is_held_out(problem):
                 return problem
-        raise ValueError(f"{type(self).__name__} draws no puzzle to train on. Received: {_arguments(self)}")
+        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        raise ValueError(f"{type(self).__name__} draws no puzzle to train on. Received: {arguments}")
 
     def held_out(self, n: int) -> HeldOut:
         rng = random.Random(stable_hash("held-out problems", self.seed))
-        puzzles: dict[tuple, Any] = {}
-        fruitless = 0
+        puzzles, fruitless = {}, 0
         while len(puzzles) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
             problem = self.draw(rng)
             fruitless += 1
@@ -76,7 +73,3 @@ def check_index(index: int) -> int:
     if operator.index(index) < 0:
         raise IndexError(f"Problems are counted from 0. Received: index={index!r}")
     return operator.index(index)
-
-
-def _arguments(task: DrawnTask) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in vars(task).items() if not name.startswith("_"))

@@ -7,6 +7,7 @@ So no text, however hostile, costs more than a little time.
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import add, mul, sub
 
 MAX_LENGTH = 1000  # characters, spaces included
 MAX_DEPTH = 50  # open brackets at one time
@@ -18,6 +19,7 @@ _FORGIVEN = str.maketrans({"\u00d7": "*", "\u00f7": "/", "\u2212": "-"})
 # Everything but ASCII blanks is a token, so that nothing unknown is skipped.
 _TOKEN = re.compile(r"[0-9]+|[^0-9 \t\r\n\f\v]")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2, "negate": 3}
+_RESULTS = {"+": add, "-": sub, "*": mul, "/": Fraction, "negate": sub}  # a negation is taken from 0
 
 
 class ExpressionError(ValueError):
@@ -62,18 +64,14 @@ def parse_expression(text: str) -> Expression:
         equals = tokens.index("=")
         stated = _stated_integer(tokens[equals + 1 :])
         tokens = tokens[:equals]
-    value, numbers = _evaluate(tokens)
-    return Expression(value, numbers, stated)
+    return Expression(*_evaluate(tokens), stated)
 
 
 def canonical_text(text: str) -> str:
     """The tokens of an expression with one blank between two, and `*`, `/`, `-` for ×, ÷, −: `( 9 - 1 ) / 4`.
 
-    Texts with the same canonical text are the same expression to `parse_expression`. Brackets and the order of terms
-    stay.
-
-    Raises:
-        ExpressionError: what `parse_expression` raises.
+    Texts with the same canonical text are the same expression to `parse_expression`, which raises what this raises.
+    Brackets and the order of terms stay.
     """
     parse_expression(text)
     return " ".join(_TOKEN.findall(text.translate(_FORGIVEN)))
@@ -141,19 +139,8 @@ def _reduce(values: list[Fraction | int | None], operators: list[str], precedenc
     while operators and _PRECEDENCE.get(operators[-1], 0) >= precedence:
         operator = operators.pop()
         right = values.pop()
-        if operator == "negate":
-            values.append(None if right is None else -right)
+        left = 0 if operator == "negate" else values.pop()
+        if left is None or right is None or (operator == "/" and not right):
+            values.append(None)
         else:
-            values.append(_apply(operator, values.pop(), right))
-
-
-def _apply(operator: str, left: Fraction | int | None, right: Fraction | int | None) -> Fraction | int | None:
-    if left is None or right is None:
-        return None
-    if operator == "+":
-        return left + right
-    if operator == "-":
-        return left - right
-    if operator == "*":
-        return left * right
-    return Fraction(left, right) if right else None
+            values.append(_RESULTS[operator](left, right))

@@ -90,10 +90,8 @@ class GymTask(DrawnTask):
         applies: `no_answer`, `too_long`, `not_readable` (the scorer failed at it), `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        if len(answer.text) > _LONGEST:
-            return Score(0.0, False, "too_long")
+        if answer.text is None or len(answer.text) > _LONGEST:
+            return Score(0.0, False, "no_answer" if answer.text is None else "too_long")
         try:
             points = float(self._entries.score_answer(answer.text.strip(), problem.entry))
         except Exception:  # whatever some scorers raise at texts that they do not expect
@@ -111,8 +109,6 @@ class GymTask(DrawnTask):
         """Returns the answer of the generator without a thought, because generators write none.
 
         Args:
-            problem: what is answered.
-            rng: the source of every random choice.
             guess_rate: probability of giving the answer to another problem.
 
         Raises:
@@ -129,18 +125,16 @@ def _generator(name: str, config: dict[str, Any]):
         version = metadata.version("reasoning-gym")
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
-        raise ValueError(
-            f'reasoning-gym is not installed: pip install "keras-aha[gym]". Received: dataset={name!r}'
-        ) from error
+        sentence = f'reasoning-gym is not installed: pip install "keras-aha[gym]". Received: dataset={name!r}'
+        raise ValueError(sentence) from error
     if version != VERSION:
         raise ValueError(
             f"reasoning-gym must be of version {VERSION}, whose scorers are known not to run a policy's text: "
             f'pip install "keras-aha[gym]". Received: reasoning-gym {version}'
         )
     if name not in DATASETS:
-        raise ValueError(
-            f"reasoning-gym has no generator of that name{suggestion(name, DATASETS)}. Received: dataset={name!r}"
-        )
+        near = suggestion(name, DATASETS)
+        raise ValueError(f"reasoning-gym has no generator of that name{near}. Received: dataset={name!r}")
     if name in EVALUATING:
         raise ValueError(
             "The scorer of this generator hands text to an evaluator, which may run what a policy writes, so it is not "

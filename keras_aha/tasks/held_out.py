@@ -26,11 +26,7 @@ class HeldOut(Task):
         return len(self.problems)
 
     def problem(self, index: int) -> Any:
-        """Returns problem `index`.
-
-        Raises:
-            IndexError: unless `0 <= index < len(self)`.
-        """
+        """Returns problem `index`; IndexError unless `0 <= index < len(self)`."""
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"This held-out task has problems 0 to {len(self) - 1}. Received: index={index!r}")
         return self.problems[index]
@@ -44,8 +40,7 @@ class HeldOut(Task):
     def held_out(self, n: int) -> HeldOut:
         if operator.index(n) < 1:
             raise ValueError(f"The number of held-out problems must be positive. Received: n={n!r}")
-        if n > len(self):
-            count = len(self)
+        if n > (count := len(self)):
             raise ValueError(
                 f"`n` must be at most {count}: there are only {count} distinct held-out problems. Received: n={n}"
             )

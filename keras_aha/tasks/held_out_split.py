@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any
 
-_HELD_OUT_SHARE = 4  # one puzzle in this many is never trained on
-
 
 def stable_hash(*parts) -> int:
     """64 bits that depend on `repr(parts)` alone; Python's own `hash` of text changes from process to process."""
@@ -14,29 +12,23 @@ def stable_hash(*parts) -> int:
 
 
 def is_held_out(*canonical) -> bool:
-    """Whether a puzzle belongs to the quarter that is never trained on, whatever the seed.
+    """Whether a puzzle belongs to the quarter that is never trained on; `canonical` makes problems the same puzzle.
 
     A quarter and not less: Countdown with three numbers up to 20 has 4,000 such puzzles, with an eighth only 2,000.
-
-    Args:
-        *canonical: what makes two problems the same puzzle.
     """
-    return stable_hash("held-out", *canonical) % _HELD_OUT_SHARE == 0
+    return stable_hash("held-out", *canonical) % 4 == 0
 
 
 def split_rows(
     rows: Iterable[Any], canonical: Callable[[Any], tuple], seed: int, held_out: Iterable[Any] | None = None
 ) -> tuple[list, list]:
-    """Shuffles problems and holds a quarter of the puzzles out, the same ones whatever the seed.
+    """Shuffles problems and parts them: those to train on, and the held-out ones, each puzzle once.
 
     Args:
         rows: the problems.
         canonical: problem → what makes two problems the same puzzle, see `DrawnTask.canonical`.
-        seed: of the order.
+        seed: of the order; it does not change what is held out.
         held_out: problems to hold out instead of the quarter; the same puzzles in `rows` are not trained on.
-
-    Returns:
-        The problems to train on, and the held-out ones, each puzzle once.
     """
     rows = list(rows)
     random.Random(stable_hash("rows", seed)).shuffle(rows)

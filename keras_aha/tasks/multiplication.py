@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import DrawnTask
@@ -59,10 +60,8 @@ class Multiplication(DrawnTask):
     def __init__(self, digits: int | Sequence[int] = (2, 3), seed: int = 0, template: str = "plain"):
         counts = tuple(digits) if isinstance(digits, Sequence) else (digits,)
         if not counts or not all(isinstance(count, int) and 1 <= count <= _MAX_DIGITS for count in counts):
-            raise ValueError(
-                f"digits must be from 1 to {_MAX_DIGITS}, or several such counts, e.g. [2, 3]. "
-                f"Received: digits={digits!r}"
-            )
+            which = f"from 1 to {_MAX_DIGITS}, or several such counts, e.g. [2, 3]"
+            raise ValueError(f"digits must be {which}. Received: digits={digits!r}")
         super().__init__(seed)
         self.digits = counts
         self.template = template
@@ -85,15 +84,11 @@ class Multiplication(DrawnTask):
         `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        if len(answer.text) > _LONGEST:
-            return Score(0.0, False, "too_long")
+        if answer.text is None or len(answer.text) > _LONGEST:
+            return Score(0.0, False, "no_answer" if answer.text is None else "too_long")
         number = _read_integer(answer.text)
-        if number is None:
-            return Score(0.0, False, "not_a_number")
         if number != problem.product:
-            return Score(0.0, False, "wrong_value")
+            return Score(0.0, False, "not_a_number" if number is None else "wrong_value")
         return Score(1.0 - answer.deduction, True, "correct")
 
     def difficulty(self, problem: MultiplicationProblem) -> int:
@@ -118,8 +113,6 @@ class Multiplication(DrawnTask):
         """Returns the product worked out digit by digit, as in `20*4=80,3*4=12,80+12=92` for 23 · 4, and the answer.
 
         Args:
-            problem: what is multiplied.
-            rng: the source of every random choice.
             guess_rate: probability of answering at once, with a number at random that has as many digits.
             slip_rate: probability for each equation that its result is off by a little; what follows builds on it.
         """
@@ -136,12 +129,9 @@ class Multiplication(DrawnTask):
             return result
 
         small, large = problem.canonical
-        digits = str(large)
-        places = [int(digit) * 10**place for digit, place in zip(digits, reversed(range(len(digits))), strict=True)]
-        products = [work_out(place, "*", small) for place in places if place]
-        total = products[0]
-        for product in products[1:]:
-            total = work_out(total, "+", product)
+        places = [int(digit) * 10**place for place, digit in enumerate(reversed(str(large)))]
+        products = [work_out(place, "*", small) for place in reversed(places) if place]
+        total = reduce(lambda total, product: work_out(total, "+", product), products)
         return f"{','.join(steps)}\n</think>\n<answer>{total}</answer>"
 
 

@@ -30,15 +30,11 @@ def named_templates(rule: str, compact: str) -> dict[str, str]:
 
 
 def resolve_template(template: str, templates: Mapping[str, str], fields: Mapping[str, object]) -> str:
-    """Returns the format string that `template` stands for.
+    """Returns the format string that `template` stands for; ValueError if it stands for none.
 
     Args:
-        template: one of the names, or a format string with the fields.
-        templates: name → format string.
+        template: a name in `templates`, name → format string, or a format string with the fields.
         fields: field → a value, with which the template is tried.
-
-    Raises:
-        ValueError: if it is neither.
     """
     if template in templates:
         return templates[template]
@@ -49,7 +45,7 @@ def resolve_template(template: str, templates: Mapping[str, str], fields: Mappin
     except (ValueError, TypeError, LookupError):
         usable = False
     if not usable:
-        names = ", ".join(repr(name) for name in templates)
+        names = ", ".join(map(repr, templates))
         raise ValueError(
             f"A template is one of {names}, or a format string with the fields "
             f"{' and '.join(f'{{{field}}}' for field in fields)} and no others. Received: template={template!r}"

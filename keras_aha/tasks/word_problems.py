@@ -30,7 +30,6 @@ class WordProblem:
     """A question, its number, and how a person worked it out.
 
     Attributes:
-        question: what is asked.
         number: the exact answer.
         steps: lines that lead to it, as the file has them.
     """
@@ -110,10 +109,8 @@ class WordProblems(Task):
         `no_answer`, `too_long`, `not_a_number`, `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None:
-            return Score(0.0, False, "no_answer")
-        if len(answer.text) > MAX_LENGTH:
-            return Score(0.0, False, "too_long")
+        if answer.text is None or len(answer.text) > MAX_LENGTH:
+            return Score(0.0, False, "no_answer" if answer.text is None else "too_long")
         number = read_number(answer.text)
         if number is None:
             return Score(0.0, False, "not_a_number")
@@ -177,10 +174,9 @@ def _read_line(line_number: int, line: str) -> WordProblem:
 
 def _has_form(completion: str) -> bool:
     """Whether the thought ends once, and behind it there is one answer and nothing else."""
-    _, end, rest = completion.partition("</think>")
-    alone = rest.strip()
+    alone = completion.partition("</think>")[2].strip()
     marks = [completion.count(mark) for mark in ("<think>", "</think>", "<answer>", "</answer>")]
-    return bool(end) and marks == [0, 1, 1, 1] and alone.startswith("<answer>") and alone.endswith("</answer>")
+    return marks == [0, 1, 1, 1] and alone.startswith("<answer>") and alone.endswith("</answer>")
 
 
 def _written(number: Fraction) -> str:

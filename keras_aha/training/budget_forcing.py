@@ -9,15 +9,7 @@ THINK_END = "</think>"
 
 
 def think_on(
-    model,
-    token_ids,
-    padding_mask,
-    completions: Completions,
-    word_ids: list[int],
-    *,
-    max_completion_length: int,
-    rows,
-    **sampling,
+    model, token_ids, padding_mask, completions: Completions, word_ids, *, max_completion_length: int, rows, **sampling
 ) -> tuple[Completions, np.ndarray]:
     """Takes the end of each completion's thinking back, puts a word there, and samples what then follows.
 
@@ -50,9 +42,8 @@ def think_on(
         read = np.concatenate([prompt, completions.token_ids[row, : thought[row]], word_ids])
         ids[-len(read) :], mask[-len(read) :] = read, 1
     # Also if no row goes on: with several processes the others may wait for this one.
-    more = model.generate(
-        prompt_ids, prompt_mask, max_completion_length=max_completion_length, rows=rows[going], **sampling
-    )
+    sampling |= dict(max_completion_length=max_completion_length, rows=rows[going])
+    more = model.generate(prompt_ids, prompt_mask, **sampling)
     joined = Completions(*(x.copy() for x in completions))
     for i, row in enumerate(going):
         length = min(more.lengths[i], max_completion_length - begun[row])
@@ -84,8 +75,7 @@ def thinking_lengths(model, completions: Completions) -> np.ndarray:
 def word_to_ids(tokenizer, word: str) -> list[int]:
     """The token ids of `word`; none for an empty one, after which a policy thinks on, or ends its thinking anew.
 
-    Raises:
-        ValueError: if the tokenizer cannot write it, or it ends the thinking.
+    It raises ValueError if the tokenizer cannot write it, or it ends the thinking.
     """
     ids = [int(token_id) for token_id in tokenizer([word])[0]] if word else []
     if THINK_END in word or (ids and tokenizer.detokenize([ids])[0] != word):

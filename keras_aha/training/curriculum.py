@@ -60,9 +60,7 @@ class Curriculum:
         """
         if self.solve_rate is None:
             return {}
-        logs = {
-            "curriculum_level": self.level,
-            "difficulty": float(np.mean([self.task.difficulty(p) for p in problems])),
-        }
+        difficulty = float(np.mean([self.task.difficulty(problem) for problem in problems]))
+        logs = {"curriculum_level": self.level, "difficulty": difficulty}
         self.level = min(max(self.level + _GAIN * (accuracy - self.solve_rate), 0.0), 1.0)
         return logs

@@ -13,22 +13,14 @@ _POOL = 4  # problems to choose from, for each that is sampled
 
 
 class Refills:
-    """Replaces groups whose rewards are all equal by fresh ones whose rewards differ, in a few rounds.
+    """Replaces groups whose rewards are all equal by fresh ones whose rewards differ, in `rounds`, 0 or more.
 
-    DAPO's dynamic sampling, arXiv:2503.14476, §3.2, with a limit on the work. Each round samples ⌈P/4⌉ problems, so
-    that shapes are fixed; if no group is left to replace, it samples none. A group that was all right, in the rollout
-    or an earlier round, is followed by a harder problem, another one by an easier problem.
+    DAPO's dynamic sampling, arXiv:2503.14476, §3.2, with a limit on the work. Each round samples ⌈P/4⌉ problems, which
+    is `prompts`, so that shapes are fixed; if no group is left to replace, it samples none. A group that was all right,
+    in the rollout or an earlier round, is followed by a harder problem, another one by an easier problem, as the task
+    tells.
 
     Everything depends on the iteration alone. A round has problems and rows of its own, from problem 2³² on.
-
-    Args:
-        task: a `Task`, which says how difficult problems are.
-        prompts_per_epoch: P.
-        group_size: G.
-        rounds: how many at most; 0 replaces nothing.
-
-    Attributes:
-        prompts: ⌈P/4⌉.
 
     Raises:
         ValueError: if `rounds` is negative.
@@ -48,15 +40,10 @@ class Refills:
         starts = [_FIRST_PROBLEM + (iteration * self.rounds + i) * size for i in range(self.rounds)]
         return [[self.task.problem(index) for index in range(start, start + size)] for start in starts]
 
-    def fill(
-        self, rollout: Rollout, pools: list[list], sample: Callable[[list, int], Rollout]
-    ) -> tuple[Rollout, int, int]:
-        """Replaces groups of a rollout.
+    def fill(self, rollout: Rollout, pools: list[list], sample: Callable) -> tuple[Rollout, int, int]:
+        """Replaces groups of a rollout of B = P·G rows, from the `pools` of its iteration.
 
-        Args:
-            rollout: B = P·G rows.
-            pools: of the iteration.
-            sample: `(problems, first_row)` → a `Rollout`, a group for each problem.
+        `sample(problems, first_row)` makes a `Rollout`, a group for each problem.
 
         Returns:
             The new rollout, the number of groups replaced, and of all tokens sampled for it.
@@ -89,12 +76,9 @@ class Refills:
 def next_problems(rungs: list[tuple[float, bool]], pool: list, difficulty: Callable) -> list:
     """A problem of the pool for each rung, each taken once: the nearest that is harder, or that is easier.
 
-    If there is none, it is the nearest of the others. Among equals it is the first.
-
-    Args:
-        rungs: `(difficulty, harder)`: of the problem before, and whether to go up from it.
-        pool: problems, as many as rungs or more.
-        difficulty: problem → number, larger for harder ones.
+    If there is none, it is the nearest of the others. Among equals it is the first. A rung is `(difficulty, harder)`:
+    of the problem before, and whether to go up from it. The pool has as many problems as rungs or more, and
+    `difficulty` is larger for harder ones.
     """
     left = [(difficulty(problem), problem) for problem in pool]
     chosen = []

@@ -11,7 +11,6 @@ from keras_aha.training.time_limit import TimeLimitError, within
 
 import numpy as np
 
-ON_ERROR = ("skip", "stop")
 _SHOWN = 200  # characters of what is shown in a message
 _LARGEST = float(np.finfo("float32").max)
 _MISSING = Score(math.nan, False, "error")
@@ -53,9 +52,8 @@ class Grader:
     ):
         if seconds is not None and not 0 < seconds < math.inf:
             raise ValueError(f"`reward_seconds` must be above 0, or None. Received: reward_seconds={seconds}")
-        if on_error not in ON_ERROR:
-            names = ", ".join(ON_ERROR)
-            raise ValueError(f"`on_reward_error` must be one of {names}. Received: on_reward_error={on_error!r}")
+        if on_error not in ("skip", "stop"):
+            raise ValueError(f"`on_reward_error` must be one of skip, stop. Received: on_reward_error={on_error!r}")
         self.task = task
         self.rewards = {name: _checked(name, entry) for name, entry in (rewards or {}).items()}
         self.penalties = penalties
@@ -65,11 +63,10 @@ class Grader:
     def grade(
         self, problems: list, texts: list[str], lengths: np.ndarray, reported: dict[str, str]
     ) -> tuple[list[Score], dict[str, np.ndarray]]:
-        """Grades B completions.
+        """Grades B completions of B problems.
 
         Args:
-            problems: B problems, one a completion.
-            texts: B completions.
+            problems, texts: one a completion.
             lengths: `(B,)` of the completions, in tokens.
             reported: the failures so far, by the reward: a new one is added, with a warning.
 
@@ -85,10 +82,8 @@ class Grader:
         total = np.array([score.reward for score in scores], "float64")
         parts = {"task_reward": total.copy()} if self.rewards or self.penalties is not None else {}
         for name, (function, weight) in self.rewards.items():
-            values = [
-                self._try(f"The reward {name!r}", function, _as_number, problem, text, reported)
-                for problem, text in zip(problems, texts, strict=True)
-            ]
+            who, pairs = f"The reward {name!r}", zip(problems, texts, strict=True)
+            values = [self._try(who, function, _as_number, *pair, reported) for pair in pairs]
             parts[f"reward_{name}"] = np.array(values, "float64")  # NaN for None
             total += weight * parts[f"reward_{name}"]
         if self.penalties is not None:
@@ -138,18 +133,12 @@ def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str
     """
     means = {name: _mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
-    accuracy = float(np.mean([score.correct for score in scores]))
-    format_rate = float(np.mean([score.well_formed for score in scores]))
-    return {"reward": means.pop("reward"), "accuracy": accuracy, "format_rate": format_rate} | means
+    rates = {"accuracy": [score.correct for score in scores], "format_rate": [score.well_formed for score in scores]}
+    return {"reward": means.pop("reward")} | {name: float(np.mean(flags)) for name, flags in rates.items()} | means
 
 
 def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """`(P,)` bool: which groups have rewards that differ. The others have no advantages and teach nothing.
-
-    Args:
-        rewards: `(P·G,)`, NaN for those that are missing.
-        group_size: G.
-    """
+    """`(P,)` bool: which groups of `(P·G,)` rewards, NaN if missing, differ. The others teach nothing."""
     groups = rewards.reshape(-1, group_size)
     return np.fmin.reduce(groups, axis=1) < np.fmax.reduce(groups, axis=1)  # which pass over NaN
 

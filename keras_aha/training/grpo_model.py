@@ -81,9 +81,8 @@ class GRPOModel(PolicyModel):
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
             mark_as_built(self.reference)
-        names = [*_METRICS, *("kl" for _ in range(bool(loss.kl_coef)))]
-        if loss.importance_cap:
-            names.append("importance_weight")
+        more = {"kl": loss.kl_coef, "importance_weight": loss.importance_cap}
+        names = [*_METRICS, *(name for name, is_on in more.items() if is_on)]
         self.trackers = [keras.metrics.Mean(name=name) for name in names]
         self.optimizer.build(self.trainable_variables)
 
@@ -175,21 +174,16 @@ class GRPOModel(PolicyModel):
         return loss, jax.lax.stop_gradient(metrics)
 
     def _log_probs(self, policy, batch, **settings):
-        completion_length = batch["completion_mask"].shape[1]
-        return completion_log_probs(
-            policy, batch["token_ids"], batch["padding_mask"], completion_length, batch["temperature"], **settings
-        )
+        texts, length = (batch["token_ids"], batch["padding_mask"]), batch["completion_mask"].shape[1]
+        return completion_log_probs(policy, *texts, length, batch["temperature"], **settings)
 
     def _update(self, finite, gradients, trainable, optimizer_variables):
         """The optimizer's step; where it is not `finite`, the clock goes on and nothing else changes."""
         weights, moments = self.optimizer.stateless_apply(optimizer_variables, gradients, trainable)
         clock = [variable is self.optimizer.iterations for variable in self.optimizer.variables]
         weights = [jnp.where(finite, new, old) for new, old in zip(weights, trainable, strict=True)]
-        moments = [
-            new if moves else jnp.where(finite, new, old)
-            for new, old, moves in zip(moments, optimizer_variables, clock, strict=True)
-        ]
-        return weights, moments
+        rows = zip(moments, optimizer_variables, clock, strict=True)
+        return weights, [new if moves else jnp.where(finite, new, old) for new, old, moves in rows]
 
     def _track(self, metric_variables, values, finite):
         """Updates the running means, of finite updates; `metric_variables` are those of `self.metrics`, two each."""
@@ -215,13 +209,9 @@ class GRPOModel(PolicyModel):
             `(B, C)` float32, 0 where there is padding.
         """
         token_ids, padding_mask = np.asarray(token_ids, "int32"), np.asarray(padding_mask, "int32")
-        batch = {
-            "token_ids": token_ids,
-            "padding_mask": padding_mask,
-            "completion_mask": padding_mask[:, -completion_length:].astype("float32"),
-            "temperature": np.full(len(token_ids), temperature, "float32"),
-        }
-        rows = len(token_ids)
+        rows, batch = len(token_ids), {"token_ids": token_ids, "padding_mask": padding_mask}
+        batch["completion_mask"] = padding_mask[:, -completion_length:].astype("float32")
+        batch["temperature"] = np.full(rows, temperature, "float32")
         missing = -rows % batch_parts()  # each device has as many rows; those that are added are left out again
         own = processes.share(rows + missing)
         batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}

@@ -14,26 +14,20 @@ from keras import layers, ops
 
 @contextlib.contextmanager
 def linear_gradients(model):
-    """Computes the gradients of trained kernels and of adapters by other products than JAX, equal to rounding.
+    """Computes gradients of a model's trained kernels and adapters by other products than JAX; yields the model.
 
     A layer computes y = x · W, or with adapters y = x · (W + s A B), and if it computes in bfloat16 or float16
     y = x · W + s (x A) B, see `models.adapters_beside`. Let g be the gradient of y:
 
-    kernel     ∂W = xᵀ g. JAX writes (gᵀ x)ᵀ, for which XLA on CPU first copies g, element by element.
-    adapters   ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, products with a thin matrix. JAX first computes the gradient of
-               W + s A B, which is as large as the kernel and costs as much as a forward pass.
+        kernel     ∂W = xᵀ g. JAX writes (gᵀ x)ᵀ, for which XLA on CPU first copies g, element by element.
+        adapters   ∂A = s xᵀ (g Bᵀ) and ∂B = s (x A)ᵀ g, products with a thin matrix. JAX first computes the gradient of
+                   W + s A B, which is as large as the kernel and costs as much as a forward pass.
 
-    The forward pass is that of the sampler, and in float32 Keras's to the bit.
+    They are equal to rounding. The forward pass is that of the sampler, and in float32 Keras's to the bit. Nothing
+    changes in layers with a frozen or a quantized kernel, or whose adapters are off, and in embeddings.
 
     The block replaces the `call` of the layers, which Keras calls while JAX traces. `distribution.fsdp.gathering` is
     entered inside this block and wraps the new `call`: it gathers the weights, and then this computes with them.
-
-    Args:
-        model: a Keras layer or model. Nothing changes in layers with a frozen or a quantized kernel, or whose adapters
-            are off, and in embeddings.
-
-    Yields:
-        `model`.
     """
     linears = [layer for layer in flatten_layers(model) if _is_trained_linear(layer)]
     with replaced_calls(linears, lambda layer, call: functools.partial(_call, layer)):

@@ -22,8 +22,7 @@ def completion_log_probs(
 
     Args:
         policy: a keras-hub `CausalLM`; its variables are read at call time, so it may be inside a `StatelessScope`.
-        token_ids: `(B, T)` int32, left-padded.
-        padding_mask: `(B, T)`, 1 at tokens.
+        token_ids, padding_mask: `(B, T)`, left-padded.
         completion_length: C; the last C positions of `token_ids` are the completion.
         temperature: `(B,)` float32, divides the logits.
         entropy_gradient: whether the entropy has one.

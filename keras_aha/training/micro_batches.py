@@ -11,12 +11,9 @@ _SHORTEST = 32  # below which there is nothing to gain
 
 
 def micro_batches(batch: dict, micro_batch_size: int | None) -> dict:
-    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one micro-batch.
+    """Splits arrays `(B, …)` into `(M, micro_batch_size, …)`; `None` makes one. ValueError if that does not divide B.
 
     Row i goes to micro-batch i mod M, so that where devices hold adjacent rows each of them has its share of each.
-
-    Raises:
-        ValueError: if the micro-batch size does not divide B.
     """
     rows = len(next(iter(batch.values())))
     size = micro_batch_size or rows
@@ -44,15 +41,12 @@ def fold_trimmed(function, initial, batches, programs: int):
     of a loop that turns once, and run it for every length.
 
     Args:
-        function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry must not depend on what is cut
-            off.
-        initial: the first carry, any tree of arrays.
+        function: `(carry, i, batch)` → carry, pure; `batch` is micro-batch i. The carry, any tree of arrays, must not
+            depend on what is cut off.
+        initial: the first carry; the last one is returned.
         batches: arrays of `Rollout.batch` as `micro_batches` splits them, `(M, …)`; `(M, B, T)` and `(M, B, C)` ones
             are cut at their end.
         programs: how many lengths `function` is compiled for: C, C / 2, C / 4, ….
-
-    Returns:
-        The last carry.
     """
     mask = batches["completion_mask"] > 0
     length = mask.shape[2]

@@ -28,9 +28,6 @@ class PolicyModel(keras.Model):
 
     Args:
         policy: a `keras_hub.models.CausalLM`. Without a preprocessor it has no texts.
-
-    Attributes:
-        policy: the same.
     """
 
     def __init__(self, policy, **kwargs):
@@ -74,16 +71,9 @@ class PolicyModel(keras.Model):
             P lists of n texts, without the stop tokens; the list alone if `prompts` is one text.
         """
         texts = [prompts] if isinstance(prompts, str) else prompts
-        completions = self.generate(
-            *self.tokenize(texts, multiple=PROMPT_MULTIPLE),
-            group_size=n,
-            max_completion_length=max_completion_length,
-            temperature=temperature,
-            stop_tokens=stop_tokens,
-            stop_strings=stop_strings,
-            seed=seed,
-            **settings,
-        )
+        settings |= dict(max_completion_length=max_completion_length, temperature=temperature, seed=seed)
+        settings |= dict(group_size=n, stop_tokens=stop_tokens, stop_strings=stop_strings)
+        completions = self.generate(*self.tokenize(texts, multiple=PROMPT_MULTIPLE), **settings)
         rows = self.detokenize(completions, stop_tokens)
         groups = [rows[i : i + n] for i in range(0, len(rows), n)]
         return groups[0] if isinstance(prompts, str) else groups

@@ -94,14 +94,9 @@ class PolicySampler:
         padding_mask = np.ones_like(token_ids) if padding_mask is None else np.asarray(padding_mask)
         rows = first_row + np.arange(len(token_ids) * group_size) if rows is None else np.asarray(rows)
         prompts = token_ids, padding_mask, decoding.row_keys(seed, iteration, rows)
-        settings = dict(
-            group_size=group_size,
-            max_completion_length=max_completion_length,
-            stop_table=self._stop_table(tuple(stop_tokens), tuple(stop_strings)),
-            temperature=temperature,
-            sampling=decoding.Sampling(top_k, top_p, min_p),
-            on_segment=on_segment,
-        )
+        sampling = dict(sampling=decoding.Sampling(top_k, top_p, min_p), temperature=temperature, group_size=group_size)
+        settings = sampling | dict(max_completion_length=max_completion_length, on_segment=on_segment)
+        settings["stop_table"] = self._stop_table(tuple(stop_tokens), tuple(stop_strings))
         if self._decoder is None:
             if quantization is not None:
                 raise ValueError(

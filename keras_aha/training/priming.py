@@ -74,14 +74,8 @@ def prime(
         output_signature=(specs, specs["completion_mask"]),
     )
     steps_per_epoch = max(1, steps // 50)
-    history = imitator.fit(
-        batches,
-        epochs=steps // steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        shuffle=False,  # the batches are shuffled already
-        callbacks=callbacks,
-        verbose=2,
-    )
+    settings = dict(epochs=steps // steps_per_epoch, steps_per_epoch=steps_per_epoch, callbacks=callbacks, verbose=2)
+    history = imitator.fit(batches, shuffle=False, **settings)  # the batches are shuffled already
     lora.merge(policy)
     return history
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
-_TRAINED_ON = ("token_ids", "padding_mask", "completion_mask", "old_log_probs", "sampler_log_probs")
-_TRAINED_ON += ("advantages", "temperature")
+_TRAINED_ON = "token_ids padding_mask completion_mask old_log_probs sampler_log_probs advantages temperature".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +56,7 @@ class Rollout:
         return {name: getattr(self, name) for name in _TRAINED_ON}
 
     def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
-        """A copy whose `rows` are `other_rows` of another rollout of the same T and C.
-
-        Args:
-            rows, other_rows: `(R,)` integers.
-        """
+        """A copy whose `rows` are `other_rows`, `(R,)` integers too, of another rollout of the same T and C."""
         changed = {}
         for field in dataclasses.fields(self):
             values, others = getattr(self, field.name), getattr(other, field.name)
@@ -75,9 +70,7 @@ class Rollout:
 def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
     """`Rollout.batch()` filled with zeros, to compile with."""
     length = prompt_length + completion_length
-    shapes = {"token_ids": (length,), "padding_mask": (length,), "advantages": (), "temperature": ()}
-    dtypes = dict.fromkeys(("token_ids", "padding_mask"), "int32")
-    return {
-        name: np.zeros((rows, *shapes.get(name, (completion_length,))), dtypes.get(name, "float32"))
-        for name in _TRAINED_ON
-    }
+    kinds = dict.fromkeys(_TRAINED_ON, ((completion_length,), "float32"))
+    kinds |= dict.fromkeys(("token_ids", "padding_mask"), ((length,), "int32"))
+    kinds |= dict.fromkeys(("advantages", "temperature"), ((), "float32"))
+    return {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in kinds.items()}

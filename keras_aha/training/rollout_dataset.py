@@ -4,10 +4,7 @@ import keras
 
 
 class RolloutDataset(keras.utils.PyDataset):
-    """The latest rollout as a batch, once for each update: constant length, static shapes.
-
-    Args:
-        updates_per_rollout: its length.
+    """The latest rollout as a batch, `updates_per_rollout` times: constant length, static shapes.
 
     Attributes:
         batch: name → array, see `Rollout.batch`; it must be set anew at the beginning of each epoch.

@@ -16,7 +16,7 @@ class _TimeIsUp(BaseException):
 
 
 def within(seconds: float | None, function: Callable, *args):
-    """Calls `function(*args)` and interrupts it after some seconds.
+    """Calls `function(*args)` and interrupts it after some seconds, above 0; `None` is no limit.
 
     The clock is the process's real-time timer. Python looks for its signal between two of its instructions: a loop in
     Python, `time.sleep` and waiting for a file or a socket are interrupted, a long call of C code, such as a regular
@@ -27,12 +27,7 @@ def within(seconds: float | None, function: Callable, *args):
     SIGALRM stands that Python did not set. A former handler and timer are back afterwards; the timer rings a little
     late if its time came meanwhile.
 
-    Args:
-        seconds: above 0; `None` for no limit.
-        function, *args: what is called.
-
-    Raises:
-        TimeLimitError: if it was interrupted, whatever it made of that.
+    It raises TimeLimitError if the call was interrupted, whatever it made of that.
     """
     if seconds is None or not _can_interrupt():
         return function(*args)

@@ -49,15 +49,8 @@ def exact(layer, query, parts):
     return output
 
 
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        pytest.param([(6, 5)], id="a cache of each row's own"),
-        pytest.param([(1, 5)], id="all rows read one cache"),
-        pytest.param([(2, 5), (6, 3)], id="three rows share a prompt"),
-        pytest.param([(1, 1), (6, 4)], id="a prompt of one token"),
-    ],
-)
+# A cache of each row's own; all rows read one; three rows share a prompt; a prompt of one token.
+@pytest.mark.parametrize("shapes", [[(6, 5)], [(1, 5)], [(2, 5), (6, 3)], [(1, 1), (6, 4)]], ids=str)
 @pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
 def test_equals_the_definition(layer, shapes, dtype):
     """In float32, whatever the dtype of the cache."""

@@ -15,9 +15,6 @@ WINDOW = 10
 PROMPT = 13
 
 
-# === Bookkeeping: no model, so that hundreds of batches on any mesh take seconds ===
-
-
 class Steps:
     """Steps in which row r says `(r, position)`, and which notice if a row's state is that of another one.
 
@@ -106,15 +103,9 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts
         patch.setattr(batches, "SHARED_PROMPT", 1 if shared else 1000)
         patch.setattr(Placement, "__init__", in_parts)
         completions = generate(
-            steps,
-            parts,
-            token_ids,
-            padding_mask,
-            np.arange(rows),
-            group_size=group_size,
-            max_completion_length=longest,
+            *(steps, parts, token_ids, padding_mask, np.arange(rows)),
+            **dict(group_size=group_size, max_completion_length=longest, max_rows=max_rows),
             stop_table=np.zeros((50, 1), "int8"),
-            max_rows=max_rows,
             on_segment=lambda *report: reports.append(report),
         )
     live = np.arange(longest) < np.array(lengths)[:, None]
@@ -130,9 +121,6 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts
     assert steps.spoken.count(0) <= prompts
 
 
-# === Shapes ===
-
-
 @pytest.fixture(scope="module")
 def decoder(make_policy):
     return decoder_for(make_policy("gemma_2", sliding_window_size=WINDOW).backbone)
@@ -146,17 +134,10 @@ def make_batch(decoder, monkeypatch):
 
     def make(shared=1000, group_size=4, max_rows=None):
         monkeypatch.setattr(batches, "SHARED_PROMPT", shared)
-        return Batch(
-            decoder,
-            weights,
-            token_ids=np.ones((6, PROMPT), "int32"),
-            starts=np.zeros(6, "int32"),
-            keys=row_keys(0, 0, np.arange(6 * group_size)),
-            group_size=group_size,
-            max_completion_length=32,
-            max_rows=max_rows,
-            placement=Placement(weights),
-        )
+        starts, keys = np.zeros(6, "int32"), row_keys(0, 0, np.arange(6 * group_size))
+        settings = dict(group_size=group_size, max_completion_length=32, max_rows=max_rows, starts=starts, keys=keys)
+        token_ids = np.ones((6, PROMPT), "int32")
+        return Batch(decoder, weights, token_ids=token_ids, placement=Placement(weights), **settings)
 
     return make
 

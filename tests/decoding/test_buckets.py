@@ -16,11 +16,6 @@ def test_by_hand():
     assert all_buckets(64, 256) == buckets
     assert all_buckets(64, 100) == [Bucket(64, 100), Bucket(16, 100), Bucket(4, 100)]
     assert all_buckets(1, 1) == [Bucket(1, 1)]
-    # The smallest one has the fewest rows, and then the fewest tokens.
-    assert smallest(buckets, 17, 64) == Bucket(64, 64)
-    assert smallest(buckets, 17, 65) == Bucket(64, 128)
-    assert smallest(buckets, 16, 1) == Bucket(16, 128)
-    assert smallest(buckets, 1, 1) == Bucket(4, 256)
 
 
 @given(rows=many, longest=long, data=st.data())

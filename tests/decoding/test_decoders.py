@@ -115,7 +115,3 @@ def test_what_cannot_generate_is_refused(shape, arguments, make_policy):
     backbone = make_policy(shape, **arguments).backbone
     with pytest.raises(ValueError, match="cannot generate.*Received: backbone="):
         decoder_for(backbone)
-
-
-def test_other_architectures_have_no_decoder(make_policy):
-    assert decoder_for(make_policy("llama_3").backbone) is None

@@ -46,16 +46,10 @@ def sample(policy, prompts=None, first_row=0, length=LENGTH, **settings):
     size = policy.backbone.vocabulary_size
     token_ids, padding_mask = prompts or make_prompts(size)
     values = {id(variable): kernel for variable, kernel in lora.merged_kernels(policy.backbone)}
-    return generate_with_cache(
-        policy,
-        [values.get(id(variable), variable.value) for variable in policy.backbone.variables],
-        token_ids,
-        padding_mask,
-        row_keys(0, 0, first_row + np.arange(len(token_ids) * GROUP)),
-        group_size=GROUP,
-        max_completion_length=length,
-        **dict(stop_table=make_stop_table(size)) | settings,
-    )
+    weights = [values.get(id(variable), variable.value) for variable in policy.backbone.variables]
+    keys = row_keys(0, 0, first_row + np.arange(len(token_ids) * GROUP))
+    settings = dict(group_size=GROUP, max_completion_length=length, stop_table=make_stop_table(size)) | settings
+    return generate_with_cache(policy, weights, token_ids, padding_mask, keys, **settings)
 
 
 def all_log_probs(policy, completions, temperature=1.0):
@@ -73,9 +67,6 @@ def short_segments():
 def llama(make_policy):
     """Llama 3 with tied embeddings and random adapters."""
     return make_policy("llama_3", lora_rank=2, tie_word_embeddings=True)
-
-
-# === Models ===
 
 
 @pytest.mark.parametrize("family", ("llama_3", "qwen_3", "smollm_3", "GPT2"))
@@ -117,9 +108,6 @@ def test_bfloat16(make_policy):
     assert_log_probs(completions, all_log_probs(policy, completions), atol=0.1)
 
 
-# === Rows ===
-
-
 def test_batch_split_changes_nothing(llama):
     """Nor does it matter which the shortest prompt is, at whose end the loop begins."""
     whole = sample(llama)
@@ -143,9 +131,6 @@ def test_on_segment(llama):
     sample(llama, stop_table=never, on_segment=lambda *numbers: calls.append(numbers))
     # All begin where the prompt of two tokens ends: those of five and three say nothing for three tokens and for one.
     assert calls == [(6, GROUP * (2 + 5 + 4)), (6, GROUP * (7 + 10 + 9)), (0, GROUP * 3 * LENGTH)]
-
-
-# === Weights ===
 
 
 def test_current_adapters_are_used(llama):
@@ -172,8 +157,6 @@ def test_programs_keep_no_model_alive():
     gc.collect()
     assert backbone() is None
 
-
-# === Errors ===
 
 LINEAR = dict(linear_num_key_heads=2, linear_num_value_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
 UNSUPPORTED = {

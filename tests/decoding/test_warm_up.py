@@ -3,7 +3,7 @@
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.decoding import batch as batches
 from keras_aha.decoding import buckets, decoder_for, generate, row_keys
-from keras_aha.decoding.buckets import Bucket, all_buckets, smallest
+from keras_aha.decoding.buckets import all_buckets, smallest
 from keras_aha.decoding.warm_up import _moves
 
 import numpy as np
@@ -78,12 +78,3 @@ def test_moves_are_all_that_may_happen(rows, longest, data):
         if after != bucket and (tokens == bucket.new_tokens or data.draw(st.booleans())):  # at once or later
             assert (bucket, after) in foreseen
             bucket = after
-
-
-def test_the_moves_of_64_rows():
-    """Worked out by hand, for two lengths of 64 rows and one of 16."""
-    assert _moves([Bucket(64, 5), Bucket(64, 9), Bucket(16, 9)], 9) == [
-        (Bucket(64, 5), Bucket(16, 9)),
-        (Bucket(64, 5), Bucket(64, 9)),
-        (Bucket(64, 9), Bucket(16, 9)),
-    ]

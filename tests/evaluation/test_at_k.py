@@ -11,13 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# === pass@k ===
-
-
-@pytest.mark.parametrize("n, c, k, expected", [(1, 0, 1, 0.0), (4, 1, 2, 0.5), (4, 2, 2, 5 / 6), (5, 2, 3, 0.9)])
-def test_pass_at_k_by_hand(n, c, k, expected):
-    assert pass_at_k(n, c, k) == pytest.approx(expected, abs=1e-15)
-
 
 def test_pass_at_k_equals_counting_all_draws():
     for n in range(1, 8):
@@ -30,9 +23,6 @@ def test_pass_at_k_equals_counting_all_draws():
 def test_pass_at_k_refuses_impossible_counts(n, c, k):
     with pytest.raises(ValueError, match="Received: n="):
         pass_at_k(n, c, k)
-
-
-# === maj@k ===
 
 
 def by_all_draws(answers, correct, k):
@@ -51,16 +41,7 @@ def by_all_draws(answers, correct, k):
 
 @pytest.mark.parametrize(
     "answers, right, k, expected",
-    [
-        ("ab", "a", 2, 0.5),  # a tie
-        ("aab", "b", 3, 0.0),
-        ("aab", "b", 2, 1 / 3),  # aa, ab, ab: 0, 1/2, 1/2
-        ("a--", "a", 3, 1.0),  # one vote is a majority if nobody else votes
-        ("a--", "a", 2, 2 / 3),
-        ("--", "a", 2, 0.0),
-        ("a" * 30 + "b" * 40 + "-" * 30, "a", 1, 0.3),
-        ("a" * 30 + "b" * 40 + "-" * 30, "a", 100, 0.0),
-    ],
+    [("ab", "a", 2, 0.5), ("aab", "b", 2, 1 / 3), ("a--", "a", 3, 1.0), ("a--", "a", 2, 2 / 3)],  # no vote: -
 )
 def test_a_majority_by_hand(answers, right, k, expected):
     votes = [None if answer == "-" else answer for answer in answers]
@@ -94,13 +75,8 @@ def test_what_cannot_vote_is_refused(answers, correct, k):
 
 
 def test_a_table_of_puzzles():
-    table = pd.DataFrame(
-        {
-            "puzzle": [7, 7, 7, 3, 3, 3],
-            "answer": ["1 + 2", "1 + 2", None, "3", None, None],
-            "correct": [True, True, False, False, False, False],
-        }
-    )
+    table = pd.DataFrame({"puzzle": [7, 7, 7, 3, 3, 3], "correct": [True, True, False, False, False, False]})
+    table["answer"] = ["1 + 2", "1 + 2", None, "3", None, None]
     puzzles = at_k(table, [1, 3], most_votes=2)
     assert puzzles.index.tolist() == [7, 3] and puzzles.columns.tolist() == ["pass@1", "pass@3", "maj@1"]
     np.testing.assert_allclose(puzzles, [[2 / 3, 1.0, 2 / 3], [0.0, 0.0, 0.0]])

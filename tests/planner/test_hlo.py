@@ -139,13 +139,6 @@ TRAFFIC = """
   ROOT %t = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) tuple(%i, %next, %w)
 }
 
-%less (s: (s32[], f32[8,16], f32[16,16])) -> pred[] {
-  %s = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
-  %limit = s32[] constant(3)
-  %i = s32[] get-tuple-element(%s), index=0
-  ROOT %lt = pred[] compare(%i, %limit), direction=LT
-}
-
 ENTRY %main (x: (s32[], f32[8,16], f32[16,16])) -> (s32[], f32[8,16], f32[16,16]) {
   %x = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) parameter(0)
   ROOT %loop = (s32[], f32[8,16]{1,0}, f32[16,16]{1,0}) while(%x), condition=%less, body=%body
@@ -156,8 +149,10 @@ ENTRY %main (x: (s32[], f32[8,16], f32[16,16])) -> (s32[], f32[8,16], f32[16,16]
 def test_a_weight_that_is_fetched_into_scratchpad_moves_once_a_turn():
     turn = 4 * (16 * 16 + 8 * 16 + 8 * 16)  # the weight, the hidden state in and out
     branch = 4 * 8 * 16  # what the larger branch writes, of a weight in scratchpad
-    traffic = hbm_traffic(TRAFFIC)
+    less = LESS.replace("f32[8]{0}", "f32[8,16]{1,0}, f32[16,16]{1,0}").replace("f32[8]", "f32[8,16], f32[16,16]")
+    text = less.replace("12", "3") + TRAFFIC
+    traffic = hbm_traffic(text)
     assert sum(read + written for read, written, _ in traffic) == turn + branch
     assert {x.op for _, _, x in traffic} == {"copy-start", "slice", "dot"}
     condition = 4 + 4 + 1  # the count, its limit, and what the comparison writes
-    assert hbm_bytes(TRAFFIC) == 3 * (turn + branch + condition)
+    assert hbm_bytes(text) == 3 * (turn + branch + condition)

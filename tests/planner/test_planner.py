@@ -43,9 +43,6 @@ def small_recipe(preset, *changes):
     return Recipe.load("countdown_tiny").override([f'model.preset="{preset}"', *SMALL, *changes])
 
 
-# === What a device holds, in a child process with four ===
-
-
 def plan_and_run(preset, name):
     """What a plan says that each device takes, and what a run has there: bytes of arguments."""
     from keras_aha.decoding import batch as decoding_batch
@@ -88,11 +85,9 @@ def in_a_child(preset):
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     folders = [ROOT, ROOT / "tests", ROOT / "tests" / "planner", os.environ.get("PYTHONPATH", "")]
     environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(map(str, folders))}
-    child = subprocess.run(
-        [sys.executable, "-c", f"import gc, json, test_planner as t; gc.freeze(); print(json.dumps({code}))"],
-        env={**os.environ, **environment, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},  # pages count as they are used
-        **dict(capture_output=True, text=True),
-    )
+    environment = {**os.environ, **environment, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}  # pages count once used
+    command = f"import gc, json, test_planner as t; gc.freeze(); print(json.dumps({code}))"
+    child = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr[-3000:]
     return json.loads(child.stdout.splitlines()[-1])
 
@@ -124,23 +119,14 @@ def plan_and_measure():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MESHES)
-def test_arguments_are_those_of_the_run(in_a_child, name):
-    """To the byte, on one of four devices: those of the train step and of a decode step."""
-    planned, held = in_a_child[name]
-    assert planned == held
-
-
-@pytest.mark.slow
-def test_peak_is_that_of_the_run(in_a_child):
-    planned, taken = in_a_child["peak"]
+def test_arguments_and_peak_are_those_of_the_run(in_a_child):
+    """Arguments to the byte, on one of four devices: those of the train step and of a decode step."""
+    planned, taken = in_a_child.pop("peak")
+    for name, (arguments, held) in in_a_child.items():
+        assert arguments == held, name
     if taken < 0:
         pytest.skip("Linux tells a process's peak memory")
-    assert planned > 5e8
-    assert abs(planned / taken - 1) < 0.15
-
-
-# === What programs do ===
+    assert planned > 5e8 and abs(planned / taken - 1) < 0.15
 
 
 def test_a_plan_on_a_cpu(make_policy, tmp_path):
@@ -196,9 +182,6 @@ def test_what_the_compiler_says_of_memory():
     assert _temp_bytes("RESOURCE_EXHAUSTED: something else", 0) is None
 
 
-# === Topologies ===
-
-
 REFUSED = {"v9": "No topology has that name", "cpu:0": "No topology has that name", "t4x999": "of which 999 are needed"}
 REFUSED |= {"v5e-7": "there are v5e-1, v5e-4, v5e-8", "cpu:999": "xla_force_host_platform_device_count=999"}
 
@@ -209,17 +192,22 @@ def test_a_name_that_is_none(name):
         find_topology(name)
 
 
-@pytest.mark.parametrize("name, layout", [("v3-8", "v3:2x2"), ("v5litepod-8", "v5e:2x4"), ("v4-8", "v4:2x2x1")])
-def test_what_is_sold_is_counted_in_cores_or_in_chips(name, layout):
-    """Whether libtpu knows the layout, `test_tpus` asks it."""
-    assert tpu_layout(name) == layout
+def test_what_is_sold_is_counted_in_cores_or_in_chips():
+    layouts = {"v3-8": "v3:2x2", "v5litepod-8": "v5e:2x4", "v4-8": "v4:2x2x1"}
+    assert {name: tpu_layout(name) for name in layouts} == layouts
+
+
+@pytest.mark.parametrize("name, devices", [("v3-8", 8), ("v4-2", 1), ("v5e-1", 1)])
+def test_tpus(name, devices):
+    """A chip of v2 and v3 is two devices, one a core."""
+    pytest.importorskip("libtpu")
+    topology = find_topology(name)
+    assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
 
 
 def test_a_gpu_is_planned_by_hand():
     planned = plan(Recipe.load("gemma3_270m"), "t4", price_per_chip_hour=0.5)
-    assert planned.fits
-    assert planned.compile_seconds == 0
-    assert planned.hbm_limit_bytes == 12e9
+    assert planned.fits and planned.compile_seconds == 0 and planned.hbm_limit_bytes == 12e9
     assert any("no units for bfloat16" in note for note in planned.notes)
     assert planned.decode.step.bytes == planned.decode.floor_bytes
     run = planned.run
@@ -234,40 +222,26 @@ def test_a_table_of_which_a_token_reads_one_row_is_not_read_by_a_decode_step():
     assert planned.decode.floor_bytes == planned.parts["weights"] - table + planned.phases["decode"]["cache"]
 
 
-# === The script ===
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """`main` of `scripts/plan.py`, whose settings of the environment do not outlive the test."""
+def test_the_script(monkeypatch, tmp_path, capfd):
+    """It prints a table, writes JSON, and refuses in a sentence."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    for name in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):
+    for name in ("JAX_PLATFORMS", "JAX_ENABLE_COMPILATION_CACHE"):  # its settings do not outlive the test
         monkeypatch.setenv(name, os.environ.get(name, ""))
-    return importlib.import_module("plan").main
-
-
-def test_the_script_prints_a_table_and_writes_json(script, tmp_path, capfd):
-    file = tmp_path / "plan.json"
-    argv = ["--preset", "countdown_tiny", "--topology", "t4", "--json", str(file), "--price-per-chip-hour", "0.4"]
-    assert script([*argv, "--explain"]) == 0
+    script, file = importlib.import_module("plan").main, tmp_path / "plan.json"
+    flags = f"--preset countdown_tiny --topology t4 --json {file} --price-per-chip-hour 0.4 --explain"
+    assert script(flags.split()) == 0
     out, err = capfd.readouterr()
-    assert out.startswith("countdown_tiny on t4: fits, ")
-    assert "Training countdown_tiny repeats one thing" in out
+    assert out.startswith("countdown_tiny on t4: fits, ") and "Training countdown_tiny repeats one thing" in out
     written = json.loads(file.read_text())
     keys = "preset topology chips fits hbm_bytes_per_chip hbm_limit_bytes parts train decode compile_seconds"
-    assert set(keys.split()) <= written.keys()
-    assert written["run"]["run_price"] > 0
-
-
-def test_the_script_refuses_in_a_sentence(script, capfd):
+    assert set(keys.split()) <= written.keys() and written["run"]["run_price"] > 0
     for flags, words in {
         "--topology t4 --set model.preset=gemma9": "No preset has that name",
         "--topology t4 --set training.micro_batch_size=7": "micro_batch_size must divide",
         "--price-per-chip-hour=-1": "A price must be 0 or more",
     }.items():
-        with pytest.raises(SystemExit) as exit:
+        with pytest.raises(SystemExit, match="^2$"):
             script(flags.split())
-        assert exit.value.code == 2
         out, err = capfd.readouterr()
         assert words in err.splitlines()[-1] and "Traceback" not in err and not out
 
@@ -281,14 +255,6 @@ def test_a_tpu(preset):
     assert planned.hbm_limit_bytes == chip("TPU v5 lite").memory
     assert planned.fits and planned.run.epoch_seconds > 0
     assert planned.decode.floor_bytes / 2 < planned.decode.step.bytes < planned.decode.floor_bytes * 3
-
-
-@pytest.mark.parametrize("name, devices", [("v3-8", 8), ("v4-2", 1), ("v5e-1", 1)])
-def test_tpus(name, devices):
-    """A chip of v2 and v3 is two devices, one a core."""
-    pytest.importorskip("libtpu")
-    topology = find_topology(name)
-    assert len(topology.devices) == devices and topology.memory == chip(topology.device_kind).memory
 
 
 @pytest.mark.slow

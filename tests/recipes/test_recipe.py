@@ -24,14 +24,6 @@ def recipe_of(**sections):
 # === Reading ===
 
 
-def test_defaults_are_written_out():
-    recipe = recipe_of()
-    loss = {"kl_coef": 0.0, "kl_estimator": "k3", "ratio": "token", "aggregation": "token_mean", "clip_range": 0.2}
-    assert dataclasses.asdict(recipe.loss) == loss | dict(delta=None, entropy_coef=0.0, importance_cap=None)
-    assert recipe.rollouts.top_k is recipe.model.quantization is None
-    assert (recipe.task.name, recipe.task.arguments) == ("countdown", {})
-
-
 def test_values_get_the_types_that_are_declared():
     recipe = recipe_of(
         loss={"clip_range": [0.2, 1], "kl_coef": 1},
@@ -55,16 +47,10 @@ def test_a_recipe_is_frozen_and_shares_nothing():
         recipe.model.preset = "other"
 
 
-@pytest.mark.parametrize("path", sorted(presets_folder().glob("*.toml")), ids=lambda path: path.stem)
-def test_shipped_recipes_load_by_name_and_by_path(path):
+def test_a_shipped_recipe_loads_by_name_by_path_and_by_handle():
+    path, handle = presets_folder() / "gemma2_2b_en.toml", "kaggle://keras/gemma2/keras/gemma2_2b_en/2"
     assert Recipe.load(path.stem) == Recipe.load(path) == Recipe.load(str(path))
-
-
-@pytest.mark.parametrize("handle", ["kaggle://keras/gemma2/keras/gemma2_2b_en/2", "hf://keras/gemma2_2b_en"])
-def test_a_handle_takes_the_recipe_of_its_name(handle):
-    recipe = Recipe.load(handle)
-    assert recipe.model.preset == handle
-    assert recipe.rollouts == Recipe.load("gemma2_2b_en").rollouts
+    assert Recipe.load(handle) == Recipe.load(path).override(f"model.preset={handle}")
 
 
 @pytest.mark.parametrize(
@@ -92,18 +78,9 @@ def test_sections_are_the_keyword_arguments_of_what_they_build(section, built):
         ({"epochs": 3}, "Unknown section [epochs]; the nearest is training.epochs. Received: epochs=3"),
         ({"xyz": {}}, "Unknown section [xyz]. Received: xyz={}"),
         ({"lora": 8}, "[lora] must be a table of keys. Received: lora=8"),
-        (
-            {"rollouts": {"group_sise": 8}},
-            "Unknown key rollouts.group_sise; the nearest is rollouts.group_size. Received: rollouts.group_sise=8",
-        ),
-        (
-            {"rollouts": {"micro_batch_size": 8}},
-            "Unknown key rollouts.micro_batch_size; the nearest is training.micro_batch_size. Received: ",
-        ),
-        (
-            {"optimizer": {"learning_rate": 1, "config": {"learning_rate": 2}}},
-            "Unknown key optimizer.learning_rate; the nearest is optimizer.config.learning_rate. Received: ",
-        ),
+        ({"rollouts": {"group_sise": 8}}, "key rollouts.group_sise; the nearest is rollouts.group_size. Received"),
+        ({"rollouts": {"micro_batch_size": 8}}, "micro_batch_size; the nearest is training.micro_batch_size. Received"),
+        ({"optimizer": {"learning_rate": 1, "config": {"learning_rate": 2}}}, "is optimizer.config.learning_rate. "),
         ({"model": {}}, "The recipe lacks model.preset, which has no default."),
         ({"task": {}}, "The recipe lacks task.name, which has no default."),
         ({"rollouts": {"prompts_per_epoch": 10**9}}, "must have fewer than 2**31 tokens: lower rollouts.prompts_per_"),
@@ -122,22 +99,15 @@ def test_what_is_wrong_is_said_in_one_sentence(sections, sentence):
     "path, value, words",
     [
         ("rollouts.group_size", 1, "at least 2"),
-        ("rollouts.group_size", True, "an integer"),
-        ("rollouts.group_size", 2.0, "an integer"),
+        *(("rollouts.group_size", wrong, "an integer") for wrong in (True, 2.0)),
+        *(("rollouts.temperature", wrong, "a number") for wrong in (float("nan"), "1")),
         ("rollouts.temperature", 0, "above 0"),
-        ("rollouts.temperature", float("nan"), "a number"),
         ("rollouts.temperature", 10**400, "a number of 32 bits"),
         ("rollouts.min_p", 1.01, "above 0 and at most 1"),
         ("rollouts.max_rows", 2.5, 'an integer or "none"'),
-        ("rollouts.top_k", "all", 'an integer or "none"'),
         ("rollouts.stop_strings", ["</answer>", ""], "texts, none of them empty"),
         ("rollouts.stop_strings", "</answer>", "a list of strings"),
-        ("rollouts.stop_strings", [3], "a list of strings"),
-        ("rollouts.quantization", "int4", '"int8" or "none"'),
         ("rollouts.advantage_scale", "mean", '"std" or "batch" or "none"'),
-        ("rollouts.advantage_baseline", "none", '"mean" or "leave_one_out"'),
-        ("rollouts.refills", -1, "from 0 to 100"),
-        ("loss.importance_cap", 0.5, "at least 1"),
         ("loss.kl_estimator", "k4", '"k3" or "k1" or "k2" or "k1+" or "k3+"'),
         ("loss.clip_range", [0.2, -0.1], "above 0"),
         ("loss.clip_range", [0.2], "a number or a pair of numbers"),
@@ -154,8 +124,6 @@ def test_a_wrong_value_is_told_what_the_key_takes(path, value, words):
 def test_unknown_recipes_name_the_nearest_and_all():
     with pytest.raises(RecipeError, match="the nearest is 'countdown_tiny'. There are .*, gemma2_2b_en, "):
         Recipe.load("countdwon_tiny")
-    with pytest.raises(RecipeError, match="'gemma2_2b'; the nearest is 'gemma2_2b_en'."):
-        Recipe.load("gemma2_2b")
     with pytest.raises(RecipeError, match="'xyz'. There are "):
         Recipe.load("xyz")
 
@@ -184,49 +152,42 @@ def test_unreadable_files_are_named(tmp_path, content, sentence):
     "assignment, section, key, value",
     [
         ("rollouts.group_size=8", "rollouts", "group_size", 8),
-        (" rollouts.temperature = 1e-1 ", "rollouts", "temperature", 0.1),
         ("rollouts.advantage_scale=none", "rollouts", "advantage_scale", None),
         ("loss.kl_estimator=k1+", "loss", "kl_estimator", "k1+"),
         ("loss.clip_range=[3e-4, 4e-4]", "loss", "clip_range", (3e-4, 4e-4)),
         ("rollouts.mask_truncated=true", "rollouts", "mask_truncated", True),
-        ("rollouts.mask_truncated=yes", "rollouts", "mask_truncated", RecipeError),
-        ("rollouts.mask_truncated=1", "rollouts", "mask_truncated", RecipeError),
         ("loss.ratio=sequence", "loss", "ratio", "sequence"),
-        ("loss.ratio='sequence'", "loss", "ratio", "sequence"),
         ("model.preset=./runs/a=b/preset", "model", "preset", "./runs/a=b/preset"),
-        ("model.preset=", "model", "preset", RecipeError),
-        ('lora.target=["query", "value"]', "lora", "target", ("query", "value")),
-        ("lora.target=[query, value]", "lora", "target", RecipeError),
-        ("loss.clip_range=.5", "loss", "clip_range", RecipeError),
         ("optimizer.config.learning_rate=1e-3", "optimizer", "config", {"learning_rate": 1e-3, "beta_2": 0.99}),
         ("optimizer.config={}", "optimizer", "config", {}),
         ("task.num_numbers=[3, 4]", "task", "arguments", {"num_numbers": (3, 4)}),
         ("priming.habits.guess_rate=0.5", "priming", "habits", {"guess_rate": 0.5}),
-        ("training.epochs=1\nseed=2", "training", "epochs", RecipeError),
-        ("training.epochs.x=1", "training", "epochs", RecipeError),
-        ("training.epochs", "training", "epochs", RecipeError),
-        ("epochs=3", "training", "epochs", RecipeError),
-        ("=3", "training", "epochs", RecipeError),
-        ("training.=3", "training", "epochs", RecipeError),
-        ("training.epoch=3", "training", "epochs", RecipeError),
     ],
 )
 def test_override(assignment, section, key, value):
     recipe = recipe_of(optimizer={"config": {"learning_rate": {"class_name": "Decay"}, "beta_2": 0.99}})
     before = recipe.to_dict()
-    if value is RecipeError:
-        with pytest.raises(RecipeError):
-            recipe.override([assignment])
-    else:
-        new = recipe.override([assignment])
-        assert getattr(getattr(new, section), key) == value
-        untouched = set(SECTIONS) - {section}
-        assert all(new.to_dict()[name] == before[name] for name in untouched)
+    new = recipe.override([assignment])
+    assert getattr(getattr(new, section), key) == value
+    assert all(new.to_dict()[name] == before[name] for name in set(SECTIONS) - {section})
     assert recipe.to_dict() == before
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        *("training.epochs=1\nseed=2", "training.epochs.x=1", "training.epochs", "epochs=3", "=3", "training.=3"),
+        *("training.epoch=3", "rollouts.mask_truncated=yes", "rollouts.mask_truncated=1", "model.preset="),
+        *("lora.target=[query, value]", "loss.clip_range=.5"),
+    ],
+)
+def test_no_override(assignment):
+    with pytest.raises(RecipeError):
+        recipe_of().override(assignment)
+
+
 def test_overrides_apply_in_order():
-    recipe = recipe_of().override(["training.seed=1", "training.seed=2"]).override("training.epochs=5")
+    recipe = recipe_of().override(["training.seed=1", "training.seed=2"]).override(" training.epochs = 5 ")
     assert (recipe.training.seed, recipe.training.epochs) == (2, 5)
 
 

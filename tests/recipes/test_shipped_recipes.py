@@ -16,8 +16,6 @@ import pytest
 
 NAMES = sorted(path.stem for path in presets_folder().glob("*.toml"))
 PLANNED = [name for name in NAMES if not name.endswith(("_tiny", "_cpu"))]  # others run anywhere
-
-
 MANUAL = (Path(__file__).parents[2] / "docs" / "tpu.md").read_text(encoding="utf-8")
 MACHINE = re.compile(r"^# Planned for: (v\w+:\d+(?:x\d+)+)$", re.MULTILINE)
 PLAN = re.compile(
@@ -36,12 +34,6 @@ def chips(name):
     return math.prod(map(int, MACHINE.search(comment(name))[1].split(":")[1].split("x")))
 
 
-@pytest.mark.parametrize("name", PLANNED)
-def test_its_preset_is_known_and_named_as_it_is(name):
-    assert Recipe.load(name).model.preset == name
-    assert name in known_presets()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_its_adapters_find_their_layers(name):
     recipe = Recipe.load(name)
@@ -53,8 +45,9 @@ def test_its_adapters_find_their_layers(name):
 
 
 @pytest.mark.parametrize("name", PLANNED)
-def test_rows_fill_micro_batches_and_chips(name):
+def test_its_preset_is_known_and_rows_fill_micro_batches_and_chips(name):
     recipe = Recipe.load(name)
+    assert recipe.model.preset == name and name in known_presets()
     rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
     assert rows % recipe.training.micro_batch_size == 0
     assert recipe.training.micro_batch_size % chips(name) == 0

@@ -1,11 +1,10 @@
 import itertools
-import os
-import subprocess
-import sys
 
 from keras_aha.tasks import Countdown, CountdownProblem, Score
+from keras_aha.tasks.countdown_file import read_puzzles
 
 import numpy as np
+import pandas
 import pytest
 from verdict_oracle import reachable
 
@@ -20,28 +19,14 @@ def test_problem_is_a_function_of_seed_and_index():
     assert [again.problem(index) for index in reversed(range(50))] == first[::-1]
     assert TASK.problem(np.int64(7)) == first[7]
     assert [Countdown(num_numbers=3, max_number=20, seed=1).problem(index) for index in range(50)] != first
-    assert len({problem.canonical for problem in first}) > 40
-
-
-def test_problem_does_not_depend_on_the_process():
-    program = (
-        "from keras_aha.tasks import Countdown; task = Countdown(seed=3);"
-        "print([str(task.problem(index)) for index in range(20)], task.held_out(20).problems)"
-    )
-    outputs = []
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        outputs.append(subprocess.check_output([sys.executable, "-c", program], env=environment))
-    assert outputs[0] == outputs[1] != b""
 
 
 def test_known_problems():
-    # Published results quote puzzles by seed and index: these must never change unnoticed.
-    assert [str(Countdown().problem(index)) for index in range(3)] == [
-        "98 58 3 -> 43",
-        "20 22 78 -> 36",
-        "20 15 14 -> 19",
-    ]
+    """In every process: published results quote puzzles by seed and index, so these must never change unnoticed."""
+    task = Countdown()
+    assert [str(task.problem(i)) for i in range(3)] == ["98 58 3 -> 43", "20 22 78 -> 36", "20 15 14 -> 19"]
+    held_out = [str(problem) for problem in task.held_out(3).problems]
+    assert held_out == ["70 96 73 -> 32", "25 83 13 -> 95", "49 70 99 -> 78"]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +47,8 @@ def test_problems_are_in_range_and_solvable(num_numbers, max_number, max_target)
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"num_numbers": 1}, {"num_numbers": 7}, {"num_numbers": ()}, {"num_numbers": (3, 9)}, {"num_numbers": "34"},
-     {"max_number": 0}, {"max_number": 9.5}, {"max_target": 0}, {"seed": "x"}],
+    [{"num_numbers": 1}, {"num_numbers": ()}, {"num_numbers": (3, 9)}, {"num_numbers": "34"},
+     {"max_number": 9.5}, {"max_target": 0}, {"seed": "x"}],
 )  # fmt: skip
 def test_bad_arguments(arguments):
     ((name, value),) = arguments.items()
@@ -71,28 +56,16 @@ def test_bad_arguments(arguments):
         Countdown(**arguments)
 
 
-def test_labels_and_text():
-    with pytest.raises(IndexError, match="Received: index=-1"):
-        TASK.problem(-1)
-    problem = CountdownProblem(numbers=(2, 3), target=5)
-    assert TASK.labels(problem) == {"num_numbers": 2, "difficulty": 2}
-    assert str(problem) == "2 3 -> 5"
-    assert problem.solution == "2+3"
-
-
-@pytest.mark.parametrize(
-    ("numbers", "target"), [((), 5), ((-1, 2), 5), ((1.0, 2), 5), ((1, 2), 5.5), (3, 5), ("12", 3), ((1, 2), None)]
-)
+@pytest.mark.parametrize(("numbers", "target"), [((), 5), ((-1, 2), 5), ((1, 2), 5.5), (3, 5), ("12", 3)])
 def test_bad_problem(numbers, target):
     with pytest.raises(ValueError, match="Received: numbers=.*, target="):
         CountdownProblem(numbers=numbers, target=target)
 
 
 def test_problem_made_by_hand():
-    assert CountdownProblem([np.int64(3), 1], np.int32(-4)) == CountdownProblem((3, 1), -4)
-    assert CountdownProblem((0,), 0).solution == "0"
-    assert CountdownProblem((1, 2), -3).solution == "-1-2"
-    assert CountdownProblem((2, 2), 100).solution is None
+    problem = CountdownProblem([np.int64(3), 1], np.int32(-4))
+    assert (problem, str(problem), problem.solution) == (CountdownProblem((3, 1), -4), "3 1 -> -4", "-1-3")
+    assert TASK.labels(problem) == {"num_numbers": 2, "difficulty": problem.difficulty}
     many = CountdownProblem(tuple(range(9)), 36)
     assert TASK.score(many, "<answer>0+1+2+3+4+5+6+7+8</answer>").correct
 
@@ -108,13 +81,24 @@ def test_held_out_has_an_end():
     assert {problem.canonical for problem in task.held_out(len(every)).problems} == every
     with pytest.raises(ValueError, match=f"there are only {len(every)} distinct .* Received: n=999"):
         task.held_out(999)
-    with pytest.raises(ValueError, match="must be positive. Received: n=0"):
-        task.held_out(0)
 
 
 def test_nothing_to_train_on():
     with pytest.raises(ValueError, match="Countdown draws no puzzle to train on. Received: seed=0, num_numbers="):
         Countdown(num_numbers=3, max_number=1, max_target=1)  # 1 1 1 -> 1 is all there is, and held out
+
+
+@pytest.mark.parametrize(
+    "completion, answer",
+    [
+        ("<answer>1</answer> no <answer> (9 - 1)*4\n</answer>.", "( 9 - 1 ) * 4"),
+        ("<answer>12+3 = 15</answer>", "12 + 3 = 15"),
+        ("<answer>1 2+3</answer>", None),
+        ("12+3", None),
+    ],
+)
+def test_what_a_majority_votes_on(completion, answer):
+    assert TASK.answer(completion) == TASK.held_out(1).answer(completion) == answer
 
 
 # === Puzzle files ===
@@ -152,15 +136,66 @@ def test_file_without_a_training_puzzle(tmp_path):
         Countdown(puzzles=path)
 
 
+def test_csv(tmp_path):
+    path = tmp_path / "puzzles.csv"
+    path.write_text('note,target,nums\nx,98,[44 19 35]\n,-3,1  2\n,7,[ 7 ]\n,6,"[1,2, 3,]"\n, 5 ," 2 3 "\n')
+    assert read_puzzles(path) == [((44, 19, 35), 98), ((1, 2), -3), ((7,), 7), ((1, 2, 3), 6), ((2, 3), 5)]
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "puzzles.parquet"
+    pandas.DataFrame({"target": [98, 6], "nums": [[44, 19, 35], [1, 2, 3, 0]]}).to_parquet(path)
+    assert read_puzzles(str(path)) == [((44, 19, 35), 98), ((1, 2, 3, 0), 6)]
+
+
+@pytest.mark.parametrize("nums", ["", "[]", "[1 2", "1 2]", "[.5 2]", "[-1 2]", "[\u0661 2]", "1 2 3 4 5 6 7"])
+def test_csv_bad_nums(tmp_path, nums):
+    path = tmp_path / "puzzles.csv"
+    path.write_text(f'nums,target\n[1 2],3\n"{nums}",3\n')
+    with pytest.raises(ValueError, match=r"^Row 2 of the puzzle file needs 1 to 6 integers from 0 in nums. Received: "):
+        read_puzzles(path)
+
+
+@pytest.mark.parametrize("target", ["", "x", "3.0", "1e2", "--3", "\u0663"])
+def test_csv_bad_target(tmp_path, target):
+    path = write_csv(tmp_path / "puzzles.csv", [((1, 2), 3), ((1, 2), 4), ((1, 2), target)])
+    with pytest.raises(ValueError, match=r"^Row 3 of the puzzle file needs an integer in target. Received: target="):
+        read_puzzles(path)
+
+
 @pytest.mark.parametrize(
-    "completion, answer",
+    ("nums", "target", "row"),
     [
-        ("<answer>1</answer> no <answer> (9 - 1)*4\n</answer>.", "( 9 - 1 ) * 4"),
-        ("<answer>12+3 = 15</answer>", "12 + 3 = 15"),
-        ("<answer>1 2+3</answer>", None),
-        ("12+3", None),
+        ([[1, 2], [1.5, 2]], [3, 3], 1),  # Parquet makes all of a list column floats
+        ([[1, 2], None], [3, 3], 2),
+        ([[1, 2], [3, 4]], [3.0, None], 1),
+        ([[True, False], [True, False]], [3, 3], 1),
+        ([3, 4], [3, 3], 1),
     ],
 )
-def test_what_a_majority_votes_on(completion, answer):
-    task = Countdown(num_numbers=3)
-    assert task.answer(completion) == task.held_out(1).answer(completion) == answer
+def test_parquet_bad_rows(tmp_path, nums, target, row):
+    path = tmp_path / "puzzles.parquet"
+    pandas.DataFrame({"nums": nums, "target": target}).to_parquet(path)
+    with pytest.raises(ValueError, match=f"^Row {row} of the puzzle file needs .* Received: "):
+        read_puzzles(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("puzzles.csv", b"numbers,target\n1 2,3\n", "needs the columns nums and target. Received: columns=.'numbers'"),
+        ("puzzles.csv", b"nums,target\n", "holds no puzzle. Received: puzzles="),
+        ("puzzles.csv", b"", "cannot be read: .* Received: puzzles="),
+        ("puzzles.csv", b"nums,target\n1 2,3,4,5\n1,2,3,4,5,6\n", "cannot be read: .* Received: puzzles="),
+        ("puzzles.csv", b"nums,target\n\xff\xfe\x00,3\n", "cannot be read: .* Received: puzzles="),
+        ("puzzles.parquet", b"PAR1 not really", "cannot be read: .* Received: puzzles="),
+        ("puzzles.json", b"[]", "is a .csv or a .parquet file. Received: puzzles="),
+        ("puzzles.csv", None, "cannot be read: .* Received: puzzles="),
+    ],
+)
+def test_unreadable(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_puzzles(tmp_path / name)
+    assert "\n" not in str(caught.value)

@@ -14,10 +14,9 @@ from verdict_oracle import reachable
 OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 TASK = Countdown(num_numbers=(3, 4), max_number=20)
 PROBLEMS = [TASK.problem(i) for i in range(150)]
-MANY = 600
 
 
-def traces(count=MANY, **habits):
+def traces(count=600, **habits):
     """`(problem, lines, answer)` of so many traces of one task's problems."""
     for i in range(count):
         problem = PROBLEMS[i % len(PROBLEMS)]
@@ -39,9 +38,6 @@ def parsed(trace):
 def is_true(step):
     left, sign, right, result = step
     return OPERATORS[sign](left, right) == result and (sign != "/" or left % right == 0)
-
-
-# === The perfect searcher ===
 
 
 def test_every_line_is_true_and_rightly_judged():
@@ -67,75 +63,34 @@ def test_a_patient_searcher_solves_what_can_be_solved():
         assert TASK.score(problem, trace).correct == (problem.target in reachable(problem.numbers, 100))
 
 
-def test_attempts_have_a_limit():
-    for _, lines, _ in traces(200, max_attempts=5):
+def test_attempts_and_values_have_a_limit():
+    for _, lines, _ in traces(300, max_value=40, slip_rate=0.5, max_attempts=5):
         assert len(lines) == 5 or lines[-1][1] and 1 <= len(lines) < 5
-
-
-def test_a_trace_depends_on_the_random_numbers_alone():
-    numbers, target = (3, 7, 9, 2), 58
-    made = [search_trace(numbers, target, Random(seed)) for seed in (0, 0, 1, 2, 3)]
-    assert made[0] == made[1]
-    assert len(set(made)) >= 4
-
-
-@pytest.mark.parametrize("largest", (20, 40))
-def test_no_value_is_over_the_limit(largest):
-    for _, lines, _ in traces(300, max_value=largest, slip_rate=0.5):
-        assert all(1 <= step[3] <= largest for steps, _ in lines for step in steps)
-
-
-def test_nothing_can_be_combined():
-    trace = search_trace((90, 80), 5, Random(0), max_value=5)
+        assert all(1 <= step[3] <= 40 for steps, _ in lines for step in steps)
+    trace = search_trace((90, 80), 5, Random(0), max_value=5)  # nothing can be combined
     assert trace == "</think>\n<answer>90+80</answer>"
 
 
-# === Imperfections, within four standard deviations ===
+def test_imperfections():
+    """Within four standard deviations. Only last equations slip, by 1 or 2, and the verdict is on what was written."""
 
+    def near(hits, rate):
+        assert len(hits) > 500
+        return abs(sum(hits) / len(hits) - rate) < 4 * (rate * (1 - rate) / len(hits)) ** 0.5
 
-def near(hits, trials, rate):
-    assert trials > 500
-    return abs(hits / trials - rate) < 4 * (rate * (1 - rate) / trials) ** 0.5
-
-
-def test_guess_rate():
-    guesses = [not lines for _, lines, _ in traces(guess_rate=0.3)]
-    assert near(sum(guesses), len(guesses), 0.3)
-
-
-def test_give_up_rate():
-    given_up = [
-        i == len(lines) - 1
-        for _, lines, _ in traces(give_up_rate=0.2)
-        for i in range(len(lines))
-        if not lines[i][1] and i < 23
+    assert near([not lines for _, lines, _ in traces(guess_rate=0.3)], 0.3)
+    failed = [
+        (i, lines) for _, lines, _ in traces(give_up_rate=0.2) for i in range(len(lines)) if not lines[i][1] and i < 23
     ]
-    assert near(sum(given_up), len(given_up), 0.2)
-
-
-def test_misjudge_rate():
-    wrong = [
-        said_yes != (steps[-1][3] == problem.target)
-        for problem, lines, _ in traces(misjudge_rate=0.1)
-        for steps, said_yes in lines
-    ]
-    assert near(sum(wrong), len(wrong), 0.1)
-
-
-def test_slip_rate():
-    """Only last equations slip, by 1 or 2, and the verdict is on what was written."""
-    slips = []
-    for problem, lines, _ in traces(slip_rate=0.1):
-        for steps, said_yes in lines:
-            assert all(is_true(step) for step in steps[:-1])
-            slips.append(not is_true(steps[-1]))
-            a, sign, b, result = steps[-1]
-            assert abs(OPERATORS[sign](a, b) - result) <= 2
-            assert said_yes == (result == problem.target)
-    assert near(sum(slips), len(slips), 0.1)
-
-
-# === In words ===
+    assert near([i == len(lines) - 1 for i, lines in failed], 0.2)
+    misjudged = [(problem, line) for problem, lines, _ in traces(misjudge_rate=0.1) for line in lines]
+    assert near([said_yes != (steps[-1][3] == problem.target) for problem, (steps, said_yes) in misjudged], 0.1)
+    slipped = [(problem, line) for problem, lines, _ in traces(slip_rate=0.1) for line in lines]
+    assert near([not is_true(steps[-1]) for _, (steps, _) in slipped], 0.1)
+    for problem, (steps, said_yes) in slipped:
+        a, sign, b, result = steps[-1]
+        assert all(map(is_true, steps[:-1])) and abs(OPERATORS[sign](a, b) - result) <= 2
+        assert said_yes == (result == problem.target)
 
 
 def attempts_in_words(trace):

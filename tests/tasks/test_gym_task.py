@@ -86,12 +86,6 @@ def test_problems_are_the_generators(task):
     assert [task.problem(i) for i in range(9)] != [GymTask("chain_sum", **SUMS, seed=1).problem(i) for i in range(9)]
 
 
-def test_held_out(task):
-    held_out = set(task.held_out(200).problems)
-    assert len(held_out) == 200
-    assert not held_out & {GymTask("chain_sum", **SUMS, seed=seed).problem(i) for seed in (0, 5) for i in range(1500)}
-
-
 def test_a_generator_may_have_few_entries():
     task = GymTask("chain_sum", SUMS["config"] | {"size": 40})
     puzzles = {str(task.problem(i)) for i in range(300)}
@@ -103,31 +97,26 @@ def test_a_generator_may_have_few_entries():
 def test_score(task):
     problem = task.problem(0)
     answer = problem.entry["answer"]
-    for completion, reward, verdict in [
-        (f"</think>\n<answer>{answer}</answer>", 1.0, "correct"),
-        (f"<answer> {answer}\n</answer>", 1.0, "correct"),
+    for text, reward, verdict in [
+        (f"</think>\n<answer> {answer}\n</answer>", 1.0, "correct"),
         (f"<answer>1</answer><answer>{answer}</answer> Done, I think.", 0.8, "correct"),
         (f"<answer>{answer} or 0</answer>", 0.0, "wrong_value"),
-        ("<answer>a</answer>", 0.0, "wrong_value"),
         ("<answer></answer>", 0.0, "wrong_value"),
         (answer, 0.0, "no_answer"),
         (f"<answer>{answer * 2001}</answer>", 0.0, "too_long"),
     ]:
-        score = task.score(problem, completion)
-        assert (score.reward, score.verdict) == (pytest.approx(reward), verdict), completion
+        score = task.score(problem, text)
+        assert (score.reward, score.verdict) == (pytest.approx(reward), verdict), text
     assert task.answer(f"<answer> {answer}</answer>") == answer and task.answer("<answer> </answer>") is None
 
 
-def test_partial_credit_is_asked_for(task):
+def test_partial_credit_is_asked_for_and_a_scorer_that_fails_costs_the_answer(task, monkeypatch):
     problem = task.problem(0)
     completion = f"<answer>{problem.entry['answer']} or 0</answer>"
     score = GymTask("chain_sum", **SUMS, partial_credit=True).score(problem, completion)
     assert 0 < score.reward < 1 and not score.correct and score.verdict == "wrong_value"
-
-
-def test_a_scorer_that_fails_costs_the_answer(task, monkeypatch):
     monkeypatch.setattr(type(task._entries), "score_answer", lambda self, answer, entry: 1 / 0)
-    score = task.score(task.problem(0), "<answer>1</answer>")
+    score = task.score(problem, completion)
     assert (score.reward, score.verdict, score.well_formed) == (0.0, "not_readable", False)
 
 
@@ -147,8 +136,6 @@ def test_worked_solutions(task):
         (dict(dataset="chainsum"), "of that name; the nearest is chain_sum. Received: dataset='chainsum'"),
         (dict(dataset="chain_sum", config={"max_term": 3}), "takes no 'max_term'; the nearest is 'max_terms'"),
         (dict(dataset="chain_sum", config={"max_terms": 1}), "does not take its arguments: .*Received: config="),
-        (dict(dataset="chain_sum", config={"max_terms": 2, "terms": 2}), "takes no 'terms'"),
-        (dict(dataset="chain_sum", seed="a"), "seed must be an integer"),
         (dict(dataset="chain_sum", template="none"), "A template is one of"),
         (dict(dataset="countdown"), "which may run what a policy writes, so it is not used"),
     ],
@@ -158,16 +145,13 @@ def test_arguments(arguments, sentence):
         GymTask(**arguments)
 
 
-def test_it_is_not_installed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
-    with pytest.raises(ValueError, match='is not installed: pip install "keras-aha.gym.".*Received: dataset='):
-        GymTask("chain_sum")
-
-
-def test_another_version_is_refused(monkeypatch, tmp_path):
+def test_it_is_not_installed_or_of_another_version(monkeypatch, tmp_path):
     (tmp_path / "another").mkdir()
     pretend_installed("0.2", tmp_path / "another", monkeypatch)
     with pytest.raises(ValueError, match=f"must be of version {VERSION}, .* Received: reasoning-gym 0.2"):
+        GymTask("chain_sum")
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(ValueError, match='is not installed: pip install "keras-aha.gym.".*Received: dataset='):
         GymTask("chain_sum")
 
 

@@ -47,11 +47,14 @@ def test_only_the_product_is_right(text):
 
 
 def test_what_a_majority_votes_on():
-    task = Multiplication()
-    assert task.answer("<answer>1,092</answer>") == "1092" == task.answer("<answer>01092</answer>")
-    assert (
-        task.answer("1092") is None is task.answer("<answer>x</answer>") is task.answer(f"<answer>{'1' * 41}</answer>")
+    texts = (
+        "<answer>1,092</answer>",
+        "<answer>01092</answer>",
+        "1092",
+        "<answer>x</answer>",
+        f"<answer>{10**40}</answer>",
     )
+    assert [Multiplication().answer(text) for text in texts] == ["1092", "1092", None, None, None]
 
 
 @pytest.mark.parametrize("digits, least, most", [(1, 2, 9), (2, 11, 99), (3, 101, 999), ((1, 3), 2, 999)])
@@ -63,17 +66,8 @@ def test_factors_have_so_many_digits(digits, least, most):
     assert counts == ({digits} if isinstance(digits, int) else set(digits))
 
 
-def test_problems_depend_on_seed_and_index_alone():
-    problems = [[Multiplication(seed=seed).problem(i) for i in range(20)] for seed in (0, 0, 1)]
-    assert problems[0] == problems[1] != problems[2]
-
-
-def test_what_is_held_out_is_never_trained_on():
-    tasks = [Multiplication(digits=(1, 2), seed=seed) for seed in (0, 3)]
-    puzzles = {problem.canonical for problem in tasks[0].held_out(150).problems}
-    assert len(puzzles) == 150
-    assert puzzles.isdisjoint(task.problem(i).canonical for task in tasks for i in range(2000))
-    assert tasks[0].is_held_out(MultiplicationProblem(23, 4)) == tasks[0].is_held_out(MultiplicationProblem(4, 23))
+def test_what_is_held_out():
+    assert len({Multiplication().is_held_out(MultiplicationProblem(*pair)) for pair in ((23, 4), (4, 23))}) == 1
     with pytest.raises(ValueError, match=r"there are only \d+ distinct held-out problems. Received: n=100"):
         Multiplication(digits=1).held_out(100)
 
@@ -104,24 +98,20 @@ def test_bad_arguments(arguments, sentence):
         Multiplication(**arguments)
 
 
-def test_labels():
-    assert Multiplication().labels(MultiplicationProblem(203, 45)) == {"digits": 5, "difficulty": 4}
-
-
-# === Worked solutions ===
-
-
 @pytest.mark.parametrize(
-    "factors, solution",
+    "factors, labels, steps, product",
     [
-        ((23, 4), "20*4=80,3*4=12,80+12=92\n</think>\n<answer>92</answer>"),
-        ((4, 203), "200*4=800,3*4=12,800+12=812\n</think>\n<answer>812</answer>"),
-        ((3, 7), "7*3=21\n</think>\n<answer>21</answer>"),
-        ((45, 23), "40*23=920,5*23=115,920+115=1035\n</think>\n<answer>1035</answer>"),
+        ((23, 4), (3, 2), "20*4=80,3*4=12,80+12", 92),
+        ((4, 203), (4, 2), "200*4=800,3*4=12,800+12", 812),
+        ((3, 7), (2, 1), "7*3", 21),
+        ((45, 203), (5, 4), "200*45=9000,3*45=135,9000+135", 9135),
     ],
 )
-def test_a_worked_solution(factors, solution):
-    assert Multiplication().worked_solution(MultiplicationProblem(*factors), random.Random(0)) == solution
+def test_a_worked_solution(factors, labels, steps, product):
+    task, problem = Multiplication(), MultiplicationProblem(*factors)
+    solution = f"{steps}={product}\n</think>\n<answer>{product}</answer>"
+    assert task.worked_solution(problem, random.Random(0)) == solution
+    assert task.labels(problem) == dict(zip(("digits", "difficulty"), labels, strict=True))
 
 
 def test_worked_solutions_are_right_without_bad_habits():

@@ -1,8 +1,12 @@
+import itertools
 import random
 
-from keras_aha.tasks import Score, Task
+from keras_aha.tasks import Countdown, CountdownProblem, HeldOut, Score, Task
 
+import numpy as np
 import pytest
+
+TASK = Countdown(num_numbers=3, max_number=20, template="compact")
 
 
 class Echo(Task):
@@ -16,7 +20,7 @@ class Echo(Task):
         return Score(float(completion == str(problem)), completion == str(problem), "correct")
 
     def held_out(self, n):
-        return self
+        return HeldOut(self, range(n))
 
 
 def test_what_a_task_need_not_define():
@@ -27,11 +31,38 @@ def test_what_a_task_need_not_define():
         Echo().worked_solution(3, random.Random(0))
 
 
-def test_a_task_must_define_the_rest():
-    with pytest.raises(TypeError, match="abstract"):
-        Task()
+def test_no_puzzle_is_on_both_sides():
+    held_out = {problem.canonical for problem in TASK.held_out(3000).problems}
+    assert len(held_out) == 3000
+    for seed in (0, 1):
+        task = Countdown(num_numbers=3, max_number=20, seed=seed)
+        assert held_out.isdisjoint(task.problem(index).canonical for index in range(3000))
 
 
-def test_well_formed():
-    verdicts = ("correct", "wrong_value", "no_answer", "not_an_expression", "too_long")
-    assert [Score(0.0, False, verdict).well_formed for verdict in verdicts] == [True, True, False, False, False]
+def test_split_does_not_know_the_order():
+    for problem in TASK.held_out(20).problems:
+        orders = itertools.permutations(problem.numbers)
+        assert all(TASK.is_held_out(CountdownProblem(order, problem.target)) for order in orders)
+    share = np.mean([TASK.is_held_out(CountdownProblem((1, 2, 3), target)) for target in range(4000)])
+    assert 0.22 < share < 0.28
+
+
+def test_held_out_is_a_task():
+    held_out = TASK.held_out(10)
+    assert len(held_out) == 10
+    assert held_out.problem(9) == TASK.held_out(30).problem(9)  # fewer are the first of more
+    assert held_out.held_out(4).problems == held_out.problems[:4]
+    problem = held_out.problem(0)
+    assert held_out.prompt(problem) == TASK.prompt(problem)
+    assert held_out.score(problem, f"<answer>{problem.solution}</answer>").correct
+    assert held_out.labels(problem) == TASK.labels(problem)
+    assert held_out.difficulty(problem) == TASK.difficulty(problem) == problem.difficulty
+    assert held_out.worked_solution(problem, random.Random(1)) == TASK.worked_solution(problem, random.Random(1))
+    for index in (10, -1):
+        with pytest.raises(IndexError, match=f"problems 0 to 9. Received: index={index}"):
+            held_out.problem(index)
+    for n, sentence in ((11, "`n` must be at most 10: .* Received: n=11"), (0, "must be positive. Received: n=0")):
+        with pytest.raises(ValueError, match=sentence):
+            held_out.held_out(n)
+    with pytest.raises(IndexError, match="Received: index=-1"):
+        TASK.problem(-1)

@@ -4,6 +4,7 @@ from keras_aha.tasks.countdown import TEMPLATES
 import pytest
 
 PROBLEM = CountdownProblem(numbers=(44, 19, 35), target=98)
+LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
 
 
 @pytest.mark.parametrize(
@@ -13,21 +14,16 @@ PROBLEM = CountdownProblem(numbers=(44, 19, 35), target=98)
         ("compact", "Use 44 19 35 each once to make 98.", "\n<think>\n"),
         ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
         ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
-        (
-            "llama3",
-            "<|start_header_id|>user<|end_header_id|>\n\n",
-            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n<think>\n",
-        ),
+        ("llama3", LLAMA.format("user"), f"<|eot_id|>{LLAMA.format('assistant')}<think>\n"),
     ],
 )
 def test_named(name, begins, ends):
     prompt = Countdown(template=name).prompt(PROBLEM)
     assert prompt.startswith(begins) and prompt.endswith(ends)
     assert "44 19 35" in prompt and "98" in prompt and "{" not in prompt
-    assert name in TEMPLATES and len(TEMPLATES) == 5
 
 
-@pytest.mark.parametrize("name", ["plain", "gemma", "chatml", "llama3"])
+@pytest.mark.parametrize("name", sorted({*TEMPLATES} - {"compact"}))
 def test_says_the_rule_of_the_scorer(name):
     prompt = Countdown(template=name).prompt(PROBLEM)
     assert "Use each number exactly once." in prompt
@@ -38,8 +34,7 @@ def test_says_the_rule_of_the_scorer(name):
 
 
 def test_custom():
-    task = Countdown(template="{target} from {numbers}: {{think}}")
-    assert task.prompt(PROBLEM) == "98 from 44 19 35: {think}"
+    assert Countdown(template="{target} from {numbers}: {{think}}").prompt(PROBLEM) == "98 from 44 19 35: {think}"
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,6 @@ def pieces_of(model, completions):
     return [[model.tokenizer.id_to_token(int(i)).replace("▁", " ") for i in ids[:length]] for ids, length in rows]
 
 
-# === Words, cuts ===
-
-
 def test_words(model):
     wait = word_to_ids(model.tokenizer, "Wait")
     assert wait == ids_of(model, "Wait")
@@ -85,9 +82,6 @@ def test_thinking_ends_where_the_text_says(model):
         begins = "".join(row).find("</think>")
         ends = np.cumsum([len(piece) for piece in row])
         assert length == (-1 if begins < 0 else np.searchsorted(ends, begins, side="right"))
-
-
-# === Thinking on ===
 
 
 def test_thinking_goes_on_by_hand(model, generate):

@@ -40,19 +40,15 @@ def rollout(problems, rewards, tokens=1):
     """Groups of two; every row is marked with its problem, and has as many tokens as it is told."""
     rewards = np.array(rewards, "float32").ravel()
     problems = [problem for problem in problems for _ in range(G)]
-    marks = np.array(problems, "float64")
+    marks, tails = np.array(problems, "float64"), [0] * (3 - tokens)
+    log_probs = -np.stack([marks] * 3, axis=1)
     return Rollout(
         token_ids=np.stack([marks] * 4, axis=1),
-        padding_mask=np.array([[1] + [1] * tokens + [0] * (3 - tokens)] * len(problems)),
+        padding_mask=np.array([[1] + [1] * tokens + tails] * len(problems)),
         completion_mask=np.ones((len(problems), 3)),
-        old_log_probs=-np.stack([marks] * 3, axis=1),
-        sampler_log_probs=-np.stack([marks] * 3, axis=1),
-        advantages=np.zeros(len(problems)),
-        temperature=np.ones(len(problems)),
-        rewards=rewards,
-        truncated=marks > FIRST,
-        problems=tuple(problems),
-        texts=tuple(map(str, rewards)),
+        **dict(old_log_probs=log_probs, sampler_log_probs=log_probs, truncated=marks > FIRST),
+        **dict(advantages=np.zeros(len(problems)), temperature=np.ones(len(problems)), rewards=rewards),
+        **dict(problems=tuple(problems), texts=tuple(map(str, rewards))),
         scores=tuple(Score(float(reward), reward == 1.0, "correct") for reward in rewards),
     )
 
@@ -67,9 +63,6 @@ def fill(start, answers, task=None, prompts_per_epoch=8, rounds=None):
 
     refills = Refills(task or Numbers(), prompts_per_epoch, G, rounds or len(answers))
     return *refills.fill(start, refills.pools(0), sample), asked
-
-
-# === The ladder ===
 
 
 @pytest.mark.parametrize(
@@ -100,16 +93,11 @@ def test_the_next_round_goes_on_from_where_the_last_one_failed():
     assert (groups, tokens) == (1, 12)
 
 
-# === Filling ===
-
-
 def test_groups_with_signal_take_the_places_of_those_without():
     start = rollout([10, 11, 12, 13], [EASIER, SIGNAL, EASIER, EASIER])
     filled, groups, tokens, asked = fill(start, [[EASIER, SIGNAL]], Alike())
-    assert asked == [([FIRST, FIRST + 1], 8)]
-    assert (groups, tokens) == (1, 8)
-    expected = [FIRST + 1, 11, 12, 13]
-    assert list(filled.problems) == [problem for problem in expected for _ in range(G)]
+    assert asked == [([FIRST, FIRST + 1], 8)] and (groups, tokens) == (1, 8)
+    assert list(filled.problems) == list(np.repeat([FIRST + 1, 11, 12, 13], G))
     np.testing.assert_array_equal(filled.token_ids[:, 0], filled.problems)
     np.testing.assert_array_equal(filled.rewards, np.ravel([SIGNAL, SIGNAL, EASIER, EASIER]))
     np.testing.assert_array_equal(filled.lengths, [2, 2, 1, 1, 1, 1, 1, 1])

@@ -21,11 +21,8 @@ LINEARS = {
 @pytest.mark.parametrize("adapted", (False, True), ids=("kernel", "adapters"))
 @pytest.mark.parametrize(
     "linear, dtype, tolerance",
-    (
-        *((linear, "float32", 1e-5) for linear in LINEARS),
-        ("query", "bfloat16", 0.03),
-        ("dense of sequences", "mixed_bfloat16", 0.03),
-    ),
+    [(linear, "float32", 1e-5) for linear in LINEARS]
+    + [("query", "bfloat16", 0.03), ("dense of sequences", "mixed_bfloat16", 0.03)],
 )
 def test_are_the_gradients(linear, adapted, dtype, tolerance):
     make, shape = LINEARS[linear]

@@ -2,9 +2,7 @@
 
 import types
 
-from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.training import log_probs as module
-from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
 
 import jax
@@ -32,12 +30,12 @@ def rows():
     return token_ids * padding_mask, padding_mask
 
 
-def weighted_sum(policy, rows, entropy_weight):
+def weighted_sum(policy, rows, entropy_weight, entropy_gradient=False):
     """A function of the embeddings, with the log-probs and entropies as its second result."""
 
     def run(embeddings):
         with keras.StatelessScope([(policy.backbone.token_embedding._embeddings, embeddings)]):
-            log_probs, entropy = completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)
+            log_probs, entropy = completion_log_probs(policy, *rows, LENGTH, TEMPERATURE, entropy_gradient)
         return (PARTS * (log_probs + entropy_weight * entropy)).sum(), (log_probs, entropy)
 
     return run
@@ -51,15 +49,15 @@ def of_full_logits(policy, token_ids, padding_mask):
     return log_probs, -jnp.sum(jnp.exp(log_softmax) * log_softmax, axis=-1)
 
 
-@pytest.mark.parametrize("positions_at_a_time, entropy_weight", ((LENGTH, 0.0), (4, 1.0)))
-def test_equal_to_the_full_softmax(monkeypatch, policy, rows, positions_at_a_time, entropy_weight):
+@pytest.mark.parametrize("positions, entropy", ((LENGTH, (0.0, False)), (4, (1.0, False)), (4, (1.0, True))))
+def test_equal_to_the_full_softmax(monkeypatch, policy, rows, positions, entropy):
     """The entropy has no gradient unless it is asked for, so its weight changes none."""
     table = policy.backbone.token_embedding._embeddings
 
     def expected(embeddings):
         with keras.StatelessScope([(table, embeddings)]):
-            log_probs, _ = of_full_logits(policy, *rows)
-        return (PARTS * log_probs).sum()
+            log_probs, of_all = of_full_logits(policy, *rows)
+        return (PARTS * (log_probs + np.prod(entropy) * of_all)).sum()
 
     wanted_gradient = jax.jit(jax.grad(expected))(table.value)
     logits = np.asarray(policy(dict(zip(("token_ids", "padding_mask"), rows, strict=True))), "float64")
@@ -67,58 +65,12 @@ def test_equal_to_the_full_softmax(monkeypatch, policy, rows, positions_at_a_tim
     log_softmax -= np.logaddexp.reduce(log_softmax, axis=-1, keepdims=True)
     wanted = np.take_along_axis(log_softmax, rows[0][:, -LENGTH:, None], axis=-1)[..., 0]
     wanted = wanted, -np.sum(np.exp(log_softmax) * log_softmax, axis=-1)
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * policy.backbone.vocabulary_size * positions_at_a_time)
-    program = jax.jit(jax.grad(weighted_sum(policy, rows, entropy_weight), has_aux=True))
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * policy.backbone.vocabulary_size * positions)
+    program = jax.jit(jax.grad(weighted_sum(policy, rows, *entropy), has_aux=True))
     gradient, outputs = program(table.value)
     for output, value in zip(outputs, wanted, strict=True):
         np.testing.assert_allclose(output, value, atol=1e-5)
     np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5 * np.linalg.norm(wanted_gradient))
-
-
-def full_logits_gradient(policy, batch, loss, noise):
-    """`(gradient of the adapters, log-probs, metrics)` of a step that holds the logits of the whole sequence."""
-    adapters, mask = policy.trainable_variables, batch["completion_mask"]
-
-    def run(values):
-        with keras.StatelessScope(list(zip(adapters, values, strict=True))):
-            log_probs, entropy = of_full_logits(policy, batch["token_ids"], batch["padding_mask"])
-        old = jax.lax.stop_gradient(log_probs) + noise
-        weights = aggregation_weights(mask)
-        value, metrics = loss(log_probs, old, batch["advantages"], mask, weights, entropy=entropy)
-        metrics = {name: metric / mask.sum() for name, metric in metrics.items()}
-        return value, (log_probs, metrics | {"loss": value, "entropy": jnp.sum(entropy * mask) / mask.sum()})
-
-    return jax.jit(jax.grad(run, has_aux=True))([variable.value for variable in adapters])
-
-
-def test_a_step_is_that_of_full_logits(monkeypatch, make_policy, one_batch, rows):
-    vocabulary = 20_000
-    shape = dict(num_layers=1, hidden_dim=8, vocabulary_size=vocabulary, final_logit_soft_cap=3.0)
-    policy = make_policy("gemma", lora_rank=2, **shape)
-    batch = {
-        "token_ids": rows[0] * (vocabulary // 200),  # from all of the vocabulary
-        "padding_mask": rows[1],
-        "completion_mask": rows[1][:, -LENGTH:].astype("float32"),
-        "advantages": np.array([1.0, -0.3, -0.7], "float32"),
-        "temperature": TEMPERATURE,
-    }
-    loss = GRPOLoss(entropy_coef=0.05)
-    noise = np.random.default_rng(2).uniform(-0.4, 0.4, (3, LENGTH)).astype("float32")
-    gradients, (log_probs, metrics) = full_logits_gradient(policy, batch, loss, noise)
-    batch |= {"old_log_probs": np.asarray(log_probs + noise), "sampler_log_probs": np.asarray(log_probs)}
-
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4)  # 4 of 10 positions at a time
-    model, rate = GRPOModel(policy), 2.0**20  # beside which the weights vanish, so that an update is the gradient
-    model.compile(keras.optimizers.SGD(rate), loss=loss)
-    before = [np.asarray(variable) for variable in policy.trainable_variables]
-    logs = model.fit(one_batch(batch), verbose=0).history
-    for variable, old, expected in zip(policy.trainable_variables, before, gradients, strict=True):
-        gradient = (old - np.asarray(variable)) / rate
-        norm = np.linalg.norm(expected)
-        assert norm > 0 and np.linalg.norm(gradient - expected) <= 1e-5 * norm, variable.path
-    assert logs["sampler_gap"][0] < 2e-6  # the log-probs themselves
-    for name, value in metrics.items():
-        assert logs[name][0] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
 
 
 def test_logits_never_exist_all_at_once(monkeypatch, policy, rows):

@@ -57,18 +57,6 @@ def teacher_forced(model, prompt, completions, temperature=1.0):
     return np.asarray(forward(token_ids, padding_mask)) * live
 
 
-def test_rows_have_the_numbers_that_they_are_given(sample, prompt, completions):
-    some = sample(prompt[0][[1, 1]], prompt[1][[1, 1]], group_size=1, rows=[GROUP + 3, GROUP + 1])
-    np.testing.assert_array_equal(some.token_ids, completions.token_ids[[GROUP + 3, GROUP + 1]])
-
-
-def one_prompt(prompt, times=1):
-    return [np.repeat(array[:1], times, axis=0) for array in prompt]
-
-
-# === Stops ===
-
-
 def test_stop_strings_and_stop_tokens(model, completions):
     tokenizer = model.tokenizer
     stop_ids = stop_token_ids(tokenizer, STOP_TOKENS)
@@ -101,9 +89,6 @@ def test_stop_strings_are_texts(sample):
         sample(stop_strings=["a", ""])
 
 
-# === Keys ===
-
-
 def test_split_over_calls_changes_nothing(prompt, sample, completions):
     for i in range(3):
         mask = None if prompt[1][i].all() else prompt[1][i : i + 1]  # which a prompt without padding does not need
@@ -111,43 +96,29 @@ def test_split_over_calls_changes_nothing(prompt, sample, completions):
         rows = slice(GROUP * i, GROUP * (i + 1))
         np.testing.assert_array_equal(part.token_ids, completions.token_ids[rows])
         np.testing.assert_allclose(part.log_probs, completions.log_probs[rows], atol=1e-5)
+    some = sample(prompt[0][[1, 1]], prompt[1][[1, 1]], group_size=1, rows=[GROUP + 3, GROUP + 1])
+    np.testing.assert_array_equal(some.token_ids, completions.token_ids[[GROUP + 3, GROUP + 1]])
 
 
 def test_no_silent_duplicates(prompt, sample):
     """Rows, iterations and seeds draw differently, of the same prompt too; the same ones draw the same."""
-    drawn = {}
-    for seed, iteration in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        ids = sample(*one_prompt(prompt, 3), seed=seed, iteration=iteration, stop_tokens=(), stop_strings=()).token_ids
-        drawn |= {(seed, iteration, row): tuple(row_ids) for row, row_ids in enumerate(ids)}
-    assert len(set(drawn.values())) == len(drawn) == 48
-    assert len({ids[0] for ids in drawn.values()}) > 24  # nor do they begin alike
-    again = sample(*one_prompt(prompt, 3), seed=1, iteration=1, stop_tokens=(), stop_strings=())
-    assert [tuple(ids) for ids in again.token_ids] == [drawn[1, 1, row] for row in range(12)]
-
-
-def test_greedy_needs_no_keys(sample):
-    first, *others = [sample(temperature=0.0, seed=seed, iteration=seed).token_ids for seed in (1, 7)]
-    np.testing.assert_array_equal(first, others[0])
-    np.testing.assert_array_equal(first[::GROUP], first[1::GROUP])
-
-
-# === Arguments ===
+    same, drawn = [np.repeat(array[:1], 3, axis=0) for array in prompt], {}
+    for key in ((0, 0), (0, 1), (1, 0), (1, 1), (1, 1)):
+        ids = sample(*same, seed=key[0], iteration=key[1], stop_tokens=(), stop_strings=()).token_ids
+        drawn.setdefault(key, ids)
+    np.testing.assert_array_equal(ids, drawn[1, 1])
+    assert len({tuple(row) for ids in drawn.values() for row in ids}) == 48
+    assert len({row[0] for ids in drawn.values() for row in ids}) > 24  # nor do they begin alike
 
 
 def test_what_may_be_drawn_reaches_the_sampler(sample):
     """Each limit alone leaves the best token only."""
     greedy = sample(temperature=0.0)
+    np.testing.assert_array_equal(greedy.token_ids[::GROUP], sample(temperature=0.0, seed=7).token_ids[1::GROUP])
     for limit in (dict(top_k=1), dict(top_p=1e-6), dict(min_p=1.0)):
         completions = sample(**limit)
         np.testing.assert_array_equal(completions.token_ids, greedy.token_ids)
         np.testing.assert_allclose(completions.log_probs, greedy.log_probs, atol=1e-6)
-
-
-def test_rows_may_wait(sample, completions):
-    calls = []
-    waited = sample(max_rows=4, on_segment=lambda *call: calls.append(call))
-    np.testing.assert_array_equal(waited.token_ids, completions.token_ids)
-    assert len(calls) >= 3 and calls[-1] == (0, completions.lengths.sum())
 
 
 def test_a_cache_in_bfloat16(model, prompt, sample, monkeypatch):
@@ -156,9 +127,6 @@ def test_a_cache_in_bfloat16(model, prompt, sample, monkeypatch):
     completions = sample()
     errors = np.abs(completions.log_probs - teacher_forced(model, prompt, completions))
     assert 1e-5 < errors.max() < 0.1
-
-
-# === Weights ===
 
 
 @pytest.mark.parametrize("quantization, least, most", ((None, 0, 1e-5), ("int8", 1e-4, 0.5)))
@@ -180,9 +148,6 @@ def test_current_weights_are_used(model, prompt, sample, completions, quantizati
     assert np.abs(after.log_probs - before.log_probs).max() > 1e-2
     np.testing.assert_array_equal(sample().token_ids, completions.token_ids)  # the policy itself is as it was
     assert all(block.attention.query_dense.lora_enabled for block in model.policy.backbone.transformer_layers)
-
-
-# === Other architectures ===
 
 
 def test_other_architectures_are_slower_and_say_so():

@@ -1,7 +1,4 @@
-"""Adapters over a frozen base in 8 and 4 bits: what is held, its gradients, its rollouts, and what is refused.
-
-The oracle takes the integers and scales that Keras stored, and makes floats of them by hand.
-"""
+"""Adapters over a base in 8 and 4 bits, against floats made by hand of the integers and scales that Keras stored."""
 
 import re
 import warnings
@@ -19,7 +16,6 @@ from keras_aha.training.log_probs import completion_log_probs
 
 import jax
 import keras
-import keras_hub
 import numpy as np
 import pytest
 from conftest import ALL_LINEAR, randomize
@@ -41,19 +37,6 @@ def floats(layer, shape, input_axes):
     numbers = np.stack([low, high], axis=-1).reshape(len(stored), -1)[:, : scale.shape[1]]
     block = np.arange(len(stored)) // 128
     return ((numbers - np.float64(layer.kernel_zero.numpy())[block]) * scale[block]).reshape(shape)
-
-
-def quantized_layer(layer, inputs, mode):
-    """The layer in `mode`, with random adapters, and the shape its kernel had."""
-    inputs = keras.Input(inputs[1:])
-    model = keras.Model(inputs, layer(inputs))
-    randomize(layer.variables, 0)
-    shape = layer.kernel.shape
-    quantize_base(model, mode)
-    layer.enable_lora(2, lora_alpha=3.0)
-    randomize([layer.lora_kernel_a, layer.lora_kernel_b], 1)
-    assert layer.quantization_mode == mode
-    return shape
 
 
 @pytest.fixture(scope="module", params=("int8", "int4"))
@@ -108,22 +91,14 @@ def teacher_forced(policy, prompt, completions):
     return np.asarray(forward(token_ids, padding_mask)) * live
 
 
-# === What is held ===
-
-
 def test_kernels_are_integers_and_only_adapters_are_trained(policy):
-    mode = policy.backbone.get_layer("token_embedding").quantization_mode
-    assert mode == "int8"  # of int4 too
-    adapters = {variable.path for variable in policy.trainable_variables}
-    kernels = {v.path: v for v in policy.backbone.variables if v.path.endswith("/kernel")}
-    assert adapters == {path.removesuffix("kernel") + f"lora_kernel_{x}" for path in kernels for x in "ab"}
-    assert len(kernels) == 7
+    assert policy.backbone.get_layer("token_embedding").quantization_mode == "int8"  # of int4 too
+    kernels = {v.path for v in policy.backbone.variables if v.path.endswith("/kernel")}
+    adapters = {path.removesuffix("kernel") + f"lora_kernel_{x}" for path in kernels for x in "ab"}
+    assert adapters == {variable.path for variable in policy.trainable_variables} and len(kernels) == 7
     layer = policy.backbone.get_layer("decoder_block_0").ffw_linear
     size = {"int8": 256 * 16, "int4": 256 * 8}[layer.quantization_mode]
     assert (layer._kernel.dtype, layer._kernel.value.nbytes) == ("int8", size)
-
-
-# === Gradients ===
 
 
 @pytest.mark.parametrize(
@@ -137,9 +112,15 @@ def test_kernels_are_integers_and_only_adapters_are_trained(policy):
 def test_gradients_of_a_layer(mode, make, equation, input_axes):
     layer, rng = make(), np.random.default_rng(2)
     x = rng.normal(size=(2, 3, 200))
-    shape = quantized_layer(layer, x.shape, mode)
+    inputs = keras.Input(x.shape[1:])
+    model = keras.Model(inputs, layer(inputs))
+    randomize(layer.variables, 0)
+    shape, scale = layer.kernel.shape, 3.0 / 2
+    quantize_base(model, mode)
+    assert layer.quantization_mode == mode
+    layer.enable_lora(2, lora_alpha=3.0)
     a, b = layer.lora_kernel_a, layer.lora_kernel_b
-    scale = 3.0 / 2
+    randomize([a, b], 1)
 
     def call(x, *adapters):
         with keras.StatelessScope(zip((a, b), adapters, strict=True)):
@@ -179,15 +160,10 @@ def test_a_gradient_comes_through_the_logits(tie_weights):
 
 def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, completions, one_batch):
     token_ids, padding_mask, live = sequences(prompt, completions)
-    batch = {
-        "token_ids": token_ids,
-        "padding_mask": padding_mask,
-        "completion_mask": live.astype("float32"),
-        "old_log_probs": completions.log_probs,
-        "sampler_log_probs": completions.log_probs,
-        "advantages": np.random.default_rng(3).normal(size=len(live)).astype("float32"),
-        "temperature": np.ones(len(live), "float32"),
-    }
+    batch = dict(token_ids=token_ids, padding_mask=padding_mask, completion_mask=live.astype("float32"))
+    batch |= dict(old_log_probs=completions.log_probs, sampler_log_probs=completions.log_probs)
+    batch["advantages"] = np.random.default_rng(3).normal(size=len(live)).astype("float32")
+    batch["temperature"] = np.ones(len(live), "float32")
     kls, updates = [], []
     for trained in (policy, dequantized):
         adapters = [variable.numpy() for variable in trained.trainable_variables]
@@ -207,9 +183,6 @@ def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, co
         assert np.linalg.norm(update - wanted) < 1e-3 * np.linalg.norm(wanted)
 
 
-# === Rollouts ===
-
-
 def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, prompt, completions):
     assert 0 < completions.stopped.sum() < len(completions.stopped)
     forced = teacher_forced(policy, prompt, completions)
@@ -217,28 +190,20 @@ def test_sampled_log_probs_are_those_of_the_trained_policy(policy, dequantized, 
     np.testing.assert_allclose(forced, teacher_forced(dequantized, prompt, completions), atol=1e-4)
 
 
-def test_another_architecture_by_way_of_its_cache():
-    shape = dict(num_layers=1, hidden_dim=16, intermediate_dim=160, num_query_heads=4, num_key_value_heads=2)
-    backbone = keras_hub.models.Qwen3Backbone(vocabulary_size=32, head_dim=4, tie_word_embeddings=False, **shape)
-    policy = keras_hub.models.Qwen3CausalLM(backbone=backbone, preprocessor=None)
-    randomize(backbone.variables, 0)
-    quantize_base(backbone, "int4")
-    backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
+def test_another_architecture_by_way_of_its_cache(make_policy):
+    policy = make_policy("qwen_3", num_layers=1, intermediate_dim=160, tie_word_embeddings=False, vocabulary_size=32)
+    quantize_base(policy.backbone, "int4")
+    policy.backbone.enable_lora(2, ["query", "value", "feedforward_output_dense"])
     randomize(policy.trainable_variables, 1)
     prompt = np.arange(10, dtype="int32").reshape(2, 5), np.ones((2, 5), "int32")
     completions = generate_with_cache(
         policy,
-        [variable.value for variable in backbone.variables],
-        *prompt,
-        row_keys(0, 0, np.arange(2 * GROUP)),
-        group_size=GROUP,
-        max_completion_length=LENGTH,
-        stop_table=np.zeros((2, 32), "int8"),
+        [variable.value for variable in policy.backbone.variables],
+        *(*prompt, row_keys(0, 0, np.arange(2 * GROUP))),
+        **dict(group_size=GROUP, max_completion_length=LENGTH),
+        stop_table=np.zeros((2, policy.backbone.vocabulary_size), "int8"),
     )
     np.testing.assert_allclose(completions.log_probs, teacher_forced(policy, prompt, completions), atol=1e-4)
-
-
-# === From a preset ===
 
 
 @pytest.fixture(scope="module")
@@ -257,13 +222,11 @@ def test_priming_has_floats_and_quantized_weights_need_adapters(preset):
         Experiment(recipe.override("rollouts.quantization=int8"))
 
 
-def test_4_bits_are_refused_on_a_mesh(preset):
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
-    try:
-        with pytest.raises(ValueError, match="no layout on several devices: .* Received: quantization=.int4., "):
-            load_policy(preset, quantization="int4", lora_rank=2)
-    finally:
-        keras.distribution.set_distribution(None)
+def test_4_bits_are_refused_on_a_mesh(preset, monkeypatch):
+    mesh = keras.distribution.DataParallel(devices=["cpu:0"])
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: mesh)
+    with pytest.raises(ValueError, match="no layout on several devices: .* Received: quantization=.int4., "):
+        load_policy(preset, quantization="int4", lora_rank=2)
 
 
 def test_gemma_4_is_refused_before_its_weights_are_loaded(tmp_path):

@@ -11,19 +11,14 @@ import pytest
 
 def rollout(rows=6, prompt=3, completion=5):
     rng = np.random.default_rng(0)
+    old, sampler = rng.normal(size=(2, rows, completion))
     return Rollout(
         token_ids=rng.integers(0, 9, (rows, prompt + completion)),
         padding_mask=np.ones((rows, prompt + completion), "int32"),
         completion_mask=np.ones((rows, completion), "float32"),
-        old_log_probs=rng.normal(size=(rows, completion)),
-        sampler_log_probs=rng.normal(size=(rows, completion)),
-        advantages=rng.normal(size=rows),
-        temperature=np.ones(rows, "float32"),
-        rewards=rng.normal(size=rows),
-        truncated=np.zeros(rows, bool),
-        problems=tuple(range(rows)),
-        texts=("",) * rows,
-        scores=(None,) * rows,
+        **dict(old_log_probs=old, sampler_log_probs=sampler, temperature=np.ones(rows, "float32")),
+        **dict(advantages=rng.normal(size=rows), rewards=rng.normal(size=rows), truncated=np.zeros(rows, bool)),
+        **dict(problems=tuple(range(rows)), texts=("",) * rows, scores=(None,) * rows),
     )
 
 
@@ -67,7 +62,7 @@ def test_by_length(size):
     np.testing.assert_array_equal(parts["completion_mask"].reshape(6, 5), mask[parts["advantages"].ravel()])
 
 
-@pytest.mark.parametrize("size", (4, 5, 7, 12))
+@pytest.mark.parametrize("size", (4, 12))
 def test_a_size_that_does_not_divide_is_an_error_that_lists_those_that_do(size):
     with pytest.raises(ValueError, match=f"must divide the 6 rows of a step: 1, 2, 3, 6. Received: {size}"):
         micro_batches(rollout().batch(), size)

@@ -37,21 +37,15 @@ def loop_that_catches_exceptions():
             pass
 
 
-def wait_for_a_socket():
-    ends = socket.socketpair()
-    return ends[0].recv(1)
-
-
 def cleans_up_with_an_error():
+    ends = socket.socketpair()
     try:
-        time.sleep(60)
+        ends[0].recv(1)
     finally:
         raise KeyError("while it is interrupted")
 
 
-@pytest.mark.parametrize(
-    "function", [loop, loop_that_catches_exceptions, wait_for_a_socket, cleans_up_with_an_error, lambda: time.sleep(60)]
-)
+@pytest.mark.parametrize("function", [loop, loop_that_catches_exceptions, cleans_up_with_an_error])
 def test_what_hangs_is_interrupted(function):
     start = time.monotonic()
     with pytest.raises(TimeLimitError, match="The call took too long. Received: seconds=0.1"):

@@ -56,7 +56,9 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     classes = {"keras": type(backbone).__name__.replace("Backbone", "CausalLM")}
     if formats != ("keras",):
         classes["transformers"] = hugging_face.class_name(backbone)
-    card = ModelCard(run, recipe, build_task(recipe), _end_tokens(recipe), classes)
+    tokenizer = load_tokenizer(recipe.model.preset)
+    ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
+    card = ModelCard(run, recipe, build_task(recipe), ends, classes)
     policy = load_trained(recipe, run)
     out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged
@@ -68,12 +70,6 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     if "transformers" in formats:
         _write(folders["transformers"], card, lambda folder: write_transformers(policy, folder, list(card.end_tokens)))
     return list(folders.values())
-
-
-def _end_tokens(recipe: Recipe) -> dict[int, str]:
-    """Id → piece, of the tokens that end a completion."""
-    tokenizer = load_tokenizer(recipe.model.preset)
-    return {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
 
 
 def _load_recipe(run: Path) -> Recipe:

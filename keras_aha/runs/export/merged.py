@@ -13,14 +13,11 @@ from keras import ops
 
 
 def merge(policy, recipe: Recipe) -> keras_hub.models.CausalLM:
-    """A policy that computes what `policy` does, in float weights and with adapters that are 0, or without any.
+    """A policy of `load_trained` that computes what it did, in float weights; its adapters are 0, or there are none.
 
     Where the base is not quantized it is `policy` itself. Else it is another one, whose weights are what the quantized
-    layers compute with, and not the floats that those were made of: the adapters were trained beside the former.
-
-    Args:
-        policy: of `load_trained`; with a quantized base one of Gemma, Gemma 2 or Gemma 3, whose layers have no biases.
-        recipe: the run's own.
+    layers compute with, and not the floats that those were made of: the adapters were trained beside the former. Then
+    it is one of Gemma, Gemma 2 or Gemma 3, whose layers have no biases.
     """
     if recipe.model.quantization is None:
         lora.merge(policy)

@@ -9,7 +9,7 @@ from pathlib import Path
 from keras_aha.callbacks.run_folder import SUMMARY
 from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
-from keras_aha.names import bare_name
+from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.tasks import Task
 
@@ -22,21 +22,13 @@ _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped,
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """The facts about a finished run that its exported folders tell.
+    """The facts about a finished run that its exported folders tell."""
 
-    Attributes:
-        run: the run's folder.
-        recipe: the run's own.
-        task: what it was trained on.
-        end_tokens: id → piece, of the tokens that end a completion.
-        class_names: the policy's class in keras-hub, and in transformers if it has one.
-    """
-
-    run: Path
-    recipe: Recipe
-    task: Task
-    end_tokens: dict[int, str]
-    class_names: dict[str, str]
+    run: Path  # the run's folder
+    recipe: Recipe  # the run's own
+    task: Task  # what it was trained on
+    end_tokens: dict[int, str]  # id → piece, of the tokens that end a completion
+    class_names: dict[str, str]  # the policy's class in keras-hub, and in transformers if it has one
 
     @property
     def hub_name(self) -> str | None:
@@ -58,30 +50,13 @@ class ModelCard:
         return next((word for pattern, word in _LICENSES.items() if re.fullmatch(pattern, name)), None)
 
     def write(self, folder: Path, library: str) -> None:
-        """Writes `README.md`.
-
-        Args:
-            folder: the exported one.
-            library: which format it has, one of `keras`, `transformers` and `peft`.
-
-        Raises:
-            OSError: if a file cannot be read or written.
-        """
+        """Writes `README.md` into an exported folder, of the format `library`: `keras`, `transformers` or `peft`."""
         # No autoescaping, which is for HTML: each value of the template goes through one of the filters.
-        environment = jinja2.Environment(  # noqa: S701  Markdown, see above
-            loader=jinja2.PackageLoader("keras_aha.runs.export", "."),
-            undefined=jinja2.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
-        environment.filters |= {
-            "text": as_text,
-            "fenced": fenced,
-            "json": json.dumps,
-            "python": ascii,
-            "percent": "{:.1%}".format,
-        }
+        loader = jinja2.PackageLoader("keras_aha.runs.export", ".")
+        blocks = dict(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+        environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **blocks)  # noqa: S701
+        filters = {"text": as_text, "fenced": fenced, "json": json.dumps, "python": ascii, "percent": "{:.1%}".format}
+        environment.filters |= filters
         page = environment.get_template("card.md").render(
             card=self,
             library=library,
@@ -105,13 +80,11 @@ class ModelCard:
 
 def as_text(value) -> str:
     """Any value as one line of Markdown that shows it and does nothing else, no HTML, link or picture."""
-    visible = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
-    return _MARKDOWN.sub(r"\\\1", visible)
+    return _MARKDOWN.sub(r"\\\1", printable(str(value), keep=""))
 
 
 def fenced(text: str, language: str) -> str:
     """A text as a block of code, in a fence that no line of it closes."""
-    visible = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
-    longest = max(map(len, re.findall("`+", visible)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{visible.strip()}\n{fence}"
+    visible = printable(text).strip()
+    fence = "`" * (max([2, *map(len, re.findall("`+", visible))]) + 1)
+    return f"{fence}{language}\n{visible}\n{fence}"

@@ -18,39 +18,27 @@ from safetensors.numpy import save_file
 
 
 def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32.
+    """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32, into a folder, made if it is missing.
 
     Args:
         backbone: one that `hugging_face.class_name` knows, with adapters.
-        folder: made if it is missing.
+        folder: the folder; it is an OSError if files cannot be written there.
         base: the name or folder of the model without adapters, for `base_model_name_or_path`.
-
-    Raises:
-        OSError: if files cannot be written.
     """
     tensors, ranks, alphas = {}, {}, {}
     adapted = lora.adapted_layers(backbone)
     for layer in adapted:
         module = module_name(layer.path)
-        a, b = factors(layer)
-        tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a)
-        tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b)
+        a, b = map(np.ascontiguousarray, factors(layer))
+        tensors |= {f"base_model.model.{module}.lora_{name}.weight": x for name, x in (("A", a), ("B", b))}
         target = module.rpartition(".")[2]
         ranks[target], alphas[target] = len(a), lora.scale(layer) * len(a)
     rank, alpha = adapted[0].lora_rank, adapted[0].lora_alpha
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": alpha,
-        "target_modules": sorted(ranks),
-        "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
-        "alpha_pattern": {name: alphas[name] for name, value in ranks.items() if value != rank},
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base}
+    config |= {"r": rank, "lora_alpha": alpha, "target_modules": sorted(ranks)}
+    config["rank_pattern"] = {name: value for name, value in ranks.items() if value != rank}
+    config["alpha_pattern"] = {name: alphas[name] for name in config["rank_pattern"]}
+    config |= {"lora_dropout": 0.0, "bias": "none", "inference_mode": True}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -12,12 +12,7 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 
 def write_transformers(policy, folder: str | os.PathLike, end_token_ids) -> None:
-    """Writes config, weights without adapters, tokenizer and what ends a completion.
-
-    Args:
-        policy: a `keras_hub.models.CausalLM` that `hugging_face.class_name` knows.
-        folder: made if it is missing.
-        end_token_ids: at which `generate` stops.
+    """Writes config, weights without adapters, tokenizer and the ids at which `generate` stops; it makes the folder.
 
     Raises:
         ValueError: what `hugging_face.class_name` raises.
@@ -42,12 +37,8 @@ def _write_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, folder: Path) ->
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     pieces = sentencepiece_model.ModelProto.FromString(tokenizer.proto).pieces
-    whole = {
-        str(i): {"content": piece.piece, "special": False, "normalized": True, "single_word": False}
-        | {"lstrip": False, "rstrip": False}
-        for i, piece in enumerate(pieces)
-        if piece.type == piece.USER_DEFINED
-    }
+    kind = {"special": False, "normalized": True, "single_word": False, "lstrip": False, "rstrip": False}
+    whole = {str(i): {"content": x.piece} | kind for i, x in enumerate(pieces) if x.type == x.USER_DEFINED}
     config["added_tokens_decoder"] = whole | config["added_tokens_decoder"]
     _write_json(path, config)
 

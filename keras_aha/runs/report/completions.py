@@ -1,68 +1,54 @@
 """Completions as a page shows them: step by step, and which one does first what is new."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterator
 
 from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.evaluation.equations import find_equations, rewritten
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.names import printable
 from keras_aha.runs.report.run_record import RunRecord
 
 import pandas as pd
 
 _LONGEST = 20_000  # characters that are shown of a completion
+_KINDS = {True: "right", False: "wrong", None: ""}  # of what an equation `holds`
+_printable = functools.partial(printable, keep="\n\t")
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """Cuts a text into pieces, which put together are the text, and says of each whether its arithmetic is right.
+    """Cuts a text into `(piece, kind)`s, which put together are the text: is its arithmetic `"right"` or `"wrong"`?
 
-    Where reading a line changes its length, as LaTeX does, the line is one piece. What a terminal or a browser would
-    obey, and letters cannot be seen, becomes a question mark; a text that is very long is cut.
-
-    Yields:
-        `(piece, kind)`, where the kind is `"right"`, `"wrong"`, or `""` if there is no equation or none that can be
-        read.
+    The kind is `""` if there is no equation or none that can be read. Where reading a line changes its length, as LaTeX
+    does, the line is one piece. What a terminal or a browser would obey, and letters cannot be seen, becomes a question
+    mark; a text that is very long is cut.
     """
     shown = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
     for line in shown.splitlines(keepends=True):
         equations = list(find_equations(rewritten(line)))
         if len(rewritten(line)) != len(line):
-            kinds = {_kind(equation) for equation in equations}
-            yield _printable(line), next((kind for kind in ("wrong", "right") if kind in kinds), "")
+            holds = {equation.holds for equation in equations}
+            yield _printable(line), next((_KINDS[x] for x in (False, True) if x in holds), "")
             continue
         place = 0
         for equation in equations:
             start = max(equation.start, place)  # 8-4=4=4 is two that share a number
             yield _printable(line[place:start]), ""
-            yield _printable(line[start : equation.end]), _kind(equation)
+            yield _printable(line[start : equation.end]), _KINDS[equation.holds]
             place = equation.end
         yield _printable(line[place:]), ""
 
 
-def _kind(equation) -> str:
-    return {True: "right", False: "wrong", None: ""}[equation.holds]
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
-
-
 @dataclasses.dataclass(frozen=True)
 class FirstCompletion:
-    """The first right completion that does more of a behaviour than any held-out completion before training did.
+    """The first right completion that does more of a behaviour than any held-out completion before training did."""
 
-    Attributes:
-        behaviour: the one of `BEHAVIOURS`, slips aside, that has grown most by factor, with an interval above 0.
-        most_before: how often a completion did it before, at most.
-        count: how often this one did.
-        completion: what `completions.jsonl` has of it; `None` if no kept one does more.
-    """
-
-    behaviour: str
-    most_before: int
-    count: int | None = None
-    completion: dict | None = None
+    behaviour: str  # the one of `BEHAVIOURS`, slips aside, that has grown most by factor, with an interval above 0
+    most_before: int  # how often a completion did it before, at most
+    count: int | None = None  # how often this one did
+    completion: dict | None = None  # what `completions.jsonl` has of it; `None` if no kept one does more
 
 
 def find_first(record: RunRecord) -> FirstCompletion | None:
@@ -87,10 +73,7 @@ def find_first(record: RunRecord) -> FirstCompletion | None:
 def pairs(record: RunRecord, prompts: dict[str, str], count: int = 3) -> list[tuple[str, dict, dict]]:
     """The first sample of each of the first held-out problems, before and after, whatever came of it.
 
-    Args:
-        record: of a run that has finished.
-        prompts: problem → prompt, if it is known: it says more than a problem of a task of one's own, `(6, 1, 2)`.
-        count: how many problems.
+    `prompts` is problem → prompt, if it is known: it says more than a problem of a task of one's own, `(6, 1, 2)`.
     """
     first = [table[table["sample"] == 0].set_index("puzzle").head(count) for table in (record.before, record.after)]
     rows = [(first[0].loc[puzzle].to_dict(), first[1].loc[puzzle].to_dict()) for puzzle in first[0].index]

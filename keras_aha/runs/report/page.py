@@ -15,7 +15,7 @@ from keras_aha.runs.report.run_record import RunRecord
 import jinja2
 import markupsafe
 
-_REPORT, _PICTURES = "report.html", "report"
+_PICTURES = "report"  # their folder
 
 
 def write_report(log_dir: str | os.PathLike) -> Path:
@@ -23,10 +23,10 @@ def write_report(log_dir: str | os.PathLike) -> Path:
 
     The page follows the browser's light or dark mode, and says of each number in which file of the run it stands. Of a
     run that has not finished there are only curves, so far. Text of the policy is escaped. What is 0 everywhere, as
-    attempts in a task without arithmetic, is left out.
+    attempts in a task without arithmetic, is left out. An older report is replaced.
 
     Args:
-        log_dir: a run's folder, see `RunRecord`. An older report is replaced.
+        log_dir: a run's folder, see `RunRecord`.
 
     Returns:
         The page's path.
@@ -41,13 +41,8 @@ def write_report(log_dir: str | os.PathLike) -> Path:
     for picture in pictures:
         write_whole(record.log_dir / _PICTURES / f"{picture.name}.png", picture.png)
     # Autoescaping is what keeps a completion from becoming a part of the page.
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_aha.runs.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader, blocks = jinja2.PackageLoader("keras_aha.runs.report", "."), dict(trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
     environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "code": _code}
     page = environment.get_template("page.html").render(
         record=record,
@@ -59,7 +54,7 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         pairs=[] if record.after is None else pairs(record, _prompts(record)),
         recipe_text=(record.log_dir / RECIPE).read_text(encoding="utf-8"),
     )
-    path = record.log_dir / _REPORT
+    path = record.log_dir / "report.html"
     write_whole(path, page)
     return path
 

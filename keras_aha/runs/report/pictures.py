@@ -28,21 +28,13 @@ _SIZE = (4.8, 3.3)  # inches: as wide as a phone where a point is a pixel
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture of a run.
+    """A picture of a run."""
 
-    Attributes:
-        name: of its file.
-        caption: what it shows, in a sentence or two.
-        sources: the files of the run that its numbers stand in.
-        png: the file's bytes, on white.
-        svg: a data URI, with a transparent ground and ink that is dark on a light page and light on a dark one.
-    """
-
-    name: str
-    caption: str
-    sources: str
-    png: bytes
-    svg: str
+    name: str  # of its file
+    caption: str  # what it shows, in a sentence or two
+    sources: str  # the files of the run that its numbers stand in
+    png: bytes  # the file's, on white
+    svg: str  # a data URI, with a transparent ground and ink that is dark on a light page and light on a dark one
 
 
 def draw_pictures(record: RunRecord) -> Iterator[Picture]:
@@ -65,10 +57,7 @@ _ACCURACY = (
     "Share of completions that are right. The line is the training rollouts, fresh puzzles each epoch; the dots are "
     "the same held-out puzzles each time, with a 95 % interval over puzzles before and after."
 )
-_DIFFICULTY = (
-    "Held-out accuracy by difficulty, sampled, before and after, with 95 % intervals over puzzles; n is the number of "
-    "puzzles."
-)
+_DIFFICULTY = "Held-out accuracy by difficulty, sampled, with 95 % intervals over puzzles; n is the number of puzzles."
 _REWARD = "What the policy is trained on, the mean over each rollout. It and accuracy are what to watch, not the loss."
 _LENGTH = "Tokens of a completion, on average."
 _BEHAVIOURS = (
@@ -143,9 +132,6 @@ def _verdicts(axes: Axes, record: RunRecord) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, columnspacing=1)
 
 
-# === How ===
-
-
 def _curves(axes: Axes, record: RunRecord, name: str) -> None:
     """A line of the rollouts, and dots of the held-out puzzles."""
     axes.plot(record.history["epoch"], record.history[name], color=_TRAINING, linewidth=1.2, label="training")
@@ -179,9 +165,7 @@ def _from_zero(axes):
         axes.set_ylim(bottom=0)
 
 
-def _picture(
-    name: str, draw: Callable[[Axes, RunRecord], None], record: RunRecord, caption: str, sources: str
-) -> Picture:
+def _picture(name: str, draw: Callable, record: RunRecord, caption: str, sources: str) -> Picture:
     settings = {
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
         **{"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 8.5, "legend.frameon": False},

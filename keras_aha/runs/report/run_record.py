@@ -19,32 +19,18 @@ _EVENTS, _VERDICT = "train", "verdict/"
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """A run, finished or not, of which at least one epoch has been trained.
-
-    Attributes:
-        log_dir: the run's.
-        recipe: the run's own.
-        history: `history.csv`, one row an epoch.
-        verdicts: share of the rollout's completions, one row an epoch (index `epoch`, from 1), one column a verdict;
-            from TensorBoard's events.
-        completions: `completions.jsonl`, one dict a completion.
-        before: the table of sampled completions of the held-out problems before training (`held_out_before.jsonl`).
-        after: the same after it; `None` if the run has not finished.
-        rates: `behaviours.csv`, or `None`.
-        summary: `summary.json`, or `None`.
-        findings: `findings.jsonl`, one dict a finding of the doctor.
-    """
+    """A run, finished or not, of which at least one epoch has been trained."""
 
     log_dir: Path
-    recipe: Recipe
-    history: pd.DataFrame
-    verdicts: pd.DataFrame
-    completions: list[dict]
-    before: pd.DataFrame
-    after: pd.DataFrame | None
-    rates: pd.DataFrame | None
-    summary: dict | None
-    findings: list[dict]
+    recipe: Recipe  # the run's own
+    history: pd.DataFrame  # `history.csv`, one row an epoch
+    verdicts: pd.DataFrame  # shares of completions by `epoch`, from 1, one column a verdict; of TensorBoard's events
+    completions: list[dict]  # `completions.jsonl`, one a completion
+    before: pd.DataFrame  # held-out problems before training, sampled (`held_out_before.jsonl`)
+    after: pd.DataFrame | None  # the same after it; `None` if the run has not finished
+    rates: pd.DataFrame | None  # `behaviours.csv`
+    summary: dict | None  # `summary.json`
+    findings: list[dict]  # `findings.jsonl`, one a finding of the doctor
 
     @classmethod
     def load(cls, log_dir: str | os.PathLike) -> "RunRecord":
