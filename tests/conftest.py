@@ -25,6 +25,11 @@ from tiny_models import ALL_LINEAR, SHAPES, randomize, tiny_policy  # noqa: F401
 # `compiler_options` where a test reads the program's text
 AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
 GEMMA_2 = SHAPES["gemma_2"]
+SMALL = [  # changes of a recipe that make a command quick
+    *("rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "rollouts.max_completion_length=8"),
+    *("task.max_number=10", "evaluation.puzzles=3", "evaluation.samples=2", "lora.rank=2"),
+    *("training.micro_batch_size=none", "priming.steps=2", "priming.batch_size=2"),
+]
 
 
 def pytest_configure(config):
