@@ -67,8 +67,8 @@ def folder(tmp_path):
 
 
 def write_completions(folder, rows):
-    table = pd.DataFrame(rows, columns=["epoch", "text", "correct"]).assign(problem="a puzzle", verdict="a_verdict")
-    lines = [json.dumps(row) for row in table.to_dict("records")]
+    own = {"problem": "a puzzle", "verdict": "a_verdict"}
+    lines = [json.dumps({"epoch": epoch, "text": text, "correct": correct} | own) for epoch, text, correct in rows]
     (folder / "completions.jsonl").write_text("\n".join([*lines, ""]))
 
 
