@@ -85,17 +85,6 @@ def prompts():
 @pytest.fixture(scope="session")
 def one_batch():
     """A function that makes a `PyDataset` of one batch for `fit`."""
-    import keras
-
-    class OneBatch(keras.utils.PyDataset):
-        def __init__(self, batch):
-            super().__init__()
-            self.batch = batch
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return self.batch
+    from mesh_epochs import OneBatch
 
     return OneBatch

@@ -59,7 +59,7 @@ def write(path, content):
 
 @pytest.fixture(autouse=True)
 def surroundings():
-    """As they were, for the tests of other files: `plan.py` sets them up for a process of its own."""
+    """As they were: `plan.py` sets them up for a process of its own."""
     before = dict(os.environ)
     yield
     os.environ.clear()
@@ -68,7 +68,6 @@ def surroundings():
 
 @pytest.fixture(scope="module")
 def folder(make_policy, tmp_path_factory):
-    """A folder with a preset, the same without its weights, a run on other puzzles, and what is no preset."""
     folder = tmp_path_factory.mktemp("bad")
     make_policy().save_to_preset(str(folder / "preset"))
     shutil.copytree(folder / "preset", folder / "weightless", ignore=shutil.ignore_patterns("*.h5"))

@@ -20,6 +20,7 @@ from keras_aha.training.priming import prime
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import SMALL
 from tiny_models import randomize
 
 
@@ -32,16 +33,7 @@ def preset(make_policy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(preset):
-    return Recipe.from_dict(
-        {
-            "model": {"preset": str(preset)},
-            "lora": {"rank": 2},
-            "task": {"name": "countdown", "num_numbers": 3, "max_number": 10, "template": "compact"},
-            "rollouts": {"prompts_per_epoch": 2, "group_size": 2, "max_completion_length": 8},
-            "training": {"epochs": 2},
-            "evaluation": {"puzzles": 3, "samples": 2},
-        }
-    )
+    return Recipe.load("countdown_tiny").override([*SMALL, f'model.preset="{preset}"', "training.epochs=2"])
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +56,7 @@ def test_sections_are_the_arguments_of_load_policy(recipe):
     expected = dict(dtype="bfloat16", quantization="int8", lora_rank=2, lora_alpha=3.0, lora_targets=("query",))
     assert arguments == {"preset": recipe.model.preset, "remat": True, **expected}
     assert len(aha.load_policy(**arguments).trainable_variables) == 4
-
-
-def test_priming_has_no_adapters_and_floats(recipe):
+    # Priming has no adapters, and floats.
     primed = build_policy(recipe.override("model.quantization=int4"), adapters=False)
     assert {variable.dtype for variable in primed.trainable_variables} == {"float32"}
     assert not lora.has_adapters(primed)
@@ -105,7 +95,7 @@ def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
 
 @pytest.fixture(scope="module")
 def adapted_run(recipe, tmp_path_factory):
-    """The folder of a run, and what its adapters are."""
+    """The folder of a run, and its adapters."""
     folder = tmp_path_factory.mktemp("run")
     trained = build_policy(recipe)
     randomize(trained.trainable_variables, 0)
@@ -169,10 +159,8 @@ def test_what_came_of_a_run_is_written_step_by_step_too(full_run):
     assert list(summary["heldout_before"]) == [*held_out, *(f"mean_{name}" for name in BEHAVIOURS)]
     assert summary["heldout_after"]["greedy_accuracy"] == greedy["correct"].mean()
     assert (folder / "held_out_before.jsonl").is_file()
-
-
-def test_history_has_a_row_an_epoch_and_no_machines_columns_but_seconds(full_run):
-    history = pd.read_csv(full_run[1] / "history.csv")
+    # The history has a row an epoch, and no columns of the machine but seconds.
+    history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert history.columns[0] == "epoch" and "tokens_per_second" not in history.columns
     assert history["val_accuracy"].isna().tolist() == [True, False]
