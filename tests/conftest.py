@@ -41,16 +41,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, as pyproject.toml asks xdist to take files in this order: short ones fill the gaps
-    at the end. Within a file nothing moves."""
+    """Files with slow tests first: by pyproject.toml xdist takes files in this order. Within a file nothing moves."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def earlier_objects_frozen():
-    """Garbage collection, which Keras asks for at each kernel that it quantizes, need not go through what earlier
-    modules of tests have left."""
+    """Garbage collection, which Keras asks for at each kernel that it quantizes, skips what earlier modules left."""
     gc.freeze()
 
 
@@ -68,7 +66,6 @@ def gemma(make_policy):
 
 @pytest.fixture(scope="session")
 def gemma_2(make_policy):
-    """The same of the shape of Gemma 2."""
     return make_policy("gemma_2", lora_rank=2)
 
 

@@ -1,9 +1,7 @@
 """What people get wrong: one sentence, before any long work; so presets have weights only where these are the case."""
 
-import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -161,8 +159,11 @@ def test_recipes_that_are_hard_to_read(content, sentence, tmp_path):
     assert sentence in str(error.value)
 
 
-@pytest.mark.parametrize("path, sentence", [("run", "Nothing can be written into"), ("run/new", "cannot be made, as")])
-def test_a_folder_that_cannot_be_written(path, sentence):
+@pytest.mark.parametrize(
+    "check, path, sentence",
+    [(check_writable, "run", "Nothing can be written into"), (check_new_folder, "run/new", "cannot be made, as")],
+)
+def test_a_folder_that_cannot_be_written(check, path, sentence):
     """Nor by a superuser, who becomes someone else for a moment."""
     with tempfile.TemporaryDirectory(dir="/tmp") as parent:  # as pytest's, or $TMPDIR, may be closed to others
         os.chmod(parent, 0o755)
@@ -172,52 +173,13 @@ def test_a_folder_that_cannot_be_written(path, sentence):
         try:
             os.seteuid(user or 65534)
             with pytest.raises(ValueError, match=f"{sentence}.*Received: log_dir="):
-                check = check_writable if path == "run" else check_new_folder
                 check(Path(parent, path), "log_dir")
         finally:
             os.seteuid(user)
         assert not list(folder.iterdir())
 
 
-# === Presets ===
-
-
-def edited(name, change):
-    """A change of a JSON file of keras-hub's, by a function of what it holds."""
-
-    def edit(folder):
-        content = json.loads((folder / name).read_text())
-        change(content)
-        write(folder / name, json.dumps(content))
-
-    return edit
-
-
-def scratch(path, start, stop):
-    content = bytearray(path.read_bytes())
-    content[start:stop] = (byte ^ 255 for byte in content[start:stop])
-    path.write_bytes(content)
-
-
-def put_nan(folder):
-    with h5py.File(folder / "model.weights.h5", "r+") as file:
-        file["layers/gemma_decoder_block/ffw_linear/vars/0"][0] = np.nan
-
-
-def as_hugging_face(folder, weights=None, **changes):
-    vocabulary = next(folder.rglob("*.spm")).read_bytes()
-    shutil.rmtree(folder)
-    config = dict(model_type="gemma", vocab_size=202, num_hidden_layers=2, num_attention_heads=2, head_dim=8)
-    config |= dict(num_key_value_heads=1, hidden_size=16, intermediate_size=16, rms_norm_eps=1e-6)
-    config |= dict(architectures=["GemmaForCausalLM"])
-    write(folder / "config.json", json.dumps(config | changes))
-    write(folder / "tokenizer.model", vocabulary)
-    if weights is not None:
-        write(folder / "model.safetensors", weights)
-
-
-HEADER = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-TENSORS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
+# === Presets and adapters ===
 
 
 @pytest.mark.parametrize(
@@ -225,16 +187,9 @@ TENSORS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(4)
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: write(folder / "config.json", b"\xff"), "UnicodeDecodeError"),
-        (edited("config.json", lambda x: x["config"].update(hidden_dim=10**12)), "OverflowError"),
-        (edited("config.json", lambda x: x["config"].update(num_layers=3)), "config.json describes a model of"),
-        (edited("task.json", lambda x: x.update(registered_name="keras_hub>Nothing")), "no preset"),
         (lambda folder: shutil.rmtree(folder / "assets"), "vocabulary.spm"),
         (lambda folder: os.truncate(folder / "model.weights.h5", 50_000), "truncated file"),
-        (lambda folder: scratch(folder / "model.weights.h5", 600, 1200), "bad local heap signature"),
-        (put_nan, "weights are not finite"),
-        (lambda folder: as_hugging_face(folder), "`model.safetensors` doesn't exist"),
-        (lambda folder: as_hugging_face(folder, TENSORS), "does not contain tensor model.embed_tokens.weight"),
-        (lambda folder: as_hugging_face(folder, TENSORS, model_type="other"), "no converter for huggingface"),
+        (lambda folder: write(folder / "config.json", '{"model_type": "other"}'), "no converter for huggingface"),
     ],
 )
 def test_presets(break_it, sentence, folder, tmp_path):
@@ -246,16 +201,14 @@ def test_presets(break_it, sentence, folder, tmp_path):
     assert sentence in str(error.value) and "[model]: " in str(error.value) and "Received: preset=" in str(error.value)
 
 
-# === Adapters ===
-
-
 def write_adapters(make_policy, folder):
     policy = make_policy()
     policy.backbone.enable_lora(2, target_layer_names=ALL_LINEAR)
     save_adapters(policy.backbone, folder / "good.lora.h5")
-    for name in ("scratched", "nan", "numbers", "rank_of_text"):
+    for name in ("nan", "numbers", "rank_of_text"):
         shutil.copy(folder / "good.lora.h5", folder / f"{name}.lora.h5")
-    scratch(folder / "scratched.lora.h5", 300, 1500)
+    good = (folder / "good.lora.h5").read_bytes()
+    write(folder / "scratched.lora.h5", good[:300] + bytes(byte ^ 255 for byte in good[300:1500]) + good[1500:])
     with h5py.File(folder / "nan.lora.h5", "r+") as file:
         next(file["lora"][name] for name in file["lora"] if name.isdigit())["vars/lora_kernel_a"][0] = np.nan
     with h5py.File(folder / "numbers.lora.h5", "r+") as file:

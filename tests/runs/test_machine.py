@@ -83,7 +83,6 @@ def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
 
 @pytest.mark.parametrize("parts", ["gemma3", "models/keras/gemma3"])
 def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
-    """The newest version, and of that very preset."""
     for name in ("gemma3_1b/2", "gemma3_1b/10", "gemma3_1b/notes", "gemma3_instruct_1b/11"):
         folder = tmp_path / parts / "keras" / name
         folder.mkdir(parents=True)
