@@ -33,7 +33,8 @@ def preset(make_policy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(preset):
-    return Recipe.load("countdown_tiny").override([*SMALL, f'model.preset="{preset}"', "training.epochs=2"])
+    changes = [*SMALL, f'model.preset="{preset}"', "training.epochs=2", "optimizer.class_name=AdamW"]
+    return Recipe.load("countdown_tiny").override(changes)  # without rewards, weights decay
 
 
 @pytest.fixture(scope="module")
