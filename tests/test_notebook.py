@@ -115,11 +115,11 @@ def test_all_of_it_runs(tmp_path):
     assert "2 batch × 1 model" in said["experiment"]
     assert re.findall(r"reward (...)", said["puzzle"]) == ["0.0", "0.1", "1.0"]
     assert "def train_step" in said["algorithm"]
-    assert re.search(r"^before: [\d.]+% sampled", said["before"], re.MULTILINE)
+    assert re.search(r"before: [\d.]+% sampled", said["before"])  # a slow machine shows a bar before it
     assert "Done. All of it is in runs/notebook-countdown_tiny\n" in said["train"]
     report = said["report"].removeprefix("<IPython.core.display.HTML object>")
     assert report.startswith('<div><iframe srcdoc="') and report.count("<") == 4  # all of the page is escaped
-    assert re.search(r"^after: [\d.]+% sampled", said["examples"], re.MULTILINE)
+    assert re.search(r"after: [\d.]+% sampled", said["examples"])
     assert len(re.findall(r"^\[.* -> \d+\] (?:before|after): \w+$", said["examples"], re.MULTILINE)) == 6
     assert "of 16 are right; one solution is " in said["ask"]
     assert "adapters.lora.h5" in said["keep"]
