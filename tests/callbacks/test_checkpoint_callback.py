@@ -144,8 +144,8 @@ def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
         epochs.append(epoch)
         assert epoch in (2, 3) and same(model, epoch - 1), name
         said = [str(warning.message) for warning in told if "damaged" in str(warning.message)]
-        if epoch == 2 and 3 in saved_epochs(saved) and said:
-            assert "The checkpoint after epoch 3 is damaged" in said[0] and saved_epochs(folder) == [1, 2]
+        if epoch == 2:
+            assert "The checkpoint after epoch 3 is damaged" in said[0] and saved_epochs(folder) == [1, 2], name
     assert epochs.count(2) >= 3  # there are files that matter
 
 

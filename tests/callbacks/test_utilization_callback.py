@@ -74,8 +74,6 @@ def test_tokens_are_those_of_the_padding_mask_and_flops_those_of_policy_and_refe
         flops += forward_flops(backbone, LENGTHS, COMPLETIONS)
     for seconds, mfu in zip(logs["update_seconds"], logs["mfu"], strict=True):
         assert seconds * mfu == pytest.approx(UPDATES * flops / PEAK)
-
-
     for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
         assert 0.1 < now <= peak < 1000
 
