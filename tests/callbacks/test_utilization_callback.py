@@ -24,22 +24,18 @@ class HandMade(keras.callbacks.Callback):
         self.dataset = dataset
 
     def on_epoch_begin(self, epoch, logs=None):
-        rows, length, completion = len(LENGTHS), 8, 4
-        position = np.arange(length)
-        first = np.array([length - completion - n + c for n, c in zip(LENGTHS, COMPLETIONS, strict=True)])[:, None]
-        last = (length - completion + np.array(COMPLETIONS))[:, None]
-        mask = ((position >= first) & (position < last)).astype("int32")
+        position, completions = np.arange(8), np.array(COMPLETIONS)
+        end = 4 + completions[:, None]
+        mask = ((position >= end - np.array(LENGTHS)[:, None]) & (position < end)).astype("int32")
         self.model.rollout = Rollout(
-            token_ids=np.where(mask > 0, 5 + position, 0).astype("int32"),
+            token_ids=mask * (5 + position).astype("int32"),
             padding_mask=mask,
-            completion_mask=mask[:, -completion:].astype("float32"),
-            old_log_probs=np.full((rows, completion), -3.0, "float32"),
-            sampler_log_probs=np.full((rows, completion), -3.0, "float32"),
+            completion_mask=mask[:, -4:].astype("float32"),
+            old_log_probs=np.full((4, 4), -3.0, "float32"),
+            sampler_log_probs=np.full((4, 4), -3.0, "float32"),
             advantages=np.array([1, -1, 0.5, -0.5], "float32"),
-            temperature=np.ones(rows, "float32"),
-            rewards=np.zeros(rows, "float32"),
-            truncated=np.zeros(rows, bool),
-            **dict.fromkeys(("problems", "texts", "scores"), ()),
+            temperature=np.ones(4, "float32"),
+            **dict.fromkeys(("rewards", "truncated", "problems", "texts", "scores"), ()),
         )
         self.dataset.batch = self.model.rollout.batch()
 
