@@ -1,5 +1,6 @@
 import shutil
 import warnings
+from pathlib import Path
 
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
 from keras_aha.callbacks.stateful_callback import StatefulCallback
@@ -48,7 +49,7 @@ class Remembering(StatefulCallback):
 
 
 class Other(Remembering):
-    """One of another kind."""
+    pass
 
 
 def train(model, folder, epochs, val_accuracy=(), before=(), after=(), **settings):
@@ -106,9 +107,6 @@ def test_the_last_and_the_best_are_kept(model, tmp_path):
         CheckpointCallback(tmp_path, keep=0)
 
 
-# === Damage ===
-
-
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 16
@@ -119,7 +117,7 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.unlink()], ids=["flipped", "cut", "removed"])
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
 def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
     """Either all is as it was saved, as some files do not matter, or it is the epoch before, and that is said."""
     names = sorted(path.relative_to(saved) for path in (saved / "checkpoints" / "3").glob("**/*") if path.is_file())
@@ -128,8 +126,7 @@ def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
         folder = shutil.copytree(saved, tmp_path / str(i))
         damage(folder / name)
         change(model, 100)
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
+        with warnings.catch_warnings(record=True, action="always") as told:
             callback = CheckpointCallback(folder)
             epoch = callback.restore(model)
             callback.close()
@@ -166,9 +163,6 @@ def test_where_all_are_damaged_nothing_is_touched(model, folder):
         callback.restore(model)
     callback.close()
     assert saved_epochs(folder) == [1, 2, 3] and same(model, 100)
-
-
-# === Others ===
 
 
 @pytest.mark.parametrize(

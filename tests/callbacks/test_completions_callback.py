@@ -67,6 +67,8 @@ def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
     model.stop_training = True
     records = write(model, CompletionsCallback(tmp_path / "stopped", every=10, count=1), epochs=3)
     assert [record["epoch"] for record in records] == [1, 2, 3]  # each might be the last
+    with pytest.raises(ValueError, match="must be 1 or more. Received: every=1, count=0"):
+        CompletionsCallback(tmp_path, count=0)
 
 
 def test_what_json_does_not_know(model, tmp_path):
@@ -134,8 +136,3 @@ MARKUP = [
 def test_no_markup_takes_effect(text):
     page = plugin_util.markdown_to_safe_html(_as_markup({"problem": "9 1 -> 8", "verdict": "no_answer", "text": text}))
     assert re.findall("<[^>]*>?", page) == ["<pre>", "</pre>"]
-
-
-def test_arguments_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="must be 1 or more. Received: every=1, count=0"):
-        CompletionsCallback(tmp_path, count=0)

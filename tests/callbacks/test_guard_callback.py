@@ -46,8 +46,5 @@ def test_a_run_that_goes_on_where_it_was_stopped_stops_again(fit):
         guard.set_state(before.get_state())
         assert not guard.reached
         assert fit([1.0, 1.0], guard) == [0] and guard.reached
-
-
-def test_patience_is_checked():
     with pytest.raises(ValueError, match="`patience` must be 1 or more. Received: patience=0"):
         GuardCallback(patience=0)

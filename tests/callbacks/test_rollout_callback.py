@@ -107,12 +107,7 @@ def test_fields_of_the_rollout(trained, model):
 
 def test_settings_reach_the_sampler(model, monkeypatch):
     seen, generate = {}, model.generate
-
-    def spy(token_ids, padding_mask, **settings):
-        seen.update(settings)
-        return generate(token_ids, padding_mask, **{**settings, "warm_up": False})
-
-    monkeypatch.setattr(model, "generate", spy)
+    monkeypatch.setattr(model, "generate", lambda *x, **settings: seen.update(settings) or generate(*x, **seen))
     rollout, _ = begin(model, **SAMPLING)
     assert {"prompts_per_epoch": 2} | seen == seen | SAMPLING | SETTINGS
     stopped = ["e" in text for text in rollout.texts]
@@ -173,11 +168,11 @@ def test_rewards_and_masks_are_those_of_the_arguments(model):
 
 def test_failures_that_end_the_run(model):
     """An epoch of nothing else; the first one, if that is asked for."""
-    settings = dict(rewards={"x": (lambda problem, completion: None, 1.0)})
+    rewards = {"x": (lambda problem, completion: None, 1.0)}
     with pytest.raises(RuntimeError, match="nothing to learn from: The reward 'x'"), pytest.warns(UserWarning):
-        begin(model, **settings)
+        begin(model, rewards=rewards)
     with pytest.raises(RuntimeError, match='on_reward_error is "stop": The reward .x. returned None'):
-        begin(model, **settings, on_reward_error="stop")
+        begin(model, rewards=rewards, on_reward_error="stop")
 
 
 def test_a_cap_on_importance_weights_asks_the_trainer(model, fit, monkeypatch):
@@ -270,8 +265,7 @@ def test_logs_describe_the_rollout(trained):
             **mean_behaviours(rollout.texts),
         }
         assert {name: logs[name][epoch] for name in expected} == expected and set(BEHAVIOURS) < set(expected)
-        assert logs["tokens_per_second"][epoch] > 0 and logs["rollout_seconds"][epoch] > 0
-    assert 0 < np.mean(logs["zero_std_groups"]) < 1
+    assert 0 < np.mean(logs["zero_std_groups"]) < 1 and min(logs["tokens_per_second"] + logs["rollout_seconds"]) > 0
     # Sampler and trainer are two programs, merged adapters and not: they agree to float32 rounding.
     np.testing.assert_allclose(logs["ratio"], 1.0, atol=1e-5)
     np.testing.assert_allclose(logs["sampler_gap"], 0.0, atol=1e-5)
@@ -286,20 +280,16 @@ def test_several_updates_on_one_rollout(fit, model):
     """The iteration counts rollouts, not updates: as many problems ahead as epochs, whatever the updates."""
     _, rollouts, logs = fit(2, updates_per_rollout=2)
     assert model.optimizer.iterations == 4
-    for epoch, rollout in enumerate(rollouts):
-        problems = [TASK.problem(2 * epoch + i) for i in range(2)]
-        assert list(rollout.problems) == [problem for problem in problems for _ in range(4)]
+    problems = [rollout.problems[i] for rollout in rollouts for i in (0, 4)]
+    assert problems == [TASK.problem(i) for i in range(4)]
     assert all(gap > 1e-5 for gap in logs["sampler_gap"])  # the second update has left the old policy
 
 
-@pytest.mark.parametrize("name, value", [("group_size", 1), ("temperature", 0.0), ("advantage_baseline", None)])
-def test_settings_are_checked_at_once(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
-        RolloutCallback(TASK, **SETTINGS | {name: value})
-
-
-def test_a_micro_batch_size_that_does_not_divide_is_an_error(model, monkeypatch):
+def test_settings_are_checked_before_the_first_rollout(model, monkeypatch):
+    for name, value in {"group_size": 1, "temperature": 0.0, "advantage_baseline": None}.items():
+        with pytest.raises(ValueError, match=f"`{name}` must be .* Received: {name}={value}"):
+            RolloutCallback(TASK, **SETTINGS | {name: value})
     monkeypatch.setattr(model, "micro_batch_size", 3)
-    monkeypatch.setattr(model, "generate", None)  # the error comes before the first rollout
+    monkeypatch.setattr(model, "generate", None)
     with pytest.raises(ValueError, match="the 8 rows of a step: choose 2 or 4. Received: micro_batch_size=3"):
         begin(model)
