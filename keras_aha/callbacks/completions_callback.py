@@ -67,7 +67,6 @@ class CompletionsCallback(keras.callbacks.Callback):
             tf.summary.text(name, [_as_markup(record) for record in records], step=epoch)
         self._writer.flush()
 
-
     def _record(self, rollout, row, epoch):
         score = rollout.scores[row]
         return {
