@@ -51,14 +51,13 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.keep = keep
         self._manager = None
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
-        self._seconds = None  # that a checkpoint takes
 
     # === Saving ===
 
     def on_train_begin(self, logs=None):
         self._open()
         self._base = contents.base_checksum(self.model)
-        self._seconds = None
+        self._seconds = None  # that a checkpoint takes
         for callback in stateful_callbacks(self):
             own = next((entry for entry in self._states if entry[0] == type(callback).__name__), None)
             if own is not None:
@@ -85,7 +84,6 @@ class CheckpointCallback(keras.callbacks.Callback):
         logs["checkpoint_seconds"] = self._seconds
 
     def on_train_end(self, logs=None):
-        """Waits until all is written, and raises OSError if that cannot be done."""
         self.close()
 
     def close(self):
@@ -136,9 +134,15 @@ class CheckpointCallback(keras.callbacks.Callback):
             try:
                 self._restore(epoch, model, base)
             except _DamagedError as error:
-                damages[epoch] = str(error)
+                damages[epoch] = _in_a_line(error)
                 continue
-            self._remove(damages, epoch)
+            for damaged, reason in damages.items():
+                warnings.warn(
+                    f"The checkpoint after epoch {damaged} is damaged and is removed; the run goes on from epoch "
+                    f"{epoch}. {reason}",
+                    stacklevel=2,
+                )
+                self._manager.delete(damaged)
             self._rewind(epoch)
             return epoch
         if damages:
@@ -188,15 +192,6 @@ class CheckpointCallback(keras.callbacks.Callback):
                 f"Received: log_dir={str(self.log_dir)!r}"
             )
 
-    def _remove(self, damages, restored):
-        for epoch, reason in damages.items():
-            warnings.warn(
-                f"The checkpoint after epoch {epoch} is damaged and is removed; the run goes on from epoch "
-                f"{restored}. {reason}",
-                stacklevel=3,
-            )
-            self._manager.delete(epoch)
-
     def _rewind(self, epochs):
         if processes.is_first():
             rewind(self.log_dir, epochs)
@@ -204,9 +199,6 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 class _DamagedError(Exception):
     """A checkpoint that is not what was saved."""
-
-    def __init__(self, reason):
-        super().__init__(_in_a_line(reason))
 
 
 def _in_a_line(error):

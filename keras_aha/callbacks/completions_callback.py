@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from keras_aha.callbacks.problem_text import problem_text
+from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
 
 import keras

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 
-from keras_aha.callbacks.problem_text import problem_text
 from keras_aha.callbacks.rollout_bar import rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
@@ -134,8 +133,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
             `completion_length` (tokens), `stopped`, and `BEHAVIOURS`.
         """
-        samples = 1 if greedy else self.samples
-        return self._table(model, self._complete(model, greedy), samples)
+        return self._table(model, self._complete(model, greedy), 1 if greedy else self.samples)
 
     def evaluate_waits(self, model, waits: int, word: str = "Wait") -> Iterator[pd.DataFrame]:
         """Samples as `evaluate` does, then lets thinking go on again and again, see `budget_forcing.think_on`.
@@ -220,6 +218,11 @@ class EvaluateCallback(keras.callbacks.Callback):
             "verdict": score.verdict,
             "well_formed": score.well_formed,
         }
+
+
+def problem_text(problem, prompt: str) -> str:
+    """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
+    return prompt.strip() if type(problem).__str__ is object.__str__ else str(problem)
 
 
 def _sampling_of(rollouts: RolloutCallback | None) -> dict:

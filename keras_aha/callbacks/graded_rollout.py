@@ -54,14 +54,6 @@ def join(prompts, problems, completions, texts, scores, rewards, temperature: fl
     )
 
 
-def with_trainers_log_probs(rollout: Rollout, model) -> Rollout:
-    """The rollout with the log-probs of a `GRPOModel` as its old ones."""
-    length = rollout.completion_mask.shape[1]
-    log_probs = model.log_probs(rollout.token_ids, rollout.padding_mask, length, rollout.temperature[0])
-    tokens = rollout.padding_mask[:, -length:] > 0
-    return dataclasses.replace(rollout, old_log_probs=np.where(tokens, log_probs, 0.0).astype("float32"))
-
-
 def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: int) -> dict[str, float]:
     """Means over a rollout, see `RolloutCallback`, of rewards as `Grader.grade` returns them; and its tokens."""
     return {
