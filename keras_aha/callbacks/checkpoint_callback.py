@@ -3,6 +3,7 @@
 import os
 import time
 import warnings
+from operator import itemgetter
 from pathlib import Path
 
 from keras_aha.callbacks import checkpoint_contents as contents
@@ -97,15 +98,11 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _open(self):
         if self._manager is None:
-            best = BestN(
-                get_metric_fn=lambda metrics: metrics[self.monitor], n=1, keep_checkpoints_without_metrics=False
-            )
+            best = BestN(get_metric_fn=itemgetter(self.monitor), n=1, keep_checkpoints_without_metrics=False)
             policy = AnyPreservationPolicy([LatestN(self.keep), best])
-            self._manager = ocp.CheckpointManager(
-                (self.log_dir / CHECKPOINTS).absolute(),
-                options=ocp.CheckpointManagerOptions(preservation_policy=policy),
-                item_names=contents.NAMES,
-            )
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+            folder = (self.log_dir / CHECKPOINTS).absolute()
+            self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
 
     def _failure(self, error):
         return OSError(f"A checkpoint cannot be written in {self.log_dir / CHECKPOINTS}: {_in_a_line(error)}")

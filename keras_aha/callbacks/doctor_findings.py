@@ -41,11 +41,7 @@ class Finding:
 
 
 def examine(history: list[dict[str, float]]) -> list[Finding]:
-    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it.
-
-    Args:
-        history: what `doctor_history.observe` returned for each epoch, the latest last.
-    """
+    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it."""
     causes = [no_signal, format_only, truncated, repeated_tails, entropy_collapse]
     causes += [not_moving, sampler_apart, not_finite, compiling, gamed]
     findings = [finding for cause in causes if (finding := cause(history))]

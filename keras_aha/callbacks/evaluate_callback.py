@@ -160,9 +160,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         for wait in range(1, waits + 1):
             sampling = self.sampling | dict(iteration=_ITERATION - wait, temperature=self.temperature)
             with rollout_bar(f"wait {wait}", len(rows)) as on_segment:
-                completions, going = think_on(
-                    model, *prompts, completions, word_ids, rows=rows, on_segment=on_segment, **sampling
-                )
+                sampling |= dict(rows=rows, on_segment=on_segment)
+                completions, going = think_on(model, *prompts, completions, word_ids, **sampling)
             thought_on = thought_on + going
             yield self._table(model, completions, self.samples, thought_on=thought_on)
 
@@ -213,10 +212,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             **self.task.labels(problem),
             "sample": sample,
             "text": text,
-            "reward": score.reward,
-            "correct": score.correct,
-            "verdict": score.verdict,
-            "well_formed": score.well_formed,
+            **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
         }
 
 

@@ -27,13 +27,8 @@ def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str
 def join(prompts, problems, completions, texts, scores, rewards, temperature: float) -> Rollout:
     """A rollout in which all completions are trained on, and none has an advantage yet.
 
-    Args:
-        prompts: `(token_ids, padding_mask)`, each `(P, L)`.
-        problems: P of them.
-        completions: `decoding.Completions` of B = P·G rows.
-        texts, scores: B each.
-        rewards: as `Grader.grade` returns them.
-        temperature: at which completions were sampled.
+    Prompts are `(token_ids, padding_mask)`, each `(P, L)`, of P problems; completions are a `decoding.Completions` of
+    B = P·G rows, sampled at this temperature, with B texts and scores; rewards are as `Grader.grade` returns them.
     """
     group_size = len(texts) // len(problems)
     token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in prompts)

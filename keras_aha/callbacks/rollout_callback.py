@@ -131,19 +131,10 @@ class RolloutCallback(StatefulCallback):
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
         self.mask_truncated = mask_truncated
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
-        self.sampling = dict(
-            group_size=group_size,
-            max_completion_length=max_completion_length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            stop_tokens=tuple(stop_tokens),
-            stop_strings=tuple(stop_strings),
-            max_rows=max_rows,
-            quantization=quantization,
-            seed=seed,
-        )
+        self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
+        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
+        self.sampling |= dict(max_rows=max_rows, quantization=quantization)
         self.dataset = RolloutDataset(updates_per_rollout)
         self._compiles = None  # counts while `fit` trains
 

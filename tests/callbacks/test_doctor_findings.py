@@ -84,9 +84,6 @@ def test_programs_that_are_compiled_again_and_again():
     assert names(never + once * 2 + never) == []  # a first evaluation, say
 
 
-# === A reward that is gamed ===
-
-
 def evaluated(reward, val_accuracy, **changes):
     """Ten epochs with this mean reward, the last one with an evaluation.
 
@@ -142,8 +139,6 @@ def test_a_run_that_does_not_learn():
     assert names(accuracies(0.18, 0.18, count=100)) == []  # the beginning may be forgotten
     assert names(accuracies(0.3, 0.3, curriculum_level=0.5)) == []
 
-
-# === Words ===
 
 ILL = [epochs(3, zero_std_groups=1.0, accuracy=0.0), epochs(3, zero_std_groups=1.0, accuracy=1.0)]
 ILL += [epochs(5, accuracy=0.0, answer_rewards=1.0), epochs(3, truncated=1.0), epochs(3, repeated_tails=1.0)]
