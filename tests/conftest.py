@@ -25,6 +25,11 @@ from tiny_models import ALL_LINEAR, SHAPES, randomize, tiny_policy  # noqa: F401
 # `compiler_options` where a test reads the program's text
 AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters" in os.environ["XLA_FLAGS"] else {}
 GEMMA_2 = SHAPES["gemma_2"]
+SMALL = [  # changes of a recipe that make a command quick
+    *("rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "rollouts.max_completion_length=8"),
+    *("task.max_number=10", "evaluation.puzzles=3", "evaluation.samples=2", "lora.rank=2"),
+    *("training.micro_batch_size=none", "priming.steps=2", "priming.batch_size=2"),
+]
 
 
 def pytest_configure(config):
@@ -36,16 +41,14 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first, as pyproject.toml asks xdist to take files in this order: short ones fill the gaps
-    at the end. Within a file nothing moves."""
+    """Files with slow tests first: by pyproject.toml xdist takes files in this order. Within a file nothing moves."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def earlier_objects_frozen():
-    """Garbage collection, which Keras asks for at each kernel that it quantizes, need not go through what earlier
-    modules of tests have left."""
+    """Garbage collection, which Keras asks for at each kernel that it quantizes, skips what earlier modules left."""
     gc.freeze()
 
 
@@ -63,7 +66,6 @@ def gemma(make_policy):
 
 @pytest.fixture(scope="session")
 def gemma_2(make_policy):
-    """The same of the shape of Gemma 2."""
     return make_policy("gemma_2", lora_rank=2)
 
 
@@ -80,17 +82,6 @@ def prompts():
 @pytest.fixture(scope="session")
 def one_batch():
     """A function that makes a `PyDataset` of one batch for `fit`."""
-    import keras
-
-    class OneBatch(keras.utils.PyDataset):
-        def __init__(self, batch):
-            super().__init__()
-            self.batch = batch
-
-        def __len__(self):
-            return 1
-
-        def __getitem__(self, index):
-            return self.batch
+    from mesh_epochs import OneBatch
 
     return OneBatch

@@ -1,7 +1,7 @@
 """A Gemma in NumPy float64, written from the papers, and the exact derivatives of its log-probs by its adapters.
 
-Derivatives are complex steps: f(x + ih).imag / h is f′(x) to the last digits of float64: with h = 1e-30 there is no h²
-left, and nothing is subtracted. All entries of a tensor are moved at once, each in an element of a leading axis.
+They are complex steps, f(x + ih).imag / h: with h = 1e-30 there is no h² left, and nothing is subtracted. All entries
+of a tensor are moved at once, each in an element of a leading axis.
 """
 
 import numpy as np
@@ -102,9 +102,8 @@ class GemmaOracle:
         """Row by row, padding stripped: `(2, entries moved, B, C)`."""
         columns, embeddings = batch["completion_mask"].shape[1], self.weights["token_embedding/embeddings"][0]
         rows = []
-        for tokens, mask, temperature in zip(
-            batch["token_ids"], batch["padding_mask"], batch["temperature"], strict=True
-        ):
+        inputs = batch["token_ids"], batch["padding_mask"], batch["temperature"]
+        for tokens, mask, temperature in zip(*inputs, strict=True):
             length = mask[-columns:].sum()
             tokens = tokens[mask > 0]
             hidden = self.hidden(tokens, adapters)[:, -length - 1 : -1]

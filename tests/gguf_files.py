@@ -9,21 +9,24 @@ _NAMES |= dict(query_norm="attn_q_norm", key_norm="attn_k_norm", pre_attention_n
 _NAMES |= dict(ffw_gating="ffn_gate", ffw_gating_2="ffn_up", ffw_linear="ffn_down", pre_ffw_norm="ffn_norm")
 _NAMES |= dict(post_attention_norm="post_attention_norm", post_ffw_norm="post_ffw_norm")
 
+_SIZES = {"embedding_length": "hidden_dim", "block_count": "num_layers", "attention.head_count": "num_query_heads"}
+_SIZES |= {"attention.head_count_kv": "num_key_value_heads", "attention.sliding_window": "sliding_window_size"}
+_SIZES |= {"attention.key_length": "head_dim", "attention.value_length": "head_dim"}
+_SIZES |= {"attention.layer_norm_rms_epsilon": "layer_norm_epsilon"}
+
 
 def write_gguf(path, policy, kind="F32", fields=(), tensors=(), without=()):
-    """Writes a Gemma 2 or Gemma 3.
+    """Writes a Gemma 2 or Gemma 3, its adapters left out; norms are F32 always.
 
-    Args:
-        policy: a keras-hub `CausalLM`; its adapters are left out.
-        kind: the type of matrices, which `gguf.quants.quantize` can make; norms are F32.
-        fields: key → value, in place of those of the policy; an array in place of a tensor's under `tensors`.
-        without: keys and names that are left out.
+    `fields` and `tensors` replace those of the policy by key and name; those `without` names are left out.
     """
     fields, tensors = fields_of(policy) | dict(fields), tensors_of(policy.backbone) | dict(tensors)
     writer = gguf.GGUFWriter(path, fields.pop("general.architecture"))
+    kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    kinds[list] = writer.add_array
     for key, value in fields.items():
         if key not in without:
-            _add(writer, key, value)
+            kinds[type(value)](key, value)
     for name, value in tensors.items():
         if name in without:
             continue
@@ -44,54 +47,29 @@ def _write(writer, path):
     return path
 
 
-def _add(writer, key, value):
-    if isinstance(value, list):
-        writer.add_array(key, value)
-    else:
-        kinds = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-        kinds[type(value)](key, value)
-
-
 def fields_of(policy):
     """The file's metadata."""
     backbone = policy.backbone
     config, block = backbone.get_config(), backbone.transformer_layers[0]
     architecture = "gemma3" if type(backbone).__name__ == "Gemma3Backbone" else "gemma2"
-    own = {
-        "embedding_length": config["hidden_dim"],
-        "block_count": config["num_layers"],
-        "feed_forward_length": int(block.gating_ffw.kernel.shape[1]),
-        "attention.head_count": config["num_query_heads"],
-        "attention.head_count_kv": config["num_key_value_heads"],
-        "attention.key_length": config["head_dim"],
-        "attention.value_length": config["head_dim"],
-        "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
-        "attention.sliding_window": config["sliding_window_size"],
-    }
+    own = {ours: config[theirs] for ours, theirs in _SIZES.items()}
+    own |= {"feed_forward_length": int(block.gating_ffw.kernel.shape[1])}
     if architecture == "gemma2":
         own |= {"attn_logit_softcapping": config["attention_logit_soft_cap"]}
         own |= {"final_logit_softcapping": config["final_logit_soft_cap"]}
     else:
         own |= {"rope.freq_base": 1e6, "rope.scaling.type": "linear"}
         own |= {"rope.scaling.factor": config["global_rope_scaling_factor"]}
-    tokens, scores, types = pieces_of(policy.preprocessor.tokenizer.proto)
+    pieces = sentencepiece_model.ModelProto.FromString(policy.preprocessor.tokenizer.proto).pieces
+    # Blanks as they are in pieces that are never split; `<unk>` and the marks of turns as control pieces.
+    types = [3 if p.piece in ("<unk>", "<start_of_turn>", "<end_of_turn>") else p.type for p in pieces]
+    tokens = [p.piece.replace("▁", " ") if p.type == p.USER_DEFINED else p.piece for p in pieces]
     return {
         "general.architecture": architecture,
         **{f"{architecture}.{key}": value for key, value in own.items()},
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": scores,
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.add_space_prefix": False,
+        **{"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types},
+        **{"tokenizer.ggml.scores": [p.score for p in pieces], "tokenizer.ggml.add_space_prefix": False},
     }
-
-
-def pieces_of(proto):
-    """Blanks as they are in pieces that are never split; `<unk>` and the marks of turns as control pieces."""
-    pieces = sentencepiece_model.ModelProto.FromString(proto).pieces
-    types = [3 if p.piece in ("<unk>", "<start_of_turn>", "<end_of_turn>") else p.type for p in pieces]
-    tokens = [p.piece.replace("▁", " ") if p.type == p.USER_DEFINED else p.piece for p in pieces]
-    return tokens, [p.score for p in pieces], types
 
 
 def tensors_of(backbone):

@@ -13,6 +13,10 @@ from gemma_oracle import cap, gelu, rms_norm, softmax
 from safetensors.numpy import load_file
 
 
+def pattern(patterns, module, default):
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+
+
 class HuggingFaceOracle:
     """Reads `config.json` and `model.safetensors`, and the adapters of a folder of PEFT's where there is one."""
 
@@ -29,16 +33,11 @@ class HuggingFaceOracle:
         modules = [k.removesuffix(".weight") for k in self.weights if k.split(".")[-2] in config["target_modules"]]
         for module in modules:
             a, b = (factors.pop(f"base_model.model.{module}.lora_{x}.weight") for x in "AB")
-            rank = self._pattern(config["rank_pattern"], module, config["r"])
+            rank = pattern(config["rank_pattern"], module, config["r"])
             assert a.shape[0] == b.shape[1] == rank
-            alpha = self._pattern(config["alpha_pattern"], module, config["lora_alpha"])
+            alpha = pattern(config["alpha_pattern"], module, config["lora_alpha"])
             self.weights[f"{module}.weight"] += alpha / rank * b @ a
         assert not factors
-
-    @staticmethod
-    def _pattern(patterns, module, default):
-        found = [value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)]
-        return found[0] if found else default
 
     def weight(self, name):
         self.unread.discard(f"{name}.weight")

@@ -7,8 +7,7 @@ where the papers compare numbers, their real parts are compared.
 import types
 
 import numpy as np
-
-STEP = 1e-30
+from gemma_oracle import STEP
 
 
 def oracle_advantages(rewards, group_size, scale="std", baseline="mean"):
@@ -22,36 +21,25 @@ def oracle_advantages(rewards, group_size, scale="std", baseline="mean"):
                 continue
             others = (sum(group) - reward) / (len(group) - 1)
             advantage = reward - (others if baseline == "leave_one_out" else sum(group) / len(group))
-            advantages.append(
-                advantage / {"std": np.std(group) + 1e-6, "batch": np.std(known) + 1e-6, None: 1.0}[scale]
-            )
+            scales = {"std": np.std(group) + 1e-6, "batch": np.std(known) + 1e-6, None: 1.0}
+            advantages.append(advantage / scales[scale])
     return np.array(advantages)
 
 
-def oracle_loss(
-    log_probs,
-    old_log_probs,
-    advantages,
-    lengths,
-    clip_range=0.2,
-    kl_coef=0.0,
-    kl_estimator="k3",
-    ratio="token",
-    aggregation="token_mean",
-    delta=None,
-    entropy_coef=0.0,
-    importance_cap=None,
-    ref_log_probs=None,
-    entropy=None,
-    sampler_log_probs=None,
-):
+SETTINGS = dict(clip_range=0.2, kl_coef=0.0, kl_estimator="k3", ratio="token", aggregation="token_mean", delta=None)
+SETTINGS |= dict(entropy_coef=0.0, importance_cap=None, ref_log_probs=None, entropy=None, sampler_log_probs=None)
+
+
+def oracle_loss(log_probs, old_log_probs, advantages, lengths, **given):
     """Arguments are those of `GRPOLoss` and of its call, in float64; `lengths` `(B,)`, 0 for what is left out whole.
 
     Returns:
         loss; scale, the sum of the absolute terms of the loss; metrics, sums over tokens; d_log_probs and d_entropy,
         `(B, C)`, the derivatives of the loss.
     """
-    low, high = clip_range if isinstance(clip_range, tuple) else (clip_range, clip_range)
+    assert given.keys() <= SETTINGS.keys()
+    c = types.SimpleNamespace(**SETTINGS | given)
+    low, high = c.clip_range if isinstance(c.clip_range, tuple) else (c.clip_range, c.clip_range)
     found = types.SimpleNamespace(loss=0.0, scale=0.0, d_log_probs=np.zeros(log_probs.shape))
     found.d_entropy = np.zeros(log_probs.shape)
     sums = dict(ratio=0.0, clip_fraction=0.0, kl=0.0, importance_weight=0.0)
@@ -60,31 +48,31 @@ def oracle_loss(
             continue
         row = i, slice(length)
         divisor = dict(token_mean=sum(lengths), sequence_mean=np.count_nonzero(lengths) * length)
-        divisor = divisor.get(aggregation, log_probs.size)
+        divisor = divisor.get(c.aggregation, log_probs.size)
         moved = log_probs[row] + 1j * STEP * np.eye(length)  # (moved token, token)
         rho = np.exp(moved - old_log_probs[row])
-        if ratio == "sequence":
+        if c.ratio == "sequence":
             rho = np.prod(rho, axis=-1, keepdims=True) ** (1 / length) * np.ones(length)
         plain, bounded = rho, smaller(larger(rho, 1 - low), 1 + high)
-        if delta is not None:
-            plain = smaller(rho, delta)
+        if c.delta is not None:
+            plain = smaller(rho, c.delta)
         surrogate = smaller(plain * advantages[i], bounded * advantages[i])
         terms = [-surrogate]
         sums["ratio"] += rho[0].real.sum()
         sums["clip_fraction"] += np.sum(surrogate[0].real < rho[0].real * advantages[i] - 1e-12)
-        if delta is not None:
+        if c.delta is not None:
             sums["clip_fraction"] += np.sum(surrogate[0].real > rho[0].real * advantages[i] + 1e-12)
-        if importance_cap is not None:
-            importance = np.minimum(np.exp(old_log_probs[row] - sampler_log_probs[row]), importance_cap)
+        if c.importance_cap is not None:
+            importance = np.minimum(np.exp(old_log_probs[row] - c.sampler_log_probs[row]), c.importance_cap)
             sums["importance_weight"] += importance.sum()
             terms[0] = terms[0] * importance
-        if ref_log_probs is not None:
-            kl = oracle_kl(moved, ref_log_probs[row], kl_estimator)
+        if c.ref_log_probs is not None:
+            kl = oracle_kl(moved, c.ref_log_probs[row], c.kl_estimator)
             sums["kl"] += kl[0].real.sum()
-            terms.append(kl_coef * kl)
-        if entropy_coef:
-            terms.append(-entropy_coef * entropy[row] * np.ones((length, 1)))
-            found.d_entropy[row] = -entropy_coef / divisor
+            terms.append(c.kl_coef * kl)
+        if c.entropy_coef:
+            terms.append(-c.entropy_coef * c.entropy[row] * np.ones((length, 1)))
+            found.d_entropy[row] = -c.entropy_coef / divisor
         found.loss += sum(term[0].real.sum() for term in terms) / divisor
         found.scale += sum(np.abs(term[0].real).sum() for term in terms) / divisor
         found.d_log_probs[row] = sum(term.imag.sum(axis=-1) for term in terms) / STEP / divisor

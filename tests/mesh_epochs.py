@@ -46,12 +46,12 @@ class ShortWords(Task):
         return ShortWords(first=1000)
 
 
-class Given(keras.utils.PyDataset):
-    """One batch, this process's rows of it."""
+class OneBatch(keras.utils.PyDataset):
+    """For `fit`."""
 
     def __init__(self, batch):
         super().__init__()
-        self.batch = {name: x[processes.share(len(x))] for name, x in batch.items()}
+        self.batch = batch
 
     def __len__(self):
         return 1
@@ -122,7 +122,8 @@ def epochs(sizes) -> dict:
     } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
     start_anew(model)
     given = given_batch(backbone.vocabulary_size, model.rollout.token_ids.shape[1] - LENGTH)
-    model.fit(Given(given), epochs=5, verbose=0, shuffle=False)
+    own = {name: x[processes.share(len(x))] for name, x in given.items()}  # this process's rows
+    model.fit(OneBatch(own), epochs=5, verbose=0, shuffle=False)
     query = model.policy.backbone.get_layer("decoder_block_0").attention.query_dense
     shards = {name: getattr(query, name).value for name in ("_kernel", "lora_kernel_a", "lora_kernel_b")}
     return result | {

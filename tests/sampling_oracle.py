@@ -16,8 +16,7 @@ def _forward(policy, weights, inputs):
 def forward_log_probs(policy, prompts, completions, temperature=1.0, weights=None):
     """Log-probs of all tokens at each place of each completion, `(B, C, V)`, by keras-hub's forward without a cache.
 
-    `prompts` are `(token_ids, padding_mask)`, left-padded. Here no row has padding before it, and all rows have some
-    behind them.
+    `prompts` are `(token_ids, padding_mask)`, left-padded; here all padding is behind a row.
     """
     length = completions.token_ids.shape[1]
     live = np.arange(length) < completions.lengths[:, None]

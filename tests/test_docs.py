@@ -1,12 +1,7 @@
-"""The manual builds, and every fenced block of it and of the README works.
+"""The manual builds, and every fenced block of it and of the README works, by the comment right before it.
 
-| comment right before a block | test |
-|---|---|
-| none | it is executed: Python here, a command of a script by the script's `main` |
-| `smaller: old → new, …` | it is executed with these changes, so that it takes seconds |
-| `needs: a TPU`, … | Python is compiled; flags and changes of recipes are parsed |
-| `code: …` | it is compared with the code, as the tables of keys are |
-| `newcomer: …` | continuous integration runs it from a clean clone |
+Without one it is executed; `smaller: old → new, …` makes it take seconds. `needs: a TPU`, …: it is compiled, flags and
+changes are parsed. `code: …`: it is compared with the code. `newcomer: …`: continuous integration runs it.
 """
 
 import ast
@@ -57,7 +52,7 @@ def executed(language: str, page: str | None = None) -> list[Block]:
 
 
 def commands(code: str):
-    """The words of each command in a shell block."""
+    """The words of each command of a shell block."""
     for line in code.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars="&;|")
         lexer.whitespace_split = True
@@ -73,9 +68,6 @@ def commands(code: str):
 def script(words: list[str]):
     """The script that a command runs, or None."""
     return importlib.import_module(Path(words[1]).stem) if words[1:] and words[1].startswith("scripts/") else None
-
-
-# === What is not executed ===
 
 
 @pytest.mark.parametrize("place", BLOCKS)
@@ -130,9 +122,6 @@ def test_the_example_is_the_default_recipe(page):
     assert f"task.held_out({recipe.evaluation.puzzles})" in code
 
 
-# === What is executed ===
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({block.page for block in executed("python")}))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
@@ -173,9 +162,6 @@ def test_the_build_fails_on_what_is_missing_or_broken(tmp_path, monkeypatch, cap
     for kind in ("xref_missing", "ref.class", "aha.formula", "toc.not_readable", "aha.undocumented", "nowhere.md"):
         assert kind in said
     assert "keras_aha.losses.group_advantages is public and has no place" in said
-
-
-# === Links, as a reader of the repository follows them ===
 
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("[CL]*.md"))], ids=lambda page: str(page.relative_to(ROOT)))

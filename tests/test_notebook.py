@@ -22,11 +22,8 @@ PATH = ROOT / "notebooks" / "countdown.ipynb"
 NOTEBOOK = nbformat.read(PATH, as_version=4)
 SOURCES = {cell.id: cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"}
 HOSTS = ("KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")  # variables that are set there
-SMALL = [
-    *("training.epochs=1", "rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "training.micro_batch_size=4"),
-    *("rollouts.max_completion_length=16", "training.completion_lengths=1"),
-    *("evaluation.puzzles=3", "evaluation.samples=1"),
-]
+SMALL = "training.epochs=1 rollouts.prompts_per_epoch=2 rollouts.group_size=2 training.micro_batch_size=4 "
+SMALL += "rollouts.max_completion_length=16 training.completion_lengths=1 evaluation.puzzles=3 evaluation.samples=1"
 
 
 def test_it_is_short_has_not_been_run_and_uses_public_names():
@@ -35,11 +32,8 @@ def test_it_is_short_has_not_been_run_and_uses_public_names():
     assert len(SOURCES) <= 14 and all(len(source.splitlines()) <= 25 for source in SOURCES.values())
     assert not any(cell.get("execution_count") or cell.get("outputs") for cell in NOTEBOOK.cells)
     imported = re.findall(r"^(?:from|import) (keras_aha\S*.*)", "\n".join(SOURCES.values()), re.MULTILINE)
-    assert [line.split("  #")[0] for line in imported] == [
-        "keras_aha as aha",
-        "keras_aha.runs.machine import find_machine",
-        "keras_aha import planner",
-    ]
+    expected = ["keras_aha as aha", "keras_aha.runs.machine import find_machine", "keras_aha import planner"]
+    assert [line.split("  #")[0] for line in imported] == expected
     assert len(inspect.getsource(GRPOModel.train_step).splitlines()) <= 40  # "the algorithm, on one screen"
 
 
@@ -54,12 +48,9 @@ def test_times_are_those_of_the_recipes_and_the_planner():
     assert plan.run.run_seconds / 2 == pytest.approx(3.4 * 3600, rel=0.02)  # each of two has half of the rows
 
 
-# === The first cell, in a checkout without keras-aha ===
-
-
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """A function that runs the first cell, and returns its names and what it told IPython's magics."""
+    """A function that runs the first cell without keras-aha; it returns its names and what it told IPython's magics."""
     for folder in ("keras_aha", "notebooks", "runs", ".git"):
         (tmp_path / "repository" / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "repository" / "notebooks")
@@ -100,13 +91,6 @@ def test_another_folder_is_refused_and_nothing_is_installed_twice(install, monke
     assert install()[1] == []
 
 
-# === From top to bottom ===
-
-
-def words_of(output) -> str:
-    return output.get("text", "") + "".join(output.get("data", {}).values())
-
-
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path):
     notebook = nbformat.read(PATH, as_version=4)
@@ -115,29 +99,30 @@ def test_all_of_it_runs(tmp_path):
     tensorboard.source = ""  # it starts a server
     environment = {name: value for name, value in os.environ.items() if name not in HOSTS}
     environment |= {
-        "KERAS_AHA_SET": " ".join(SMALL),
+        "KERAS_AHA_SET": SMALL,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "HTTPS_PROXY": "http://127.0.0.1:9",  # nothing can be downloaded
     }
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute(env=environment)
-    said = {cell.id: "".join(map(words_of, cell.get("outputs", []))) for cell in notebook.cells}
+    said = dict.fromkeys((cell.id for cell in notebook.cells), "")
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            said[cell.id] += output.get("text", "") + "".join(output.get("data", {}).values())
     assert "2 × cpu: countdown_tiny, 1 epochs, into runs/notebook-countdown_tiny\n" in said["recipe"]
     assert "countdown_tiny on this machine: fits" in said["plan"]
     assert "2 batch × 1 model" in said["experiment"]
     assert re.findall(r"reward (...)", said["puzzle"]) == ["0.0", "0.1", "1.0"]
     assert "def train_step" in said["algorithm"]
-    assert re.search(r"^before: [\d.]+% sampled", said["before"], re.MULTILINE)
+    assert re.search(r"before: [\d.]+% sampled", said["before"])  # a slow machine shows a bar before it
     assert "Done. All of it is in runs/notebook-countdown_tiny\n" in said["train"]
     report = said["report"].removeprefix("<IPython.core.display.HTML object>")
     assert report.startswith('<div><iframe srcdoc="') and report.count("<") == 4  # all of the page is escaped
-    assert re.search(r"^after: [\d.]+% sampled", said["examples"], re.MULTILINE)
+    assert re.search(r"after: [\d.]+% sampled", said["examples"])
     assert len(re.findall(r"^\[.* -> \d+\] (?:before|after): \w+$", said["examples"], re.MULTILINE)) == 6
     assert "of 16 are right; one solution is " in said["ask"]
     assert "adapters.lora.h5" in said["keep"]
     run = tmp_path / "runs" / "notebook-countdown_tiny"
-    assert {"checkpoints", "history.csv", "report.html", "summary.json", "train"} <= {
-        path.name for path in run.iterdir()
-    }
+    assert {"checkpoints", "history.csv", "report.html", "summary.json", "train"} <= set(os.listdir(run))
     assert Recipe.load(run / "recipe.toml").rollouts.max_completion_length == 16

@@ -30,7 +30,7 @@ def child(folder, *arguments, **versions):
     "versions, words, command",
     [
         ({"keras": "3.14.1"}, "3.15 or later, because before it LoRA's", 'pip install -U "keras>=3.15,<3.16"'),
-        ({"keras": "3.16.0rc0"}, "keras before 3.16, because it was never tried", 'pip install -U "keras>=3.15,<3.16"'),
+        ({"keras": "3.16.0rc0"}, "keras before 3.16, because it was never tried", 'pip install -U "keras>=3.15,'),
         ({"keras_hub": "0.29.0"}, "until 0.29.0 each of several devices computed all", '"keras-hub>=0.32,<0.33"'),
         ({"jax": "0.9.2", "libtpu": "0.0.30"}, "never tried with older", 'pip install -U "jax[tpu'),
         ({"keras": "3.9.0rc1", "keras_hub": "0.33"}, "; keras-hub before", 'pip install -U "keras>=3.15,<3.16" "k'),
@@ -50,20 +50,14 @@ def test_versions_between_are_taken(tmp_path, version):
     assert child(tmp_path, "-c", "import keras_aha.tasks", keras=version).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "script, arguments",
-    [
-        ("fit.py", []),
-        ("evaluate.py", ["countdown_tiny"]),
-        ("prime.py", ["--preset", "countdown_tiny", "--out", "primed"]),
-        ("plan.py", ["--preset", "countdown_tiny", "--topology", "t4"]),
-        ("report.py", ["runs"]),
-    ],
-)
-def test_scripts_say_it_and_exit_with_2(tmp_path, script, arguments):
+COMMANDS = ["fit.py", "evaluate.py run", "prime.py --out new", "plan.py --topology t4", "report.py run"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_scripts_say_it_and_exit_with_2(tmp_path, command):
+    script, *arguments = command.split()
     result = child(tmp_path, str(ROOT / "scripts" / script), *arguments, keras="3.14.1")
-    assert result.returncode == 2
-    assert result.stdout == ""
+    assert result.returncode == 2 and result.stdout == ""
     assert re.fullmatch(rf"{script}: keras-aha needs keras 3\.15 or later.*Received: keras 3\.14\.1\n", result.stderr)
 
 

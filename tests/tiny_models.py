@@ -15,9 +15,7 @@ _ROPE = dict(local_rope_scaling_factor=2.0, global_rope_scaling_factor=8.0)
 # Arguments of each backbone but for its vocabulary. Caps, windows and factors are so small, or so large, that they
 # bite: a forward that left them out would be far off.
 SHAPES = {
-    "gemma": dict(
-        num_layers=2, num_query_heads=2, num_key_value_heads=1, hidden_dim=16, intermediate_dim=32, head_dim=8
-    ),
+    "gemma": _SMALL | dict(num_query_heads=2, num_key_value_heads=1, head_dim=8),
     "gemma_2": dict(**_GEMMA_2, **_NORMS),
     # Five layers have the window, and a sixth has not.
     "gemma_3": dict(**_GEMMA_2, **_NORMS, **_ROPE, image_size=8) | dict(num_layers=6, attention_logit_soft_cap=None),
@@ -53,13 +51,9 @@ _MARKS = {
 
 
 def tiny_policy(shape="gemma", seed=0, lora_rank=0, fresh_adapters=False, **architecture):
-    """A random `CausalLM`, whose weights depend on `seed` alone.
+    """A random `CausalLM` of a shape of `SHAPES`, with `architecture` in its place; weights depend on `seed` alone.
 
-    Args:
-        shape: a key of `SHAPES`.
-        lora_rank: of adapters on the linear layers, random too; 0 makes none.
-        fresh_adapters: whether B is 0, as in adapters that were not trained.
-        **architecture: arguments of the backbone that replace those of the table.
+    Adapters are random too; `fresh_adapters` have a B of 0, as before training.
     """
     import keras_hub
 

@@ -3,6 +3,7 @@
 import os
 import time
 import warnings
+from operator import itemgetter
 from pathlib import Path
 
 from keras_aha.callbacks import checkpoint_contents as contents
@@ -51,14 +52,13 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.keep = keep
         self._manager = None
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
-        self._seconds = None  # that a checkpoint takes
 
     # === Saving ===
 
     def on_train_begin(self, logs=None):
         self._open()
         self._base = contents.base_checksum(self.model)
-        self._seconds = None
+        self._seconds = None  # that a checkpoint takes
         for callback in stateful_callbacks(self):
             own = next((entry for entry in self._states if entry[0] == type(callback).__name__), None)
             if own is not None:
@@ -85,7 +85,6 @@ class CheckpointCallback(keras.callbacks.Callback):
         logs["checkpoint_seconds"] = self._seconds
 
     def on_train_end(self, logs=None):
-        """Waits until all is written, and raises OSError if that cannot be done."""
         self.close()
 
     def close(self):
@@ -99,15 +98,11 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _open(self):
         if self._manager is None:
-            best = BestN(
-                get_metric_fn=lambda metrics: metrics[self.monitor], n=1, keep_checkpoints_without_metrics=False
-            )
+            best = BestN(get_metric_fn=itemgetter(self.monitor), n=1, keep_checkpoints_without_metrics=False)
             policy = AnyPreservationPolicy([LatestN(self.keep), best])
-            self._manager = ocp.CheckpointManager(
-                (self.log_dir / CHECKPOINTS).absolute(),
-                options=ocp.CheckpointManagerOptions(preservation_policy=policy),
-                item_names=contents.NAMES,
-            )
+            options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+            folder = (self.log_dir / CHECKPOINTS).absolute()
+            self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
 
     def _failure(self, error):
         return OSError(f"A checkpoint cannot be written in {self.log_dir / CHECKPOINTS}: {_in_a_line(error)}")
@@ -136,9 +131,15 @@ class CheckpointCallback(keras.callbacks.Callback):
             try:
                 self._restore(epoch, model, base)
             except _DamagedError as error:
-                damages[epoch] = str(error)
+                damages[epoch] = _in_a_line(error)
                 continue
-            self._remove(damages, epoch)
+            for damaged, reason in damages.items():
+                warnings.warn(
+                    f"The checkpoint after epoch {damaged} is damaged and is removed; the run goes on from epoch "
+                    f"{epoch}. {reason}",
+                    stacklevel=2,
+                )
+                self._manager.delete(damaged)
             self._rewind(epoch)
             return epoch
         if damages:
@@ -188,15 +189,6 @@ class CheckpointCallback(keras.callbacks.Callback):
                 f"Received: log_dir={str(self.log_dir)!r}"
             )
 
-    def _remove(self, damages, restored):
-        for epoch, reason in damages.items():
-            warnings.warn(
-                f"The checkpoint after epoch {epoch} is damaged and is removed; the run goes on from epoch "
-                f"{restored}. {reason}",
-                stacklevel=3,
-            )
-            self._manager.delete(epoch)
-
     def _rewind(self, epochs):
         if processes.is_first():
             rewind(self.log_dir, epochs)
@@ -204,9 +196,6 @@ class CheckpointCallback(keras.callbacks.Callback):
 
 class _DamagedError(Exception):
     """A checkpoint that is not what was saved."""
-
-    def __init__(self, reason):
-        super().__init__(_in_a_line(reason))
 
 
 def _in_a_line(error):

@@ -32,29 +32,15 @@ def describe(model: keras.Model) -> list[list[str]]:
 
 
 def as_saved(model: keras.Model, base: int, states: list) -> ocp.args.Composite:
-    """The contents for orbax's `CheckpointManager.save`.
-
-    Args:
-        model: a compiled model.
-        base: its `base_checksum`.
-        states: `[name, state]` of each callback with a state, as JSON can hold them.
-    """
+    """The contents for orbax's `CheckpointManager.save`: of a compiled model, its `base_checksum`, and `[name, state]`
+    of each callback with a state, as JSON can hold them."""
     arrays = [variable.value for variable in trained_variables(model)]
-    record = {
-        "variables": describe(model),
-        "checksums": checksums(arrays),
-        "base": base,
-        "callbacks": states,
-    }
+    record = {"variables": describe(model), "checksums": checksums(arrays), "base": base, "callbacks": states}
     return ocp.args.Composite(arrays=ocp.args.StandardSave(_named(arrays)), record=ocp.args.JsonSave(_sealed(record)))
 
 
 def read_record(folder: Path) -> dict:
-    """The record of the checkpoint in a folder.
-
-    Raises:
-        Exception: of orbax or ours, if it is not what was saved.
-    """
+    """The record of the checkpoint in a folder; raises an error of orbax or ValueError if it is not what was saved."""
     sealed = _read(folder / "record", ocp.JsonCheckpointHandler, ocp.args.JsonRestore())
     if sealed != _sealed(sealed["record"]):
         raise ValueError("Its record is not what was saved.")
@@ -62,11 +48,7 @@ def read_record(folder: Path) -> dict:
 
 
 def read_arrays(folder: Path, variables: list) -> list[jax.Array]:
-    """An array for each variable, laid out as the variable is.
-
-    Raises:
-        Exception: of orbax, if one cannot be read.
-    """
+    """An array for each variable, laid out as the variable is; raises an error of orbax if one cannot be read."""
     values = _named([variable.value for variable in variables])
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in values.items()}
     arrays = _read(folder / "arrays", ocp.StandardCheckpointHandler, ocp.args.StandardRestore(shapes))

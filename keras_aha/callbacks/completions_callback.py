@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from keras_aha.callbacks.problem_text import problem_text
+from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
 
 import keras
@@ -66,7 +66,6 @@ class CompletionsCallback(keras.callbacks.Callback):
         with self._writer.as_default():
             tf.summary.text(name, [_as_markup(record) for record in records], step=epoch)
         self._writer.flush()
-
 
     def _record(self, rollout, row, epoch):
         score = rollout.scores[row]

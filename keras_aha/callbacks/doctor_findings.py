@@ -41,15 +41,32 @@ class Finding:
 
 
 def examine(history: list[dict[str, float]]) -> list[Finding]:
-    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it.
-
-    Args:
-        history: what `doctor_history.observe` returned for each epoch, the latest last.
-    """
+    """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it."""
     causes = [no_signal, format_only, truncated, repeated_tails, entropy_collapse]
     causes += [not_moving, sampler_apart, not_finite, compiling, gamed]
     findings = [finding for cause in causes if (finding := cause(history))]
     return findings or [finding for finding in [not_learning(history)] if finding]
+
+
+def _lasting(seen: str, meaning: str, remedy: str, epochs: int = PATIENCE) -> Callable:
+    """Makes a finding of what is true of an epoch that is ill: it is there if the last `epochs` are.
+
+    `seen` has means over them in braces. What an epoch lacks is NaN, for which no comparison holds.
+    """
+
+    def finding_of(ill: Callable[[dict], bool]) -> Callable[[list[dict]], Finding | None]:
+        def finding(history: list[dict]) -> Finding | None:
+            recent = [collections.defaultdict(lambda: math.nan, e) for e in history[-epochs:]]
+            if len(recent) < epochs or not all(map(ill, recent)):
+                return None
+            means = {name: statistics.fmean(e[name] for e in recent) for name in recent[-1]}
+            when = f"In the last {epochs} epochs" if epochs > 1 else "In the last epoch"
+            return Finding(ill.__name__, f"{when} {seen.format(**means)}", meaning, remedy)
+
+        finding.__name__, finding.__doc__ = ill.__name__, ill.__doc__
+        return finding
+
+    return finding_of
 
 
 # === Findings ===
@@ -60,131 +77,122 @@ def no_signal(history: list[dict]) -> Finding | None:
 
     If all completions are the same text, that is another finding.
     """
+    finding = _equal_rewards(history)
+    if finding is None or entropy_collapse(history):
+        return None
     harder = "The problems are too easy: make them harder (Countdown: task.num_numbers, task.max_number)."
     easier = (
         "The problems are too hard: make them easier (Countdown: task.num_numbers, task.max_number), raise "
         "rollouts.group_size, set rollouts.refills, or start from a policy that solves some of them "
         "(scripts/prime.py, lora.start)."
     )
-    finding = _lasting(
-        history,
-        lambda e: e["zero_std_groups"] == 1 and not e.get("refilled_groups"),
-        "no_signal",
-        "the rewards of every group were all equal (accuracy {accuracy:.0%}).",
-        "No completion was better than another one of its prompt, so no update had a gradient.",
-        harder if history[-1].get("accuracy", 0) > 0.5 else easier,
-    )
-    return None if entropy_collapse(history) else finding
+    remedy = harder if history[-1].get("accuracy", 0) > 0.5 else easier
+    return dataclasses.replace(finding, name="no_signal", remedy=remedy)
 
 
-def format_only(history: list[dict]) -> Finding | None:
+@_lasting(
+    "the rewards of every group were all equal (accuracy {accuracy:.0%}).",
+    "No completion was better than another one of its prompt, so no update had a gradient.",
+    "",
+)
+def _equal_rewards(e):
+    return e["zero_std_groups"] == 1 and not e.get("refilled_groups")
+
+
+@_lasting(
+    "{format_rate:.0%} of {completions:.0f} completions an epoch had the form of an answer, and none was right; "
+    "the reward stands at {reward:.2f}.",
+    "The policy earns what the form alone pays, and never meets the reward for a right answer.",
+    "Let some be right from the start: easier problems (Countdown: task.num_numbers, task.max_number), a larger "
+    "or instruction-tuned model.preset, or one that was primed (scripts/prime.py).",
+    epochs=5,
+)
+def format_only(e):
     """Completions have the form of an answer, all answers earn the same, and none is right.
 
     TinyZero's smallest models never left that plateau, at a reward of 0.1. It takes 5 epochs: with 256 completions an
     epoch, fewer than 1 in 400 is right then, by the rule of three.
     """
-    return _lasting(
-        history,
-        lambda e: e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1,
-        "format_only",
-        "{format_rate:.0%} of {completions:.0f} completions an epoch had the form of an answer, and none was right; "
-        "the reward stands at {reward:.2f}.",
-        "The policy earns what the form alone pays, and never meets the reward for a right answer.",
-        "Let some be right from the start: easier problems (Countdown: task.num_numbers, task.max_number), a larger "
-        "or instruction-tuned model.preset, or one that was primed (scripts/prime.py).",
-        epochs=5,
-    )
+    return e["accuracy"] == 0 and e["format_rate"] >= 0.9 and e["answer_rewards"] == 1
 
 
-def truncated(history: list[dict]) -> Finding | None:
+@_lasting(
+    "{truncated:.0%} of the completions ran into the length limit.",
+    "What would have come after it earns nothing, so that length decides the reward.",
+    "Raise rollouts.max_completion_length; if completions have answered by then and only go on, end them with "
+    'rollouts.stop_strings, such as "</answer>"; if they ramble, set rollouts.overlong_buffer.',
+)
+def truncated(e):
     """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
-    return _lasting(
-        history,
-        lambda e: e["truncated"] > 0.5,
-        "truncated",
-        "{truncated:.0%} of the completions ran into the length limit.",
-        "What would have come after it earns nothing, so that length decides the reward.",
-        "Raise rollouts.max_completion_length; if completions have answered by then and only go on, end them with "
-        'rollouts.stop_strings, such as "</answer>"; if they ramble, set rollouts.overlong_buffer.',
-    )
+    return e["truncated"] > 0.5
 
 
-def repeated_tails(history: list[dict]) -> Finding | None:
+@_lasting(
+    "{repeated_tails:.0%} of the completions repeated one piece of text again and again up to the length limit.",
+    "The policy is caught in loops, whose many tokens outweigh those of other completions.",
+    "Lower the learning rate; set rollouts.overlong_buffer, so that loops cost something, or loss.aggregation to "
+    "sequence_mean, so that they weigh no more than others; go back to earlier adapters (lora.start).",
+)
+def repeated_tails(e):
     """One completion in ten repeats itself to the limit (DAPO, arXiv:2503.14476, §3.3); healthy: none."""
-    return _lasting(
-        history,
-        lambda e: e["repeated_tails"] > 0.1,
-        "repeated_tails",
-        "{repeated_tails:.0%} of the completions repeated one piece of text again and again up to the length limit.",
-        "The policy is caught in loops, whose many tokens outweigh those of other completions.",
-        "Lower the learning rate; set rollouts.overlong_buffer, so that loops cost something, or loss.aggregation to "
-        "sequence_mean, so that they weigh no more than others; go back to earlier adapters (lora.start).",
-    )
+    return e["repeated_tails"] > 0.1
 
 
-def entropy_collapse(history: list[dict]) -> Finding | None:
+@_lasting(
+    "a whole completion had an entropy of {completion_entropy:.2g} nats, and {accuracy:.0%} of them were right.",
+    "At least half of the pairs of one prompt are the same text: the policy has stopped trying other things, and "
+    "groups have nothing to compare.",
+    "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
+    "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
+)
+def entropy_collapse(e):
     """A completion is as certain as the toss of a coin, and many are wrong (DAPO, arXiv:2503.14476, §3.1).
 
     Two completions of a prompt are the same text with probability Σp² = E[p] ≥ exp(E[log p]) = exp(−entropy), by
     Jensen's inequality. With an entropy of log 2 that is at least one half. The default runs stay above 4 nats.
     """
-    return _lasting(
-        history,
-        lambda e: e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9,
-        "entropy_collapse",
-        "a whole completion had an entropy of {completion_entropy:.2g} nats, and {accuracy:.0%} of them were right.",
-        "At least half of the pairs of one prompt are the same text: the policy has stopped trying other things, and "
-        "groups have nothing to compare.",
-        "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
-        "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
-    )
+    return e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9
 
 
-def not_moving(history: list[dict]) -> Finding | None:
+@_lasting(
+    "no trained weight changed, though gradients had a norm of {grad_norm:.2g}.",
+    "The updates are 0, or too small for the dtype of the weights, so nothing is learnt.",
+    "Look at optimizer.config.learning_rate and at its schedule, whose steps may be over. If every weight is "
+    'trained in bfloat16, train adapters (lora.rank), which are float32, or set model.dtype to "float32".',
+)
+def not_moving(e):
     """Trained weights are bit by bit what they were, though there were gradients and updates.
 
     One epoch proves nothing: a warm-up begins with a learning rate of 0.
     """
-    return _lasting(
-        history,
-        lambda e: e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1,
-        "not_moving",
-        "no trained weight changed, though gradients had a norm of {grad_norm:.2g}.",
-        "The updates are 0, or too small for the dtype of the weights, so nothing is learnt.",
-        "Look at optimizer.config.learning_rate and at its schedule, whose steps may be over. If every weight is "
-        'trained in bfloat16, train adapters (lora.rank), which are float32, or set model.dtype to "float32".',
-    )
+    return e["moved"] == 0 and e["grad_norm"] > 0 and e["skipped_updates"] < 1
 
 
-def sampler_apart(history: list[dict]) -> Finding | None:
+@_lasting(
+    "the log-probs of sampler and trainer differed by {sampler_gap:.2g} nats a token.",
+    "What was sampled is not what the policy would write, so ratios and clipping act on that difference.",
+    'Set rollouts.quantization to "none" if it is "int8"; set loss.importance_cap (2, say); see that nothing '
+    "changes the weights between the rollout and the update.",
+)
+def sampler_apart(e):
     """Trainer and sampler, of the same weights, give tokens other probabilities; healthy: to 1e-6 in float32.
 
     At 0.1 nats a token half of the usual clip range, 0.2, is spent on what is no change of the policy. It needs the log
     `sampler_gap` of epochs in which that gap is not the policy's own change.
     """
-    return _lasting(
-        history,
-        lambda e: e["sampler_gap"] > 0.1,
-        "sampler_apart",
-        "the log-probs of sampler and trainer differed by {sampler_gap:.2g} nats a token.",
-        "What was sampled is not what the policy would write, so ratios and clipping act on that difference.",
-        'Set rollouts.quantization to "none" if it is "int8"; set loss.importance_cap (2, say); see that nothing '
-        "changes the weights between the rollout and the update.",
-    )
+    return e["sampler_gap"] > 0.1
 
 
-def not_finite(history: list[dict]) -> Finding | None:
+@_lasting(
+    "{skipped_updates:.0%} of the updates were skipped, because the loss or a gradient was not finite.",
+    "The weights are those from before these updates; after some epochs of nothing else the run ends.",
+    "Lower the learning rate, set optimizer.config.global_clipnorm, and read the completions: a policy that had "
+    "begun to write nonsense was broken earlier.",
+    epochs=1,
+)
+def not_finite(e):
     """An update was skipped, for its loss or gradient was not finite; a healthy run has none."""
-    return _lasting(
-        history,
-        lambda e: e["skipped_updates"] > 0,
-        "not_finite",
-        "{skipped_updates:.0%} of the updates were skipped, because the loss or a gradient was not finite.",
-        "The weights are those from before these updates; after some epochs of nothing else the run ends.",
-        "Lower the learning rate, set optimizer.config.global_clipnorm, and read the completions: a policy that had "
-        "begun to write nonsense was broken earlier.",
-        epochs=1,
-    )
+    return e["skipped_updates"] > 0
 
 
 def compiling(history: list[dict]) -> Finding | None:
@@ -260,27 +268,6 @@ def not_learning(history: list[dict]) -> Finding | None:
 
 
 # === Numbers ===
-
-
-def _lasting(
-    history: list[dict],
-    ill: Callable[[dict], bool],
-    name: str,
-    seen: str,
-    meaning: str,
-    remedy: str,
-    epochs: int = PATIENCE,
-) -> Finding | None:
-    """The finding if each of the last `epochs` is `ill`; `seen` has means over them in braces.
-
-    What an epoch lacks is NaN, for which no comparison holds.
-    """
-    recent = [collections.defaultdict(lambda: math.nan, e) for e in history[-epochs:]]
-    if len(recent) < epochs or not all(map(ill, recent)):
-        return None
-    means = {name: statistics.fmean(e[name] for e in recent) for name in recent[-1]}
-    when = f"In the last {epochs} epochs" if epochs > 1 else "In the last epoch"
-    return Finding(name, f"{when} {seen.format(**means)}", meaning, remedy)
 
 
 def _rise(before: list[float], after: list[float]) -> float:

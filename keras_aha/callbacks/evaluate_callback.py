@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 
-from keras_aha.callbacks.problem_text import problem_text
 from keras_aha.callbacks.rollout_bar import rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
@@ -134,8 +133,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
             `completion_length` (tokens), `stopped`, and `BEHAVIOURS`.
         """
-        samples = 1 if greedy else self.samples
-        return self._table(model, self._complete(model, greedy), samples)
+        return self._table(model, self._complete(model, greedy), 1 if greedy else self.samples)
 
     def evaluate_waits(self, model, waits: int, word: str = "Wait") -> Iterator[pd.DataFrame]:
         """Samples as `evaluate` does, then lets thinking go on again and again, see `budget_forcing.think_on`.
@@ -162,9 +160,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         for wait in range(1, waits + 1):
             sampling = self.sampling | dict(iteration=_ITERATION - wait, temperature=self.temperature)
             with rollout_bar(f"wait {wait}", len(rows)) as on_segment:
-                completions, going = think_on(
-                    model, *prompts, completions, word_ids, rows=rows, on_segment=on_segment, **sampling
-                )
+                sampling |= dict(rows=rows, on_segment=on_segment)
+                completions, going = think_on(model, *prompts, completions, word_ids, **sampling)
             thought_on = thought_on + going
             yield self._table(model, completions, self.samples, thought_on=thought_on)
 
@@ -215,11 +212,13 @@ class EvaluateCallback(keras.callbacks.Callback):
             **self.task.labels(problem),
             "sample": sample,
             "text": text,
-            "reward": score.reward,
-            "correct": score.correct,
-            "verdict": score.verdict,
-            "well_formed": score.well_formed,
+            **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
         }
+
+
+def problem_text(problem, prompt: str) -> str:
+    """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
+    return prompt.strip() if type(problem).__str__ is object.__str__ else str(problem)
 
 
 def _sampling_of(rollouts: RolloutCallback | None) -> dict:

@@ -27,13 +27,8 @@ def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str
 def join(prompts, problems, completions, texts, scores, rewards, temperature: float) -> Rollout:
     """A rollout in which all completions are trained on, and none has an advantage yet.
 
-    Args:
-        prompts: `(token_ids, padding_mask)`, each `(P, L)`.
-        problems: P of them.
-        completions: `decoding.Completions` of B = P·G rows.
-        texts, scores: B each.
-        rewards: as `Grader.grade` returns them.
-        temperature: at which completions were sampled.
+    Prompts are `(token_ids, padding_mask)`, each `(P, L)`, of P problems; completions are a `decoding.Completions` of
+    B = P·G rows, sampled at this temperature, with B texts and scores; rewards are as `Grader.grade` returns them.
     """
     group_size = len(texts) // len(problems)
     token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in prompts)
@@ -52,14 +47,6 @@ def join(prompts, problems, completions, texts, scores, rewards, temperature: fl
         texts=tuple(texts),
         scores=tuple(scores),
     )
-
-
-def with_trainers_log_probs(rollout: Rollout, model) -> Rollout:
-    """The rollout with the log-probs of a `GRPOModel` as its old ones."""
-    length = rollout.completion_mask.shape[1]
-    log_probs = model.log_probs(rollout.token_ids, rollout.padding_mask, length, rollout.temperature[0])
-    tokens = rollout.padding_mask[:, -length:] > 0
-    return dataclasses.replace(rollout, old_log_probs=np.where(tokens, log_probs, 0.0).astype("float32"))
 
 
 def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: int) -> dict[str, float]:

@@ -25,7 +25,6 @@ class InterruptCallback(keras.callbacks.Callback):
         super().__init__()
         self.signal = None
         self._before = {}  # signal → handler
-        self._nothing_to_lose = False
 
     def on_train_begin(self, logs=None):
         self.signal = None

@@ -19,8 +19,9 @@ import keras
 
 # At an epoch's beginning the trace starts before the rollout, and the clock of the updates after it. At its end logs
 # are made first, then read, then the epoch is saved, and then the run may stop.
-_FIRST = (ProfileCallback, RolloutCallback, UtilizationCallback, GuardCallback, EvaluateCallback)
-_LAST = (
+_ORDER = (
+    *(ProfileCallback, RolloutCallback, UtilizationCallback, GuardCallback, EvaluateCallback),
+    None,  # those that keras-aha does not know
     CompletionsCallback,
     keras.callbacks.TensorBoard,
     HistoryCallback,
@@ -43,8 +44,7 @@ def in_order(callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callba
     """
 
     def place(callback) -> int:
-        before = [i for i, kind in enumerate(_FIRST) if isinstance(callback, kind)]
-        after = [i for i, kind in enumerate(_LAST, start=len(_FIRST) + 1) if isinstance(callback, kind)]
-        return (before + after + [len(_FIRST)])[0]
+        known = (i for i, kind in enumerate(_ORDER) if kind and isinstance(callback, kind))
+        return next(known, _ORDER.index(None))
 
     return sorted(callbacks, key=place)

@@ -20,7 +20,6 @@ class ProfileCallback(keras.callbacks.Callback):
     def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
         self._folder = Path(log_dir, "profile")
-        self._epochs = 0
 
     def on_train_begin(self, logs=None):
         self._epochs = 0

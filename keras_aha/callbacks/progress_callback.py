@@ -29,7 +29,7 @@ class ProgressCallback(keras.callbacks.Callback):
         epochs = self.params["epochs"]
         self._start = time.perf_counter()
         self._bar = None
-        if _can_redraw():
+        if sys.stdout.isatty() and shutil.get_terminal_size().columns >= _WIDTH:
             names = [name for name, _ in _SHOWN.values()]
             self._bar = keras.utils.Progbar(epochs, width=10, stateful_metrics=names, unit_name="epoch")
 
@@ -44,7 +44,3 @@ class ProgressCallback(keras.callbacks.Callback):
             parts = [f"{epoch + 1:{len(str(epochs))}d}/{epochs}  {time.perf_counter() - self._start:5.0f} s"]
             parts += [f"{_SHOWN[name][0]} {value:{_SHOWN[name][1]}}" for name, value in values.items()]
             print(*parts, sep="  ", flush=True)
-
-
-def _can_redraw() -> bool:
-    return sys.stdout.isatty() and shutil.get_terminal_size().columns >= _WIDTH

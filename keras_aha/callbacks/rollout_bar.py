@@ -14,14 +14,8 @@ _PATIENCE = 5  # seconds; a rollout that is shorter needs no bar
 def rollout_bar(what: str, rows: int):
     """Shows finished completions, rows alive and tokens per second while the block runs, then disappears.
 
-    It is shown on a terminal and in notebooks only, by the first of several processes, and only after 5 seconds.
-
-    Args:
-        what: a word before the bar.
-        rows: completions that are being sampled.
-
-    Yields:
-        A function for the argument `on_segment` of `GRPOModel.generate`.
+    It is shown on a terminal and in notebooks only, by the first of several processes, and only after 5 seconds. It
+    says `what` before the bar of so many `rows`, and yields a function for `GRPOModel.generate`'s `on_segment`.
     """
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")
     hidden = not (sys.stderr.isatty() or in_notebook) or not processes.is_first()

@@ -1,13 +1,13 @@
 """`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.callbacks.compile_counter import CompileCounter
-from keras_aha.callbacks.graded_rollout import gather, join, rollout_logs, with_trainers_log_probs
-from keras_aha.callbacks.padded_prompts import PaddedPrompts
+from keras_aha.callbacks.graded_rollout import gather, join, rollout_logs
 from keras_aha.callbacks.rollout_bar import rollout_bar
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
@@ -21,11 +21,13 @@ from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.dynamic_sampling import Refills
 from keras_aha.training.grader import Grader, groups_with_signal
 from keras_aha.training.micro_batches import by_length
-from keras_aha.training.rollout import Rollout
+from keras_aha.training.rollout import PROMPT_MULTIPLE, Rollout
 from keras_aha.training.rollout_dataset import RolloutDataset
 
 import jax
 import numpy as np
+
+_AHEAD = 2000  # prompts of the epochs, and as many of the refills, whose lengths are looked at before training
 
 
 class RolloutCallback(StatefulCallback):
@@ -121,7 +123,7 @@ class RolloutCallback(StatefulCallback):
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
-        self.prompts = PaddedPrompts(task, max_prompt_length)
+        self.prompts = _PaddedPrompts(task, max_prompt_length)
         self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch = prompts_per_epoch
@@ -129,19 +131,10 @@ class RolloutCallback(StatefulCallback):
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
         self.mask_truncated = mask_truncated
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
-        self.sampling = dict(
-            group_size=group_size,
-            max_completion_length=max_completion_length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            stop_tokens=tuple(stop_tokens),
-            stop_strings=tuple(stop_strings),
-            max_rows=max_rows,
-            quantization=quantization,
-            seed=seed,
-        )
+        self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
+        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
+        self.sampling |= dict(max_rows=max_rows, quantization=quantization)
         self.dataset = RolloutDataset(updates_per_rollout)
         self._compiles = None  # counts while `fit` trains
 
@@ -149,10 +142,18 @@ class RolloutCallback(StatefulCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         start = time.perf_counter()
-        self._start_epoch()
-        problems, refill_pools = self._draw_problems()
+        if self._epochs == 1:
+            self._compiles.count = 0  # what other callbacks compiled at the first epoch's end belongs to it
+        # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
+        self._iteration = int(self.model.optimizer.iterations) // len(self.dataset)
+        self._failures = {}  # the first of each reward in this epoch
+        pool, refill_pools = self.curriculum.pool(self._iteration), self.refills.pools(self._iteration)
+        self.prompts.tokenize(self.model, sum(refill_pools, pool))  # finds the length that all of them need
+        problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
-        self._log(problems, rollout, rewards)
+        self.grader.check_any(rollout.rewards, self._failures)
+        self._logs = rollout_logs(rollout, rewards, self.group_size)
+        self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         rollout = self._refill(rollout, refill_pools)
         rollout = self._with_advantages(rollout)
         rollout = self._with_trainers_log_probs(rollout)
@@ -166,15 +167,10 @@ class RolloutCallback(StatefulCallback):
         prompts = self.prompts.tokenize(self.model, problems)
         completions = self._generate(prompts, first_row)
         texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
-        scores, rewards = self._grade(problems, texts, completions)
+        own = [problem for problem in problems[processes.share(len(problems))] for _ in range(self.group_size)]
+        scores, rewards = self.grader.grade(own, texts, completions.lengths, self._failures)
         completions, texts, scores, rewards = gather(completions, texts, scores, rewards)
         return join(prompts, problems, completions, texts, scores, rewards, self.sampling["temperature"]), rewards
-
-    def _draw_problems(self):
-        """The epoch's problems, and for each round of refills those to choose from."""
-        pool, refill_pools = self.curriculum.pool(self._iteration), self.refills.pools(self._iteration)
-        self.prompts.tokenize(self.model, sum(refill_pools, pool))  # finds the length that all of them need
-        return self.curriculum.choose(pool), refill_pools
 
     def _generate(self, prompts, first_row=0):
         """Completions of this process's share; the first epoch compiles all that such a call may ever need."""
@@ -188,10 +184,6 @@ class RolloutCallback(StatefulCallback):
                 warm_up=not self._epochs,
                 **self.sampling,
             )
-
-    def _grade(self, problems, texts, completions):
-        own = [problem for problem in problems[processes.share(len(problems))] for _ in range(self.group_size)]
-        return self.grader.grade(own, texts, completions.lengths, self._failures)
 
     def _refill(self, rollout, pools):
         """Replaces groups without signal, see `Refills`."""
@@ -216,10 +208,12 @@ class RolloutCallback(StatefulCallback):
         """With the trainer's own log-probs as the old ones, if the loss corrects for the difference."""
         if self.model.grpo_loss.importance_cap is None:
             return rollout
-        rollout = with_trainers_log_probs(rollout, self.model)
-        gap = np.abs(rollout.old_log_probs - rollout.sampler_log_probs).sum()  # 0 after the end of a completion
+        length = rollout.completion_mask.shape[1]
+        log_probs = self.model.log_probs(rollout.token_ids, rollout.padding_mask, length, rollout.temperature[0])
+        log_probs = np.where(rollout.padding_mask[:, -length:] > 0, log_probs, 0.0).astype("float32")
+        gap = np.abs(log_probs - rollout.sampler_log_probs).sum()  # 0 after the end of a completion
         self._logs["sampler_gap"] = float(gap / rollout.lengths.sum())
-        return rollout
+        return dataclasses.replace(rollout, old_log_probs=log_probs)
 
     def _hand_over(self, rollout):
         """To other callbacks as `model.rollout`, and to `fit` as this process's rows of the batch."""
@@ -256,14 +250,28 @@ class RolloutCallback(StatefulCallback):
             self._compiles.close()
             self._compiles = None
 
-    def _start_epoch(self):
-        if self._epochs == 1:
-            self._compiles.count = 0  # what other callbacks compiled at the first epoch's end belongs to it
-        # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
-        self._iteration = int(self.model.optimizer.iterations) // len(self.dataset)
-        self._failures = {}  # the first of each reward in this epoch
 
-    def _log(self, problems, rollout, rewards):
-        self.grader.check_any(rollout.rewards, self._failures)
-        self._logs = rollout_logs(rollout, rewards, self.group_size)
-        self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
+class _PaddedPrompts:
+    """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again."""
+
+    def __init__(self, task, limit):
+        self.task = task
+        self.limit = limit
+        self.length = 0
+
+    def tokenize(self, model, problems):
+        """`(token_ids, padding_mask)`, each `(len(problems), length)` int32; ValueError if one is above the limit."""
+        token_ids, padding_mask = model.tokenize([self.task.prompt(x) for x in problems], multiple=PROMPT_MULTIPLE)
+        longest = padding_mask.sum(axis=1).max()
+        if longest > self.limit:
+            raise ValueError(
+                f"A prompt is longer than max_prompt_length={self.limit} tokens. Received: {longest} tokens"
+            )
+        self.length = max(self.length, token_ids.shape[1])
+        pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
+        return np.pad(token_ids, pad), np.pad(padding_mask, pad)
+
+    def look_ahead(self, model, *sources):
+        """Finds the length that the first problems of each source need; a source gives lists of problems."""
+        flat = map(itertools.chain.from_iterable, sources)
+        self.tokenize(model, [problem for source in flat for problem in itertools.islice(source, _AHEAD)])

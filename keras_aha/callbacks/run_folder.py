@@ -39,14 +39,15 @@ def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
         _rewind_history(log_dir / HISTORY, epochs)
     for path in (log_dir / COMPLETIONS, log_dir / FINDINGS):
         if path.exists():
-            _rewind_lines(path, epochs)
+            write_whole(path, b"".join(line for epoch, line in complete_lines(path) if epoch <= epochs))
     for path in log_dir.glob("**/events.out.tfevents.*"):
         _rewind_events(path, epochs)
 
 
 def _rewind_history(path: Path, epochs: int) -> None:
     rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
-    rows = [row for row in rows if None not in row.values() and 0 < _integer(row["epoch"]) <= epochs]
+    rows = [row for row in rows if None not in row.values() and row["epoch"].isdecimal()]
+    rows = [row for row in rows if 0 < int(row["epoch"]) <= epochs]
     if not rows:
         path.unlink()  # and the next one begins anew
         return
@@ -55,10 +56,6 @@ def _rewind_history(path: Path, epochs: int) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_whole(path, text.getvalue())
-
-
-def _rewind_lines(path: Path, epochs: int) -> None:
-    write_whole(path, b"".join(line for epoch, line in complete_lines(path) if epoch <= epochs))
 
 
 def complete_lines(path: Path) -> list[tuple[int, bytes]]:
@@ -89,7 +86,3 @@ def _rewind_events(path: Path, epochs: int) -> None:
             writer.write(event)
     if buffer.getvalue() != path.read_bytes():
         write_whole(path, buffer.getvalue())
-
-
-def _integer(text: str) -> int:
-    return int(text) if text.isdecimal() else 0

@@ -32,7 +32,6 @@ class TimeLimitCallback(StatefulCallback):
         super().__init__()
         if not hours > 0:
             raise ValueError(f"`hours` must be above 0. Received: hours={hours}")
-        self.hours = hours
         self.evaluation_seconds = 0.0
         self.reached = False
         self._end = (time.time() if start is None else start) + 3600 * hours

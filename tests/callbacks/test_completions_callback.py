@@ -3,6 +3,7 @@ import html
 import json
 import math
 import re
+from types import SimpleNamespace
 
 from keras_aha.callbacks.completions_callback import CompletionsCallback, _as_markup
 from keras_aha.tasks import CountdownProblem, Score
@@ -30,22 +31,15 @@ HOSTILE = [
 def model(make_policy):
     model = GRPOModel(make_policy())
     model.stop_training = False  # as `fit` sets it
-    rows, prompt, length = len(HOSTILE), 3, 5
-    lengths = np.array([5, 1, 2, 3])
-    mask = np.arange(length) < lengths[:, None]
+    mask = np.arange(5) < np.array([5, 1, 2, 3])[:, None]
     model.rollout = Rollout(
-        token_ids=np.zeros((rows, prompt + length), "int32"),
-        padding_mask=np.hstack([np.ones((rows, prompt)), mask]).astype("int32"),
-        completion_mask=np.zeros((rows, length), "float32"),  # all masked: their length counts all the same
-        old_log_probs=np.zeros((rows, length), "float32"),
-        sampler_log_probs=np.zeros((rows, length), "float32"),
-        advantages=np.zeros(rows, "float32"),
-        temperature=np.ones(rows, "float32"),
-        rewards=np.zeros(rows, "float32"),
-        truncated=np.zeros(rows, bool),
-        problems=(CountdownProblem((9, 1), 8),) * rows,
+        token_ids=np.zeros((4, 8), "int32"),
+        padding_mask=np.hstack([np.ones((4, 3)), mask]).astype("int32"),
+        completion_mask=np.zeros((4, 5), "float32"),  # all masked: their length counts all the same
+        **dict.fromkeys(("old_log_probs", "sampler_log_probs", "advantages", "temperature", "rewards", "truncated")),
+        problems=(CountdownProblem((9, 1), 8),) * 4,
         texts=tuple(HOSTILE),
-        scores=(Score(0.1, False, "wrong_numbers"),) * rows,
+        scores=(Score(0.1, False, "wrong_numbers"),) * 4,
     )
     return model
 
@@ -65,42 +59,33 @@ def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
     records = write(model, callback, epochs=5)
     assert [record["epoch"] for record in records] == [epoch for epoch in (1, 2, 4, 5) for _ in HOSTILE]
     assert [record["text"] for record in records[:4]] == HOSTILE
-    assert records[0] == {
-        "epoch": 1,
-        "problem": "9 1 -> 8",
-        "text": HOSTILE[0],
-        "reward": 0.1,
-        "correct": False,
-        "verdict": "wrong_numbers",
-        "length": 5,
-    }
+    told = dict(problem="9 1 -> 8", text=HOSTILE[0], reward=0.1, correct=False, verdict="wrong_numbers", length=5)
+    assert records[0] == {"epoch": 1} | told
     assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
     few = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
     assert [record["text"] for record in few] == [HOSTILE[0], HOSTILE[2]]  # spread over the rollout
     model.stop_training = True
     records = write(model, CompletionsCallback(tmp_path / "stopped", every=10, count=1), epochs=3)
     assert [record["epoch"] for record in records] == [1, 2, 3]  # each might be the last
+    with pytest.raises(ValueError, match="must be 1 or more. Received: every=1, count=0"):
+        CompletionsCallback(tmp_path, count=0)
 
 
 def test_what_json_does_not_know(model, tmp_path):
-    """A reward that failed is null, as JSON has no NaN, and a text that is no Unicode ends no run."""
+    """A failed reward is null, a text that is no Unicode ends no run, a problem without a text shows its prompt."""
+    prompt, _ = model.tokenize(["Use 6 1 2.\n"], length=12)
+    ids = np.hstack([np.repeat(prompt, 4, axis=0), np.zeros((4, 5), "int32")])
+    mask = np.hstack([ids[:, :12] > 0, model.rollout.padding_mask[:, -5:]]).astype("int32")
+    problems = ([(6, 1, 2)], (6, 1), "a text", CountdownProblem((9, 1), 8))
     scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
     texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
-    model.rollout = dataclasses.replace(model.rollout, scores=scores, texts=texts)
+    changes = dict(token_ids=ids, padding_mask=mask, problems=problems, scores=scores, texts=texts)
+    model.rollout = dataclasses.replace(model.rollout, **changes)
     records = write(model, CompletionsCallback(tmp_path), epochs=1)
     assert [record["text"] for record in records] == list(texts)
     assert [record["reward"] for record in records] == [None, 0.1, 0.1, 0.1] and records[0]["verdict"] == "error"
-    assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
-
-
-def test_a_problem_without_a_text_of_its_own_is_shown_by_its_prompt(model, tmp_path):
-    prompt, _ = model.tokenize(["Use 6 1 2.\n"], length=12)
-    ids = np.hstack([np.repeat(prompt, len(HOSTILE), axis=0), np.zeros((len(HOSTILE), 5), "int32")])
-    mask = np.hstack([ids[:, :12] > 0, model.rollout.padding_mask[:, -5:]]).astype("int32")
-    problems = ([(6, 1, 2)], (6, 1), "a text", CountdownProblem((9, 1), 8))
-    model.rollout = dataclasses.replace(model.rollout, token_ids=ids, padding_mask=mask, problems=problems)
-    records = write(model, CompletionsCallback(tmp_path), epochs=1)
     assert [record["problem"] for record in records] == ["Use 6 1 2.", "Use 6 1 2.", "a text", "9 1 -> 8"]
+    assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
 
 
 def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
@@ -118,13 +103,9 @@ def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
         assert seen.split("\n", 1) == ["9 1 -> 8  wrong_numbers", visible]
 
 
-class Evaluation:
-    latest = None
-
-
 def test_the_same_held_out_problems_are_followed(model, tmp_path):
     """Of four problems two, and of each the first sample, after each evaluation."""
-    evaluation = Evaluation()
+    evaluation = SimpleNamespace(latest=None)
     callback = CompletionsCallback(tmp_path, count=2, evaluation=evaluation)
     callback.set_model(model)
     callback.set_params({"epochs": 9})
@@ -139,10 +120,8 @@ def test_the_same_held_out_problems_are_followed(model, tmp_path):
     events = EventAccumulator(str(tmp_path / "completions"))
     events.Reload()
     shown = {event.step: list(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors("held_out")}
-    expected = {
-        epoch: [f"<pre>{p}  correct\n{epoch}: {p} 0 &lt;b&gt;</pre>".encode() for p in (0, 2)] for epoch in (1, 3)
-    }
-    assert shown == expected
+    expected = "<pre>{p}  correct\n{epoch}: {p} 0 &lt;b&gt;</pre>"
+    assert shown == {epoch: [expected.format(p=p, epoch=epoch).encode() for p in (0, 2)] for epoch in (1, 3)}
 
 
 MARKUP = [
@@ -157,8 +136,3 @@ MARKUP = [
 def test_no_markup_takes_effect(text):
     page = plugin_util.markdown_to_safe_html(_as_markup({"problem": "9 1 -> 8", "verdict": "no_answer", "text": text}))
     assert re.findall("<[^>]*>?", page) == ["<pre>", "</pre>"]
-
-
-def test_arguments_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="must be 1 or more. Received: every=1, count=0"):
-        CompletionsCallback(tmp_path, count=0)

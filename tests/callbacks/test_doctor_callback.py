@@ -27,15 +27,11 @@ SAMPLING = dict(max_completion_length=48, stop_tokens=tuple("abcdefghijklmnop"))
 
 
 class FewDigits(DigitHunt):
-    """In so many tokens three digits are right."""
-
     share, right = 0.01, 3
 
 
 class NeverRight(FewDigits):
-    """So many digits that no completion is right."""
-
-    right = 1000
+    right = 1000  # digits
 
 
 class FormOnly(Countdown):
@@ -89,21 +85,24 @@ def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
     assert ["compiles" in epoch for epoch in history] == [False] + [True] * 5  # the first one compiles everything
     doctor.set_state({"said": [], "history": [history[-1]] * 100})
     fit(doctor, 1)
-    assert len(doctor.get_state()["history"]) == 100
-    assert len(json.dumps(doctor.get_state())) < 50_000
+    assert len(doctor.get_state()["history"]) == 100 and len(json.dumps(doctor.get_state())) < 50_000
 
 
-# === Faults ===
-
-
-def test_weights_that_do_not_move(fit, doctor):
-    assert fit(doctor, 2, learning_rate=0.0) == []
-    assert fit(doctor, 1, learning_rate=0.0) == ["not_moving"]
-
-
-def test_a_learning_rate_that_breaks_the_policy(fit, doctor):
-    """Soon it writes one text only, which repeats itself and never ends."""
-    assert {"entropy_collapse", "repeated_tails", "truncated"} <= set(fit(doctor, 7, task=NeverRight, learning_rate=1))
+@pytest.mark.parametrize(
+    "found, epochs, callbacks, settings",
+    [
+        ({"not_moving"}, 3, [], dict(learning_rate=0.0)),
+        # Soon the policy writes one text only, which repeats itself and never ends.
+        ({"entropy_collapse", "repeated_tails", "truncated"}, 7, [], dict(task=NeverRight, learning_rate=1)),
+        ({"not_finite"}, 1, [GuardCallback(), Disturb(np.inf)], {}),
+        # A trainer that has other weights than the sampler; the change of several updates is no such gap.
+        ({"sampler_apart"}, 3, [Disturb(1.5)], dict(learning_rate=1e-5)),
+        (set(), 3, [Disturb(1.5)], dict(learning_rate=1e-5, updates_per_rollout=2)),
+    ],
+)
+def test_faults(fit, doctor, found, epochs, callbacks, settings):
+    said = set(fit(doctor, epochs, *callbacks, **settings))
+    assert found <= said and bool(found) == bool(said)
 
 
 def test_a_reward_that_is_not_what_counts(fit, doctor):
@@ -112,27 +111,11 @@ def test_a_reward_that_is_not_what_counts(fit, doctor):
     assert "gamed" in fit(doctor, 25, evaluation, task=Countdown, rewards=rewards, learning_rate=0.03)
 
 
-def test_a_trainer_that_has_other_weights_than_the_sampler(fit, doctor):
-    """The change of several updates is no such gap."""
-    assert fit(doctor, 3, Disturb(1.5), learning_rate=1e-5, updates_per_rollout=2) == []
-    assert fit(doctor, 3, Disturb(1.5), learning_rate=1e-5) == ["sampler_apart"]
-
-
-def test_gradients_that_are_not_finite(fit, doctor):
-    assert fit(doctor, 1, GuardCallback(), Disturb(np.inf)) == ["not_finite"]
-
-
 def test_programs_that_are_compiled_in_each_epoch(fit, doctor):
-    calls = itertools.count()
-
-    def growing(problem, completion):
-        return jax.numpy.ones(1 + next(calls) // 16).sum()  # of another shape in each epoch, of 16 completions
-
-    assert fit(doctor, 3, rewards={"growing": (growing, 0.0)}) == []  # the first epoch does not count
-    assert fit(doctor, 2, rewards={"growing": (growing, 0.0)}) == ["compiling"]
-
-
-# === What is said ===
+    calls = itertools.count()  # of 16 completions an epoch, each of which has another shape
+    rewards = {"growing": (lambda problem, completion: jax.numpy.ones(1 + next(calls) // 16).sum(), 0.0)}
+    assert fit(doctor, 3, rewards=rewards) == []  # the first epoch does not count
+    assert fit(doctor, 2, rewards=rewards) == ["compiling"]
 
 
 def test_a_finding_is_said_once_everywhere(fit, doctor, tmp_path, capsys):

@@ -10,23 +10,9 @@ from keras_aha.recipes import sections
 
 import pytest
 
-HEALTHY = {
-    "reward": 0.4,
-    "accuracy": 0.35,
-    "format_rate": 0.95,
-    "truncated": 0.1,
-    "zero_std_groups": 0.25,
-    "grad_norm": 0.03,
-    "skipped_updates": 0.0,
-    "sampler_gap": 1e-7,
-    "compiles": 0.0,
-    "moved": 1.0,
-    "completions": 256.0,
-    "answer_rewards": 3.0,
-    "repeated_tails": 0.0,
-    "completion_entropy": 5.0,
-}
-
+HEALTHY = dict(reward=0.4, accuracy=0.35, format_rate=0.95, truncated=0.1, zero_std_groups=0.25, grad_norm=0.03)
+HEALTHY |= dict(skipped_updates=0.0, sampler_gap=1e-7, compiles=0.0, moved=1.0, completions=256.0, answer_rewards=3.0)
+HEALTHY |= dict(repeated_tails=0.0, completion_entropy=5.0)
 
 # Accuracies as the slowest healthy run of the lab book had them, multiplication: 5 to 27 % in 30 epochs.
 CURVE = [*(0.05 + 0.014 * i for i in range(11)), *(0.2 + 0.007 * i for i in range(10)), *[0.27] * 79]
@@ -43,20 +29,18 @@ def epochs(count, **changes):
 
 
 def test_health_is_silence_and_so_are_logs_that_are_missing():
-    assert names(epochs(1)) == names(LEARNING) == names([{}] * 40) == names([{"moved": 0.0}] * 40) == []
+    assert names(epochs(1)) == names([{}] * 40) == names([{"moved": 0.0}] * 40) == []
+    assert not any(names(LEARNING[: i + 1]) for i in range(100))
 
 
 @pytest.mark.parametrize(
     "name, ill, well",
     [
-        ("no_signal", {"zero_std_groups": 1.0}, {"zero_std_groups": 0.99}),
         ("no_signal", {"zero_std_groups": 1.0, "refilled_groups": 0.0}, {"zero_std_groups": 1.0, "refilled_groups": 1}),
         ("truncated", {"truncated": 0.51}, {"truncated": 0.5}),
         ("repeated_tails", {"repeated_tails": 0.11}, {"repeated_tails": 0.1}),
         ("entropy_collapse", {"completion_entropy": 0.69}, {"completion_entropy": 0.7}),
-        ("entropy_collapse", {"completion_entropy": 0.0, "accuracy": 0.89}, {"completion_entropy": 0, "accuracy": 0.9}),
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),
-        ("not_moving", {"moved": 0.0}, {"moved": 1.0}),
         ("sampler_apart", {"sampler_gap": 0.11}, {"sampler_gap": 0.1}),
     ],
 )
@@ -67,12 +51,6 @@ def test_three_epochs_in_a_row_and_no_fewer(name, ill, well):
     assert names(epochs(3, **well)) == []
 
 
-@pytest.mark.parametrize("accuracy, advice", [(0.0, "make them easier"), (1.0, "make them harder")])
-def test_groups_without_signal_are_too_hard_or_too_easy(accuracy, advice):
-    (finding,) = examine(epochs(3, zero_std_groups=1.0, accuracy=accuracy))
-    assert advice in finding.remedy and f"(accuracy {accuracy:.0%})" in finding.seen
-
-
 def test_one_finding_is_not_said_as_another():
     assert names(epochs(3, moved=0.0, skipped_updates=1.0)) == ["not_finite"]
     assert names(epochs(1, skipped_updates=0.25)) == ["not_finite"]  # the first is said
@@ -80,30 +58,30 @@ def test_one_finding_is_not_said_as_another():
     assert names(accuracies(0.18, 0.18, truncated=0.6)) == ["truncated"]
     same = dict(zero_std_groups=1.0, completion_entropy=0.1)
     assert names(epochs(3, **same, accuracy=0.5)) == ["entropy_collapse"]
-    assert names(epochs(3, **same, accuracy=1.0)) == ["no_signal"]  # solved
+    assert names(epochs(3, **same, accuracy=0.9)) == ["no_signal"]  # solved
+    assert names(epochs(3, zero_std_groups=0.99)) == []
 
 
 def test_form_without_a_right_answer():
     stuck = dict(accuracy=0.0, format_rate=0.9, answer_rewards=1.0, reward=0.09)
-    assert names(epochs(5, **stuck)) == ["format_only"]
-    assert "In the last 5 epochs 90% of 256 completions an epoch" in examine(epochs(5, **stuck))[0].seen
-    assert names(epochs(4, **stuck)) == names(epochs(1) + epochs(4, **stuck)) == []
+    (finding,) = examine(epochs(5, **stuck))
+    assert finding.name == "format_only" and "In the last 5 epochs 90% of 256 completions an epoch" in finding.seen
+    assert (
+        names(epochs(1) + epochs(4, **stuck))
+        == names(epochs(4, **stuck) + epochs(1, **stuck | {"answer_rewards": 2.0}))
+        == []
+    )
     assert names(epochs(5, **stuck | {"format_rate": 0.89})) == []
-    assert names(epochs(5, **stuck | {"answer_rewards": 2.0})) == []  # some wrong answers earn more than others
     assert names(epochs(4, **stuck) + epochs(1, **stuck | {"accuracy": 1 / 256})) == []
 
 
 def test_programs_that_are_compiled_again_and_again():
     once, never = epochs(1, compiles=2.0), epochs(1)
     assert names(once + never * 3 + once + never * 4 + once) == ["compiling"]
-    assert (
-        "6 programs were compiled again in 3 of the last 10 epochs" in examine((never + once) * 3 + never * 4)[0].seen
-    )
+    (finding,) = examine((never + once) * 3 + never * 4)
+    assert "6 programs were compiled again in 3 of the last 10 epochs" in finding.seen
     assert names(once + never * 4 + once + never * 4 + once) == []  # over 11 epochs
     assert names(never + once * 2 + never) == []  # a first evaluation, say
-
-
-# === A reward that is gamed ===
 
 
 def evaluated(reward, val_accuracy, **changes):
@@ -118,9 +96,9 @@ def evaluated(reward, val_accuracy, **changes):
 
 def test_reward_up_and_held_out_accuracy_not():
     (finding,) = examine(evaluated(0.4, 0.3) + evaluated(0.6, 0.3))
-    assert finding.name == "gamed"
     assert finding.seen == "The reward rose from 0.4 to 0.6, and held-out accuracy went from 30.0% to 30.0%."
     assert names(evaluated(0.1, 0.3) + evaluated(0.141, 0.3)) == ["gamed"]  # by six standard errors
+    assert names(evaluated(0.4, 0.3) + epochs(5) + evaluated(0.6, 0.3)) == ["gamed"]  # evaluations farther apart
 
 
 @pytest.mark.parametrize(
@@ -134,16 +112,12 @@ def test_reward_up_and_held_out_accuracy_not():
         (evaluated(0.4, 0.3)[:-1] + epochs(1), evaluated(0.6, 0.3)),  # none before
         (evaluated(0.3, 0.3, overlong_penalty=-0.1), evaluated(0.4, 0.3)),  # completions are shorter, that is all
         (evaluated(0.4, 0.3)[1:], evaluated(0.6, 0.3)),  # too few epochs before
+        (evaluated(0.4, 0.3), evaluated(0.6, 0.3)[1:]),  # nine epochs apart
         (evaluated(0.4, 0.3), evaluated(math.nan, 0.3)),
     ],
 )
 def test_rewards_that_are_not_gamed(before, after):
     assert names(before + after) == []
-
-
-def test_evaluations_that_are_compared_are_ten_epochs_apart():
-    assert names(evaluated(0.4, 0.3) + evaluated(0.6, 0.3)[1:]) == []
-    assert names(evaluated(0.4, 0.3) + epochs(5) + evaluated(0.6, 0.3)) == ["gamed"]
 
 
 # === An accuracy that stays where it began ===
@@ -160,47 +134,24 @@ def test_a_run_that_does_not_learn():
     assert finding.name == "not_learning" and "priming.steps" in finding.remedy
     assert finding.seen == "After 30 epochs the accuracy is 13.7%, and it began at 17.8%."
     assert names(accuracies(0.18, 0.193)) == ["not_learning"]  # a standard error is 0.00667 here
+    assert names(accuracies(0.18, 0.195)) == []  # a rise of more than two
+    assert names(accuracies(0.18, 0.18, count=29)) == names(accuracies(0.6, 0.6)) == []
+    assert names(accuracies(0.18, 0.18, count=100)) == []  # the beginning may be forgotten
+    assert names(accuracies(0.3, 0.3, curriculum_level=0.5)) == []
 
 
-@pytest.mark.parametrize(
-    "history",
-    [
-        accuracies(0.18, 0.195),  # a rise of more than two standard errors
-        accuracies(0.18, 0.18, count=29),
-        accuracies(0.18, 0.18, count=100),  # the beginning may be forgotten
-        accuracies(0.6, 0.6),
-        accuracies(0.3, 0.3, curriculum_level=0.5),
-    ],
-)
-def test_a_run_that_may_learn(history):
-    assert names(history) == []
-
-
-def test_healthy_runs_are_silent_after_every_epoch():
-    assert not any(names(LEARNING[: i + 1]) for i in range(100))
-
-
-# === Words ===
-
-ILL = [
-    epochs(3, zero_std_groups=1.0, accuracy=0.0),
-    epochs(3, zero_std_groups=1.0, accuracy=1.0),
-    epochs(5, accuracy=0.0, answer_rewards=1.0),
-    epochs(3, truncated=1.0),
-    epochs(3, repeated_tails=1.0),
-    epochs(3, completion_entropy=0.1),
-    epochs(3, moved=0.0),
-    epochs(3, sampler_gap=1.0),
-    epochs(3, skipped_updates=1.0),
-    epochs(3, compiles=1.0),
-    evaluated(0.4, 0.3) + evaluated(0.6, 0.3),
-    accuracies(0.2, 0.2),
-]
+ILL = [epochs(3, zero_std_groups=1.0, accuracy=0.0), epochs(3, zero_std_groups=1.0, accuracy=1.0)]
+ILL += [epochs(5, accuracy=0.0, answer_rewards=1.0), epochs(3, truncated=1.0), epochs(3, repeated_tails=1.0)]
+ILL += [epochs(3, completion_entropy=0.1), epochs(3, moved=0.0), epochs(3, sampler_gap=1.0)]
+ILL += [epochs(3, skipped_updates=1.0), epochs(3, compiles=1.0)]
+ILL += [evaluated(0.4, 0.3) + evaluated(0.6, 0.3), accuracies(0.2, 0.2)]
 
 
 def test_a_finding_is_a_paragraph_of_sentences_that_names_keys_that_exist():
     findings = [finding for history in ILL for finding in examine(history)]
     assert len({finding.name for finding in findings}) == 11
+    for finding, degree, accuracy in zip(findings[:2], ("easier", "harder"), ("0%", "100%"), strict=True):
+        assert f"make them {degree}" in finding.remedy and f"(accuracy {accuracy})" in finding.seen
     keys = {f"{section}.{key.name}" for section, kind in sections.SECTIONS.items() for key in fields(kind)}
     keys |= {"task.num_numbers", "task.max_number"}  # Countdown's
     keys |= {"optimizer.config.learning_rate", "optimizer.config.global_clipnorm"}  # Keras's

@@ -31,21 +31,16 @@ def test_repeated_tails_are_those_of_the_definition():
     tails = [repeated_tail(text) for text in edges]
     assert tails == [slow_repeated_tail(text) for text in edges]
     assert 50 < np.count_nonzero(tails) < 250
-
-
-def test_a_hostile_text_costs_no_more_than_a_short_one():
     start = time.perf_counter()
-    for text in ("a" * 10**6 + "b", "ab" * 10**6 + "c", ("a" * 101 + "b") * 10**4):
-        assert repeated_tail(text) == 0
-    assert time.perf_counter() - start < 0.5
+    assert repeated_tail("ab" * 10**6 + "c") == repeated_tail(("a" * 101 + "b") * 10**4) == 0
+    assert time.perf_counter() - start < 0.5  # a hostile text costs no more than a short one
 
 
 def test_what_is_remembered_of_an_epoch():
     """As JSON has it. Only the first text loops up to the limit; entropies are 3, 0.5, 0 and 0.5 nats."""
     rollout = SimpleNamespace(
         texts=("ha " * 20, "ha " * 20, "a sum", "no end"),
-        scores=[Score(0.1, False, "wrong_value"), Score(1.0, True, "correct")] * 1
-        + [Score(0.1, False, "wrong_value"), Score(0, False, "no_answer")],
+        scores=[Score(0.1, False, "wrong_value")] * 2 + [Score(1.0, True, "correct"), Score(0, False, "no_answer")],
         truncated=np.array([True, False, False, True]),
         sampler_log_probs=np.array([[-1, -2], [-0.5, 0], [0, 0], [-0.25, -0.25]], "float32"),
     )

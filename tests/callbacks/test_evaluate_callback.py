@@ -1,5 +1,4 @@
 import itertools
-import re
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
@@ -18,9 +17,7 @@ LENGTH = 8
 
 @pytest.fixture(scope="module")
 def model(make_policy):
-    model = GRPOModel(make_policy())
-    model.stop_training = False  # as `fit` sets it
-    return model
+    return GRPOModel(make_policy())
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +53,13 @@ def test_completions_depend_on_the_seed_and_not_on_how_many_are_decoded_at_a_tim
     for max_rows in (2, 256):
         pd.testing.assert_frame_equal(callback_of(held_out, max_rows=max_rows).evaluate(model), sampled)
     assert callback_of(held_out, seed=1).evaluate(model)["text"].tolist() != sampled["text"].tolist()
+    prompt = model.tokenize([held_out.prompt(held_out.problem(0))], 16)
+    training = model.generate(*prompt, group_size=4, max_completion_length=LENGTH, iteration=0)
+    assert not set(model.detokenize(training)) & set(sampled["text"])  # training draws others
 
 
 def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
-    """Which compiles its programs when it is the first of its kind."""
+    """Which compiles its programs when it is the first of its kind; a greedy one draws nothing."""
     calls, generate = [], model.generate
 
     def spy(token_ids, padding_mask, **settings):
@@ -68,12 +68,10 @@ def test_all_problems_are_in_one_call(model, held_out, monkeypatch):
 
     monkeypatch.setattr(model, "generate", spy)
     callback = callback_of(held_out)
-    for greedy in (False, False, True, True):
-        callback.evaluate(model, greedy=greedy)
-    assert calls == [(5, 2, 4, True), (5, 2, 4, False), (5, 1, 4, True), (5, 1, 4, False)]
-
-
-PIECES = "</?answer>|</?think>|<(start|end)_of_turn>| each once to make | yes|Use "  # single tokens, with letters
+    tables = [callback.evaluate(model, greedy=greedy) for greedy in (False, False, True, True)]
+    assert tables[3]["sample"].tolist() == [0] * 5
+    pd.testing.assert_frame_equal(callback_of(held_out, seed=7).evaluate(model, greedy=True), tables[3])
+    assert calls == [(5, 2, 4, True), (5, 2, 4, False), (5, 1, 4, True), (5, 1, 4, False), (5, 1, 4, True)]
 
 
 def test_stops_reach_the_sampler(model, held_out, sampled):
@@ -81,10 +79,6 @@ def test_stops_reach_the_sampler(model, held_out, sampled):
     stops = dict(stop_tokens=tuple("abcd"), stop_strings=("e",))
     table = callback_of(held_out, **stops).evaluate(model)
     assert table["completion_length"].sum() < sampled["completion_length"].sum()
-    for text, longer, stopped in zip(table["text"], sampled["text"], table["stopped"], strict=True):
-        text, longer = (re.sub(PIECES, "", x) for x in (text, longer))
-        assert longer.startswith(text) and not set("abcd") & set(text)
-        assert "e" not in text[:-1] or stopped
     assert table["text"].str.contains("e").any() and not table["text"].str.contains("e").all()
     rollouts = RolloutCallback(Countdown(**COUNTDOWN), max_completion_length=LENGTH, **stops)
     pd.testing.assert_frame_equal(EvaluateCallback(held_out, rollouts=rollouts, samples=2).evaluate(model), table)
@@ -102,20 +96,8 @@ def test_length_stops_and_rows_of_rollouts_unless_others_are_given(held_out):
     assert sampling(**given) == sampling() | given
 
 
-def test_training_draws_other_samples(model, held_out, sampled):
-    token_ids, mask = model.tokenize([held_out.prompt(held_out.problem(0))], 16)
-    for iteration in range(2):
-        training = model.generate(token_ids, mask, group_size=4, max_completion_length=LENGTH, iteration=iteration)
-        assert not set(model.detokenize(training)) & set(sampled["text"])
-
-
-def test_greedy_takes_one_completion_a_problem(model, held_out):
-    greedy = callback_of(held_out).evaluate(model, greedy=True)
-    assert greedy["sample"].tolist() == [0] * 5
-    pd.testing.assert_frame_equal(callback_of(held_out, seed=7).evaluate(model, greedy=True), greedy)
-
-
-def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled, monkeypatch):
+def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
+    model.stop_training = False  # as `fit` sets it
     callback = callback_of(held_out, every=2)
     callback.set_model(model)
     callback.set_params({"epochs": 5})
@@ -130,7 +112,7 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled, mo
     epoch, latest, greedy = callback.latest
     assert epoch == 4 and len(greedy) == 5
     pd.testing.assert_frame_equal(latest, sampled)
-    monkeypatch.setattr(model, "stop_training", True)  # a run that is stopped ends with an evaluation
+    model.stop_training = True  # a run that is stopped ends with an evaluation
     callback.on_epoch_end(2, {})
     assert callback.latest[0] == 2
 
@@ -152,26 +134,14 @@ def test_thinking_goes_on(model, held_out, sampled, monkeypatch):
     fewer_at_a_time = callback_of(held_out, max_rows=2).evaluate_waits(model, 2, "W")
     for table, expected in zip(fewer_at_a_time, tables, strict=True):
         pd.testing.assert_frame_equal(table, expected)
-
-
-def test_a_word_that_cannot_be_written_is_refused_before_anything_is_sampled(model, held_out, monkeypatch):
-    monkeypatch.setattr(model, "generate", None)
+    monkeypatch.setattr(model, "generate", None)  # before anything is sampled
     with pytest.raises(ValueError, match="Received: 'Wäit'"):
         next(callback_of(held_out).evaluate_waits(model, 1, "Wäit"))
 
 
-class Fragile(Countdown):
-    """Fails on the second completion of each puzzle, in a way of its own."""
-
-    calls = 0
-
-    def score(self, problem, completion):
-        self.calls += 1
-        return super().score(problem, completion) if self.calls % 2 else None
-
-
 def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monkeypatch):
-    monkeypatch.setattr(held_out, "score", Fragile(num_numbers=3).score)
+    calls, score = itertools.count(), held_out.score  # the second completion of each puzzle has none
+    monkeypatch.setattr(held_out, "score", lambda *args: None if next(calls) % 2 else score(*args))
     with pytest.warns(UserWarning, match="score returned None, which is no Score") as caught:
         table = callback_of(held_out).evaluate(model)
     assert len(caught) == 1
@@ -183,10 +153,7 @@ def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monke
         callback_of(held_out, on_reward_error="stop").evaluate(model)
 
 
-@pytest.mark.parametrize(
-    "argument", [{"every": 0}, {"samples": 0}, {"temperature": 0.0}, {"max_completion_length": None}]
-)
-def test_arguments_are_checked(held_out, argument):
-    ((name, value),) = argument.items()
+@pytest.mark.parametrize("name, value", [("every", 0), ("temperature", 0.0), ("max_completion_length", None)])
+def test_arguments_are_checked(held_out, name, value):
     with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}={value}"):
-        callback_of(held_out, **argument)
+        callback_of(held_out, **{name: value})

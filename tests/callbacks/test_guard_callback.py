@@ -15,19 +15,14 @@ def fit():
     model.compile("sgd", loss="mse")
 
     def run(shares, guard):
-        skipped = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs: logs.update(skipped_updates=shares[epoch])
-        )
+        tell = keras.callbacks.LambdaCallback(on_epoch_end=lambda i, logs: logs.update(skipped_updates=shares[i]))
         data = np.zeros((2, 1)), np.zeros((2, 1))
-        return model.fit(*data, epochs=len(shares), callbacks=[skipped, guard], verbose=0).epoch
+        return model.fit(*data, epochs=len(shares), callbacks=[tell, guard], verbose=0).epoch
 
     return run
 
 
-@pytest.mark.parametrize(
-    "shares, patience",
-    [([0.0, 0.0], 3), ([0.0, 1.0, 0.0], 3), ([0.25, 0.99, 0.99, 0.99], 3), ([1.0, 0.5, 1.0, 0.0, 1.0], 2)],
-)
+@pytest.mark.parametrize("shares, patience", [([0.25, 0.99, 0.99, 0.99], 3), ([1.0, 0.5, 1.0, 0.0, 1.0], 2)])
 def test_few_skipped_updates_are_no_end(fit, recwarn, shares, patience):
     assert fit(shares, GuardCallback(patience)) == list(range(len(shares)))
     assert not [warning for warning in recwarn if "skipped" in str(warning.message)]
@@ -51,8 +46,5 @@ def test_a_run_that_goes_on_where_it_was_stopped_stops_again(fit):
         guard.set_state(before.get_state())
         assert not guard.reached
         assert fit([1.0, 1.0], guard) == [0] and guard.reached
-
-
-def test_patience_is_checked():
     with pytest.raises(ValueError, match="`patience` must be 1 or more. Received: patience=0"):
         GuardCallback(patience=0)

@@ -28,8 +28,6 @@ def test_the_second_epoch_of_a_fit_is_traced_from_its_rollout_to_its_update(one_
     assert not list(tmp_path.iterdir())  # an only epoch, which compiles, is not
     model.fit(dataset, epochs=first + 3, initial_epoch=first, callbacks=callbacks, verbose=0)
     (path,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
-    names = {
-        event.name for plane in ProfileData.from_file(str(path)).planes for line in plane.lines for event in line.events
-    }
-    seen = {name for name in names if name.startswith(("rollout ", "evaluation "))}
-    assert seen == {f"rollout {first + 1}"}
+    lines = [line for plane in ProfileData.from_file(str(path)).planes for line in plane.lines]
+    names = {event.name for line in lines for event in line.events}
+    assert {name for name in names if name.startswith(("rollout ", "evaluation "))} == {f"rollout {first + 1}"}

@@ -7,7 +7,6 @@ from keras_aha.callbacks.tensorboard_callback import TensorBoardCallback
 from keras_aha.tasks import Score
 
 import numpy as np
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
@@ -23,7 +22,9 @@ def rollout(epoch):
     )
 
 
-def write(callback, epochs):
+def write(folder, epochs, state=None, **hyper_parameters):
+    callback = TensorBoardCallback(folder, hyper_parameters, write_graph=False)
+    callback.set_state(state or callback.get_state())
     model = types.SimpleNamespace(optimizer=types.SimpleNamespace(iterations=0))
     callback.set_model(model)
     callback.set_params({"epochs": 2})
@@ -31,6 +32,7 @@ def write(callback, epochs):
         callback.on_epoch_begin(epoch)
         model.rollout = rollout(epoch)
         callback.on_epoch_end(epoch, {"reward": 0.5})
+    return callback.get_state()
 
 
 def read(folder):
@@ -43,43 +45,21 @@ def values(events, tag):
     return {event.step: tensor_util.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    write(
-        TensorBoardCallback(folder, {"a.rate": 0.5, "a.list": (1, 2), "b": None, "c": True}, write_graph=False), [0, 1]
-    )
-    return folder
-
-
-def test_histograms_of_length_and_reward(folder):
-    events = read(folder / "train")
+def test_a_run_that_goes_on_knows_the_verdicts_so_far(tmp_path):
+    write(tmp_path, [1], write(tmp_path, [0], a=1), a=1)
+    events = read(tmp_path / "train")
+    shares = {tag: {k: float(v) for k, v in values(events, f"verdict/{tag}").items()} for tag in set(sum(VERDICTS, ()))}
+    assert shares == {"correct": {0: 0.75, 1: 0.75}, "no_answer": {0: 0.25, 1: 0.0}, "wrong_value": {1: 0.25}}
+    assert len(list((tmp_path / "hyper_parameters").iterdir())) == 1
     for tag, lowest, highest, count in (("completion_length", 3, 7, 4), ("reward", 0, 1, 3)):
         for buckets in values(events, tag).values():  # (left, right, count) each
             assert buckets[:, 2].sum() == count
             assert (buckets[:, 0].min(), buckets[:, 1].max()) == (lowest, highest)
 
 
-def test_shares_of_verdicts(folder):
-    events = read(folder / "train")
-    shares = {
-        tag: {k: float(v) for k, v in values(events, f"verdict/{tag}").items()} for tag in ("correct", "no_answer")
-    }
-    assert shares == {"correct": {0: 0.75, 1: 0.75}, "no_answer": {0: 0.25, 1: 0.0}}
-    assert list(values(events, "verdict/wrong_value")) == [1]
-
-
-def test_a_run_that_goes_on_knows_the_verdicts_so_far(tmp_path):
-    first, then = (TensorBoardCallback(tmp_path, {"a": 1}, write_graph=False) for _ in range(2))
-    write(first, [0])
-    then.set_state(first.get_state())
-    write(then, [1])
-    assert {k: float(v) for k, v in values(read(tmp_path / "train"), "verdict/no_answer").items()} == {0: 0.25, 1: 0.0}
-    assert len(list((tmp_path / "hyper_parameters").iterdir())) == 1
-
-
-def test_hyper_parameters_as_their_tab_reads_them(folder):
-    content = read(folder / "hyper_parameters").SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+def test_hyper_parameters_as_their_tab_reads_them(tmp_path):
+    write(tmp_path, [0], **{"a.rate": 0.5, "a.list": (1, 2), "b": None, "c": True})
+    content = read(tmp_path / "hyper_parameters").SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     found = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info.hparams
     assert found["a.rate"].number_value == 0.5 and found["c"].bool_value is True
     assert (found["a.list"].string_value, found["b"].string_value) == ("(1, 2)", "None")

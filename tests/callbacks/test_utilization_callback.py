@@ -6,6 +6,7 @@ from keras_aha.models import lora
 from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import Rollout
+from keras_aha.training.rollout_dataset import RolloutDataset
 
 import keras
 import numpy as np
@@ -16,51 +17,27 @@ PEAK = 1e9
 UPDATES = 2
 
 
-class HandMade(keras.callbacks.Callback):
-    """Puts a rollout where `RolloutCallback` does."""
-
-    def __init__(self, dataset):
-        super().__init__()
-        self.dataset = dataset
-
-    def on_epoch_begin(self, epoch, logs=None):
-        rows, length, completion = len(LENGTHS), 8, 4
-        position = np.arange(length)
-        first = np.array([length - completion - n + c for n, c in zip(LENGTHS, COMPLETIONS, strict=True)])[:, None]
-        last = (length - completion + np.array(COMPLETIONS))[:, None]
-        mask = ((position >= first) & (position < last)).astype("int32")
-        self.model.rollout = Rollout(
-            token_ids=np.where(mask > 0, 5 + position, 0).astype("int32"),
-            padding_mask=mask,
-            completion_mask=mask[:, -completion:].astype("float32"),
-            old_log_probs=np.full((rows, completion), -3.0, "float32"),
-            sampler_log_probs=np.full((rows, completion), -3.0, "float32"),
-            advantages=np.array([1, -1, 0.5, -0.5], "float32"),
-            temperature=np.ones(rows, "float32"),
-            rewards=np.zeros(rows, "float32"),
-            truncated=np.zeros(rows, bool),
-            **dict.fromkeys(("problems", "texts", "scores"), ()),
-        )
-        self.dataset.batch = self.model.rollout.batch()
-
-
-class Batches(keras.utils.PyDataset):
-    """The batch of the moment, once for each update."""
-
-    def __len__(self):
-        return UPDATES
-
-    def __getitem__(self, index):
-        return self.batch
-
-
 @pytest.fixture(scope="module")
 def trained(make_policy):
     """`(model, logs of two epochs)`, with a KL."""
     model = GRPOModel(make_policy("gemma", lora_rank=2))
     model.compile("sgd", GRPOLoss(kl_coef=0.1))
-    dataset = Batches()
-    callbacks = [HandMade(dataset), UtilizationCallback(peak_flops=PEAK)]
+    position, completions = np.arange(8), np.array(COMPLETIONS)
+    end = 4 + completions[:, None]
+    mask = ((position >= end - np.array(LENGTHS)[:, None]) & (position < end)).astype("int32")
+    rollout = Rollout(
+        token_ids=mask * (5 + position).astype("int32"),
+        padding_mask=mask,
+        completion_mask=mask[:, -4:].astype("float32"),
+        old_log_probs=np.full((4, 4), -3.0, "float32"),
+        sampler_log_probs=np.full((4, 4), -3.0, "float32"),
+        advantages=np.array([1, -1, 0.5, -0.5], "float32"),
+        temperature=np.ones(4, "float32"),
+        **dict.fromkeys(("rewards", "truncated", "problems", "texts", "scores"), ()),
+    )
+    model.rollout, dataset = rollout, RolloutDataset(UPDATES)
+    fill = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: setattr(dataset, "batch", rollout.batch()))
+    callbacks = [fill, UtilizationCallback(peak_flops=PEAK)]
     return model, model.fit(dataset, epochs=2, callbacks=callbacks, verbose=0).history
 
 
@@ -74,8 +51,6 @@ def test_tokens_are_those_of_the_padding_mask_and_flops_those_of_policy_and_refe
         flops += forward_flops(backbone, LENGTHS, COMPLETIONS)
     for seconds, mfu in zip(logs["update_seconds"], logs["mfu"], strict=True):
         assert seconds * mfu == pytest.approx(UPDATES * flops / PEAK)
-
-
     for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
         assert 0.1 < now <= peak < 1000
 

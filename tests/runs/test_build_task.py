@@ -30,6 +30,9 @@ class NoTask:
 
 def test_ours():
     assert isinstance(build_task(RECIPE), Countdown)
+    assert RECIPE.override("task.name=countdown") == RECIPE
+    other = RECIPE.override("task.name=multiplication")  # which begins with no arguments
+    assert other.task.arguments == {} and other.priming.habits == {}
     task = build_task(RECIPE.override(["task.digits=[1, 2]", "task.name=multiplication"]), seed=4)
     assert isinstance(task, Multiplication) and (task.digits, task.seed, task.template) == ((1, 2), 4, "plain")
 
@@ -37,9 +40,7 @@ def test_ours():
 def test_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "doubling_task.py").write_text(OWN_TASK)
     recipe = RECIPE.override("task.name=doubling_task:Doubling")
-    with pytest.raises(
-        RecipeError, match="cannot be imported: ModuleNotFoundError: No module named 'doubling_task'. Is its folder the"
-    ):
+    with pytest.raises(RecipeError, match="cannot be imported: ModuleNotFoundError: .* 'doubling_task'. Is its folder"):
         build_task(recipe)
     monkeypatch.syspath_prepend(tmp_path)
     task = build_task(recipe.override("task.most=40"), seed=4)
@@ -48,25 +49,16 @@ def test_the_users_own(tmp_path, monkeypatch):
     assert all(task.problem(i) < 40 and task.problem(i) not in held_out for i in range(50))
     with pytest.raises(RecipeError, match="has no task 'Dubling'; the nearest is doubling_task:Doubling. Received"):
         build_task(RECIPE.override("task.name=doubling_task:Dubling"))
-    for name in ("NoTask", "Missing", "DrawnTask.x", ""):
+    for name in ("doubling_task:NoTask", "doubling_task:Missing", "doubling_task:DrawnTask.x", "doubling_task:"):
         with pytest.raises(RecipeError, match="has no task .*Received: task.name="):
-            build_task(RECIPE.override(f'task.name="doubling_task:{name}"'))
+            build_task(RECIPE.override(f'task.name="{name}"'))
+    for name in ("chess", ":", "a b:C", ".x:C", "os:system"):
+        with pytest.raises(RecipeError, match="Received: task.name="):
+            build_task(RECIPE.override(f'task.name="{name}"'))
     with pytest.raises(RecipeError, match="Unknown key task.moist; the nearest is task.most."):
         build_task(recipe.override("task.moist=9"))
     with pytest.raises(RecipeError, match="DrawnTask cannot be made of the section's keys: Can't instantiate"):
         build_task(RECIPE.override("task.name=doubling_task:DrawnTask"))
-
-
-@pytest.mark.parametrize("name", [":", "a b:C", ".x:C", "os:system", ":Countdown"])
-def test_names_that_are_no_task(name):
-    with pytest.raises(RecipeError, match="Received: task.name="):
-        build_task(RECIPE.override(f'task.name="{name}"'))
-
-
-def test_another_name_begins_with_no_arguments():
-    recipe = RECIPE.override("task.name=multiplication")
-    assert recipe.task.arguments == {} and recipe.priming.habits == {}
-    assert RECIPE.override("task.name=countdown") == RECIPE
 
 
 def test_files_are_made_absolute(tmp_path, monkeypatch):

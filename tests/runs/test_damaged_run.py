@@ -60,51 +60,42 @@ def put(name, content):
     return lambda folder: (folder / name).write_bytes(content)
 
 
-def without(epoch):
-    return edit("history.csv", lambda text: text.replace(ROWS[epoch - 1], ""))
-
-
 REMOVE_SUMMARY = "summary.json is no summary of a run: remove it, and it is written again. Received: "
 REMOVE_HELD_OUT = "held-out puzzles before training: remove it, and it is made again. Received: "
 TABLE = {
     "summary, text": (put("summary.json", b"x"), REMOVE_SUMMARY),
-    "summary, empty": (put("summary.json", b""), REMOVE_SUMMARY),
-    "summary, bytes": (put("summary.json", b"\xff"), REMOVE_SUMMARY),
     "summary, lacking": (put("summary.json", b"{}"), REMOVE_SUMMARY + "KeyError('epochs')"),
-    "summary, list": (put("summary.json", b"[4]"), REMOVE_SUMMARY),
     "summary, null": (put("summary.json", b'{"epochs": null}'), REMOVE_SUMMARY),
     "held out, cut": (edit("held_out_before.jsonl", lambda text: text[:-20]), REMOVE_HELD_OUT),
     "held out, lines": (edit("held_out_before.jsonl", lambda text: text[text.index("\n") + 1 :]), "[5, 3] completions"),
-    "held out, empty": (put("held_out_before.jsonl", b""), REMOVE_HELD_OUT),
     "completions, text": (edit("completions.jsonl", lambda text: text.replace("{", "{{", 1)), "Line 1 of "),
     "completions, other": (edit("completions.jsonl", lambda text: text.replace('{"epoch": 2}', "2")), "Line 2 of "),
-    "completions, lacking": (edit("completions.jsonl", lambda text: text.replace("epoch", "e", 1)), "KeyError"),
     "findings": (put("findings.jsonl", b"\x00\x00\n"), "findings.jsonl cannot be read: remove that line, which "),
     "history, missing": (lambda folder: (folder / "history.csv").unlink(), "history.csv has no whole row of epoch 1, "),
     "history, empty": (put("history.csv", b""), "history.csv has no whole row of epoch 1, so the run cannot go on"),
-    "history, header": (edit("history.csv", lambda text: text[3:]), "history.csv has no whole row of epoch 1, "),
     "history, no header": (edit("history.csv", lambda text: text.replace(HEADER, "")), "has no whole row of epoch 1, "),
-    "history, row": (without(2), "has no whole row of epoch 2, so the run cannot go on as it began: put the file back"),
-    "history, last row": (without(3), "has no whole row of epoch 3"),
+    "history, row": (edit("history.csv", lambda text: text.replace(ROWS[1], "")), "the run cannot go on as it began"),
     "history, column": (edit("history.csv", lambda text: text.replace(",200,", ",", 1)), "no whole row of epoch 2"),
     "history, text": (edit("history.csv", lambda text: text.replace("100", "1o0", 1)), "no whole row of epoch 1"),
-    "history, blank": (edit("history.csv", lambda text: text.replace("100", "", 1)), "no whole row of epoch 1"),
     "history, twice": (edit("history.csv", lambda text: text.replace(ROWS[1], 2 * ROWS[1])), "has rows twice, or not"),
     "history, order": (edit("history.csv", lambda text: HEADER + "".join(ROWS[::-1])), "or not in their order, so the"),
 }
 
 
-@pytest.mark.parametrize("name", TABLE)
-def test_what_is_damaged_is_said(name, folder, capfd):
-    damage, sentence = TABLE[name]
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("damage, sentence", TABLE.values(), ids=TABLE)
+def test_what_is_damaged_is_said(damage, sentence, folder, capfd):
     damage(folder)
-    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    before = contents(folder)
     with pytest.raises(SystemExit) as exit:
         fit.main(["--resume", "--log-dir", str(folder)])
     out, err = capfd.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("\n") == 1 and len(err) < 700
     assert sentence in err and str(folder) in err
-    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+    assert contents(folder) == before
 
 
 def test_what_a_kill_leaves_is_no_damage(folder, recipe, capfd):

@@ -16,7 +16,7 @@ import keras_hub
 import ml_dtypes
 import numpy as np
 import pytest
-from finished_runs import GEMMA_3, SHAPES, logits, make_run, trained
+from finished_runs import SHAPES, logits, make_run, trained
 from hugging_face_oracle import HuggingFaceOracle
 from safetensors.numpy import load_file, save_file
 
@@ -38,7 +38,6 @@ def exported(request, make_policy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make_shallow(make_policy):
-    """`make_policy` of one layer, where more would show nothing."""
     return functools.partial(make_policy, num_layers=1)
 
 
@@ -100,16 +99,12 @@ def test_bfloat16_stays(make_policy, tmp_path):
 # === What surrounds them ===
 
 
-def test_pieces_that_are_never_split_are_named(exported):
+def test_pieces_that_are_never_split_and_ends_are_named(exported):
     _, out, _ = exported
     config = json.loads((out / "transformers" / "tokenizer_config.json").read_text())
     added = {token["content"]: (int(i), token["special"]) for i, token in config["added_tokens_decoder"].items()}
     assert added["▁yes\n"] == (10, False)
     assert added["<end_of_turn>"] == (5, True)
-
-
-def test_generation_ends_where_the_run_did(exported):
-    _, out, _ = exported
     for folder in ("transformers", "peft/base"):
         config = json.loads((out / folder / "generation_config.json").read_text())
         assert config == {"bos_token_id": 2, "eos_token_id": [1, 5], "pad_token_id": 0}
@@ -130,21 +125,19 @@ def test_a_card_says_what_was_measured(library, exported):
     assert "each once to make" in code and "[1, 5]" in code
 
 
-def test_the_license_is_the_bases():
-    recipe, licenses = Recipe.load("countdown_tiny"), {}
-    for preset in ("countdown_tiny", "gemma2_2b_en", "kaggle://keras/gemma3/keras/gemma3_1b/3", "gemma4_2b", "./mine"):
-        changed = recipe.override(f"model.preset={json.dumps(preset)}")
-        licenses[preset] = ModelCard(None, changed, None, {}, {}).license
-    assert list(licenses.values()) == ["apache-2.0", "gemma", "gemma", "apache-2.0", None]
+LICENSES = {"countdown_tiny": "apache-2.0", "gemma2_2b_en": "gemma", "gemma4_2b": "apache-2.0", "./mine": None}
+LICENSES["kaggle://keras/gemma3/keras/gemma3_1b/3"] = "gemma"
 
 
-HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) ![c](d) `e` *f* | g\n# h \x1b[31m \u202e"
+@pytest.mark.parametrize("preset, licence", LICENSES.items())
+def test_the_license_is_the_bases(preset, licence):
+    recipe = Recipe.load("countdown_tiny").override(f'model.preset="{preset}"')
+    assert ModelCard(None, recipe, None, {}, {}).license == licence
 
 
 def test_text_from_outside_is_text():
-    assert as_text(HOSTILE) == (
-        r"\<img src\=x onerror\=alert\(1\)\> \[a\]\(javascript\:b\) \!\[c\]\(d\) \`e\` \*f\* \| g" + "\ufffd"
-        r"\# h " + "\ufffd" + r"\[31m " + "\ufffd"
+    assert as_text("<i x=y> [a](b:c) ![c](d) `e` *f* | g\n# h \x1b[31m \u202e") == (
+        r"\<i x\=y\> \[a\]\(b\:c\) \!\[c\]\(d\) \`e\` \*f\* \| g" + "\ufffd\\# h \ufffd\\[31m \ufffd"
     )
     assert fenced("a\n```\n<b>\n", "toml") == "````toml\na\n```\n<b>\n````"
 
@@ -166,14 +159,11 @@ def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
     [
         ("gemma_2b_en", "google/gemma-2b"),
         ("gemma_1.1_instruct_7b_en", "google/gemma-1.1-7b-it"),
-        ("code_gemma_instruct_7b_en", "google/codegemma-7b-it"),
         ("gemma2_instruct_9b_en", "google/gemma-2-9b-it"),
-        ("gemma3_270m", "google/gemma-3-270m"),
         ("gemma3_1b", "google/gemma-3-1b-pt"),
         ("gemma3_instruct_4b_text", "google/gemma-3-4b-it"),
         ("kaggle://keras/gemma2/keras/gemma2_2b_en/2", "google/gemma-2-2b"),
         ("hf://someone/her-gemma", "someone/her-gemma"),
-        ("countdown_tiny", None),
         ("./gemma", None),
     ],
 )
@@ -184,27 +174,12 @@ def test_names_on_the_hub(preset, name):
 # === What is refused ===
 
 
-@pytest.mark.parametrize("exported", ["gemma"], indirect=True)
-def test_a_format_may_be_added_and_none_is_replaced(exported, tmp_path):
-    run, _, _ = exported
-    export(run, tmp_path, ["keras"])
-    with pytest.raises(ValueError, match="keras is there already, and is kept: choose another folder. Received: "):
-        export(run, tmp_path, ["peft", "keras"])
-    assert [path.name for path in tmp_path.iterdir()] == ["keras"]
+NAMES = dict(code_gemma_2b_en="Gemma", gemma2_27b_en="Gemma2", gemma3_270m="Gemma3", gemma3_27b="Gemma3")
 
 
-@pytest.mark.parametrize(
-    "preset, name",
-    [
-        ("code_gemma_2b_en", "GemmaForCausalLM"),
-        ("gemma2_9b_en", "Gemma2ForCausalLM"),
-        ("gemma3_270m", "Gemma3ForCausalLM"),
-        ("gemma2_27b_en", "Gemma2ForCausalLM"),
-        ("gemma3_27b", "Gemma3ForCausalLM"),
-    ],
-)
+@pytest.mark.parametrize("preset, name", NAMES.items())
 def test_published_gemmas_up_to_3_have_a_class(preset, name):
-    assert hugging_face.class_name(abstract_backbone(preset, "bfloat16")) == name
+    assert hugging_face.class_name(abstract_backbone(preset, "bfloat16")) == f"{name}ForCausalLM"
 
 
 def test_others_have_none():
@@ -229,22 +204,17 @@ def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "architecture",
+    "shape, architecture",
     [
-        dict(final_logit_soft_cap=2.0),
-        dict(use_post_ffw_norm=True),
-        dict(query_head_dim_normalize=False),
+        ("gemma", dict(final_logit_soft_cap=2.0)),
+        ("gemma", dict(use_post_ffw_norm=True)),
+        ("gemma", dict(query_head_dim_normalize=False)),
+        ("gemma_3", dict(attention_logit_soft_cap=50.0)),  # which transformers would not apply
     ],
 )
-def test_an_architecture_of_ones_own_has_none(architecture, make_policy):
-    with pytest.raises(ValueError, match="take the format keras. Received: a GemmaBackbone"):
-        hugging_face.class_name(make_policy(**architecture).backbone)
-
-
-def test_a_gemma_3_whose_soft_cap_transformers_would_not_apply_has_none():
-    backbone = keras_hub.models.Gemma3Backbone(**GEMMA_3, attention_logit_soft_cap=50.0)
-    with pytest.raises(ValueError, match="Received: a Gemma3Backbone"):
-        hugging_face.class_name(backbone)
+def test_an_architecture_of_ones_own_has_none(shape, architecture, make_policy):
+    with pytest.raises(ValueError, match="take the format keras. Received: a Gemma3?Backbone"):
+        hugging_face.class_name(make_policy(shape, **architecture).backbone)
 
 
 def refused(argv, capsys) -> str:
@@ -267,4 +237,6 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
     assert not (tmp_path / "export").exists()
     assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'peft'}\n"
+    with pytest.raises(ValueError, match="peft is there already, and is kept: choose another folder. Received: "):
+        export(run, tmp_path / "out", ["keras", "peft"])  # which may be added, and none is replaced
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["peft"]

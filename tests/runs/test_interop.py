@@ -18,10 +18,10 @@ NEW_TOKENS = 12
 
 @pytest.fixture(scope="module", params=SHAPES)
 def exported(request, make_policy, tmp_path_factory):
-    """The policy of a run, and its folders."""
+    """The policy of a run, its folders, and the tokenizer in them."""
     run = make_run(make_policy, tmp_path_factory.mktemp(request.param), request.param)
     export(run, run / "export")
-    return trained(run), run / "export"
+    return trained(run), run / "export", transformers.AutoTokenizer.from_pretrained(run / "export" / "transformers")
 
 
 def load(folder):
@@ -30,7 +30,6 @@ def load(folder):
 
 
 def compare(model, policy, tokenizer):
-    """Checks logits and greedy tokens."""
     ids = tokenizer(TEXT).input_ids
     with torch.no_grad():
         found = model(torch.tensor([ids])).logits[0].numpy()
@@ -52,30 +51,17 @@ def greedy(policy, ids):
 
 
 def test_the_tokenizer_is_the_same(exported):
-    policy, out = exported
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "transformers")
-    keras_tokenizer = policy.preprocessor.tokenizer
+    policy, out, tokenizer = exported
+    in_peft = transformers.AutoTokenizer.from_pretrained(out / "peft" / "base")
     for text in (TEXT, "hello 123 x  y\n\n<end_of_turn>", " yes\nyes no\n 7 77 777 <think>\n<think>"):
-        ids = [int(i) for i in keras_tokenizer(text)]
-        assert tokenizer(text).input_ids == [2, *ids]
+        ids = [int(i) for i in policy.preprocessor.tokenizer(text)]
+        assert tokenizer(text).input_ids == in_peft(text).input_ids == [2, *ids]
         assert tokenizer.decode(ids) == text
 
 
-def test_transformers_computes_the_policy(exported):
-    policy, out = exported
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "transformers")
+def test_transformers_and_peft_compute_the_policy(exported):
+    policy, out, tokenizer = exported
     compare(load(out / "transformers"), policy, tokenizer)
-
-
-def test_peft_computes_the_policy(exported):
-    policy, out = exported
-    tokenizer = transformers.AutoTokenizer.from_pretrained(out / "peft" / "base")
     model = peft.PeftModel.from_pretrained(load(out / "peft" / "base"), out / "peft").eval()
     compare(model, policy, tokenizer)
     compare(model.merge_and_unload(), policy, tokenizer)
-
-
-def test_a_quantized_base_is_loaded_as_floats(make_policy, tmp_path):
-    run = make_run(make_policy, tmp_path, "gemma_2", model__quantization="int8")
-    (folder,) = export(run, tmp_path / "out", ["transformers"])
-    compare(load(folder), trained(run), transformers.AutoTokenizer.from_pretrained(folder))

@@ -1,10 +1,9 @@
 """Machines that are not here, by devices and an environment like theirs."""
 
-import dataclasses
 import re
+from collections import namedtuple
 from pathlib import Path
 
-from keras_aha import planner
 from keras_aha.files import presets_folder
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs import machine
@@ -13,13 +12,7 @@ from keras_aha.runs.machine import find_machine, session_hours
 import jax
 import pytest
 
-
-@dataclasses.dataclass
-class Device:
-    platform: str
-    device_kind: str
-
-
+Device = namedtuple("Device", "platform device_kind")
 V5E, T4 = Device("tpu", "TPU v5 lite"), Device("gpu", "Tesla T4")
 MACHINES = {  # the devices, and the recipe for them
     "Kaggle's TPU": ([V5E] * 8, "gemma2_2b_en"),
@@ -44,9 +37,9 @@ def nowhere(monkeypatch):
 @pytest.fixture
 def has(monkeypatch):
     """A function that gives the machine devices for as long as the test lasts; CPUs asked for by name are real."""
+    real = jax.devices
 
     def give(devices):
-        real = jax.devices
         monkeypatch.setattr(jax, "devices", lambda backend=None: real(backend) if backend else devices)
 
     return give
@@ -59,12 +52,8 @@ def test_a_recipe_for_each(devices, recipe, has):
     assert found.recipe == recipe
     assert found.name == f"{len(devices)} × {devices[0].device_kind}"
     assert (found.changes, found.max_hours, found.folder) == ((), None, Path("runs"))
-    assert Recipe.load(found.recipe).model.preset == recipe
-
-
-@pytest.mark.parametrize("devices, recipe", MACHINES.values(), ids=MACHINES)
-def test_its_rows_fill_the_devices(devices, recipe):
-    recipe = Recipe.load(recipe)
+    recipe = Recipe.load(found.recipe)
+    assert recipe.model.preset == found.recipe
     rows = recipe.rollouts.prompts_per_epoch * recipe.rollouts.group_size
     assert rows % len(devices) == 0 and recipe.training.micro_batch_size % len(devices) == 0
 
@@ -76,13 +65,6 @@ def test_its_recipe_fits_there_as_planned(name):
     path = manual if name == "Colab's GPU" else presets_folder() / f"{recipe}.toml"
     planned = re.search(PLANS[name], path.read_text(encoding="utf-8"), re.MULTILINE)
     assert planned and set(planned.groups()) <= {recipe}
-
-
-def test_the_embedded_model_fits_here():
-    found = find_machine("countdown_tiny")
-    changes = ["rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "training.micro_batch_size=none"]
-    recipe = Recipe.load(found.recipe).override([*found.changes, *changes, "rollouts.max_completion_length=8"])
-    assert planner.plan(recipe, "local").fits
 
 
 @pytest.mark.parametrize("host, hours", [("Kaggle", 8.5), ("Colab", 11.5)])
@@ -101,7 +83,6 @@ def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
 
 @pytest.mark.parametrize("parts", ["gemma3", "models/keras/gemma3"])
 def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
-    """The newest version, and of that very preset."""
     for name in ("gemma3_1b/2", "gemma3_1b/10", "gemma3_1b/notes", "gemma3_instruct_1b/11"):
         folder = tmp_path / parts / "keras" / name
         folder.mkdir(parents=True)

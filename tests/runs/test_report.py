@@ -27,21 +27,12 @@ SHARES = {"correct": {1: 0.25, 2: 0.5, 3: 0.5}, "wrong_value": {1: 0.75, 2: 0.5,
 
 def make_table(texts, correct):
     """Two samples of each puzzle."""
-    puzzles = [i // 2 for i in range(len(texts))]
-    table = {
-        "puzzle": puzzles,
-        "problem": [f"9 1 {puzzle} -> 9" for puzzle in puzzles],
-        "difficulty": [2 + puzzle % 2 for puzzle in puzzles],
-        "sample": [i % 2 for i in range(len(texts))],
-        "text": texts,
-        "reward": [float(x) for x in correct],
-        "correct": correct,
-        "verdict": ["correct" if x else "wrong_value" for x in correct],
-        "well_formed": True,
-        "completion_length": [len(text) for text in texts],
-        "stopped": True,
-    }
-    return with_behaviours(pd.DataFrame(table))
+    puzzles = np.arange(len(texts)) // 2
+    table = pd.DataFrame({"puzzle": puzzles, "difficulty": 2 + puzzles % 2, "text": texts, "correct": correct})
+    table["problem"] = [f"9 1 {puzzle} -> 9" for puzzle in puzzles]
+    table["verdict"] = np.where(correct, "correct", "wrong_value")
+    table = table.assign(sample=table.index % 2, reward=table["correct"].astype(float), well_formed=True, stopped=True)
+    return with_behaviours(table.assign(completion_length=table["text"].str.len()))
 
 
 BEFORE = make_table([GUESS] * 6 + [SEARCH] * 2, [False, True, False, False, False, False, True, True])
@@ -58,17 +49,14 @@ def folder(tmp_path):
     history["completion_length"] = [20.0, 30.0, 50.0]
     history = history.assign(**{name: [1.0, 2.0, 3.0] for name in BEHAVIOURS})
     history = history.assign(**{f"val_{name}": [np.nan, 2.5, 3.5] for name in BEHAVIOURS})
-    history.assign(val_accuracy=[np.nan, 0.5, 0.875], val_completion_length=[np.nan, 40, 60]).to_csv(
-        folder / "history.csv", index=False
-    )
+    history = history.assign(val_accuracy=[np.nan, 0.5, 0.875], val_completion_length=[np.nan, 40, 60])
+    history.to_csv(folder / "history.csv", index=False)
     write_tables(folder / "held_out_before.jsonl", BEFORE, BEFORE[BEFORE["sample"] == 0])
     write_tables(folder / "held_out_after.jsonl", AFTER, AFTER[AFTER["sample"] == 0])
     behaviour_rates(BEFORE, AFTER).to_csv(folder / "behaviours.csv", index=False)
-    ends = {
-        f"heldout_{when}": summarize(table) | {"greedy_accuracy": greedy}
-        for when, table, greedy in (("before", BEFORE, 0.25), ("after", AFTER, 0.75))
-    }
-    summary = {"preset": "x", "seed": 0, "epochs": 3, "wall_seconds": 90.0, "generated_tokens": 12345, **ends}
+    summary = {"preset": "x", "seed": 0, "epochs": 3, "wall_seconds": 90.0, "generated_tokens": 12345}
+    summary["heldout_before"] = summarize(BEFORE) | {"greedy_accuracy": 0.25}
+    summary["heldout_after"] = summarize(AFTER) | {"greedy_accuracy": 0.75}
     (folder / "summary.json").write_text(json.dumps(summary))
     write_completions(folder, [(1, GUESS, True), (2, SEARCH + "\n", False), (2, SEARCH, True), (3, SEARCH, True)])
     with tf.summary.create_file_writer(str(folder / "train")).as_default():
@@ -79,26 +67,19 @@ def folder(tmp_path):
 
 
 def write_completions(folder, rows):
-    lines = [
-        {
-            "epoch": epoch,
-            "problem": f"puzzle {epoch}",
-            "text": text,
-            "correct": correct,
-            "verdict": "a_verdict",
-        }
-        for epoch, text, correct in rows
-    ]
-    (folder / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = {"problem": "a puzzle", "verdict": "a_verdict"}
+    lines = [json.dumps({"epoch": epoch, "text": text, "correct": correct} | own) for epoch, text, correct in rows]
+    (folder / "completions.jsonl").write_text("\n".join([*lines, ""]))
 
 
 class Elements(html.parser.HTMLParser):
-    """The tags of a page and its text, in their order."""
+    """The tags of a run's page and its text, in their order."""
 
-    def __init__(self, page):
+    def __init__(self, folder):
         super().__init__()
-        self.tags, self.text, self.images = [], "", []
-        self.feed(page)
+        self.tags, self.text, self.images, self.page = [], "", [], write_report(folder).read_text()
+        self.feed(self.page)
+        self.words = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
@@ -114,10 +95,8 @@ class Elements(html.parser.HTMLParser):
 
 
 def test_the_page_says_what_the_files_say(folder):
-    path = write_report(folder)
-    assert path == folder / "report.html"
-    elements = Elements(path.read_text())
-    text = " ".join(elements.text.split())
+    elements = Elements(folder)
+    text, page = elements.words, elements.page
     assert "50.0" not in text
     assert "37.5% → 87.5%" in text  # 3 of 8, 7 of 8
     assert "solves 25.0% before and 75.0% after" in text and "1.5 minutes and 12,345 sampled tokens" in text
@@ -128,19 +107,18 @@ def test_the_page_says_what_the_files_say(folder):
     assert (attempts["before"], attempts["after"]) == (0.75, 3)  # a quarter of the puzzles has 3 attempts
     assert f"attempts 0.75 {attempts['before_low']:.2f} to {attempts['before_high']:.2f} 3.00 3.00 to 3.00" in text
     assert len(elements.images) == 6 and all(image["alt"] for image in elements.images)
-    page = path.read_text()  # and asks for no other file
-    assert "<link" not in page and "<script" not in page
+    assert "<link" not in page and "<script" not in page  # it asks for no other file
     assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == [] and "url(" not in page
-    assert write_report(folder).read_text() == page
+    assert write_report(folder) == folder / "report.html" and (folder / "report.html").read_text() == page
 
 
 def test_the_policys_text_stays_text(folder):
     text = "</pre><script>alert(1)</script>\n<img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}&lt;\x1b[31m\u202e\x00\n"
     hostile = make_table([text + SEARCH] * 8, [True] * 8)
-    plain = Elements(write_report(folder).read_text())
+    plain = Elements(folder)
     write_tables(folder / "held_out_after.jsonl", hostile, hostile)
     write_completions(folder, [(1, text + "\n1+2=3 no\n" + SEARCH, True)])
-    found = Elements(write_report(folder).read_text())
+    found = Elements(folder)
     assert set(found.tags) == set(plain.tags) and found.tags.count("img") == 6
     shown = re.sub("[\x1b\u202e\x00]", "\ufffd", text)
     assert found.text.count(shown) == 4  # three puzzles, and the first completion that turns back so often
@@ -148,12 +126,11 @@ def test_the_policys_text_stays_text(folder):
 
 def test_a_run_that_has_not_finished_has_its_curves(folder):
     (folder / "summary.json").unlink()
-    text = " ".join(Elements(write_report(folder).read_text()).text.split())
+    text = Elements(folder).words
     assert "The run has not finished. Before training, 37.5% (" in text
     assert "→" not in text and "Before and after" not in text
-    assert sorted(path.stem for path in (folder / "report").iterdir()) == [
-        *("accuracy", "behaviours", "length", "reward", "verdicts")
-    ]
+    pictures = {path.stem for path in (folder / "report").iterdir()}
+    assert pictures == {"accuracy", "behaviours", "length", "reward", "verdicts"}
 
 
 def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
@@ -165,30 +142,25 @@ def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
 def test_findings_of_the_doctor_come_first(folder):
     finding = {"epoch": 2, "name": "x", "seen": "`It` is so.", "meaning": "It means this.", "remedy": "Do that."}
     (folder / "findings.jsonl").write_text(json.dumps(finding) + "\n")
-    elements = Elements(write_report(folder).read_text())
-    text = " ".join(elements.text.split())
-    assert "code" in elements.tags and text.index("Epoch 2: It is so. It means this. Do that.") < text.index(
-        "How it went"
-    )
+    elements = Elements(folder)
+    places = [elements.words.index(text) for text in ("Epoch 2: It is so. It means this. Do that.", "How it went")]
+    assert "code" in elements.tags and places == sorted(places)
 
 
 def test_a_prompt_is_shown_and_what_is_0_everywhere_is_not(folder):
     """As for a task of one's own without arithmetic."""
-    write_report(folder)
-    problem = {0: build_held_out(RunRecord.load(folder).recipe).problem(0)}
-    tables = [
-        table.assign(problem=table["puzzle"].map(lambda i: str(problem.get(i, i))), text="x")
+    problem = {0: str(build_held_out(RunRecord.load(folder).recipe).problem(0))}
+    before, after = (
+        with_behaviours(table.assign(problem=[problem.get(i, "x") for i in table["puzzle"]], text="x"))
         for table in (BEFORE, AFTER)
-    ]
-    before, after = (with_behaviours(table) for table in tables)
+    )
     write_tables(folder / "held_out_before.jsonl", before, before[::2])
     write_tables(folder / "held_out_after.jsonl", after, after[::2])
     behaviour_rates(before, after).to_csv(folder / "behaviours.csv", index=False)
     pd.read_csv(folder / "history.csv").assign(**dict.fromkeys(BEHAVIOURS, 0.0)).to_csv(folder / "history.csv")
-    elements = Elements(write_report(folder).read_text())
-    assert (
-        "each once to make" in elements.text and "self-corrections" not in elements.text and len(elements.images) == 5
-    )
+    elements = Elements(folder)
+    assert "each once to make" in elements.text and "self-corrections" not in elements.text
+    assert len(elements.images) == 5
 
 
 # === Pictures ===
@@ -206,7 +178,6 @@ def test_curves_are_those_of_the_files(folder):
     drawn, axes = lines_of(pictures._accuracy, record)
     assert drawn["training"] == [[1, 0.2], [2, 0.4], [3, 0.6]]
     assert drawn["held-out"] == [[0, 0.375], [2, 0.5], [3, 0.875]]
-    assert axes.get_ylim() == (0, 1.03)
     drawn, axes = lines_of(pictures._length, record)
     before = BEFORE.groupby("puzzle")["completion_length"].mean().mean()
     assert drawn == {"training": [[1, 20], [2, 30], [3, 50]], "held-out": [[0, before], [2, 40], [3, 60]]}
@@ -294,15 +265,13 @@ def test_a_kept_completion_may_be_no_unicode(folder):
     assert "\ufffd" in write_report(folder).read_text()
 
 
-def test_if_none_does_more_the_page_says_so(folder):
-    assert completions.find_first(RunRecord.load(folder)).completion is None
-    assert "no right one that was kept of the rollouts has more" in " ".join(write_report(folder).read_text().split())
-
-
-def test_what_has_not_grown_has_no_first(folder):
+def test_nothing_may_be_the_first(folder):
     record = RunRecord.load(folder)
-    assert completions.find_first(dataclasses.replace(record, rates=behaviour_rates(AFTER, AFTER))) is None
-    assert completions.find_first(dataclasses.replace(record, rates=behaviour_rates(AFTER, BEFORE))) is None
+    assert completions.find_first(record).completion is None  # as none does more than before
+    assert "no right one that was kept of the rollouts has more" in Elements(folder).words
+    for after in (AFTER, BEFORE):  # as nothing has grown
+        rates = behaviour_rates(AFTER, after)
+        assert completions.find_first(dataclasses.replace(record, rates=rates)) is None
 
 
 # === What is no run ===
@@ -313,8 +282,7 @@ def test_what_has_not_grown_has_no_first(folder):
     [
         *((name, None) for name in ("recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl")),
         *(("recipe.toml", b"]"), ("held_out_before.jsonl", b"{}"), ("history.csv", b""), ("summary.json", b"x")),
-        *(("history.csv", b"epoch,reward\n1,2\n"), ("history.csv", b"epoch,accuracy\n"), ("history.csv", b"\xff\xfe")),
-        *(("completions.jsonl", b""), ("completions.jsonl", b"{"), ("findings.jsonl", b"\xff")),
+        *(("history.csv", b"epoch,reward\n1,2\n"), ("completions.jsonl", b"{"), ("findings.jsonl", b"\xff")),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(folder, name, content):

@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    *("rollouts.prompts_per_epoch=2", "rollouts.group_size=2", "rollouts.max_completion_length=8", "lora.rank=2"),
-    *("evaluation.puzzles=2", "evaluation.samples=1", "training.completion_lengths=1"),
-    "training.micro_batch_size=none",
-]
 # In one process, as each loads all libraries.
 PROGRAM = """
 import sys
@@ -42,20 +38,15 @@ def test_a_wheel_trains_in_an_empty_folder(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--no-index", "--target", installed, wheel], check=True)
     assert "keras_aha.scripts" in (installed / "bin" / "keras-aha").read_text()
     here.mkdir()
-    changes = [part for change in SMALL for part in ("--set", change)]
+    changes = [part for change in [*SMALL, "training.completion_lengths=1"] for part in ("--set", change)]
     run = "runs/countdown_tiny-seed0"
     fit = ["fit", "--epochs", "2", *changes]
     commands = [["--help"], ["nothing"], fit, fit + ["--resume"], ["evaluate", run], ["report", run]]
+    command = [sys.executable, "-c", PROGRAM.format(commands=commands)]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(commands=commands)],
-        cwd=here,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(installed / "keras_aha" / "__init__.py")
-    assert f"{run} is finished: 2 epochs." in done.stdout and f"{run}: 2 held-out puzzles" in done.stdout
+    assert f"{run} is finished: 2 epochs." in done.stdout and f"{run}: 3 held-out puzzles" in done.stdout
     assert "Received: 'nothing'" in done.stderr
     assert (here / run / "report.html").is_file() and [path.name for path in here.iterdir()] == ["runs"]
