@@ -43,8 +43,8 @@ def adapters_beside(adapted_layers):
 def beside(layer, x, kernel, a, b):
     """x · W + s (x A) B of given arrays, computed and given in the dtype of x, but for the sum, which is float32."""
     kernel, a, b = kernel.astype(x.dtype), (scale(layer) * a).astype(x.dtype), b.astype(x.dtype)
-    thin, whole = multiply(layer, x, a), multiply(layer, x, kernel, "float32")
-    return (whole + jnp.matmul(thin, b, preferred_element_type="float32")).astype(x.dtype)
+    change = jnp.matmul(multiply(layer, x, a), b)  # rounded by itself, which takes half the memory
+    return (multiply(layer, x, kernel, "float32") + change).astype(x.dtype)
 
 
 def multiply(layer, x, kernel, dtype=None):

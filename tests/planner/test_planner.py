@@ -218,8 +218,9 @@ def test_a_gpu_is_planned_by_hand():
 def test_a_table_of_which_a_token_reads_one_row_is_not_read_by_a_decode_step():
     """Gemma 4 E2B has one beside its vocabulary's: 35 layers × 256 for each of 262,144 tokens, in bfloat16."""
     planned = plan(Recipe.load("gemma4_2b"), "t4")
-    table = 262_144 * 35 * 256 * 2
-    assert planned.decode.floor_bytes == planned.parts["weights"] - table + planned.phases["decode"]["cache"]
+    table, decode = 262_144 * 35 * 256 * 2, planned.phases["decode"]
+    adapters = decode["merged_weights"]  # beside bfloat16 kernels
+    assert planned.decode.floor_bytes == planned.parts["weights"] - table + adapters + decode["cache"] and adapters
 
 
 def test_the_script(monkeypatch, tmp_path, capfd):
