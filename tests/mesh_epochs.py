@@ -3,7 +3,6 @@
     python tests/mesh_epochs.py OUT '[{"model": 2}, null]' [PORT PROCESSES PROCESS]
 
 For each mesh, arguments of `distribute`, or none of it: one epoch, an evaluation, and five epochs on given rollouts.
-`"devices": 1` takes one device of each process.
 """
 
 import json
@@ -97,9 +96,6 @@ def given_batch(vocabulary_size, length):
 
 def epochs(sizes) -> dict:
     """What is compared."""
-    if sizes is not None and "devices" in sizes:
-        first = {device.process_index: device for device in reversed(jax.devices())}
-        sizes = {**sizes, "devices": list(first.values())}
     if sizes is not None:
         aha.distribute(**sizes)
     model, task = build(), ShortWords()

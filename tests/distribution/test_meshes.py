@@ -15,7 +15,7 @@ import pytest
 
 # Eight query heads, and two of keys and values, which are whole if there are more parts.
 MESHES = {"alone": None, "1x4": {"model": 4}, "4x1 split": {"weights": "split"}}
-TWO_PROCESSES = {"2x2 split": {"model": 2, "weights": "split", "rollout_model": 2}, "2x1": {"devices": 1}}
+TWO_PROCESSES = {"2x2 split": {"model": 2, "weights": "split", "rollout_model": 2}}
 SAME = ("token_ids", "rewards", "val_texts", "refill_tokens", "refilled_groups", "reward", "val_accuracy", "truncated")
 SAME += ("checksums", "moved")  # of adapters, bit by bit
 CLOSE = {"old_log_probs": 1e-5, "first_adapters": 1e-5, "adapters": 1e-5, "loss": 1e-6, "losses": 1e-6, "kl": 1e-6}
@@ -83,4 +83,3 @@ def test_meshes(meshes):
 @pytest.mark.parametrize("process", range(2))
 def test_two_processes(two_processes, meshes, process):
     check(two_processes["2x2 split", process], meshes["alone", 0], 4, [4, 8, 8], [4, 16, 2])
-    check(two_processes["2x1", process], meshes["alone", 0], 2, [8, 16, 8], [8, 16, 2])

@@ -28,6 +28,7 @@ SMALL = [
 MESHES = {
     "2x2, all weights": ["distribution.model=2", 'distribution.weights="split"', "lora.rank=0", "loss.kl_coef=0.1"],
     "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"', 'lora.target=["query","value"]'],
+    "beside": ['model.dtype="bfloat16"'],
 }
 
 

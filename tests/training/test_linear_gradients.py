@@ -36,7 +36,7 @@ def test_are_the_gradients(linear, adapted, dtype, tolerance):
     with linear_gradients(layer) as same:
         assert same is layer
         found = loss_and_gradients(layer, inputs)
-    assert found[0] == expected[0] if dtype == "float32" else abs(found[0] - expected[0]) < 0.02 * abs(expected[0])
+    assert found[0] == expected[0] if dtype == "float32" else abs(found[0] - expected[0]) < 0.1  # of 60 outputs or more
     for gradient, wanted in zip(found[1], expected[1], strict=True):
         assert gradient.dtype == wanted.dtype and np.linalg.norm(wanted) > 0.1
         assert np.linalg.norm(gradient - wanted) < tolerance * np.linalg.norm(wanted)
