@@ -167,6 +167,8 @@ def print_session_limit(max_hours: float | None) -> None:
 
 
 def print_plan(name, experiment, log_dir):
+    from keras_aha.runs.machine import devices_in_words
+
     recipe, policy = experiment.recipe, experiment.model.policy
     rollouts, held_out, lora = recipe.rollouts, recipe.evaluation, recipe.lora
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
@@ -180,6 +182,7 @@ def print_plan(name, experiment, log_dir):
         f"  task       {recipe.task.name}({arguments})",
         f"  epochs     {recipe.training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
         f"  held out   {held_out.puzzles} puzzles × {held_out.samples} samples, every {held_out.every} epochs",
+        f"  devices    {devices_in_words()}",
         f"  files      {log_dir}, curves by tensorboard --logdir {log_dir.parent}",
         *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",

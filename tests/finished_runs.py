@@ -32,7 +32,7 @@ def make_run(make_policy, folder, shape="gemma", rank=2, **values):
     else:
         randomize(policy.backbone.variables, seed=2)
         policy.save_to_preset(str(run / PRESET))
-    summary = dict(seed=0, epochs=recipe.training.epochs, wall_seconds=60.0, generated_tokens=1000)
+    summary = dict(seed=0, epochs=recipe.training.epochs, wall_seconds=60.0, generated_tokens=1000, devices="1 × cpu")
     summary |= dict(heldout_before=MEASURED, heldout_after=MEASURED | {"accuracy": 0.375, "ci95": [0.25, 0.5]})
     (run / SUMMARY).write_text(json.dumps(summary))
     return run

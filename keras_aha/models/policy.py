@@ -18,6 +18,8 @@ LINEARS = ("query", "key", "value", "attention_output", "ffw_gating", "ffw_gatin
 _ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
+# github.com/huggingface/transformers/issues/39972 (Gemma 3), github.com/unslothai/unsloth/pull/5092 (Gemma 4 in GRPO)
+_BEYOND_FLOAT16 = (keras_hub.models.Gemma3Backbone, keras_hub.models.Gemma3nBackbone, keras_hub.models.Gemma4Backbone)
 _DTYPES = ("float32", "bfloat16", "float16")  # each also as Keras's "mixed_…", with weights in float32
 _QUANTIZATIONS = ("int8", "int4")
 _REMAT_FROM = 50_000_000  # parameters
@@ -56,8 +58,9 @@ def load_policy(
 
     Raises:
         ValueError: before weights are loaded, an unknown preset, dtype or quantization, an architecture that cannot be
-            quantized, or not on several devices, no such layers to adapt, adapters that are missing or of another
-            shape; and afterwards, a preset that cannot be loaded, or weights that are not finite.
+            quantized, or not on several devices, or whose activations float16 cannot hold, no such layers to adapt,
+            adapters that are missing or of another shape; and afterwards, a preset that cannot be loaded, or weights
+            that are not finite.
     """
     if adapters is not None and not lora_rank:
         raise ValueError(
@@ -66,6 +69,7 @@ def load_policy(
         )
     _check(dtype, quantization, lora_rank)
     described = abstract_backbone(preset, dtype)
+    _check_range(dtype, type(described))
     if quantization:
         _check_quantizable(quantization, type(described))
     if lora_rank:
@@ -105,6 +109,7 @@ def abstract_policy(
     _check(dtype, quantization, lora_rank)
     with _rematerialised(preset, dtype, remat), without_values():
         backbone = abstract_backbone(preset, dtype)  # made in the scope of RematScope, or its layers know nothing of it
+        _check_range(dtype, type(backbone))
         if quantization:
             _check_quantizable(quantization, type(backbone))
             backbone = abstract_quantized(backbone, quantization)
@@ -164,6 +169,14 @@ def _check(dtype, quantization, lora_rank) -> None:
         raise ValueError(
             "Quantized weights cannot be trained, only adapters beside them: set `lora_rank` above 0 or leave "
             f"`quantization` out. Received: quantization={quantization!r}, lora_rank=0"
+        )
+
+
+def _check_range(dtype: str, backbone: type) -> None:
+    if dtype.removeprefix("mixed_") == "float16" and issubclass(backbone, _BEYOND_FLOAT16):
+        raise ValueError(
+            f'Activations of {backbone.__name__} leave the range of float16: set dtype="bfloat16", or "float32" on a '
+            f"GPU without bfloat16 (T4, V100). Received: dtype={dtype!r}"
         )
 
 

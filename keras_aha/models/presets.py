@@ -8,6 +8,11 @@ from keras_aha.names import suggestion
 
 import keras
 import keras_hub
+import tensorflow as tf
+
+# TensorFlow reads text for tokenizers and writes TensorBoard's files; it would take a GPU's memory for itself.
+for _kind in ("GPU", "TPU"):
+    tf.config.set_visible_devices([], _kind)
 
 _KAGGLE = (
     "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import warnings
 from pathlib import Path
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -21,6 +22,7 @@ from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
 from keras_aha.runs.in_section import in_section
+from keras_aha.runs.machine import unused_accelerator
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -53,6 +55,8 @@ class Experiment:
 
     def __init__(self, recipe: Recipe):
         training, rollouts = recipe.training, recipe.rollouts
+        if unused := unused_accelerator():
+            warnings.warn(unused, stacklevel=2)
         self.task = build_task(recipe, training.seed)
         self.evaluation = build_evaluation(recipe)
         with in_section("loss"):

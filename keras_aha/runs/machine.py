@@ -1,6 +1,7 @@
 """The machine that this runs on: which recipe suits it, and when its sessions end."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,9 @@ _HOSTS = {
     "Kaggle": ("KAGGLE_KERNEL_RUN_TYPE", 8.5, "/kaggle/working", "/kaggle/input"),
     "Colab": ("COLAB_RELEASE_TAG", 11.5, "/content/drive/MyDrive", None),
 }
+_TPU_FILES = ("/dev/accel0", "/dev/vfio/0")  # of TPU v2 to v4, and of later ones
+_GPU_FILE = "/dev/nvidia0"
+_CUDA_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +57,43 @@ def find_machine(recipe: str | None = None) -> Machine:
     _, hours, kept, attached = _HOSTS.get(host, (None, None, None, None))
     weights = attached and _find_preset(Path(attached), recipe)
     return Machine(
-        name=f"{count} × {device.device_kind}" + (f" on {host}" if host else ""),
+        name=devices_in_words() + (f" on {host}" if host else ""),
         recipe=recipe,
         changes=(f"model.preset={json.dumps(str(weights))}",) if weights else (),
         max_hours=hours,
         folder=Path(kept if kept and Path(kept).is_dir() else "runs"),
     )
+
+
+def devices_in_words() -> str:
+    """Number and kind of the devices that JAX computes on: `8 × TPU v5 lite`."""
+    import jax
+
+    devices = jax.devices()
+    return f"{len(devices)} × {devices[0].device_kind}"
+
+
+def unused_accelerator() -> str | None:
+    """What to do if JAX computes on the CPU of a machine that has an accelerator, in a sentence; else `None`.
+
+    JAX itself says it in a log line that few see. Whoever chose the CPU by `JAX_PLATFORMS` hears nothing.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu" or jax.config.jax_platforms == "cpu":
+        return None
+    has_plugin = any(map(importlib.util.find_spec, _CUDA_PLUGINS))
+    if "TPU_ACCELERATOR_TYPE" in os.environ or any(map(os.path.exists, _TPU_FILES)):
+        name, installed, extra = "a TPU", importlib.util.find_spec("libtpu"), "tpu"
+        remedy = "another process holds it: end that one, or restart the notebook's kernel"
+    elif has_plugin or "COLAB_GPU" in os.environ or os.path.exists(_GPU_FILE):
+        name, installed, extra = "a GPU", has_plugin, "cuda"
+        remedy = "see what `python -c \"import jax; jax.devices('cuda')\"` says of its driver"
+    else:
+        return None
+    if not installed:
+        remedy = f"install what JAX needs for it: pip install 'keras-aha[{extra}]'"
+    return f"JAX computes on the CPU, and this machine has {name}, or what a program needs for one; {remedy}."
 
 
 def session_hours() -> float | None:

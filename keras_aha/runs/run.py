@@ -29,6 +29,7 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.check_files import check_log_dir
 from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
+from keras_aha.runs.machine import devices_in_words
 
 import keras
 import pandas as pd
@@ -220,6 +221,7 @@ class Run:
             "preset": self.name,
             "seed": recipe.training.seed,
             "epochs": recipe.training.epochs,
+            "devices": devices_in_words(),
             "wall_seconds": float(time.time() - self._start + earlier),
             "generated_tokens": int(epochs["generated_tokens"].sum()),
             "heldout_before": summarize_held_out(*self.before),

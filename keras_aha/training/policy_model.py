@@ -123,8 +123,18 @@ class PolicyModel(keras.Model):
     # === Token ids ===
 
     def generate(self, token_ids, padding_mask=None, **settings) -> Completions:
-        """Samples completions with the current weights, see `PolicySampler.generate`, whose arguments it takes."""
-        return self._sampler.generate(token_ids, padding_mask, **settings)
+        """Samples completions with the current weights, see `PolicySampler.generate`, whose arguments it takes.
+
+        It raises ValueError as well if a log-prob is not finite: nothing could be learnt from such completions.
+        """
+        completions = self._sampler.generate(token_ids, padding_mask, **settings)
+        if not np.isfinite(completions.log_probs).all():
+            raise ValueError(
+                "The policy's log-probs are not finite: its activations leave the range of its dtype, or its weights "
+                'are broken. Set model.dtype to "bfloat16", or to "float32", which takes twice the memory. '
+                f"Received: dtype={self.policy.backbone.dtype_policy.name!r}"
+            )
+        return completions
 
     # === Methods of Keras ===
 

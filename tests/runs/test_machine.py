@@ -1,16 +1,20 @@
 """Machines that are not here, by devices and an environment like theirs."""
 
+import importlib
 import re
 from collections import namedtuple
 from pathlib import Path
 
 from keras_aha.files import presets_folder
+from keras_aha.models import presets
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs import machine
+from keras_aha.runs.experiment import Experiment
 from keras_aha.runs.machine import find_machine, session_hours
 
 import jax
 import pytest
+import tensorflow as tf
 
 Device = namedtuple("Device", "platform device_kind")
 V5E, T4 = Device("tpu", "TPU v5 lite"), Device("gpu", "Tesla T4")
@@ -94,3 +98,34 @@ def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
     recipe = Recipe.load("gemma3_1b").override(find_machine().changes)
     assert recipe.model.preset == str(tmp_path / parts / "keras" / "gemma3_1b" / "10")
     assert find_machine("gemma2_2b_en").changes == ()
+
+
+FALLEN_BACK = {  # a variable that such a machine has, what of it is installed, words of the warning
+    "TPU held by another process": ("TPU_ACCELERATOR_TYPE", ["libtpu"], "another process holds it"),
+    "TPU without libtpu": ("TPU_ACCELERATOR_TYPE", [], r"pip install 'keras-aha\[tpu\]'"),
+    "GPU without a plugin": ("COLAB_GPU", [], r"pip install 'keras-aha\[cuda\]'"),
+    "GPU with a plugin": ("COLAB_GPU", ["jax_cuda12_plugin"], "says of its driver"),
+    "plugin without a GPU": ("HOME", ["jax_cuda12_plugin"], "says of its driver"),
+}
+
+
+@pytest.mark.parametrize("variable, installed, words", FALLEN_BACK.values(), ids=FALLEN_BACK)
+def test_an_accelerator_that_is_not_used_is_said(variable, installed, words, monkeypatch):
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: name in installed)
+    monkeypatch.setenv(variable, "x")
+    chosen = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", None)
+        with pytest.warns(UserWarning, match=f"JAX computes on the CPU, .*{words}"), pytest.raises(ValueError):
+            Experiment(Recipe.load("countdown_tiny").override("task.name=nowhere"))  # said before any error
+        jax.config.update("jax_platforms", "cpu")
+        assert machine.unused_accelerator() is None
+    finally:
+        jax.config.update("jax_platforms", chosen)
+
+
+def test_tensorflow_is_given_no_accelerator(monkeypatch):
+    hidden = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
+    importlib.reload(presets)
+    assert hidden == [([], "GPU"), ([], "TPU")]

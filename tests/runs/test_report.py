@@ -54,7 +54,7 @@ def folder(tmp_path):
     write_tables(folder / "held_out_before.jsonl", BEFORE, BEFORE[BEFORE["sample"] == 0])
     write_tables(folder / "held_out_after.jsonl", AFTER, AFTER[AFTER["sample"] == 0])
     behaviour_rates(BEFORE, AFTER).to_csv(folder / "behaviours.csv", index=False)
-    summary = {"preset": "x", "seed": 0, "epochs": 3, "wall_seconds": 90.0, "generated_tokens": 12345}
+    summary = {"seed": 0, "epochs": 3, "wall_seconds": 90.0, "generated_tokens": 12345, "devices": "1 × cpu"}
     summary["heldout_before"] = summarize(BEFORE) | {"greedy_accuracy": 0.25}
     summary["heldout_after"] = summarize(AFTER) | {"greedy_accuracy": 0.75}
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -115,8 +115,8 @@ def test_a_runs_folder_holds_what_came_out(run):
     recipe = Recipe.load(run / "recipe.toml")
     assert (recipe.training.epochs, recipe.training.seed, recipe.lora.rank) == (2, 5, 2)
     summary = json.loads((run / "summary.json").read_text())
-    keys = ["preset", "seed", "epochs", "wall_seconds", "generated_tokens", "heldout_before", "heldout_after"]
-    assert list(summary) == keys
+    keys = "preset seed epochs devices wall_seconds generated_tokens heldout_before heldout_after"
+    assert list(summary) == keys.split()
     rates = pd.read_csv(run / "behaviours.csv")
     attempts = rates[(rates["completions"] == "all") & (rates["behaviour"] == "attempts")].iloc[0]
     assert attempts["before"] == pytest.approx(summary["heldout_before"]["mean_attempts"])

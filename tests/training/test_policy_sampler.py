@@ -150,6 +150,18 @@ def test_current_weights_are_used(model, prompt, sample, completions, quantizati
     assert all(block.attention.query_dense.lora_enabled for block in model.policy.backbone.transformer_layers)
 
 
+def test_log_probs_that_are_not_finite_are_an_error(model, prompt):
+    """Before anything is learnt from them."""
+    scale = model.policy.backbone.layer_norm.weights[0]
+    value = np.asarray(scale)
+    scale.assign(np.full_like(value, np.inf))
+    try:
+        with pytest.raises(ValueError, match='Set model.dtype to "bfloat16".*Received: dtype=.float32.'):
+            model.generate(*prompt, max_completion_length=2)
+    finally:
+        scale.assign(value)
+
+
 def test_other_architectures_are_slower_and_say_so():
     shape = dict(vocabulary_size=50, num_layers=1, num_heads=2, hidden_dim=8, intermediate_dim=16)
     backbone = keras_hub.models.GPT2Backbone(**shape, max_sequence_length=16)
