@@ -44,7 +44,7 @@ def verdict_of(numbers, target, answer):
     """Returns the verdict on what stands between the tags."""
     if is_too_long(answer):
         return "too_long"
-    left, equals, right = in_ascii(answer).partition("=")
+    left, equals, right = in_ascii(re.sub(r"\.[ \t\r\n\f\v]*\Z", "", answer)).partition("=")
     try:
         tree = parsed(left)
         stated = signed_integer(right) if equals else None

@@ -12,16 +12,20 @@ from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums, combined
 
+import numpy as np
 import tensorflow as tf
+
+_LEAST_EPOCHS, _PROBE_ROWS = 10, 4  # before the policy's movement is judged; completions that it is measured on
 
 
 class DoctorCallback(StatefulCallback):
     """Looks at the logs and the rollout of each epoch and says what is wrong, what it means and what to do.
 
     It knows groups without signal, a reward that stands at what the form pays, truncated completions, repeated tails,
-    collapsed entropy, weights that do not move, a sampler that differs from the trainer, updates that are not finite,
-    programs that are compiled again, a reward that rises while held-out accuracy does not, and an accuracy that stays
-    where it began; `doctor_findings` has a function for each. A healthy run hears nothing.
+    collapsed entropy, answers that cannot be read, weights or a policy that do not move, a sampler that differs from
+    the trainer, updates that are not finite, programs that are compiled again, a reward that rises while held-out
+    accuracy does not, and an accuracy that stays where it began; `doctor_findings` has a function for each. A healthy
+    run hears nothing.
 
     A finding is said once in a run: printed, added to `findings.jsonl` (`epoch`, counted from 1, and what a `Finding`
     has), and written to TensorBoard as the text `doctor` of the run `doctor`. With several processes each of them must
@@ -36,13 +40,14 @@ class DoctorCallback(StatefulCallback):
         self.log_dir = Path(log_dir)
         self._said = []
         self._history = []
+        self._probe = None  # completions of the first epoch, and their log-probs after its update
         self._writer = None  # until there is something to say: TensorBoard would show an empty run
 
     def get_state(self) -> dict:
-        return {"said": list(self._said), "history": list(self._history)}
+        return {"said": list(self._said), "history": list(self._history), "probe": self._probe}
 
     def set_state(self, state: dict) -> None:
-        self._said = list(state["said"])
+        self._said, self._probe = list(state["said"]), state["probe"]
         # What another process compiled says nothing: each compiles its evaluations when it comes to the first.
         self._history = [{k: v for k, v in epoch.items() if k != "compiles"} for epoch in state["history"]]
 
@@ -58,7 +63,7 @@ class DoctorCallback(StatefulCallback):
         if self.params["steps"] > 1 and self.model.grpo_loss.importance_cap is None:
             logs.pop("sampler_gap", None)  # from the second update on a rollout it is the policy's own change, too
         self._compiling = False
-        latest = observe(logs, self.model.rollout, moved=before != self._weights)
+        latest = observe(logs, self.model.rollout, moved=before != self._weights, **self._movement(epoch))
         self._history = [*self._history, latest][-HISTORY:]
         findings = [finding for finding in examine(self._history) if finding.name not in self._said]
         self._said += [finding.name for finding in findings]
@@ -69,6 +74,26 @@ class DoctorCallback(StatefulCallback):
         if self._writer:
             self._writer.close()
             self._writer = None
+
+    def _movement(self, epoch) -> dict[str, float]:
+        """Once in a run, how far the policy has moved since its first epoch, and where it ends at this pace."""
+        epochs = self.params["epochs"]
+        due = max(_LEAST_EPOCHS, epochs // 6)
+        if epoch == 0 and epochs > due:
+            rollout = self.model.rollout
+            rows = slice(None, None, max(1, len(rollout.token_ids) // _PROBE_ROWS))
+            arrays = rollout.token_ids[rows], rollout.padding_mask[rows], rollout.completion_mask.shape[1]
+            self._probe = [*(x.tolist() if isinstance(x, np.ndarray) else x for x in arrays), self._log_probs(*arrays)]
+        if epoch != due or self._probe is None:
+            return {}
+        *arrays, before = self._probe
+        change = np.array(self._log_probs(*arrays)) - np.array(before)
+        tokens = np.sum(np.array(arrays[1])[:, -arrays[2] :])
+        kl = float(np.sum(np.expm1(change) - change) / tokens)  # K3 of http://joschu.net/blog/kl-approx.html
+        return {"policy_kl": kl, "final_kl": kl * ((epochs - 1) / due) ** 2}
+
+    def _log_probs(self, *arrays) -> list:
+        return self.model.log_probs(*arrays).tolist()
 
     def _fingerprint(self) -> int:
         return combined(checksums([variable.value for variable in self.model.trainable_variables]))

@@ -1,8 +1,12 @@
 """What is remembered of a run's epochs, for `doctor_findings` to look back on."""
 
+import collections
 import math
 
+from keras_aha.tasks.answer_tag import read_answer
+
 HISTORY = 100  # epochs
+_LONGEST_ANSWER = 40  # characters
 _REPETITIONS, _LONGEST_UNIT, _SHORTEST_TAIL = 4, 100, 40  # of a repeated tail; the last two in characters
 _LOGS = (
     *("reward", "accuracy", "val_accuracy", "format_rate", "truncated", "overlong_penalty", "curriculum_level"),
@@ -10,8 +14,8 @@ _LOGS = (
 )
 
 
-def observe(logs: dict, rollout, **others: float) -> dict[str, float]:
-    """The numbers of an epoch that findings read, by name.
+def observe(logs: dict, rollout, **others: float) -> dict:
+    """The numbers of an epoch that findings read, by name, and some texts.
 
     Args:
         logs: of the epoch; what is missing or not finite is left out.
@@ -21,17 +25,27 @@ def observe(logs: dict, rollout, **others: float) -> dict[str, float]:
     Returns:
         Those of the logs; `completions`, how many; `answer_rewards`, how many different rewards the task gave to
         completions with an answer that can be read; `repeated_tails`, the share of completions that repeat themselves
-        up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats.
+        up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats;
+        `unreadable`, the share of completions whose answer stands in its tags and cannot be read; `unreadable_answers`,
+        the three most frequent of these, cut to 40 characters.
     """
+    answers = [
+        read_answer(text).text
+        for text, score in zip(rollout.texts, rollout.scores, strict=True)
+        if not score.well_formed and score.verdict != "error"
+    ]
+    unreadable = collections.Counter(answer.strip()[:_LONGEST_ANSWER] for answer in answers if answer is not None)
     looping = [cut and repeated_tail(text) > 0 for cut, text in zip(rollout.truncated, rollout.texts, strict=True)]
     observed = {
         "completions": len(looping),
         "answer_rewards": len({score.reward for score in rollout.scores if score.well_formed}),
         "repeated_tails": sum(looping) / len(looping),
         "completion_entropy": -rollout.sampler_log_probs.sum() / len(looping),
+        "unreadable": unreadable.total() / len(looping),
     }
     numbers = {name: logs[name] for name in _LOGS if name in logs} | observed | others
-    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    epoch = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+    return epoch | {"unreadable_answers": [answer for answer, _ in unreadable.most_common(3)]}
 
 
 def repeated_tail(text: str) -> int:

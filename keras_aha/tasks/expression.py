@@ -48,8 +48,9 @@ class Expression:
 def parse_expression(text: str) -> Expression:
     """Reads `text` as one expression, after which `= INTEGER` may stand.
 
-    Blanks and newlines between tokens mean nothing, and ×, ÷ and − count as `*`, `/` and `-`. Numbers are ASCII
-    digits without leading zeros. A minus may stand wherever Python allows one, in any number; a unary plus may not.
+    Blanks and newlines between tokens mean nothing, nor does one full stop at the end, and ×, ÷ and − count as `*`, `/`
+    and `-`. Numbers are ASCII digits without leading zeros. A minus may stand wherever Python allows one, in any
+    number; a unary plus may not.
 
     Raises:
         ExpressionError: with `verdict` `"too_long"` if the whole text is beyond `MAX_LENGTH`, `MAX_DEPTH`,
@@ -57,7 +58,7 @@ def parse_expression(text: str) -> Expression:
     """
     if len(text) > MAX_LENGTH:
         raise ExpressionError("too_long")
-    tokens = _TOKEN.findall(text.translate(_FORGIVEN))
+    tokens = _tokens(text)
     _check_bounds(tokens)
     stated = None
     if "=" in tokens:
@@ -74,7 +75,12 @@ def canonical_text(text: str) -> str:
     Brackets and the order of terms stay.
     """
     parse_expression(text)
-    return " ".join(_TOKEN.findall(text.translate(_FORGIVEN)))
+    return " ".join(_tokens(text))
+
+
+def _tokens(text: str) -> list[str]:
+    tokens = _TOKEN.findall(text.translate(_FORGIVEN))
+    return tokens[:-1] if tokens[-1:] == ["."] else tokens
 
 
 def _check_bounds(tokens: list[str]) -> None:

@@ -223,7 +223,7 @@ class GRPOModel(PolicyModel):
     def _folded_log_probs(self, micro_batch_size, values, batch):
         def write(log_probs, i, micro_batch):
             mask = micro_batch["completion_mask"] > 0
-            with gathering(self.policy, scope, micro_batch["temperature"]):
+            with linear_gradients(self.policy), gathering(self.policy, scope, micro_batch["temperature"]):
                 own = jnp.where(mask, self._log_probs(self.policy, micro_batch)[0], 0.0)
             return log_probs.at[i, :, : mask.shape[1]].set(own)
 

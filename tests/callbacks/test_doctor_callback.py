@@ -78,12 +78,13 @@ def doctor(tmp_path):
 
 
 def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
-    assert fit(doctor, 6, GuardCallback()) == []
+    assert fit(doctor, 12, GuardCallback()) == []
     assert capsys.readouterr().out == "" and not doctor.log_dir.exists()
     history = doctor.get_state()["history"]
-    assert [epoch["moved"] for epoch in history] == [1.0] * 6
-    assert ["compiles" in epoch for epoch in history] == [False] + [True] * 5  # the first one compiles everything
-    doctor.set_state({"said": [], "history": [history[-1]] * 100})
+    assert [epoch["moved"] for epoch in history] == [1.0] * 12
+    assert ["compiles" in epoch for epoch in history] == [False] + [True] * 11  # the first one compiles everything
+    assert ["final_kl" in epoch for epoch in history] == [False] * 10 + [True, False]
+    doctor.set_state({"said": [], "history": [history[-1]] * 100, "probe": None})
     fit(doctor, 1)
     assert len(doctor.get_state()["history"]) == 100 and len(json.dumps(doctor.get_state())) < 50_000
 
@@ -98,6 +99,7 @@ def test_a_healthy_run_hears_nothing(fit, doctor, capsys):
         # A trainer that has other weights than the sampler; the change of several updates is no such gap.
         ({"sampler_apart"}, 3, [Disturb(1.5)], dict(learning_rate=1e-5)),
         (set(), 3, [Disturb(1.5)], dict(learning_rate=1e-5, updates_per_rollout=2)),
+        ({"hardly_moving"}, 12, [], dict(learning_rate=1e-6)),  # and not those of the healthy run, at 1e-3
     ],
 )
 def test_faults(fit, doctor, found, epochs, callbacks, settings):

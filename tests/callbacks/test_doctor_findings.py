@@ -42,6 +42,7 @@ def test_health_is_silence_and_so_are_logs_that_are_missing():
         ("entropy_collapse", {"completion_entropy": 0.69}, {"completion_entropy": 0.7}),
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),
         ("sampler_apart", {"sampler_gap": 0.11}, {"sampler_gap": 0.1}),
+        ("unreadable", {"unreadable": 0.25, "unreadable_answers": ["x"], "zero_std_groups": 1.0}, {"unreadable": 0.24}),
     ],
 )
 def test_three_epochs_in_a_row_and_no_fewer(name, ill, well):
@@ -49,6 +50,19 @@ def test_three_epochs_in_a_row_and_no_fewer(name, ill, well):
     assert names(epochs(2, **ill)) == names(epochs(9) + epochs(2, **ill)) == []
     assert names(epochs(2, **ill) + epochs(1, **well)) == names(epochs(1, **well) + epochs(2, **ill)) == []
     assert names(epochs(3, **well)) == []
+
+
+def test_answers_that_cannot_be_read_are_shown():
+    ill = epochs(3, unreadable=0.5, unreadable_answers=["8 apples", "x = 5", "\x1b"])
+    assert "had an answer in its tags that cannot be read: '8 apples', 'x = 5', '\\x1b'." in examine(ill)[0].seen
+
+
+def test_a_policy_that_hardly_moves():
+    """Said once. A KL that is 25 times too small asks for five times the rate."""
+    slow = epochs(10) + epochs(1, policy_kl=2e-4, final_kl=2e-3)
+    assert names(slow) == ["hardly_moving"] and "by about 5 times" in examine(slow)[0].remedy
+    assert names(epochs(10) + epochs(1, policy_kl=2e-3, final_kl=0.02)) == names(slow + epochs(1)) == []
+    assert names(epochs(10) + epochs(1, policy_kl=0.0, final_kl=0.0, zero_std_groups=1.0)) == []
 
 
 def test_one_finding_is_not_said_as_another():

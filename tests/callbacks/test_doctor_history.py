@@ -39,13 +39,15 @@ def test_repeated_tails_are_those_of_the_definition():
 def test_what_is_remembered_of_an_epoch():
     """As JSON has it. Only the first text loops up to the limit; entropies are 3, 0.5, 0 and 0.5 nats."""
     rollout = SimpleNamespace(
-        texts=("ha " * 20, "ha " * 20, "a sum", "no end"),
-        scores=[Score(0.1, False, "wrong_value")] * 2 + [Score(1.0, True, "correct"), Score(0, False, "no_answer")],
+        texts=("ha " * 20, "ha " * 20, "<answer> 8 apples</answer>", "no end"),
+        scores=[Score(0.1, False, "wrong_value"), Score(1.0, True, "correct"), Score(0, False, "not_an_expression")]
+        + [Score(0, False, "no_answer")],
         truncated=np.array([True, False, False, True]),
         sampler_log_probs=np.array([[-1, -2], [-0.5, 0], [0, 0], [-0.25, -0.25]], "float32"),
     )
     logs = {"reward": np.float32(0.5), "grad_norm": math.nan, "loss": 1.0, "compiles": 2}
     seen = observe(logs, rollout, moved=True)
     told = {"completions": 4.0, "answer_rewards": 2.0, "repeated_tails": 0.25, "completion_entropy": 1.0}
+    told |= {"unreadable": 0.25, "unreadable_answers": ["8 apples"]}
     assert seen == told | {"reward": 0.5, "compiles": 2.0, "moved": 1.0}
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen
