@@ -87,6 +87,7 @@ def train(name, recipe, log_dir, args, start) -> int:
 
             with_absolute_preset(recipe)
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
+            from keras_aha.callbacks.compile_counter import CompileCounter
             from keras_aha.distribution import processes
             from keras_aha.runs.check_files import check_log_dir, finished_epochs
             from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
@@ -103,6 +104,7 @@ def train(name, recipe, log_dir, args, start) -> int:
 
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)
+    compiles = CompileCounter()
     try:
         limits = dict(max_hours=args.max_hours, start=start)
         run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
@@ -115,6 +117,9 @@ def train(name, recipe, log_dir, args, start) -> int:
     except OSError as error:
         _cli.say(f"{error}. {how_to_go_on(log_dir)}")
         return 1
+    finally:
+        compiles.close()
+    print(f"programs: {compiles.count}, {compiles.from_cache} of them taken from the cache of an earlier start")
     if run.stopped_by == "skipped updates":
         _cli.say(
             f"No update could be made any more, so the policy in {log_dir} is the one from before that. What to change "

@@ -96,6 +96,16 @@ def unused_accelerator() -> str | None:
     return f"JAX computes on the CPU, and this machine has {name}, or what a program needs for one; {remedy}."
 
 
+def keep_compiled_programs(log_dir: str | os.PathLike) -> None:
+    """Lets JAX keep its compiled programs beside a run on Kaggle and Colab, where nothing else outlives a session."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    if _host() is not None:
+        compilation_cache.reset_cache()  # another folder may be in use
+        jax.config.update("jax_compilation_cache_dir", str(Path(log_dir).absolute().parent / "compiled"))
+
+
 def session_hours() -> float | None:
     """After how many hours to stop on Kaggle and Colab, where sessions end; `None` elsewhere."""
     host = _host()

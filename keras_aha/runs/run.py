@@ -29,7 +29,7 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.check_files import check_log_dir
 from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
-from keras_aha.runs.machine import devices_in_words
+from keras_aha.runs.machine import devices_in_words, keep_compiled_programs
 
 import keras
 import pandas as pd
@@ -83,6 +83,7 @@ class Run:
     ):
         if processes.is_first():  # others may find what the first one has begun to write
             check_log_dir(log_dir, experiment.recipe, resume)
+        keep_compiled_programs(log_dir)
         self.experiment = experiment
         self.log_dir = Path(log_dir)
         self.name = name or self.log_dir.name

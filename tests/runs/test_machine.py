@@ -80,6 +80,10 @@ def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
     has([V5E])
     found = find_machine()
     assert session_hours() == found.max_hours == hours
+    before = jax.config.jax_compilation_cache_dir
+    machine.keep_compiled_programs(tmp_path / "runs" / "one")  # outlive a session as well
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "runs" / "compiled")
+    jax.config.update("jax_compilation_cache_dir", before)
     assert found.name == f"1 × TPU v5 lite on {host}" and found.folder == tmp_path
     monkeypatch.setitem(machine._HOSTS, host, (variable, hours, str(tmp_path / "unmounted"), attached))
     assert find_machine().folder == Path("runs")
