@@ -1,12 +1,17 @@
 """Logits of bfloat16 models in float32, by an oracle in float64 on the same hidden states."""
 
+import re
+
 from keras_aha.models.head import float32_logits
+from keras_aha.models.internals import embeddings_variable, without_values
+from keras_aha.planner.topology import find_topology
 
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 WIDTH, VOCABULARY, TOKENS = 64, 500, 200
 LAYERS = {
@@ -90,3 +95,26 @@ def test_a_table_that_is_trained_has_a_gradient():
     found = gradients(lambda hidden: float32_logits(layer, hidden))
     for own, wanted in zip(found, gradients(lambda hidden: layer(hidden, reverse=True)), strict=True):
         np.testing.assert_allclose(own, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tpus_program_has_no_float32_copy_of_the_table():
+    """The shapes of Gemma2-2B; the product of the logits and that of the gradient come out in float32."""
+    pytest.importorskip("libtpu")
+    layer = keras.layers.ReversibleEmbedding(256_000, 2304, dtype="bfloat16", logit_soft_cap=30.0)
+    with without_values():
+        layer.build()
+    sharding = SingleDeviceSharding(find_topology("v5e-1").devices[0])
+    table, hidden = (jax.ShapeDtypeStruct(s, "bfloat16", sharding=sharding) for s in ((256_000, 2304), (64, 2304)))
+
+    @jax.jit
+    def gradient(table, hidden):
+        def loss(hidden):
+            with keras.StatelessScope([(embeddings_variable(layer), table)]):
+                return jax.nn.log_softmax(float32_logits(layer, hidden)).max(-1).sum()
+
+        return jax.grad(loss)(hidden)
+
+    program = gradient.lower(table, hidden).compile().as_text()
+    assert "f32[256000,2304]" not in program and "f32[2304,256000]" not in program
+    products = set(re.findall(r"= (\w+\[[\d,]+\])\S* convolution", program))
+    assert products == {"f32[64,256000]", "f32[64,2304]"}
