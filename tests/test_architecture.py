@@ -95,6 +95,10 @@ def test_public_names_exist_and_methods_are_documented():
     assert [undocumented_methods(importlib.import_module(name_of(path))) for path in MODULES] == [[] for _ in MODULES]
 
 
+def test_the_tests_have_no_more_lines_than_the_package():
+    assert sum(map(lines_of, (ROOT / "tests").rglob("*.py"))) <= sum(map(lines_of, MODULES))
+
+
 def test_no_file_is_longer_than_300_lines():
     assert [path.name for path in (*MODULES, *(ROOT / "scripts").glob("*.py")) if lines_of(path) > 300] == []
 
