@@ -87,6 +87,7 @@ class DoctorCallback(StatefulCallback):
         if epoch != due or self._probe is None:
             return {}
         *arrays, before = self._probe
+        self._probe = None  # each checkpoint would hold it
         change = np.array(self._log_probs(*arrays)) - np.array(before)
         tokens = np.sum(np.array(arrays[1])[:, -arrays[2] :])
         kl = float(np.sum(np.expm1(change) - change) / tokens)  # K3 of http://joschu.net/blog/kl-approx.html

@@ -151,8 +151,8 @@ def hardly_moving(history: list[dict]) -> Finding | None:
     """At its pace the whole run changes the policy by less than 0.005 nats a token, on completions of the first epoch.
 
     While updates agree, the KL grows with the square of their number and of the learning rate. Runs of the embedded
-    model with 30 epochs reach 0.03 if they learn, 0.003 at a rate at which they hardly do, and 0.00003 at a rate of
-    1e-5 (LOG.md).
+    model with 30 epochs reach 0.02 and more if they learn, 0.002 at a rate at which they hardly do, and 0.00002 at a
+    rate of 1e-5 (LOG.md).
     """
     latest = history[-1]
     if not latest.get("final_kl", math.inf) < 0.005 or latest.get("zero_std_groups", 0) > 0.9:

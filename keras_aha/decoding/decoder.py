@@ -132,7 +132,7 @@ class Decoder(abc.ABC):
         return keys, values, _at_least(held_positions(keys.shape[2], prompt.length - 1), oldest)
 
     def using(self, weights):
-        """Runs the backbone on `weights`, into which its adapters are merged, but for those of quantized layers."""
+        """Runs the backbone on `weights`, its values with those of `lora.adapted_values`."""
         return using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True)))
 
 

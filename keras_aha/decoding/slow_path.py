@@ -150,7 +150,7 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
 
 
 def _using(policy, weights):
-    """Runs the model on `weights`, into which its adapters are merged, but for those of quantized layers."""
+    """Runs the model on `weights`, its values with those of `lora.adapted_values`."""
     return using_merged(policy.backbone, list(zip(policy.backbone.variables, weights, strict=True)))
 
 

@@ -1,7 +1,7 @@
 """`float32_logits`: the head of a language model, whose logits are never rounded to bfloat16.
 
 Between 16 and 32 a bfloat16 logit has a spacing of 0.125, up to 0.06 nats a token, and Gemma 2 caps its logits at 30.
-ScaleRL (arXiv:2510.13786, §3.2) measured what a float32 head alone is worth in training.
+ScaleRL (arXiv:2510.13786) measured what a float32 head alone is worth in training.
 """
 
 from keras_aha.models.internals import embeddings_variable
@@ -17,13 +17,16 @@ def float32_logits(embedding, hidden):
     The product takes its inputs in their own dtype: no float32 copy of the embedding is made.
 
     Args:
-        embedding: a `keras.layers.ReversibleEmbedding`, tied or not, in float or in int8.
+        embedding: a `keras.layers.ReversibleEmbedding`, tied or not, in float or in int8. Quantized otherwise, it
+            computes by itself, and only the result is float32.
         hidden: `(…, D)`, in the dtype that the model computes in.
 
     Returns:
         `(…, V)` float32.
     """
     is_int8 = embedding.quantization_mode == "int8"
+    if embedding.quantization_mode is not None and not is_int8:
+        return embedding(hidden, reverse=True).astype("float32")
     if not embedding.tie_weights:
         table = jnp.swapaxes(ops.convert_to_tensor(embedding.reverse_embeddings), 0, 1)
         scale = embedding.reverse_embeddings_scale if is_int8 else None

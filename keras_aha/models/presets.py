@@ -1,6 +1,7 @@
 """A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
 
 import contextlib
+import warnings
 from pathlib import Path
 
 from keras_aha.files import presets_folder
@@ -11,8 +12,11 @@ import keras_hub
 import tensorflow as tf
 
 # TensorFlow reads text for tokenizers and writes TensorBoard's files; it would take a GPU's memory for itself.
-for _kind in ("GPU", "TPU"):
-    tf.config.set_visible_devices([], _kind)
+try:
+    for _kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], _kind)
+except RuntimeError:
+    warnings.warn("TensorFlow was used before keras_aha, and holds memory: import keras_aha first.", stacklevel=2)
 
 _KAGGLE = (
     "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "

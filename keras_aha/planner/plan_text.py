@@ -11,7 +11,7 @@ _PARTS = {
         "adapters and optimizer",
         "adapters, which are what is trained, and what the optimizer remembers of their gradients",
     ),
-    "merged_weights": ("weights of rollouts", "weights that only rollouts use, with the adapters multiplied in"),
+    "merged_weights": ("weights of rollouts", "weights that only rollouts use, as kernels with the adapters in them"),
     "cache": ("keys and values", "keys and values, which are what the model remembers of each token that it has read"),
     "batch": ("batch", "the batch itself"),
     "activations": (

@@ -86,7 +86,7 @@ def unused_accelerator() -> str | None:
     if "TPU_ACCELERATOR_TYPE" in os.environ or any(map(os.path.exists, _TPU_FILES)):
         name, installed, extra = "a TPU", importlib.util.find_spec("libtpu"), "tpu"
         remedy = "another process holds it: end that one, or restart the notebook's kernel"
-    elif has_plugin or "COLAB_GPU" in os.environ or os.path.exists(_GPU_FILE):
+    elif has_plugin or os.path.exists(_GPU_FILE):
         name, installed, extra = "a GPU", has_plugin, "cuda"
         remedy = "see what `python -c \"import jax; jax.devices('cuda')\"` says of its driver"
     else:

@@ -60,22 +60,18 @@ def _adapted_product(layer):
     def adapters_alone(x, a, b):  # s (x A) B, whose gradients of A and B are those of the whole
         return _matmul(product(x, ops.cast(scale(layer) * a, x.dtype)), ops.cast(b, x.dtype))
 
+    def two_products(x, kernel, a, b):
+        return product(x, ops.cast(kernel, x.dtype)) + adapters_alone(x, a, b)
+
+    whole, by_inputs = (functools.partial(beside, layer), two_products) if is_beside(layer) else (merged, merged)
+
     def backward(arguments, gradient):
         x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: merged(x, kernel, a, b), x)
+        _, to_inputs = jax.vjp(lambda x: by_inputs(x, kernel, a, b), x)
         _, to_adapters = jax.vjp(lambda a, b: adapters_alone(x, a, b), a, b)
         return *to_inputs(gradient), None, *to_adapters(gradient)
 
-    def backward_beside(arguments, gradient):
-        x, kernel, a, b = arguments
-        _, to_inputs = jax.vjp(lambda x: product(x, ops.cast(kernel, x.dtype)), x)
-        _, to_all = jax.vjp(adapters_alone, x, a, b)
-        by_inputs, *by_adapters = to_all(gradient)
-        return by_inputs + to_inputs(gradient)[0], None, *by_adapters
-
-    if is_beside(layer):
-        return _with_backward(functools.partial(beside, layer), backward_beside)
-    return _with_backward(merged, backward)
+    return _with_backward(whole, backward)
 
 
 def _product_of(layer):

@@ -80,6 +80,14 @@ def test_no_logit_is_rounded(head, excess_precision):
     assert np.linalg.norm(gradient - by_hidden) < 0.01 * np.linalg.norm(by_hidden)
 
 
+def test_a_head_in_4_bits_computes_by_itself():
+    layer = keras.layers.ReversibleEmbedding(VOCABULARY, WIDTH, logit_soft_cap=5.0)
+    layer.build()
+    layer.quantize("int4")
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(3, WIDTH)), "float32")
+    np.testing.assert_array_equal(float32_logits(layer, hidden), layer(hidden, reverse=True))
+
+
 def test_a_table_that_is_trained_has_a_gradient():
     layer = keras.layers.ReversibleEmbedding(VOCABULARY, WIDTH, logit_soft_cap=5.0)
     layer.build()

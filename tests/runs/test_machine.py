@@ -104,19 +104,22 @@ def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
     assert find_machine("gemma2_2b_en").changes == ()
 
 
-FALLEN_BACK = {  # a variable that such a machine has, what of it is installed, words of the warning
+FALLEN_BACK = {  # a variable or a file that such a machine has, what of it is installed, words of the warning
     "TPU held by another process": ("TPU_ACCELERATOR_TYPE", ["libtpu"], "another process holds it"),
     "TPU without libtpu": ("TPU_ACCELERATOR_TYPE", [], r"pip install 'keras-aha\[tpu\]'"),
-    "GPU without a plugin": ("COLAB_GPU", [], r"pip install 'keras-aha\[cuda\]'"),
-    "GPU with a plugin": ("COLAB_GPU", ["jax_cuda12_plugin"], "says of its driver"),
+    "GPU without a plugin": ("_GPU_FILE", [], r"pip install 'keras-aha\[cuda\]'"),
+    "GPU with a plugin": ("_GPU_FILE", ["jax_cuda12_plugin"], "says of its driver"),
     "plugin without a GPU": ("HOME", ["jax_cuda12_plugin"], "says of its driver"),
 }
 
 
-@pytest.mark.parametrize("variable, installed, words", FALLEN_BACK.values(), ids=FALLEN_BACK)
-def test_an_accelerator_that_is_not_used_is_said(variable, installed, words, monkeypatch):
+@pytest.mark.parametrize("sign, installed, words", FALLEN_BACK.values(), ids=FALLEN_BACK)
+def test_an_accelerator_that_is_not_used_is_said(sign, installed, words, monkeypatch):
     monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: name in installed)
-    monkeypatch.setenv(variable, "x")
+    if sign == "_GPU_FILE":
+        monkeypatch.setattr(machine, sign, __file__)
+    else:
+        monkeypatch.setenv(sign, "x")
     chosen = jax.config.jax_platforms
     try:
         jax.config.update("jax_platforms", None)
@@ -133,3 +136,12 @@ def test_tensorflow_is_given_no_accelerator(monkeypatch):
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: hidden.append((devices, kind)))
     importlib.reload(presets)
     assert hidden == [([], "GPU"), ([], "TPU")]
+
+
+def test_tensorflow_that_has_begun_is_said(monkeypatch):
+    def refuse(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", refuse)
+    with pytest.warns(UserWarning, match="TensorFlow was used before keras_aha"):
+        importlib.reload(presets)
