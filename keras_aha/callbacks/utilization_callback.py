@@ -46,7 +46,7 @@ class UtilizationCallback(keras.callbacks.Callback):
         """Of all devices that the policy is on."""
         backbone = self.model.policy.backbone
         devices = backbone.variables[0].value.sharding.device_set
-        peak = self.peak_flops or peak_flops(next(iter(devices)).device_kind, backbone.compute_dtype)
+        peak = self.peak_flops or peak_flops(next(iter(devices)).device_kind, backbone.token_embedding.compute_dtype)
         return peak and peak * len(devices)
 
     def _flops(self, rollout) -> float:

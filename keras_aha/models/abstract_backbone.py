@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from keras_aha.models.dtype_policy import dtype_policy
 from keras_aha.models.internals import without_values
 from keras_aha.models.presets import load_preset, own_dtype
 from keras_aha.names import bare_name
@@ -26,7 +27,7 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         preset: a preset of `known_presets`, or a handle that ends in its name, for which nothing is downloaded or read;
             a folder, as keras-hub or Hugging Face writes them; or another name or handle, whose config.json keras-hub
             downloads.
-        dtype: what Keras takes as a dtype policy, such as "bfloat16".
+        dtype: as `load_policy` takes it.
 
     Raises:
         ValueError: an unknown preset, or one that cannot be downloaded or read.
@@ -36,12 +37,14 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         if table is not None:
             kind = getattr(keras_hub.models, table.pop("class_name"))
             with own_dtype(kind, dtype):
-                return scale_queries(kind(dtype=dtype, **table))
+                return scale_queries(kind(dtype=dtype_policy(kind, dtype), **table))
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
         kind = type(backbone)
-        if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
+        policy = dtype_policy(kind, dtype)
+        if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone) or policy != dtype:
+            changes = dict.fromkeys(ENCODERS.get(kind, ())) | {"dtype": policy}
             with own_dtype(kind, dtype):
-                backbone = kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
+                backbone = kind.from_config(backbone.get_config() | changes)
         return scale_queries(backbone)
 
 

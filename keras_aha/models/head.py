@@ -14,7 +14,7 @@ from keras import ops
 def float32_logits(embedding, hidden):
     """What `embedding(hidden, reverse=True)` gives, with the product, the soft cap and the gradients in float32.
 
-    The product takes its inputs in their own dtype: no float32 copy of the embedding is made.
+    The product takes its inputs in the embedding's dtype: no float32 copy of the table is made.
 
     Args:
         embedding: a `keras.layers.ReversibleEmbedding`, tied or not, in float or in int8. Quantized otherwise, it
@@ -34,7 +34,7 @@ def float32_logits(embedding, hidden):
         table, scale = embeddings_variable(embedding), embedding.embeddings_scale
     else:
         table, scale = embedding.embeddings, None
-    logits = _product(hidden, ops.cast(table, hidden.dtype))
+    logits = _product(*(ops.cast(x, embedding.compute_dtype) for x in (hidden, table)))
     if scale is not None:
         logits = logits / ops.cast(scale, "float32")
     cap = embedding.logit_soft_cap

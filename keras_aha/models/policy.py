@@ -4,6 +4,7 @@ import os
 
 from keras_aha.models import lora
 from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scale_queries
+from keras_aha.models.dtype_policy import dtype_policy
 from keras_aha.models.internals import flatten_layers, without_values
 from keras_aha.models.presets import load_preset, load_tokenizer, own_dtype
 from keras_aha.models.quantization import abstract_quantized, quantize_base
@@ -18,8 +19,6 @@ LINEARS = ("query", "key", "value", "attention_output", "ffw_gating", "ffw_gatin
 _ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
-# github.com/huggingface/transformers/issues/39972 (Gemma 3), github.com/unslothai/unsloth/pull/5092 (Gemma 4 in GRPO)
-_BEYOND_FLOAT16 = (keras_hub.models.Gemma3Backbone, keras_hub.models.Gemma3nBackbone, keras_hub.models.Gemma4Backbone)
 _DTYPES = ("float32", "bfloat16", "float16")  # each also as Keras's "mixed_…", with weights in float32
 _QUANTIZATIONS = ("int8", "int4")
 _REMAT_FROM = 50_000_000  # parameters
@@ -44,7 +43,8 @@ def load_policy(
     Args:
         preset: a keras-hub preset, a handle, a folder that `save_to_preset` wrote, or a model that comes with
             keras-aha, such as "countdown_tiny".
-        dtype: of the weights and of what is computed with them: "float32", "bfloat16", "float16", or "mixed_…" of one.
+        dtype: of the weights and of what is computed with them: "float32", "bfloat16", "float16", or "mixed_…" of one,
+            with weights in float32. In float16 only a Gemma's matrices are, see `models.dtype_policy`.
         quantization: `"int8"` or `"int4"` quantizes the weights, which are frozen then; `None` leaves them as they are.
         remat: whether the backward pass computes activations again, a block at a time: less memory, and a forward pass
             more. `None` does it with models of 50 million parameters or more.
@@ -58,9 +58,8 @@ def load_policy(
 
     Raises:
         ValueError: before weights are loaded, an unknown preset, dtype or quantization, an architecture that cannot be
-            quantized, or not on several devices, or whose activations float16 cannot hold, no such layers to adapt,
-            adapters that are missing or of another shape; and afterwards, a preset that cannot be loaded, or weights
-            that are not finite.
+            quantized, or not on several devices, no such layers to adapt, adapters that are missing or of another
+            shape; and afterwards, a preset that cannot be loaded, or weights that are not finite.
     """
     if adapters is not None and not lora_rank:
         raise ValueError(
@@ -69,7 +68,6 @@ def load_policy(
         )
     _check(dtype, quantization, lora_rank)
     described = abstract_backbone(preset, dtype)
-    _check_range(dtype, type(described))
     if quantization:
         _check_quantizable(quantization, type(described))
     if lora_rank:
@@ -109,7 +107,6 @@ def abstract_policy(
     _check(dtype, quantization, lora_rank)
     with _rematerialised(preset, dtype, remat), without_values():
         backbone = abstract_backbone(preset, dtype)  # made in the scope of RematScope, or its layers know nothing of it
-        _check_range(dtype, type(backbone))
         if quantization:
             _check_quantizable(quantization, type(backbone))
             backbone = abstract_quantized(backbone, quantization)
@@ -133,13 +130,14 @@ def _rematerialised(preset, dtype, remat) -> keras.RematScope:
 
 def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
     tokenizer = load_tokenizer(preset)
+    policy = dtype_policy(tokenizer.backbone_cls, dtype)
     for kind in _ENCODING_MODELS:
         if tokenizer.backbone_cls is kind.backbone_cls:
             encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
-            backbone = load_preset(kind.backbone_cls, preset, dtype=dtype, **encoders)
+            backbone = load_preset(kind.backbone_cls, preset, dtype=policy, **encoders)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
     with own_dtype(tokenizer.backbone_cls, dtype):
-        return load_preset(keras_hub.models.CausalLM, preset, dtype=dtype)
+        return load_preset(keras_hub.models.CausalLM, preset, dtype=policy)
 
 
 def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
@@ -169,14 +167,6 @@ def _check(dtype, quantization, lora_rank) -> None:
         raise ValueError(
             "Quantized weights cannot be trained, only adapters beside them: set `lora_rank` above 0 or leave "
             f"`quantization` out. Received: quantization={quantization!r}, lora_rank=0"
-        )
-
-
-def _check_range(dtype: str, backbone: type) -> None:
-    if dtype.removeprefix("mixed_") == "float16" and issubclass(backbone, _BEYOND_FLOAT16):
-        raise ValueError(
-            f'Activations of {backbone.__name__} leave the range of float16: set dtype="bfloat16", or "float32" on a '
-            f"GPU without bfloat16 (T4, V100). Received: dtype={dtype!r}"
         )
 
 

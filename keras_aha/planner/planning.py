@@ -60,7 +60,7 @@ class Planning:
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
         self.compiler = Compiler(recipe, on_program) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
-        self.dtype = model.policy.backbone.compute_dtype
+        self.dtype = model.policy.backbone.token_embedding.compute_dtype  # of products, see models.dtype_policy
         rollouts = recipe.rollouts
         self.rows = rollouts.prompts_per_epoch * rollouts.group_size  # of an optimizer step
         self.prompt_length = -(-rollouts.max_prompt_length // PROMPT_MULTIPLE) * PROMPT_MULTIPLE

@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+from keras_aha.distribution.devices import peak_flops
+
 # Where sessions end: what is set there, after how many hours to stop in time, where files outlive a session (on Colab a
 # mounted Drive alone), and where weights may be attached.
 # kaggle.com/docs/notebooks: 12 hours, 9 on a TPU; research.google.com/colaboratory/faq.html: at most 12.
@@ -25,7 +27,8 @@ class Machine:
     Attributes:
         name: in words.
         recipe: the name of one in `presets/`.
-        changes: to that recipe, for `Recipe.override`: weights that are attached here need no download.
+        changes: to that recipe, for `Recipe.override`: weights that are attached here need no download, and a GPU
+            without bfloat16 (T4, V100) takes float16.
         max_hours: for `Run`, counted from the session's start; `None` if sessions do not end.
         folder: where runs may be kept; what is in it outlives a session, if sessions end.
     """
@@ -56,10 +59,14 @@ def find_machine(recipe: str | None = None) -> Machine:
     host = _host()
     _, hours, kept, attached = _HOSTS.get(host, (None, None, None, None))
     weights = attached and _find_preset(Path(attached), recipe)
+    halves = [dtype for dtype in ("bfloat16", "float16") if peak_flops(device.device_kind, dtype)]
     return Machine(
         name=devices_in_words() + (f" on {host}" if host else ""),
         recipe=recipe,
-        changes=(f"model.preset={json.dumps(str(weights))}",) if weights else (),
+        changes=(
+            *([f"model.preset={json.dumps(str(weights))}"] if weights else []),
+            *(['model.dtype="float16"'] if halves == ["float16"] else []),
+        ),
         max_hours=hours,
         folder=Path(kept if kept and Path(kept).is_dir() else "runs"),
     )

@@ -132,8 +132,6 @@ def no_weights(monkeypatch):
     [
         ({"preset": "gemma2/2"}, "There is no such folder; a preset's is the one that holds its config.json"),
         ({"dtype": "int8"}, "`dtype` must be one of float32, bfloat16, float16. Received: dtype='int8'"),
-        ({"preset": "gemma3_1b", "dtype": "float16"}, 'leave the range of float16: set dtype="bfloat16", or "float32"'),
-        ({"preset": "gemma4_2b", "dtype": "mixed_float16"}, "Activations of Gemma4Backbone leave the range"),
         ({"quantization": "int2"}, "`quantization` must be int8 or int4, or None. Received: quantization='int2'"),
         ({"quantization": "int4", "lora_rank": 0}, "set `lora_rank` above 0 or leave `quantization` out. Received: "),
         ({"lora_targets": ("quer",)}, "The policy has no layer 'quer' to adapt; the nearest is 'query'. Received:"),
