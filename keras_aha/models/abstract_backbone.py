@@ -14,6 +14,7 @@ ENCODERS = {
     keras_hub.models.Gemma3Backbone: ("vision_encoder",),
     keras_hub.models.Gemma4Backbone: ("vision_encoder", "audio_encoder"),
 }
+_SCALING = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)  # see `scale_queries`
 
 
 def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
@@ -40,9 +41,25 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
         kind = type(backbone)
         if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone):
-            with own_dtype(kind, dtype):
-                backbone = kind.from_config(backbone.get_config() | dict.fromkeys(ENCODERS.get(kind, ())))
+            backbone = copy_backbone(backbone, **dict.fromkeys(ENCODERS.get(kind, ())))
         return scale_queries(backbone)
+
+
+def copy_backbone(backbone: keras_hub.models.Backbone, **changes) -> keras_hub.models.Backbone:
+    """Another backbone that computes what this one does, from weights and without adapters of its own.
+
+    keras-hub's `from_config` alone loses what was set on layers afterwards, see `scale_queries`.
+
+    Args:
+        backbone: what is copied.
+        **changes: of its config, such as `dtype`.
+    """
+    with own_dtype(type(backbone), changes.get("dtype", backbone.dtype_policy)):
+        copy = type(backbone).from_config(backbone.get_config() | changes)
+    if isinstance(backbone, _SCALING):
+        for block, ours in zip(copy.transformer_layers, backbone.transformer_layers, strict=True):
+            block.attention.query_head_dim_normalize = ours.attention.query_head_dim_normalize
+    return copy
 
 
 def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backbone:
@@ -51,7 +68,7 @@ def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backb
     keras-hub 0.32 does not pass it on, so that Gemma 2 27B and Gemma 3 27B would be computed with √head_dim,
     and not with the root of what their queries were scaled by in training: 144 and 168.
     """
-    if isinstance(backbone, keras_hub.models.GemmaBackbone | keras_hub.models.Gemma3Backbone):
+    if isinstance(backbone, _SCALING):
         for block in backbone.transformer_layers:
             block.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
     return backbone

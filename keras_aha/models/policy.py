@@ -156,6 +156,7 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
         layer.lora_alpha = lora_rank if lora_alpha is None else lora_alpha  # keras-hub's `enable_lora` takes none
     if not lora.has_adapters(backbone):
         raise ValueError("No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]")
+    lora.freeze_base(backbone)
 
 
 def _check(dtype, quantization, lora_rank) -> None:
