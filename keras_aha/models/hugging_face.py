@@ -101,7 +101,10 @@ def config(backbone, end_token_ids) -> dict:
     factors = {"sliding_attention": "local_rope_scaling_factor", "full_attention": "global_rope_scaling_factor"}
     thetas = {"sliding_attention": 10_000.0, "full_attention": 1_000_000.0}
     rope = {k: {"rope_type": "linear", "factor": ours[factors[k]], "rope_theta": thetas[k]} for k in thetas}
-    return found | {"rope_parameters": rope}
+    # As transformers 4 reads it, and readers that were written after it: layers with a window have no factor there.
+    scaling = {"rope_type": "linear", "factor": ours["global_rope_scaling_factor"]}
+    found |= {"rope_scaling": scaling if scaling["factor"] != 1.0 else None, "rope_theta": thetas["full_attention"]}
+    return found | {"rope_local_base_freq": thetas["sliding_attention"], "rope_parameters": rope}
 
 
 def generation_config(end_token_ids) -> dict:

@@ -135,11 +135,21 @@ def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
     tokenizer = load_tokenizer(preset)
     for kind in _ENCODING_MODELS:
         if tokenizer.backbone_cls is kind.backbone_cls:
-            encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
-            backbone = load_preset(kind.backbone_cls, preset, dtype=dtype, **encoders)
+            changes = dict.fromkeys(ENCODERS[kind.backbone_cls]) | _soft_cap(kind, preset)
+            backbone = load_preset(kind.backbone_cls, preset, dtype=dtype, **changes)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
     with own_dtype(tokenizer.backbone_cls, dtype):
         return load_preset(keras_hub.models.CausalLM, preset, dtype=dtype)
+
+
+def _soft_cap(kind: type, preset: str) -> dict[str, float]:
+    """The soft cap of logits as a backbone's argument, where a Gemma 4 has it in task.json and not in config.json."""
+    if kind is not keras_hub.models.Gemma4CausalLM:
+        return {}
+    with without_values():
+        described = load_preset(kind, preset, load_weights=False, preprocessor=None, compile=False)
+    cap = described.backbone.final_logit_soft_cap or described.final_logit_cap
+    return {"final_logit_soft_cap": cap}
 
 
 def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:

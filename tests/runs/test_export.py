@@ -193,6 +193,24 @@ def test_queries_are_scaled_as_published(preset, scale):
     assert hugging_face.config(backbone, [1])["query_pre_attn_scalar"] == scale
 
 
+@pytest.mark.parametrize("preset, scaling", [("gemma3_4b", {"rope_type": "linear", "factor": 8.0}), ("gemma3_1b", None)])
+def test_rotary_embeddings_are_described_for_both_versions_of_transformers(preset, scaling):
+    config = hugging_face.config(abstract_backbone(preset, "bfloat16"), [1])
+    old = [config[key] for key in ("rope_scaling", "rope_theta", "rope_local_base_freq")]
+    assert old == [scaling, 1_000_000.0, 10_000.0]  # as Google published them
+    full, sliding = (config["rope_parameters"][f"{kind}_attention"] for kind in ("full", "sliding"))
+    assert full == {"rope_type": "linear", "factor": 8.0 if scaling else 1.0, "rope_theta": 1_000_000.0}
+    assert sliding == {"rope_type": "linear", "factor": 1.0, "rope_theta": 10_000.0}
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_both_versions_compute_the_policy(version, make_policy, tmp_path):
+    policy = make_policy("gemma_3", local_rope_scaling_factor=1.0)
+    write_transformers(policy, tmp_path, [1])
+    found = HuggingFaceOracle(tmp_path, version=version).logits(TOKENS)
+    np.testing.assert_allclose(found, logits(policy, TOKENS), atol=1e-4)
+
+
 def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):
     policy = make_shallow("gemma_2", query_head_dim_normalize=False)
     wrong = logits(policy, TOKENS)
