@@ -1,6 +1,12 @@
 """The real transformers and PEFT load what is exported, and compute what Keras does."""
 
+import runpy
+from pathlib import Path
+
+from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.runs.export import export
+from keras_aha.tasks import Countdown
+from keras_aha.tasks.template import TURNS
 
 import numpy as np
 import pytest
@@ -59,9 +65,28 @@ def test_the_tokenizer_is_the_same(exported):
         assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.parametrize("folder", ["transformers", "peft", "peft/base"])
+def test_a_chat_is_asked_as_in_training(folder, make_policy, tmp_path):
+    run = make_run(make_policy, tmp_path, task__template="gemma")
+    export(run, tmp_path / "out", ["transformers", "peft"])
+    tokenizer, task = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / folder), Countdown(template="gemma")
+    prompt = task.prompt(task.problem(0))
+    before, between = TURNS["gemma"]
+    content = prompt.removeprefix(before).partition(between)[0]
+    chat = dict(conversation=[{"role": "user", "content": content}], add_generation_prompt=True)
+    assert tokenizer.apply_chat_template(**chat, tokenize=False) == "<bos>" + prompt
+    ids = tokenizer.apply_chat_template(**chat, return_dict=False)
+    assert ids == prompt_ids(trained(run).preprocessor.tokenizer, [prompt])[0]
+
+
 def test_transformers_and_peft_compute_the_policy(exported):
     policy, out, tokenizer = exported
     compare(load(out / "transformers"), policy, tokenizer)
     model = peft.PeftModel.from_pretrained(load(out / "peft" / "base"), out / "peft").eval()
     compare(model, policy, tokenizer)
     compare(model.merge_and_unload(), policy, tokenizer)
+
+
+def test_adapters_act_beside_a_base_that_sees(tmp_path):
+    path = Path(__file__).parents[2] / "benchmarks" / "accidents" / "20_peft_on_a_multimodal_base.py"
+    assert "with the adapters has Keras's logits" in runpy.run_path(str(path))["check"](tmp_path)
