@@ -18,17 +18,10 @@ def pattern(patterns, module, default):
 
 
 class HuggingFaceOracle:
-    """Reads `config.json` and `model.safetensors`, and the adapters of a folder of PEFT's where there is one.
+    """Reads `config.json` and `model.safetensors`, and the adapters of a folder of PEFT's where there is one."""
 
-    By `version` 4 of transformers it reads the keys of Gemma 3's rotary embeddings that came before `rope_parameters`.
-    """
-
-    def __init__(self, folder, adapters=None, version=5):
-        self.config = c = json.loads(Path(folder, "config.json").read_text())
-        if version == 4 and c["model_type"] == "gemma3_text":
-            full = {"factor": 1.0} | (c["rope_scaling"] or {}) | {"rope_theta": c["rope_theta"]}
-            sliding = {"factor": 1.0, "rope_theta": c["rope_local_base_freq"]}
-            c["rope_parameters"] = {"full_attention": full, "sliding_attention": sliding}
+    def __init__(self, folder, adapters=None):
+        self.config = json.loads(Path(folder, "config.json").read_text())
         self.weights = {k: v.astype("float64") for k, v in load_file(Path(folder, "model.safetensors")).items()}
         self.unread = set(self.weights)
         if adapters is not None:

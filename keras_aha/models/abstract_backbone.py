@@ -46,13 +46,9 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
 
 
 def copy_backbone(backbone: keras_hub.models.Backbone, **changes) -> keras_hub.models.Backbone:
-    """Another backbone that computes what this one does, from weights and without adapters of its own.
+    """Another backbone that computes what this one does, with `changes` of its config; it has new weights, no adapters.
 
     keras-hub's `from_config` alone loses what was set on layers afterwards, see `scale_queries`.
-
-    Args:
-        backbone: what is copied.
-        **changes: of its config, such as `dtype`.
     """
     with own_dtype(type(backbone), changes.get("dtype", backbone.dtype_policy)):
         copy = type(backbone).from_config(backbone.get_config() | changes)

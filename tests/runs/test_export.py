@@ -19,7 +19,6 @@ from keras_aha.tasks import Countdown, Multiplication
 import jinja2.sandbox
 import keras_hub
 import ml_dtypes
-import models.test_multimodal_presets
 import numpy as np
 import pytest
 from finished_runs import SHAPES, logits, make_run, trained
@@ -136,43 +135,30 @@ def test_a_card_says_what_was_measured(library, exported):
 BEFORE, BETWEEN = "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"
 
 
-def render(template, *contents, **settings):
-    """As transformers does, for turns of user and assistant by turns, a system's before them if it is given."""
+def render(template, *turns, add_generation_prompt=True):
+    """As transformers does."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
-    messages = [{"role": "system", "content": x} for x in settings.pop("system", [])] + messages
-    settings = dict(bos_token="<bos>", messages=messages, add_generation_prompt=True) | settings
+    messages = [{"role": role, "content": content} for role, content in turns]
+    settings = dict(bos_token="<bos>", messages=messages, add_generation_prompt=add_generation_prompt)
     return environment.from_string(template).render(settings)
 
 
-@pytest.mark.parametrize(
-    "task, opening",
-    [
-        (Countdown(template="gemma"), "<think>\n"),
-        (Multiplication(template="gemma"), "<think>\n"),
-        (Countdown(template=BEFORE + " {numbers}\n{target} \n" + BETWEEN), ""),
-        (Countdown(template=BEFORE + "{numbers} {target}" + BETWEEN + "\"'{{%\\ü\u2028\U0001f600"), None),
-        (
-            Countdown(template=BEFORE + "Hi" + BETWEEN + "Ho<end_of_turn>\n" + BEFORE + "{numbers} {target}" + BETWEEN),
-            "",
-        ),
-    ],
-)
-def test_a_chat_template_writes_the_prompts_of_the_training(task, opening):
+TEMPLATES = ["gemma", BEFORE + " {numbers}\n{target} \n" + BETWEEN]
+TEMPLATES += [BEFORE + "{numbers} {target}" + BETWEEN + "\"'{{%\\ü\u2028\U0001f600"]
+
+
+@pytest.mark.parametrize("task", [*(Countdown(template=x) for x in TEMPLATES), Multiplication(template="gemma")])
+def test_a_chat_template_writes_the_prompts_of_the_training(task):
     prompts = [task.prompt(task.problem(i)) for i in range(3)]
-    template = chat_template(prompts)
     for prompt in prompts:
-        *turns, (content, end) = (turn.split(BETWEEN) for turn in prompt.split(BEFORE)[1:])
-        earlier = [text.removesuffix("<end_of_turn>\n") for turn in turns for text in turn]
-        assert opening in (end, None)
-        assert render(template, *earlier, content) == "<bos>" + prompt
+        content = prompt.removeprefix(BEFORE).partition(BETWEEN)[0]
+        assert render(chat_template(prompts), ("user", content)) == "<bos>" + prompt
 
 
 def test_a_chat_template_writes_a_whole_chat():
-    template = chat_template([f"{BEFORE}a{BETWEEN}"])
-    assert render(template, "a", "b", add_generation_prompt=False, system=["s"]) == (
-        f"<bos>{BEFORE}s\n\na{BETWEEN}b<end_of_turn>\n"
-    )
+    turns, template = [("system", "s"), ("user", "a"), ("assistant", "b")], chat_template([f"{BEFORE}a{BETWEEN}"])
+    written = f"<bos>{BEFORE}s\n\na{BETWEEN}b<end_of_turn>\n"
+    assert render(template, *turns, add_generation_prompt=False) == written
 
 
 @pytest.mark.parametrize("template", ["plain", "compact", "chatml", BEFORE + "{numbers}" + BETWEEN + "{target} is"])
@@ -255,13 +241,6 @@ def test_a_base_that_sees_on_the_hub_has_another_class(preset):
         assert hugging_face.base_class_name(other, backbone) == hugging_face.class_name(backbone)
 
 
-def test_a_handles_own_config_says_whether_it_sees(make_policy, monkeypatch):
-    text, seeing = make_policy("gemma_3").backbone, models.test_multimodal_presets.gemma_3().backbone
-    for base, name in ((text, "Gemma3ForCausalLM"), (seeing, "Gemma3ForConditionalGeneration")):
-        monkeypatch.setattr(hugging_face, "load_preset", lambda *_, base=base, **__: base)  # there is no network
-        assert hugging_face.base_class_name("hf://someone/hers", text) == name
-
-
 def test_adapters_beside_a_base_that_sees_are_named_as_its_layers_are(make_policy, tmp_path):
     write_peft(make_policy("gemma_3", lora_rank=2).backbone, tmp_path, "base", "Gemma3ForConditionalGeneration")
     names = set(load_file(tmp_path / "adapter_model.safetensors"))
@@ -304,14 +283,6 @@ def test_rotary_embeddings_are_described_for_both_versions_of_transformers(prese
     full, sliding = (config["rope_parameters"][f"{kind}_attention"] for kind in ("full", "sliding"))
     assert full == {"rope_type": "linear", "factor": 8.0 if scaling else 1.0, "rope_theta": 1_000_000.0}
     assert sliding == {"rope_type": "linear", "factor": 1.0, "rope_theta": 10_000.0}
-
-
-@pytest.mark.parametrize("version", [4, 5])
-def test_both_versions_compute_the_policy(version, make_policy, tmp_path):
-    policy = make_policy("gemma_3", local_rope_scaling_factor=1.0)
-    write_transformers(policy, tmp_path, [1])
-    found = HuggingFaceOracle(tmp_path, version=version).logits(TOKENS)
-    np.testing.assert_allclose(found, logits(policy, TOKENS), atol=1e-4)
 
 
 def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):

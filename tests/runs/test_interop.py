@@ -3,10 +3,7 @@
 import runpy
 from pathlib import Path
 
-from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.runs.export import export
-from keras_aha.tasks import Countdown
-from keras_aha.tasks.template import TURNS
 
 import numpy as np
 import pytest
@@ -63,20 +60,6 @@ def test_the_tokenizer_is_the_same(exported):
         ids = [int(i) for i in policy.preprocessor.tokenizer(text)]
         assert tokenizer(text).input_ids == in_peft(text).input_ids == [2, *ids]
         assert tokenizer.decode(ids) == text
-
-
-@pytest.mark.parametrize("folder", ["transformers", "peft", "peft/base"])
-def test_a_chat_is_asked_as_in_training(folder, make_policy, tmp_path):
-    run = make_run(make_policy, tmp_path, task__template="gemma")
-    export(run, tmp_path / "out", ["transformers", "peft"])
-    tokenizer, task = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / folder), Countdown(template="gemma")
-    prompt = task.prompt(task.problem(0))
-    before, between = TURNS["gemma"]
-    content = prompt.removeprefix(before).partition(between)[0]
-    chat = dict(conversation=[{"role": "user", "content": content}], add_generation_prompt=True)
-    assert tokenizer.apply_chat_template(**chat, tokenize=False) == "<bos>" + prompt
-    ids = tokenizer.apply_chat_template(**chat, return_dict=False)
-    assert ids == prompt_ids(trained(run).preprocessor.tokenizer, [prompt])[0]
 
 
 def test_transformers_and_peft_compute_the_policy(exported):
