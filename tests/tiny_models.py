@@ -26,6 +26,7 @@ SHAPES = {
     | dict(enable_moe_block=True, num_experts=4, expert_intermediate_dim=8, num_experts_per_token=2)
     | dict(hidden_size_per_layer_input=16, global_rope_partial_rotary_factor=0.5),
     "llama_3": dict(**_SMALL, rope_max_wavelength=10_000),
+    "qwen_2": dict(**_SMALL),  # its query, key and value have biases
     "qwen_3": dict(**_SMALL, rope_max_wavelength=10_000, head_dim=16),
     # Every other layer rotates; in the real model it is every fourth.
     "smollm_3": dict(num_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_dim=16, intermediate_dim=32)
@@ -34,17 +35,20 @@ SHAPES = {
     | dict(rope_layer_enabled_list=[True, False], layer_types=["full_attention"] * 2),
 }
 _NAMES = dict(gemma="Gemma", gemma_2="Gemma", gemma_3="Gemma3", gemma_4="Gemma4")
-_NAMES |= dict(llama_3="Llama3", qwen_3="Qwen3", smollm_3="SmolLM3")
+_NAMES |= dict(llama_3="Llama3", qwen_2="Qwen", qwen_3="Qwen3", smollm_3="SmolLM3")
 _FEATURES = {"gemma_3": dict(has_vision_tokens=False)}
 _FEATURES["gemma_4"] = dict(has_vision_tokens=False, has_video_tokens=False)
 _GROUPED = ["query", "key", "value", "attention_output", "feedforward_gate_dense"]
-OTHER_TARGETS = dict(llama_3=_GROUPED, qwen_3=_GROUPED, smollm_3=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"])
+OTHER_TARGETS = dict(
+    llama_3=_GROUPED, qwen_2=_GROUPED, qwen_3=_GROUPED, smollm_3=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"]
+)
 
 _WORDS = ["Use", "Ġeach", "Ġonce", "Ġto", "Ġmake", "think", "answer", "Ġyes", "Ġno"]
 _CHAT = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 # As keras-hub reads them from the families' own files; in those, too, they come after all other tokens.
 _MARKS = {
     "llama_3": ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+    "qwen_2": ["<|endoftext|>", *_CHAT],
     "qwen_3": ["<|endoftext|>", *_CHAT],
     "smollm_3": ["<|begin_of_text|>", "<|end_of_text|>", *_CHAT],
 }

@@ -4,10 +4,11 @@ import tomllib
 from pathlib import Path
 
 from keras_aha.models.dtype_policy import dtype_policy
-from keras_aha.models.internals import without_values
+from keras_aha.models.internals import flatten_layers, without_values
 from keras_aha.models.presets import load_preset, own_dtype
 from keras_aha.names import bare_name
 
+import keras
 import keras_hub
 
 # Models that see or hear as well. A policy is loaded without those encoders, which cost memory and want inputs.
@@ -15,6 +16,7 @@ ENCODERS = {
     keras_hub.models.Gemma3Backbone: ("vision_encoder",),
     keras_hub.models.Gemma4Backbone: ("vision_encoder", "audio_encoder"),
 }
+_SCALING = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)  # see `scale_queries`
 
 
 def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
@@ -42,10 +44,25 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         kind = type(backbone)
         policy = dtype_policy(kind, dtype)
         if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone) or policy != dtype:
-            changes = dict.fromkeys(ENCODERS.get(kind, ())) | {"dtype": policy}
-            with own_dtype(kind, dtype):
-                backbone = kind.from_config(backbone.get_config() | changes)
+            backbone = copy_backbone(backbone, dtype=policy, **dict.fromkeys(ENCODERS.get(kind, ())))
         return scale_queries(backbone)
+
+
+def copy_backbone(backbone: keras_hub.models.Backbone, **changes) -> keras_hub.models.Backbone:
+    """Another backbone that computes what this one does, with `changes` of its config; it has new weights, no adapters.
+
+    keras-hub's config alone loses what was set on layers afterwards, see `scale_queries`, and dtypes of layers that are
+    not the backbone's own, see `dtype_policy`.
+    """
+    dtypes = {x.path: x.dtype_policy for x in flatten_layers(backbone) if x.dtype_policy != backbone.dtype_policy}
+    if dtypes:
+        changes = {"dtype": keras.dtype_policies.DTypePolicyMap(backbone.dtype_policy, dtypes)} | changes
+    with own_dtype(type(backbone), changes.get("dtype", backbone.dtype_policy)):
+        copy = type(backbone).from_config(backbone.get_config() | changes)
+    if isinstance(backbone, _SCALING):
+        for block, ours in zip(copy.transformer_layers, backbone.transformer_layers, strict=True):
+            block.attention.query_head_dim_normalize = ours.attention.query_head_dim_normalize
+    return copy
 
 
 def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backbone:
@@ -54,7 +71,7 @@ def scale_queries(backbone: keras_hub.models.Backbone) -> keras_hub.models.Backb
     keras-hub 0.32 does not pass it on, so that Gemma 2 27B and Gemma 3 27B would be computed with √head_dim,
     and not with the root of what their queries were scaled by in training: 144 and 168.
     """
-    if isinstance(backbone, keras_hub.models.GemmaBackbone | keras_hub.models.Gemma3Backbone):
+    if isinstance(backbone, _SCALING):
         for block in backbone.transformer_layers:
             block.attention.query_head_dim_normalize = backbone.query_head_dim_normalize
     return backbone

@@ -7,11 +7,14 @@ and feed-forward, neither soft caps nor windows. Of a `Gemma3Backbone` it leaves
 
 import re
 
+from keras_aha.models.internals import without_values
+from keras_aha.models.presets import load_preset
 from keras_aha.names import bare_name
 
 import keras_hub
 import numpy as np
 
+SEEING = "Gemma3ForConditionalGeneration"  # a Gemma 3 with its encoder of images
 _HEADS = ("query", "key", "value")  # kernels of (heads, inputs, outputs)
 _BLOCK_MODULES = {
     "query": "self_attn.q_proj",
@@ -101,7 +104,10 @@ def config(backbone, end_token_ids) -> dict:
     factors = {"sliding_attention": "local_rope_scaling_factor", "full_attention": "global_rope_scaling_factor"}
     thetas = {"sliding_attention": 10_000.0, "full_attention": 1_000_000.0}
     rope = {k: {"rope_type": "linear", "factor": ours[factors[k]], "rope_theta": thetas[k]} for k in thetas}
-    return found | {"rope_parameters": rope}
+    # As transformers 4 reads it, and readers that were written after it: layers with a window have no factor there.
+    scaling = {"rope_type": "linear", "factor": ours["global_rope_scaling_factor"]}
+    found |= {"rope_scaling": scaling if scaling["factor"] != 1.0 else None, "rope_theta": thetas["full_attention"]}
+    return found | {"rope_local_base_freq": thetas["sliding_attention"], "rope_parameters": rope}
 
 
 def generation_config(end_token_ids) -> dict:
@@ -124,11 +130,12 @@ def tensors(backbone) -> dict[str, np.ndarray]:
     return found
 
 
-def module_name(layer: str) -> str:
-    """A layer's path → a module of transformers: `model.layers.0.self_attn.q_proj`."""
+def module_name(layer: str, owner: str = "") -> str:
+    """A layer's path → a module of transformers, `model.layers.0.self_attn.q_proj`; `owner` is the model's class."""
     block, _, inner = layer.partition("/")
     module = _MODULES[layer.rpartition("/")[2]]
-    return f"model.layers.{block.removeprefix('decoder_block_')}.{module}" if inner else module
+    module = f"model.layers.{block.removeprefix('decoder_block_')}.{module}" if inner else module
+    return module.replace("model.", "model.language_model.", 1) if owner == SEEING else module
 
 
 def is_split_by_heads(layer: str) -> bool:
@@ -149,6 +156,23 @@ def hub_name(preset: str) -> str | None:
     kind = "-it" if instruct else "" if published_bare else "-pt"
     number = f"-{version.strip('_')}" if version else ""
     return f"google/{'code' if code else ''}gemma{number}-{size}{kind}"
+
+
+def base_class_name(preset: str, backbone) -> str:
+    """The class of transformers that loads what `hub_name` names, or where that is `None`, the backbone's own.
+
+    A Gemma 3 from 4B on is on the hub with its encoder of images. Of such a folder transformers 5 gives a
+    `Gemma3ForCausalLM` random weights and a warning.
+
+    Raises:
+        ValueError: what `class_name` raises, and for handles of others, what `load_preset` raises.
+    """
+    if preset.startswith("hf://") and isinstance(backbone, keras_hub.models.Gemma3Backbone):
+        with without_values():
+            sees = load_preset(keras_hub.models.Backbone, preset, load_weights=False).vision_encoder is not None
+    else:
+        sees = re.fullmatch(r"google/gemma-3-(4|12|27)b-(pt|it)", hub_name(preset) or "")
+    return SEEING if sees else class_name(backbone)
 
 
 def _as_matrix(layer: str, value: np.ndarray) -> np.ndarray:

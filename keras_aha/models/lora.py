@@ -1,8 +1,8 @@
 """LoRA adapters (arXiv:2106.09685) of a policy: off for the reference, merged for a rollout, saved and loaded.
 
-If only adapters are trained, which `Backbone.enable_lora` sees to, the reference is the policy itself in
-`adapters_off`: the same variables, traced into the same jit, and no second model. A rollout multiplies the adapters
-into float32 kernels once, by `adapted_values`, instead of at every decode step.
+If only adapters are trained, which `freeze_base` sees to, the reference is the policy itself in `adapters_off`: the
+same variables, traced into the same jit, and no second model. A rollout multiplies the adapters into float32 kernels
+once, by `adapted_values`, instead of at every decode step.
 
 Beside other kernels they stay adapters, as in training, and cost two thin products a layer: see `adapters_beside`.
 """
@@ -37,6 +37,17 @@ def adapted_layers(layer) -> list:
         for sublayer in flatten_layers(layer)
         if isinstance(sublayer, _ADAPTABLE_LAYERS) and sublayer.built and sublayer.lora_rank
     ]
+
+
+def freeze_base(layer) -> None:
+    """If `layer` or one of its sublayers carries adapters, they alone are trained from now on.
+
+    Keras's `enable_lora` leaves the bias of an adapted layer trainable. Trained, it would be in the reference too, and
+    in no file of adapters.
+    """
+    adapters = {id(factor) for adapted in adapted_layers(layer) for factor in _factors(adapted)[1:]}
+    for variable in layer.trainable_variables if adapters else ():
+        variable.trainable = id(variable) in adapters
 
 
 @contextlib.contextmanager

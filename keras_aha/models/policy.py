@@ -133,11 +133,21 @@ def _load_text_model(preset: str, dtype: str) -> keras_hub.models.CausalLM:
     policy = dtype_policy(tokenizer.backbone_cls, dtype)
     for kind in _ENCODING_MODELS:
         if tokenizer.backbone_cls is kind.backbone_cls:
-            encoders = dict.fromkeys(ENCODERS[kind.backbone_cls])
-            backbone = load_preset(kind.backbone_cls, preset, dtype=policy, **encoders)
+            changes = dict.fromkeys(ENCODERS[kind.backbone_cls]) | _soft_cap(kind, preset)
+            backbone = load_preset(kind.backbone_cls, preset, dtype=policy, **changes)
             return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer))
     with own_dtype(tokenizer.backbone_cls, dtype):
         return load_preset(keras_hub.models.CausalLM, preset, dtype=policy)
+
+
+def _soft_cap(kind: type, preset: str) -> dict[str, float]:
+    """The soft cap of logits as a backbone's argument, where a Gemma 4 has it in task.json and not in config.json."""
+    if kind is not keras_hub.models.Gemma4CausalLM:
+        return {}
+    with without_values():
+        described = load_preset(kind, preset, load_weights=False, preprocessor=None, compile=False)
+    cap = described.backbone.final_logit_soft_cap or described.final_logit_cap
+    return {"final_logit_soft_cap": cap}
 
 
 def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
@@ -154,6 +164,7 @@ def _enable_lora(backbone, lora_rank, lora_alpha, lora_targets) -> None:
         layer.lora_alpha = lora_rank if lora_alpha is None else lora_alpha  # keras-hub's `enable_lora` takes none
     if not lora.has_adapters(backbone):
         raise ValueError("No layer was adapted: name some, or set lora_rank=0. Received: lora_targets=[]")
+    lora.freeze_base(backbone)
 
 
 def _check(dtype, quantization, lora_rank) -> None:

@@ -15,8 +15,8 @@ policy, which is trained and sampled as it is.
 """
 
 from keras_aha.models import internals
+from keras_aha.models.abstract_backbone import copy_backbone
 from keras_aha.models.internals import flatten_layers
-from keras_aha.models.presets import own_dtype
 
 import jax
 import keras
@@ -130,8 +130,8 @@ def abstract_quantized(backbone, mode: str):
         elif type(layer) in (*_LINEARS, *_EMBEDDINGS):
             policies[layer.path] = QuantizedDTypePolicy("int8", layer.dtype_policy.name)
     dtype = DTypePolicyMap(backbone.dtype_policy, policies)
-    with internals.without_values(), own_dtype(type(backbone), dtype):
-        copy = type(backbone).from_config({**backbone.get_config(), "dtype": dtype})
+    with internals.without_values():
+        copy = copy_backbone(backbone, dtype=dtype)
     for layer in flatten_layers(copy):
         if type(layer) in (*_LINEARS, *_EMBEDDINGS):
             layer.inputs_quantizer = None  # activations stay float

@@ -5,8 +5,8 @@ from keras_aha.distribution.distribute import batch_parts, global_rows, local_ro
 from keras_aha.distribution.fsdp import as_split, gathering
 from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.models import lora
+from keras_aha.models.abstract_backbone import copy_backbone
 from keras_aha.models.internals import flatten_layers
-from keras_aha.models.presets import own_dtype
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import check_positions, completion_log_probs
 from keras_aha.training.micro_batches import fold_trimmed, micro_batches
@@ -268,8 +268,7 @@ def _loss_scale(policy, mask):
 
 def _frozen_copy(policy):
     """The policy as it is, in variables of its own that are not trained."""
-    with own_dtype(type(policy.backbone), policy.backbone.dtype_policy):
-        backbone = type(policy.backbone).from_config(policy.backbone.get_config())
+    backbone = copy_backbone(policy.backbone)
     for variable, source in zip(backbone.variables, policy.backbone.variables, strict=True):
         variable.assign(jnp.array(source.value))  # a copy, or both would be donated
     backbone.trainable = False

@@ -27,12 +27,14 @@ class PolicyModel(keras.Model):
     Methods of Keras that have no meaning for a policy raise `NotImplementedError` and say what to call instead.
 
     Args:
-        policy: a `keras_hub.models.CausalLM`. Without a preprocessor it has no texts.
+        policy: a `keras_hub.models.CausalLM`. Without a preprocessor it has no texts. If it has adapters, all its other
+            weights are frozen.
     """
 
     def __init__(self, policy, **kwargs):
         super().__init__(**kwargs)
         self.policy = policy
+        lora.freeze_base(policy)
         self._sampler = PolicySampler(policy)
         if policy.preprocessor is not None and not policy.preprocessor.built:
             policy.preprocessor.build(None)

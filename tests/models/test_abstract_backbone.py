@@ -6,13 +6,17 @@ import tomllib
 from pathlib import Path
 
 from keras_aha import models
-from keras_aha.models.abstract_backbone import abstract_backbone, known_presets
+from keras_aha.models.abstract_backbone import abstract_backbone, copy_backbone, known_presets, scale_queries
 from keras_aha.models.internals import without_values
+from keras_aha.models.quantization import QuantizedBackbone
 from keras_aha.models.tiny_gemma import tiny_gemma
 
+import jax
 import keras
 import keras_hub
+import numpy as np
 import pytest
+from tiny_models import SHAPES
 
 PUBLISHED = {name: facts["metadata"]["params"] for name, facts in keras_hub.models.CausalLM.presets.items()}
 # Gemma 4's model card: an encoder of images of about 150 (small models) or 550 million, one of audio of about 300.
@@ -105,3 +109,41 @@ def test_a_handle_that_ends_in_a_known_name_needs_no_download():
 def test_an_unknown_preset_is_told_the_nearest():
     with pytest.raises(ValueError, match="the nearest is 'gemma2_2b_en'.*Received: preset='gemma2_2b_e'"):
         abstract_backbone("gemma2_2b_e", "float32")
+
+
+# === Copies ===
+
+
+def outputs(backbone):
+    ids = np.array([[2, 12, 18, 23, 19, 7]])
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "position_ids": np.arange(6)[None]}  # Gemma 4's
+    return np.asarray(backbone({name: inputs[name] for name in backbone.input}))
+
+
+SCALED = dict(num_layers=1, head_dim=32, attention_logit_soft_cap=None, query_head_dim_normalize=False)  # as 27B
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_copy_computes_the_same(shape, make_policy):
+    backbone = scale_queries(make_policy(shape, **(SCALED if shape in ("gemma_2", "gemma_3") else {})).backbone)
+    copy = copy_backbone(backbone)
+    for variable, source in zip(copy.variables, backbone.variables, strict=True):
+        variable.assign(source)
+    np.testing.assert_array_equal(outputs(copy), outputs(backbone))
+
+
+@pytest.mark.parametrize("shape", ["gemma_2", "gemma_3"])
+def test_the_copy_in_int8_is_nearer_to_its_original_than_another_scale_of_queries(shape, make_policy):
+    backbone = make_policy(shape, **SCALED).backbone
+    other, expected = outputs(backbone), outputs(scale_queries(backbone))
+    quantized = QuantizedBackbone(backbone)
+    values = jax.jit(quantized.values)([variable.value for variable in backbone.variables])
+    with keras.StatelessScope(list(zip(quantized.backbone.variables, values, strict=True))):
+        found = outputs(quantized.backbone)
+    assert np.abs(found - expected).mean() < 0.1 * np.abs(other - expected).mean()
+
+
+def test_backbones_are_copied_in_one_place():
+    """`from_config` alone loses what was set on layers."""
+    sources = {p.name: p.read_text(encoding="utf-8") for p in Path(models.__file__).parents[1].rglob("*.py")}
+    assert [name for name, text in sources.items() if ".from_config(" in text] == ["abstract_backbone.py"]

@@ -173,6 +173,16 @@ def test_a_reference_copy_counts_as_built():
     assert all(layer.built for layer in model._flatten_layers())
 
 
+def test_adapters_alone_are_trained_of_a_model_of_ones_own():
+    """Whose `enable_lora` left biases trainable."""
+    policy = tiny_policy("qwen_2", lora_rank=2)
+    names = {variable.name for variable in policy.trainable_variables}
+    with pytest.warns(UserWarning, match="call_with_cache"):
+        model = GRPOModel(policy)
+    trained = {variable.name for variable in model.trainable_variables}
+    assert trained == {"lora_kernel_a", "lora_kernel_b"} == names - {"bias"} != names
+
+
 def test_each_layers_own_adapters_are_merged():
     """In keras-hub's SmolLM3 variables of different layers have one path."""
     policy = tiny_policy("smollm_3", lora_rank=2)

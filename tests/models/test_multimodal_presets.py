@@ -1,7 +1,7 @@
 """A preset that sees or hears is loaded without the encoders it does not need, and sampled and trained as text."""
 
 import keras_aha as aha
-from keras_aha.models.abstract_backbone import abstract_backbone
+from keras_aha.models.abstract_backbone import abstract_backbone, copy_backbone
 from keras_aha.models.tiny_gemma import vocabulary
 
 import keras_hub
@@ -64,3 +64,15 @@ def test_the_encoder_is_left_out(make, tmp_path, prompts):
     rows = [np.hstack(pair) for pair in ((token_ids, completions.token_ids), (padding_mask, np.ones((3, 4), "int32")))]
     live = np.arange(4) < completions.lengths[:, None]
     np.testing.assert_allclose(completions.log_probs, model.log_probs(*rows, 4) * live, atol=1e-4)
+
+
+def test_a_cap_of_logits_that_stands_in_task_json_alone_counts(tmp_path):
+    """As keras-hub applies it: `Gemma4CausalLM` has an argument of its own."""
+    whole = gemma_4()
+    assert whole.backbone.final_logit_soft_cap == 2.0
+    backbone = copy_backbone(whole.backbone, final_logit_soft_cap=None)
+    capped = keras_hub.models.Gemma4CausalLM(whole.preprocessor, backbone, final_logit_cap=0.5)
+    for policy, cap in ((whole, 2.0), (capped, 0.5)):
+        policy.save_to_preset(str(tmp_path / str(cap)))
+        loaded = aha.load_policy(str(tmp_path / str(cap)), lora_rank=0)
+        assert loaded.backbone.token_embedding.logit_soft_cap == loaded.backbone.final_logit_soft_cap == cap

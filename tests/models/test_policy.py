@@ -1,5 +1,6 @@
 """`load_policy`: what plain arguments give, and what is refused before weights are loaded."""
 
+import functools
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from models.test_multimodal_presets import gemma_4
-from tiny_models import ALL_LINEAR, randomize
+from tiny_models import ALL_LINEAR, OTHER_TARGETS, SHAPES, randomize, tiny_policy
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,31 @@ def test_adapters_are_loaded_onto_the_same_reference(preset, adapters):
     inputs = {"token_ids": np.ones((1, 3), "int32"), "padding_mask": np.ones((1, 3), "int32")}
     with lora.adapters_off(loaded) as reference:
         np.testing.assert_array_equal(reference(inputs), aha.load_policy(preset, lora_rank=0)(inputs))
+
+
+@pytest.mark.parametrize("shape, quantization", [*((shape, None) for shape in SHAPES), ("qwen_2", "int8")])
+def test_what_is_trained_is_what_is_saved_and_switched_off(shape, quantization, tmp_path):
+    """Keras's `enable_lora` leaves biases of adapted layers trainable, as of Qwen 2's query."""
+    made = tiny_policy(shape)
+    made.save_to_preset(str(tmp_path / "base"))
+    arguments = dict(lora_rank=2, lora_targets=OTHER_TARGETS.get(shape, ALL_LINEAR), quantization=quantization)
+    load = functools.partial(aha.load_policy, str(tmp_path / "base"), **arguments)
+    trained = load()
+    with lora.adapters_off(trained) as reference:
+        before = outputs(reference)
+    randomize(trained.trainable_variables, 1)
+    assert {variable.name for variable in trained.trainable_variables} == {"lora_kernel_a", "lora_kernel_b"}
+    with lora.adapters_off(trained) as reference:
+        np.testing.assert_array_equal(outputs(reference), before)
+    assert np.abs(outputs(trained) - before).max() > 0.01
+    lora.save_adapters(trained.backbone, tmp_path / lora.ADAPTERS)
+    np.testing.assert_array_equal(outputs(load(adapters=tmp_path / lora.ADAPTERS)), outputs(trained))
+
+
+def outputs(policy):
+    ids = np.array([[2, 12, 18, 23, 19]])
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "position_ids": np.arange(5)[None]}  # Gemma 4's
+    return np.asarray(policy.backbone({name: inputs[name] for name in policy.backbone.input}))
 
 
 # === What is refused before weights are loaded ===

@@ -1,5 +1,6 @@
 import functools
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -8,10 +9,14 @@ from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone, scale_queries
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.export import export
+from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard, as_text, fenced
+from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_transformers
+from keras_aha.tasks import Countdown, Multiplication
 
+import jinja2.sandbox
 import keras_hub
 import ml_dtypes
 import numpy as np
@@ -125,6 +130,59 @@ def test_a_card_says_what_was_measured(library, exported):
     assert "each once to make" in code and "[1, 5]" in code
 
 
+# === Chat templates ===
+
+BEFORE, BETWEEN = "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"
+
+
+def render(template, *turns, add_generation_prompt=True):
+    """As transformers does."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    messages = [{"role": role, "content": content} for role, content in turns]
+    settings = dict(bos_token="<bos>", messages=messages, add_generation_prompt=add_generation_prompt)
+    return environment.from_string(template).render(settings)
+
+
+TEMPLATES = ["gemma", BEFORE + " {numbers}\n{target} \n" + BETWEEN]
+TEMPLATES += [BEFORE + "{numbers} {target}" + BETWEEN + "\"'{{%\\ü\u2028\U0001f600"]
+
+
+@pytest.mark.parametrize("task", [*(Countdown(template=x) for x in TEMPLATES), Multiplication(template="gemma")])
+def test_a_chat_template_writes_the_prompts_of_the_training(task):
+    prompts = [task.prompt(task.problem(i)) for i in range(3)]
+    for prompt in prompts:
+        content = prompt.removeprefix(BEFORE).partition(BETWEEN)[0]
+        assert render(chat_template(prompts), ("user", content)) == "<bos>" + prompt
+
+
+def test_a_chat_template_writes_a_whole_chat():
+    turns, template = [("system", "s"), ("user", "a"), ("assistant", "b")], chat_template([f"{BEFORE}a{BETWEEN}"])
+    written = f"<bos>{BEFORE}s\n\na{BETWEEN}b<end_of_turn>\n"
+    assert render(template, *turns, add_generation_prompt=False) == written
+
+
+@pytest.mark.parametrize("template", ["plain", "compact", "chatml", BEFORE + "{numbers}" + BETWEEN + "{target} is"])
+def test_other_prompts_have_none(template):
+    task = Countdown(template=template)
+    assert chat_template([task.prompt(task.problem(i)) for i in range(8)]) is None
+
+
+@pytest.mark.parametrize("template", ["gemma", "compact"])
+def test_folders_bring_the_chat_template(template, make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, task__template=template)
+    export(run, tmp_path / "out", ["transformers", "peft"])
+    for folder in ("transformers", "peft", "peft/base"):
+        config = json.loads((tmp_path / "out" / folder / "tokenizer_config.json").read_text())
+        assert ("chat_template" in config) == (template == "gemma")
+    for folder in ("transformers", "peft"):
+        card = (tmp_path / "out" / folder / "README.md").read_text()
+        assert ("`tokenizer.apply_chat_template`" in card) == (template == "gemma")
+        assert ("There is no chat template" in card) == (template == "compact")
+
+
+# === Names ===
+
+
 LICENSES = {"countdown_tiny": "apache-2.0", "gemma2_2b_en": "gemma", "gemma4_2b": "apache-2.0", "./mine": None}
 LICENSES["kaggle://keras/gemma3/keras/gemma3_1b/3"] = "gemma"
 
@@ -171,6 +229,28 @@ def test_names_on_the_hub(preset, name):
     assert hugging_face.hub_name(preset) == name
 
 
+@pytest.mark.parametrize(
+    "preset", ["gemma3_4b", "gemma3_instruct_12b_text", "kaggle://keras/gemma3/keras/gemma3_27b/3"]
+)
+def test_a_base_that_sees_on_the_hub_has_another_class(preset):
+    backbone = abstract_backbone(preset, "bfloat16")
+    assert hugging_face.base_class_name(preset, backbone) == "Gemma3ForConditionalGeneration"
+    assert hugging_face.base_class_name("./gemma", backbone) == hugging_face.class_name(backbone)
+    for other in ("gemma3_1b", "gemma2_27b_en", "gemma3_270m"):
+        backbone = abstract_backbone(other, "bfloat16")
+        assert hugging_face.base_class_name(other, backbone) == hugging_face.class_name(backbone)
+
+
+def test_adapters_beside_a_base_that_sees_are_named_as_its_layers_are(make_policy, tmp_path):
+    write_peft(make_policy("gemma_3", lora_rank=2).backbone, tmp_path, "base", "Gemma3ForConditionalGeneration")
+    names = set(load_file(tmp_path / "adapter_model.safetensors"))
+    assert "base_model.model.model.language_model.layers.5.self_attn.q_proj.lora_A.weight" in names
+    assert all(name.startswith("base_model.model.model.language_model.layers.") for name in names)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert re.fullmatch(config["exclude_modules"], "model.vision_tower.encoder.layers.0.self_attn.q_proj")
+    assert not re.fullmatch(config["exclude_modules"], "model.language_model.layers.0.self_attn.q_proj")
+
+
 # === What is refused ===
 
 
@@ -191,6 +271,18 @@ def test_others_have_none():
 def test_queries_are_scaled_as_published(preset, scale):
     backbone = abstract_backbone(preset, "bfloat16")
     assert hugging_face.config(backbone, [1])["query_pre_attn_scalar"] == scale
+
+
+@pytest.mark.parametrize(
+    "preset, scaling", [("gemma3_4b", {"rope_type": "linear", "factor": 8.0}), ("gemma3_1b", None)]
+)
+def test_rotary_embeddings_are_described_for_both_versions_of_transformers(preset, scaling):
+    config = hugging_face.config(abstract_backbone(preset, "bfloat16"), [1])
+    old = [config[key] for key in ("rope_scaling", "rope_theta", "rope_local_base_freq")]
+    assert old == [scaling, 1_000_000.0, 10_000.0]  # as Google published them
+    full, sliding = (config["rope_parameters"][f"{kind}_attention"] for kind in ("full", "sliding"))
+    assert full == {"rope_type": "linear", "factor": 8.0 if scaling else 1.0, "rope_theta": 1_000_000.0}
+    assert sliding == {"rope_type": "linear", "factor": 1.0, "rope_theta": 10_000.0}
 
 
 def test_other_scales_of_queries_are_computed_so(make_shallow, tmp_path):

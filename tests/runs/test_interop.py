@@ -1,5 +1,8 @@
 """The real transformers and PEFT load what is exported, and compute what Keras does."""
 
+import runpy
+from pathlib import Path
+
 from keras_aha.runs.export import export
 
 import numpy as np
@@ -65,3 +68,8 @@ def test_transformers_and_peft_compute_the_policy(exported):
     model = peft.PeftModel.from_pretrained(load(out / "peft" / "base"), out / "peft").eval()
     compare(model, policy, tokenizer)
     compare(model.merge_and_unload(), policy, tokenizer)
+
+
+def test_adapters_act_beside_a_base_that_sees(tmp_path):
+    path = Path(__file__).parents[2] / "benchmarks" / "accidents" / "20_peft_on_a_multimodal_base.py"
+    assert "with the adapters has Keras's logits" in runpy.run_path(str(path))["check"](tmp_path)

@@ -1,5 +1,6 @@
 """`export`: a finished run as folders for keras-hub, transformers and PEFT."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
 from keras_aha.runs.export.peft_folder import write_peft
-from keras_aha.runs.export.transformers_folder import write_transformers
+from keras_aha.runs.export.transformers_folder import write_tokenizer, write_transformers
 
 import keras_hub
 
@@ -29,8 +30,8 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
-    `peft` is the adapters alone; if the base is a folder or the embedded model, which are on no hub, it comes with
-    that in `peft/base`. A folder is there when it is whole, and what the run's folder holds is only read.
+    `peft` is the adapters and the tokenizer; if the base is a folder or the embedded model, which are on no hub, it
+    comes with that in `peft/base`. A folder is there when it is whole, and what the run's folder holds is only read.
 
     Args:
         log_dir: the run's folder, which a `Run` wrote.
@@ -56,19 +57,23 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     classes = {"keras": type(backbone).__name__.replace("Backbone", "CausalLM")}
     if formats != ("keras",):
         classes["transformers"] = hugging_face.class_name(backbone)
+    if "peft" in formats:
+        classes["peft"] = hugging_face.base_class_name(recipe.model.preset, backbone)
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
     card = ModelCard(run, recipe, build_task(recipe), ends, classes)
     policy = load_trained(recipe, run)
     out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged
-        _write(folders["peft"], card, lambda folder: _write_peft(policy.backbone, folder, card))
+        _write(folders["peft"], card, lambda folder: _write_peft(policy, folder, card))
     if formats != ("peft",):
         policy = merge(policy, recipe)
     if "keras" in formats:
         _write(folders["keras"], card, lambda folder: policy.save_to_preset(str(folder)))
     if "transformers" in formats:
-        _write(folders["transformers"], card, lambda folder: write_transformers(policy, folder, list(card.end_tokens)))
+        ends = list(card.end_tokens)
+        write = functools.partial(write_transformers, policy, end_token_ids=ends, chat_template=card.chat_template)
+        _write(folders["transformers"], card, write)
     return list(folders.values())
 
 
@@ -103,11 +108,12 @@ def _checked(recipe: Recipe, backbone, formats) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in chosen)
 
 
-def _write_peft(backbone, folder: Path, card: ModelCard) -> None:
-    write_peft(backbone, folder, card.hub_name or _BASE)
+def _write_peft(policy, folder: Path, card: ModelCard) -> None:
+    write_peft(policy.backbone, folder, card.hub_name or _BASE, card.class_names["peft"])
+    write_tokenizer(policy.preprocessor.tokenizer, folder, card.chat_template)
     if card.hub_name is None:
         base = build_policy(card.recipe, adapters=False)
-        write_transformers(base, folder / _BASE, list(card.end_tokens))
+        write_transformers(base, folder / _BASE, list(card.end_tokens), card.chat_template)
 
 
 def _write(folder: Path, card: ModelCard, write) -> None:

@@ -1,6 +1,7 @@
 """`ModelCard`: what stands in the `README.md` of an exported folder."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import re
@@ -11,6 +12,7 @@ from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
 from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.tasks import Task
 
 import jinja2
@@ -28,7 +30,7 @@ class ModelCard:
     recipe: Recipe  # the run's own
     task: Task  # what it was trained on
     end_tokens: dict[int, str]  # id → piece, of the tokens that end a completion
-    class_names: dict[str, str]  # the policy's class in keras-hub, and in transformers if it has one
+    class_names: dict[str, str]  # format → the class that loads it, in `peft` that of the base; where there is one
 
     @property
     def hub_name(self) -> str | None:
@@ -40,6 +42,11 @@ class ModelCard:
         """Whether the base is the model that comes with keras-aha."""
         preset = self.recipe.model.preset
         return Path(preset).name == preset and (presets_folder() / preset).is_dir()
+
+    @functools.cached_property
+    def chat_template(self) -> str | None:
+        """What writes the prompts of the training for the tokenizers of transformers, see `chat_template`."""
+        return chat_template([self.task.prompt(self.task.problem(i)) for i in range(8)])
 
     @property
     def license(self) -> str | None:

@@ -11,24 +11,25 @@ import os
 from pathlib import Path
 
 from keras_aha.models import lora
-from keras_aha.models.hugging_face import is_split_by_heads, module_name
+from keras_aha.models.hugging_face import SEEING, is_split_by_heads, module_name
 
 import numpy as np
 from safetensors.numpy import save_file
 
 
-def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
+def write_peft(backbone, folder: str | os.PathLike, base: str, base_class: str) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32, into a folder, made if it is missing.
 
     Args:
         backbone: one that `hugging_face.class_name` knows, with adapters.
         folder: the folder; it is an OSError if files cannot be written there.
         base: the name or folder of the model without adapters, for `base_model_name_or_path`.
+        base_class: the class of transformers that loads the base, see `hugging_face.base_class_name`.
     """
     tensors, ranks, alphas = {}, {}, {}
     adapted = lora.adapted_layers(backbone)
     for layer in adapted:
-        module = module_name(layer.path)
+        module = module_name(layer.path, base_class)
         a, b = map(np.ascontiguousarray, factors(layer))
         tensors |= {f"base_model.model.{module}.lora_{name}.weight": x for name, x in (("A", a), ("B", b))}
         target = module.rpartition(".")[2]
@@ -38,6 +39,8 @@ def write_peft(backbone, folder: str | os.PathLike, base: str) -> None:
     config |= {"r": rank, "lora_alpha": alpha, "target_modules": sorted(ranks)}
     config["rank_pattern"] = {name: value for name, value in ranks.items() if value != rank}
     config["alpha_pattern"] = {name: alphas[name] for name in config["rank_pattern"]}
+    if base_class == SEEING:  # whose encoder of images has layers of these names
+        config["exclude_modules"] = r".*\.vision_tower\..*"
     config |= {"lora_dropout": 0.0, "bias": "none", "inference_mode": True}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,10 @@ from safetensors.numpy import save_file
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 
-def write_transformers(policy, folder: str | os.PathLike, end_token_ids) -> None:
+def write_transformers(policy, folder: str | os.PathLike, end_token_ids, chat_template: str | None = None) -> None:
     """Writes config, weights without adapters, tokenizer and the ids at which `generate` stops; it makes the folder.
+
+    The tokenizer has `chat_template`, if there is one.
 
     Raises:
         ValueError: what `hugging_face.class_name` raises.
@@ -24,11 +26,11 @@ def write_transformers(policy, folder: str | os.PathLike, end_token_ids) -> None
     _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", hugging_face.generation_config(end_token_ids))
     save_file(hugging_face.tensors(policy.backbone), folder / "model.safetensors", metadata={"format": "pt"})
-    _write_tokenizer(policy.preprocessor.tokenizer, folder)
+    write_tokenizer(policy.preprocessor.tokenizer, folder, chat_template)
 
 
-def _write_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, folder: Path) -> None:
-    """By keras-hub's exporter, and with the pieces that are never split.
+def write_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, folder: Path, chat_template: str | None) -> None:
+    """Writes it by keras-hub's exporter, and with the pieces that are never split and the chat template, if any.
 
     transformers reads `tokenizer.model` as byte pairs, and would spell out each piece that no pairs merge to: those are
     user-defined. keras-hub 0.32 lists six special ones, so the others are added, as they stand in normalized text.
@@ -40,7 +42,7 @@ def _write_tokenizer(tokenizer: keras_hub.tokenizers.Tokenizer, folder: Path) ->
     kind = {"special": False, "normalized": True, "single_word": False, "lstrip": False, "rstrip": False}
     whole = {str(i): {"content": x.piece} | kind for i, x in enumerate(pieces) if x.type == x.USER_DEFINED}
     config["added_tokens_decoder"] = whole | config["added_tokens_decoder"]
-    _write_json(path, config)
+    _write_json(path, config | ({"chat_template": chat_template} if chat_template else {}))
 
 
 def _write_json(path: Path, value: dict) -> None:
