@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 _METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates")
+_SURROGATE = ("ratio", "clip_fraction", "importance_weight")  # means over its tokens, and others over all that count
 
 
 class GRPOModel(PolicyModel):
@@ -83,12 +84,12 @@ class GRPOModel(PolicyModel):
             mark_as_built(self.reference)
         more = {"kl": loss.kl_coef, "importance_weight": loss.importance_cap}
         names = [*_METRICS, *(name for name, is_on in more.items() if is_on)]
-        self.trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.trackers = [_Mean(name=name) for name in names]
         self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self):
-        """Running means of an epoch, which Keras resets."""
+        """Running means of an epoch, which Keras resets. NaN if nothing has counted: no log of a `RolloutCallback`."""
         return self.trackers
 
     # === Training ===
@@ -128,8 +129,9 @@ class GRPOModel(PolicyModel):
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
         rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`
-        mask = rollout["completion_mask"]
-        rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
+        mask, has_signal = rollout["completion_mask"], rollout.pop("has_signal", rollout["advantages"] != 0)
+        masks = {"weights": mask, "surrogate_weights": mask * has_signal[:, None]}
+        rollout |= {name: aggregation_weights(mask, self.grpo_loss.aggregation) for name, mask in masks.items()}
 
         def gradient(micro_batch):
             gradients, sums = jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch)
@@ -144,13 +146,15 @@ class GRPOModel(PolicyModel):
         zeros = as_split(self.trainable_variables, gradients), sums
         gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
 
-        tokens = jnp.maximum(jnp.sum(mask), 1.0)
-        values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
+        counts = {name: jnp.sum(masks["surrogate_weights" if name in _SURROGATE else "weights"]) for name in sums}
+        counts["loss"] = 1.0  # its weights have divided it
+        values = {name: value / counts[name] for name, value in sums.items()}  # NaN where nothing counts
         values["grad_norm"] = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
         finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["grad_norm"])
         trainable, optimizer_variables = self._update(finite, gradients, trainable, optimizer_variables)
         values["skipped_updates"] = 1.0 - finite
-        metric_variables = self._track(metric_variables, values, finite)
+        counted = {name: finite & (count > 0) for name, count in counts.items()} | {"grad_norm": finite}
+        metric_variables = self._track(metric_variables, values, counted | {"skipped_updates": True})
         return values, (trainable, non_trainable, optimizer_variables, metric_variables)
 
     def _loss(self, trainable, non_trainable, batch):
@@ -166,9 +170,8 @@ class GRPOModel(PolicyModel):
                 has_gradient = self.grpo_loss.entropy_coef > 0
                 log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=has_gradient)
         old, sampler = batch["old_log_probs"], batch["sampler_log_probs"]
-        loss, metrics = self.grpo_loss(
-            log_probs, old, batch["advantages"], mask, batch["weights"], ref_log_probs, entropy, sampler
-        )
+        others = batch["weights"], ref_log_probs, entropy, sampler, batch["surrogate_weights"]
+        loss, metrics = self.grpo_loss(log_probs, old, batch["advantages"], mask, *others)
         gap = jnp.where(mask, jnp.abs(log_probs - sampler), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
         return loss, jax.lax.stop_gradient(metrics)
@@ -185,14 +188,13 @@ class GRPOModel(PolicyModel):
         rows = zip(moments, optimizer_variables, clock, strict=True)
         return weights, [new if moves else jnp.where(finite, new, old) for new, old, moves in rows]
 
-    def _track(self, metric_variables, values, finite):
-        """Updates the running means, of finite updates; `metric_variables` are those of `self.metrics`, two each."""
+    def _track(self, metric_variables, values, counted):
+        """Updates the running means by what is `counted`; `metric_variables` are those of `self.metrics`, two each."""
         updated, rest = [], list(metric_variables)
         for tracker in self.trackers:
             own, rest = rest[: len(tracker.variables)], rest[len(tracker.variables) :]
-            counts = True if tracker.name == "skipped_updates" else finite
-            value = jnp.where(counts, values[tracker.name], 0.0)
-            updated += tracker.stateless_update_state(own, value, sample_weight=counts)
+            value = jnp.where(counted[tracker.name], values[tracker.name], 0.0)
+            updated += tracker.stateless_update_state(own, value, sample_weight=counted[tracker.name])
         return updated
 
     # === Log-probs ===
@@ -232,6 +234,13 @@ class GRPOModel(PolicyModel):
         with keras.StatelessScope(pairs) as scope:
             log_probs = fold_trimmed(write, jnp.zeros_like(parts["completion_mask"]), parts, self.completion_lengths)
         return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
+
+
+class _Mean(keras.metrics.Mean):
+    """Keras's, but NaN, and not 0, of nothing."""
+
+    def result(self):
+        return self.total / self.count
 
 
 def _check_optimizer(optimizer) -> None:

@@ -182,7 +182,7 @@ def test_an_update_that_is_not_finite_is_skipped(make_policy, one_batch, rows, c
     variables = [*model.trainable_variables, *model.optimizer.variables]
     values = [np.asarray(variable) for variable in variables]
     history = model.fit(one_batch(batch_of(rows, policy, **changes)), epochs=2, verbose=0).history
-    assert history["skipped_updates"] == [1.0, 1.0] and np.isfinite(history["loss"]).all()
+    assert history["skipped_updates"] == [1.0, 1.0] and np.isnan(history["loss"]).all()  # a mean of nothing
     assert model.optimizer.iterations == 3  # the clock goes on, or the same rollout would come again
     for variable, value in zip(variables, values, strict=True):
         if variable is not model.optimizer.iterations:
