@@ -238,8 +238,8 @@ def _compare(before: list[dict], after: list[dict]) -> Finding | None:
         "gamed",
         f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
         "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
-        "Read completions.jsonl for what pays; take that reward away, lower its weight, or let it pay only if the "
-        "problem is solved; if a puzzle file has few puzzles, add more.",
+        "Read completions.jsonl, which has each reward and its parts, for what pays; take that reward away, lower its "
+        "weight, or let it pay only if the problem is solved; if a puzzle file has few puzzles, add more.",
     )
 
 

@@ -171,7 +171,7 @@ def test_a_cover_of_train_steps(sides):
 
 
 COMPILED = [
-    # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps and window.
+    # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps
     # The last value: with a group whose rewards are all equal.
     ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1, True),
     ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2, True),
