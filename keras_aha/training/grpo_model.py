@@ -58,13 +58,13 @@ class GRPOModel(PolicyModel):
         """Configures training, and copies the policy as it is now if it needs a reference of its own (see above).
 
         Args:
-            optimizer: as in Keras, without `gradient_accumulation_steps`.
+            optimizer: as in Keras, without `gradient_accumulation_steps` and `loss_scale_factor`.
             loss: a `GRPOLoss`; `None` takes the default one.
             **kwargs: `run_eagerly`, `jit_compile` and `steps_per_execution`, as in Keras.
 
         Raises:
-            ValueError: if the loss is something else, if there are metrics, which a rollout has no labels for, or if
-                the policy has embeddings of absolute positions.
+            ValueError: if the loss is something else, if there are metrics, which a rollout has no labels for, if the
+                optimizer cannot be used (see above), or if the policy has embeddings of absolute positions.
         """
         loss = loss or GRPOLoss()
         if not isinstance(loss, GRPOLoss):
@@ -77,7 +77,7 @@ class GRPOModel(PolicyModel):
                 )
         check_positions(self.policy)
         super().compile(optimizer=optimizer, loss=None, **kwargs)
-        _check_optimizer(self.optimizer)
+        check_optimizer(self.optimizer)
         self.grpo_loss = loss
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
@@ -243,17 +243,28 @@ class _Mean(keras.metrics.Mean):
         return self.total / self.count
 
 
-def _check_optimizer(optimizer) -> None:
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raises ValueError if a `GRPOModel` cannot train with an optimizer, or not as its arguments promise."""
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
             "Gradients are accumulated over micro-batches: leave `gradient_accumulation_steps` out and set "
-            "`GRPOModel(policy, micro_batch_size=…)`. Received: "
+            "`GRPOModel(policy, micro_batch_size=…)`, in a recipe training.micro_batch_size. Received: "
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            f"float16 needs a scaled loss, which a GRPOModel does not have: use bfloat16. Received: {optimizer.name}"
+            "float16 needs a scaled loss, which a GRPOModel does not have: use bfloat16, also as the policy of "
+            f'`keras.config.set_dtype_policy`, such as "mixed_bfloat16". Received: {optimizer.name}'
         )
+    if optimizer.loss_scale_factor is not None:
+        raise ValueError(
+            "`loss_scale_factor` must be left out: a GRPOModel does not scale its loss, and updates would be divided by "
+            f"the factor. Received: loss_scale_factor={optimizer.loss_scale_factor}"
+        )
+    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+        bound = vars(optimizer)[name]
+        if bound is not None and not bound > 0:  # which Keras takes as no bound
+            raise ValueError(f"`{name}` must be above 0, or left out. Received: {name}={bound}")
 
 
 def _frozen_copy(policy):

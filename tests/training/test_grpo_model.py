@@ -96,11 +96,23 @@ def test_a_model_that_is_deleted_leaves_the_memory(make_policy, prompts, rows):
         (dict(loss_weights=[2.0]), "Received: loss_weights="),
         (dict(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)), "micro_batch_size=….*steps=2"),
         (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "use bfloat16"),
+        (dict(optimizer=keras.optimizers.SGD(loss_scale_factor=2.0**15)), "`loss_scale_factor` must be left out.*=32768"),
+        (dict(optimizer=keras.optimizers.SGD(clipnorm=0.0)), "`clipnorm` must be above 0, or left out. Received: clip"),
+        (dict(optimizer=keras.optimizers.SGD(clipvalue=-1.0)), "`clipvalue` must be above 0"),
     ],
 )
 def test_what_compile_refuses(gemma, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         GRPOModel(gemma).compile(**settings)
+
+
+def test_a_global_policy_of_float16_is_refused(gemma):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with pytest.raises(ValueError, match=r"use bfloat16, also as the policy of `keras.config.set_dtype_policy`"):
+            GRPOModel(gemma).compile("adam")
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 FIT = r"fit\(rollouts.dataset, callbacks=\[rollouts\]\)"
