@@ -1,5 +1,7 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
+import math
+
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import batch_parts, global_rows, local_rows, split_rows
 from keras_aha.distribution.fsdp import as_split, gathering
@@ -214,10 +216,10 @@ class GRPOModel(PolicyModel):
         rows, batch = len(token_ids), {"token_ids": token_ids, "padding_mask": padding_mask}
         batch["completion_mask"] = padding_mask[:, -completion_length:].astype("float32")
         batch["temperature"] = np.full(rows, temperature, "float32")
-        missing = -rows % batch_parts()  # each device has as many rows; those that are added are left out again
+        size = self.micro_batch_size if rows > (self.micro_batch_size or rows) else None
+        missing = -rows % math.lcm(batch_parts(), size or 1)  # rows that are added are left out again
         own = processes.share(rows + missing)
         batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}
-        size = self.micro_batch_size if (rows + missing) % (self.micro_batch_size or 1) == 0 else None
         values = [variable.value for variable in self.policy.variables]
         log_probs = local_rows(self._jitted_log_probs(size, values, global_rows(batch)))
         return processes.gather_rows({"log_probs": log_probs})["log_probs"][:rows]

@@ -5,6 +5,7 @@ import weakref
 
 from keras_aha.decoding import Completions
 from keras_aha.losses import GRPOLoss
+from keras_aha.training import grpo_model
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
 from keras_aha.training.rollout_dataset import RolloutDataset
@@ -142,6 +143,17 @@ def test_without_adapters_weights_are_saved_as_in_keras(make_policy, tmp_path):
 def test_log_probs(model, rows):
     expected = np.where(rows[1][:, -LENGTH:], log_probs_of(model.policy, rows), 0.0)
     np.testing.assert_allclose(model.log_probs(*rows, LENGTH), expected, atol=1e-5)
+
+
+def test_log_probs_hold_no_more_rows_than_a_micro_batch(model, rows, monkeypatch):
+    """Nor if it does not divide them."""
+    sizes, split = [], grpo_model.micro_batches
+    monkeypatch.setattr(grpo_model, "micro_batches", lambda batch, n: sizes.append(n) or split(batch, n))
+    monkeypatch.setattr(model, "micro_batch_size", 2)
+    five = [np.concatenate([array] * 3)[:5] for array in rows]
+    expected = np.concatenate([model.log_probs(*rows, LENGTH)] * 3)[:5]
+    np.testing.assert_allclose(model.log_probs(*five, LENGTH), expected, atol=1e-6)
+    assert sizes[-1] == 2
 
 
 def batch_of(rows, policy, **changes):
