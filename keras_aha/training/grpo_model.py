@@ -260,8 +260,8 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
         )
     if optimizer.loss_scale_factor is not None:
         raise ValueError(
-            "`loss_scale_factor` must be left out: a GRPOModel does not scale its loss, and updates would be divided by "
-            f"the factor. Received: loss_scale_factor={optimizer.loss_scale_factor}"
+            "`loss_scale_factor` must be left out: a GRPOModel does not scale its loss, and the factor would divide "
+            f"updates. Received: loss_scale_factor={optimizer.loss_scale_factor}"
         )
     for name in ("clipnorm", "global_clipnorm", "clipvalue"):
         bound = vars(optimizer)[name]

@@ -36,7 +36,8 @@ def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
     made.save_to_preset(str(tmp_path / "preset"))
     preset = str(tmp_path / "preset")
     assert module.rematerialised_blocks(preset, "float32", None) == []
-    paths = [variable.path for variable in (policy := load_policy(preset, lora_rank=2)).variables]
+    policy = load_policy(preset, lora_rank=2)
+    paths = [variable.path for variable in policy.variables]
     plain, arguments, blocks = gradient_of(policy)
     assert blocks == 0
 
