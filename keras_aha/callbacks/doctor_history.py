@@ -64,10 +64,14 @@ def repeated_tail(text: str) -> int:
 
 
 def rising(history: list[dict]) -> bool:
-    """Whether accuracy is higher in the later half by 2 standard errors, or held-out accuracy at the end by 0.02."""
-    held_out = [e["val_accuracy"] for e in history if "val_accuracy" in e]
-    if len(held_out) > 1 and held_out[-1] > held_out[0] + 0.02:
-        return True
+    """Whether accuracy is higher in the later half by 2 standard errors, or held-out accuracy at the end by 0.02.
+
+    A curriculum holds the accuracy where it is: then a level that is higher at the end counts as well.
+    """
+    for name, least in {"val_accuracy": 0.02, "curriculum_level": 0.0}.items():
+        values = [e[name] for e in history if name in e]
+        if len(values) > 1 and values[-1] > values[0] + least:
+            return True
     accuracies = [e["accuracy"] for e in history if "accuracy" in e]
     half = len(accuracies) // 2
     return half > 1 and rise(accuracies[:half], accuracies[-half:]) > 2

@@ -78,6 +78,9 @@ def test_an_answer_that_is_one_decision():
     health = rising + decided(0.7, 0.5, 0.55, 120)
     assert not any(names(health[max(0, i - 100) : i]) for i in range(1, len(health)))
     assert names(decided(0.17, 0.58, 0.5)) == []  # has never been less sure
+    levels = [{"curriculum_level": i / 10} for i in range(24)]
+    harder = decided(0.5, 2.0) + decided(0.5, 0.4)
+    assert names([e | level for e, level in zip(harder, levels, strict=True)]) == []
     held_out = decided(0.5, 0.1, 1.0, 9, val_accuracy=0.4) + decided(0.5, 0.1, 1.0, 1, val_accuracy=0.43)
     assert names(held_out[:9]) == ["entropy_collapse"] and names(held_out) == ["no_signal"]  # as accuracy rises
 
