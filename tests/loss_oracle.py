@@ -30,8 +30,10 @@ SETTINGS = dict(clip_range=0.2, kl_coef=0.0, kl_estimator="k3", ratio="token", a
 SETTINGS |= dict(entropy_coef=0.0, importance_cap=None, ref_log_probs=None, entropy=None, sampler_log_probs=None)
 
 
-def oracle_loss(log_probs, old_log_probs, advantages, lengths, **given):
+def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, **given):
     """Arguments are those of `GRPOLoss` and of its call, in float64; `lengths` `(B,)`, 0 for what is left out whole.
+
+    Without `has_signal`, `(B,)`, the surrogate is a mean over all completions, as the KL and the entropy are.
 
     Returns:
         loss; scale, the sum of the absolute terms of the loss; metrics, sums over tokens; d_log_probs and d_entropy,
@@ -43,12 +45,15 @@ def oracle_loss(log_probs, old_log_probs, advantages, lengths, **given):
     found = types.SimpleNamespace(loss=0.0, scale=0.0, d_log_probs=np.zeros(log_probs.shape))
     found.d_entropy = np.zeros(log_probs.shape)
     sums = dict(ratio=0.0, clip_fraction=0.0, kl=0.0, importance_weight=0.0)
-    for i, length in enumerate(lengths):
+    lengths, has_signal = np.array(lengths), np.ones(len(lengths), bool) if has_signal is None else has_signal
+    for i, length in enumerate(lengths.tolist()):
         if not length:
             continue
         row = i, slice(length)
-        divisor = dict(token_mean=sum(lengths), sequence_mean=np.count_nonzero(lengths) * length)
-        divisor = divisor.get(c.aggregation, log_probs.size)
+        divisor, own_divisor = (
+            dict(token_mean=sum(x), sequence_mean=np.count_nonzero(x) * length).get(c.aggregation, log_probs.size)
+            for x in (lengths, lengths[has_signal])
+        )
         moved = log_probs[row] + 1j * STEP * np.eye(length)  # (moved token, token)
         rho = np.exp(moved - old_log_probs[row])
         if c.ratio == "sequence":
@@ -57,14 +62,15 @@ def oracle_loss(log_probs, old_log_probs, advantages, lengths, **given):
         if c.delta is not None:
             plain = smaller(rho, c.delta)
         surrogate = smaller(plain * advantages[i], bounded * advantages[i])
-        terms = [-surrogate]
-        sums["ratio"] += rho[0].real.sum()
-        sums["clip_fraction"] += np.sum(surrogate[0].real < rho[0].real * advantages[i] - 1e-12)
+        share = divisor / own_divisor if has_signal[i] else 0.0
+        terms = [-surrogate * share]
+        sums["ratio"] += rho[0].real.sum() * has_signal[i]
+        sums["clip_fraction"] += has_signal[i] * np.sum(surrogate[0].real < rho[0].real * advantages[i] - 1e-12)
         if c.delta is not None:
-            sums["clip_fraction"] += np.sum(surrogate[0].real > rho[0].real * advantages[i] + 1e-12)
+            sums["clip_fraction"] += has_signal[i] * np.sum(surrogate[0].real > rho[0].real * advantages[i] + 1e-12)
         if c.importance_cap is not None:
             importance = np.minimum(np.exp(old_log_probs[row] - c.sampler_log_probs[row]), c.importance_cap)
-            sums["importance_weight"] += importance.sum()
+            sums["importance_weight"] += importance.sum() * has_signal[i]
             terms[0] = terms[0] * importance
         if c.ref_log_probs is not None:
             kl = oracle_kl(moved, c.ref_log_probs[row], c.kl_estimator)

@@ -17,9 +17,10 @@ class CompletionsCallback(keras.callbacks.Callback):
     """Writes some completions of the epoch's rollout to `completions.jsonl` and, as text, to TensorBoard.
 
     A line of the file is one completion: `epoch` (counted from 1), `problem` (as text, or the prompt if a problem has
-    no text of its own), `text`, `reward`, `correct`, `verdict`, `length` (tokens); a reward that failed is null. They
-    are spread evenly over the rollout, so they are of different problems as far as there are that many. In TensorBoard
-    they stand under the run `completions`.
+    no text of its own), `text`, `reward` (what it was trained on), `correct`, `verdict`, `length` (tokens); and if
+    anything was added to the task's reward, the parts `task_reward`, `reward_<name>`, `overlong_penalty`. A reward that
+    failed is null. They are spread evenly over the rollout, so they are of different problems as far as there are that
+    many. In TensorBoard they stand under the run `completions`.
 
     With an `EvaluateCallback` TensorBoard also gets a completion of each of some held-out problems after each
     evaluation, as the text `held_out`: always of the same problems, by the same random keys.
@@ -68,12 +69,13 @@ class CompletionsCallback(keras.callbacks.Callback):
         self._writer.flush()
 
     def _record(self, rollout, row, epoch):
-        score = rollout.scores[row]
+        score, parts = rollout.scores[row], rollout.parts[row] if rollout.parts else {}
+        numbers = {"reward": float(str(rollout.rewards[row]))} | parts  # 0.1, and not float32's 0.10000000149
         return {
             "epoch": epoch,
             "problem": problem_text(rollout.problems[row], self._prompt(rollout, row)),
             "text": rollout.texts[row],
-            "reward": None if math.isnan(score.reward) else score.reward,  # JSON has no NaN
+            **{name: None if math.isnan(number) else number for name, number in numbers.items()},  # JSON has no NaN
             "correct": score.correct,
             "verdict": score.verdict,
             "length": int(rollout.lengths[row]),

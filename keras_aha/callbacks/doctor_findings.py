@@ -10,7 +10,7 @@ import dataclasses
 import math
 import statistics
 
-from keras_aha.callbacks.doctor_history import HISTORY
+from keras_aha.callbacks.doctor_history import HISTORY, rise, rising
 from keras_aha.callbacks.finding import PATIENCE, Finding, lasting
 
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
@@ -95,20 +95,46 @@ def repeated_tails(e):
     return e["repeated_tails"] > 0.1
 
 
-@lasting(
-    "a whole completion had an entropy of {completion_entropy:.2g} nats, and {accuracy:.0%} of them were right.",
-    "At least half of the pairs of one prompt are the same text: the policy has stopped trying other things, and "
-    "groups have nothing to compare.",
-    "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
-    "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
-)
-def entropy_collapse(e):
-    """A completion is as certain as the toss of a coin, and many are wrong (DAPO, arXiv:2503.14476, §3.1).
+def entropy_collapse(history: list[dict]) -> Finding | None:
+    """A completion is as certain as the toss of a coin, many are wrong, and accuracy does not rise (DAPO, §3.1).
 
     Two completions of a prompt are the same text with probability Σp² = E[p] ≥ exp(E[log p]) = exp(−entropy), by
     Jensen's inequality. With an entropy of log 2 that is at least one half. The default runs stay above 4 nats.
+
+    An answer that is one decision has no more nats in a healthy run. So the rewards of every group must be equal; or
+    the entropy is less than half of its most, and two in three groups that are not all right are alike; or it is less
+    than a quarter, and accuracy has not risen since the first epoch that is remembered. A training or held-out accuracy
+    that rose in the last 20 epochs is silence.
     """
+    finding, recent = _little_entropy(history), history[-PATIENCE:]
+    if finding is None or rising(history[-2 * _WINDOW :]):
+        return None
+    most = max(e.get("completion_entropy", 0.0) for e in history)
+    left = max(e["completion_entropy"] for e in recent) / max(most, 1e-9)
+    alike = min(_alike(e) for e in recent)
+    collapsed = alike == 1 or (left < 1 / 2 and alike > 2 / 3) or (left < 1 / 4 and not rising(history))
+    return dataclasses.replace(finding, name="entropy_collapse") if collapsed else None
+
+
+@lasting(
+    "a whole completion had an entropy of {completion_entropy:.2g} nats, and {accuracy:.0%} of them were right.",
+    "At least half of the pairs of one prompt are the same text, and accuracy does not rise: the policy has stopped "
+    "trying other things.",
+    "Start again with a lower learning rate; raise the upper end of loss.clip_range (0.2, 0.28); set a small "
+    "loss.entropy_coef, or a loss.kl_coef that holds the policy near the reference.",
+)
+def _little_entropy(e):
     return e["completion_entropy"] < math.log(2) and e["accuracy"] < 0.9
+
+
+def _alike(e: dict) -> float:
+    """The share without a difference of reward among the groups that are not all right.
+
+    How many are all right, the logs do not say: those that differ are taken to be right in half of their completions.
+    """
+    differ = 1 - e.get("zero_std_groups", 0.0)
+    wrong = 1 - e["accuracy"] + differ / 2  # groups that are not all right
+    return (wrong - differ) / wrong
 
 
 def unreadable(history: list[dict]) -> Finding | None:
@@ -231,15 +257,15 @@ def _compare(before: list[dict], after: list[dict]) -> Finding | None:
     rewards = [[e["reward"] - e.get("overlong_penalty", 0) for e in epochs] for epochs in (before, after)]
     forms = [[e["format_rate"] for e in epochs] for epochs in (before, after)]
     low, high = map(statistics.fmean, rewards)
-    risen = _rise(*rewards) > 6 and high - low > abs(low) / 4 and _rise(*forms) < 1
+    risen = rise(*rewards) > 6 and high - low > abs(low) / 4 and rise(*forms) < 1
     if not (new <= old and risen):
         return None
     return Finding(
         "gamed",
         f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
         "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
-        "Read completions.jsonl for what pays; take that reward away, lower its weight, or let it pay only if the "
-        "problem is solved; if a puzzle file has few puzzles, add more.",
+        "Read completions.jsonl, which has each reward and its parts, for what pays; take that reward away, lower its "
+        "weight, or let it pay only if the problem is solved; if a puzzle file has few puzzles, add more.",
     )
 
 
@@ -254,7 +280,7 @@ def not_learning(history: list[dict]) -> Finding | None:
         return None
     before, after = [e["accuracy"] for e in epochs[:_WINDOW]], [e["accuracy"] for e in epochs[_WINDOW:]]
     low, high = statistics.fmean(before), statistics.fmean(after)
-    if high >= 0.5 or _rise(before, after) > 2 or "curriculum_level" in history[-1]:
+    if high >= 0.5 or rise(before, after) > 2 or "curriculum_level" in history[-1]:
         return None
     return Finding(
         "not_learning",
@@ -264,12 +290,3 @@ def not_learning(history: list[dict]) -> Finding | None:
         "Prime it longer (priming.steps, scripts/prime.py), as a task that it has never seen needs; or make problems "
         "easier, or rollouts.group_size larger.",
     )
-
-
-# === Numbers ===
-
-
-def _rise(before: list[float], after: list[float]) -> float:
-    """How far the mean rises, in standard errors (Welch's t)."""
-    error = math.sqrt(statistics.variance(before) / len(before) + statistics.variance(after) / len(after))
-    return (statistics.fmean(after) - statistics.fmean(before)) / max(error, 1e-9)

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import statistics
 
 from keras_aha.tasks.answer_tag import read_answer
 
@@ -60,3 +61,23 @@ def repeated_tail(text: str) -> int:
         if len(tail) == length and tail[unit:] == tail[:-unit]:
             return unit
     return 0
+
+
+def rising(history: list[dict]) -> bool:
+    """Whether accuracy is higher in the later half by 2 standard errors, or held-out accuracy at the end by 0.02.
+
+    A curriculum holds the accuracy where it is: then a level that is higher at the end counts as well.
+    """
+    for name, least in {"val_accuracy": 0.02, "curriculum_level": 0.0}.items():
+        values = [e[name] for e in history if name in e]
+        if len(values) > 1 and values[-1] > values[0] + least:
+            return True
+    accuracies = [e["accuracy"] for e in history if "accuracy" in e]
+    half = len(accuracies) // 2
+    return half > 1 and rise(accuracies[:half], accuracies[-half:]) > 2
+
+
+def rise(before: list[float], after: list[float]) -> float:
+    """How far the mean rises, in standard errors (Welch's t)."""
+    error = math.sqrt(statistics.variance(before) / len(before) + statistics.variance(after) / len(after))
+    return (statistics.fmean(after) - statistics.fmean(before)) / max(error, 1e-9)

@@ -33,6 +33,7 @@ def join(prompts, problems, completions, texts, scores, rewards, temperature: fl
     group_size = len(texts) // len(problems)
     token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in prompts)
     token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
+    parts = {name: values.tolist() for name, values in rewards.items() if name != "reward"}
     return Rollout(
         token_ids=np.hstack([token_ids, completions.token_ids]),
         padding_mask=np.hstack([padding_mask, token_mask]).astype("int32"),
@@ -46,6 +47,7 @@ def join(prompts, problems, completions, texts, scores, rewards, temperature: fl
         problems=tuple(problem for problem in problems for _ in range(group_size)),
         texts=tuple(texts),
         scores=tuple(scores),
+        parts=tuple(dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)),
     )
 
 

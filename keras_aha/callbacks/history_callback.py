@@ -1,51 +1,78 @@
-"""`HistoryCallback`: the logs of every epoch as a CSV file with fixed columns."""
+"""`HistoryCallback`: the logs of every epoch as a CSV file that has a column for each."""
 
 import csv
+import io
 import os
 import time
+from pathlib import Path
 
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.files import write_whole
 
 import keras
 
-_ROLLOUT = ("reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups")
-_ROLLOUT += ("generated_tokens", *BEHAVIOURS)
-_HELD_OUT = ("val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length")
-_HELD_OUT += tuple(f"val_{name}" for name in BEHAVIOURS)
-_SECONDS = ("rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds")
+_COLUMNS = ["epoch", "reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups"]
+_COLUMNS += ["generated_tokens", *BEHAVIOURS]
+_COLUMNS += ["loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates"]
+_COLUMNS += ["val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length"]
+_COLUMNS += [f"val_{name}" for name in BEHAVIOURS]
+_COLUMNS += ["rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds"]
+_COLUMNS += ["learning_rate", "failed_rewards", "task_reward", "overlong_penalty", "kl", "importance_weight"]
+_COLUMNS += ["curriculum_level", "difficulty", "refilled_groups", "refill_tokens"]
+_MACHINE = ["compiles", "mfu", "memory_gb", "peak_memory_gb"]
+_COLUMNS += ["tokens_per_second", "update_tokens_per_second", *_MACHINE]
+
+
+def of_the_machine(column: str) -> bool:
+    """Whether a column depends on the machine, or on how often a run was stopped, and not on the seed alone."""
+    return "second" in column or column in _MACHINE
 
 
 class HistoryCallback(keras.callbacks.Callback):
     """Writes one row an epoch: `epoch` (counted from 1), the rollout's logs, the model's metrics, `val_*`, seconds.
 
-    Only columns that depend on the machine have `seconds` in their name, so two runs of one seed can be compared. A log
-    that an epoch does not have stays empty. Keras's `CSVLogger` takes its columns from the first epoch's logs and would
-    drop those of later evaluations.
+    All logs that there may be are columns from the first row on; a log that an epoch does not have stays empty. One
+    that is not known before, such as `reward_<name>`, becomes the last column when it first comes. But for those of the
+    machine, see `of_the_machine`, all are the same in two runs of one seed. Keras's `CSVLogger` takes its columns from
+    the first epoch's logs and drops those of later evaluations.
 
     Args:
-        path: of the file. One that is there is added to.
+        path: of the file. One that is there is added to; columns that it lacks come after its own.
     """
 
     def __init__(self, path: str | os.PathLike):
         super().__init__()
-        self.path = path
+        self.path = Path(path)
 
     def on_train_begin(self, logs=None):
-        metrics = [metric.name for metric in self.model.metrics]
         self._last = time.perf_counter()
-        columns = ["epoch", *_ROLLOUT, *metrics, *_HELD_OUT, *_SECONDS]
-        self._file = open(self.path, "a", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", lineterminator="\n")
-        if not self._file.tell():
-            self._writer.writeheader()
+        self._columns = []
+        if self.path.exists():
+            with open(self.path, encoding="utf-8", newline="") as file:
+                self._columns = next(csv.reader(file), [])
+        self._add_columns(_COLUMNS)
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
         # From one end to the next: rollout, update and evaluation, wherever this stands among the callbacks.
         logs["epoch_seconds"] = now - self._last
         self._last = now
-        self._writer.writerow({"epoch": epoch + 1} | logs)
-        self._file.flush()
+        row = {"epoch": epoch + 1} | {name: value for name, value in logs.items() if value == value}  # and no NaN
+        self._add_columns(row)
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
 
-    def on_train_end(self, logs=None):
-        self._file.close()
+    def _add_columns(self, names):
+        """Writes the file anew, with a header and empty cells in the rows that are there, if it lacks any."""
+        missing = [name for name in names if name not in self._columns]
+        if not missing:
+            return
+        rows = []
+        if self._columns:
+            with open(self.path, encoding="utf-8", newline="") as file:
+                rows = [*csv.reader(file)][1:]
+        self._columns = [*self._columns, *missing]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([self._columns, *(row + [""] * (len(self._columns) - len(row)) for row in rows)])
+        write_whole(self.path, text.getvalue())

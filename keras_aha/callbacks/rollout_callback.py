@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,10 +48,11 @@ class RolloutCallback(StatefulCallback):
     - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
     - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over tokens, if the loss has an `importance_cap`.
     - `compiles`, the programs compiled since that log was last written: after the first epoch there should be none.
+    - `learning_rate`, the next update's, as in Keras's TensorBoard.
 
-    A group whose rewards are all equal, and a completion whose reward is missing, have 0 in `completion_mask`: they
-    count nowhere in the loss. What is sampled depends on the arguments, the weights and the optimizer's iterations
-    alone, so a resumed run samples what it would have sampled.
+    A group whose rewards are all equal, and a completion whose reward is missing, count in the loss's KL and entropy
+    only; without these they are not computed. A mean over nothing is no log. What is sampled depends on the arguments,
+    the weights and the optimizer's iterations alone, so a resumed run samples what it would have sampled.
 
     Args:
         task: a `Task`. Epoch i takes its problems i·P to (i + 1)·P − 1; refills take theirs from number 2³² on.
@@ -197,12 +199,14 @@ class RolloutCallback(StatefulCallback):
         return rollout
 
     def _with_advantages(self, rollout):
-        """With advantages, and 0 in the mask of rows that have none to learn from."""
-        taught = np.repeat(groups_with_signal(rollout.rewards, self.group_size), self.group_size)
-        taught = taught & ~np.isnan(rollout.rewards) & ~(rollout.truncated & self.mask_truncated)
-        mask = rollout.completion_mask * taught[:, None].astype("float32")
+        """With advantages, and 0 in the mask of rows in which nothing counts, so that nothing is computed for them."""
+        has_signal = np.repeat(groups_with_signal(rollout.rewards, self.group_size), self.group_size)
+        has_signal = has_signal & ~np.isnan(rollout.rewards)
+        counts = (has_signal | self.model.grpo_loss.needs_all_tokens) & ~(rollout.truncated & self.mask_truncated)
+        mask = rollout.completion_mask * counts[:, None].astype("float32")
         advantages = np.asarray(group_advantages(rollout.rewards, **self.advantages))
-        return dataclasses.replace(rollout, advantages=advantages, completion_mask=mask)
+        arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)
+        return dataclasses.replace(rollout, **arrays)
 
     def _with_trainers_log_probs(self, rollout):
         """With the trainer's own log-probs as the old ones, if the loss corrects for the difference."""
@@ -242,8 +246,11 @@ class RolloutCallback(StatefulCallback):
         self._compiles = CompileCounter()
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update(self._logs | {"compiles": self._compiles.count})
+        rate = float(self.model.optimizer.learning_rate)
+        logs.update(self._logs | {"compiles": self._compiles.count, "learning_rate": rate})
         self._compiles.count = 0
+        for name in [name for name, value in logs.items() if math.isnan(value)]:
+            del logs[name]  # a mean over nothing
 
     def on_train_end(self, logs=None):
         if self._compiles is not None:

@@ -50,8 +50,9 @@ class Batch:
         rows = count * group_size
 
         self.placement, parts = placement, placement.parts
-        self.read = min(count, max(1, (max_rows or rows) // group_size))  # prompts; the others wait for free places
-        self.read = -(-self.read // parts) * parts
+        self.read = -(-count // parts) * parts  # prompts; the others wait for free places
+        if max_rows is not None and max_rows < rows:
+            self.read = min(self.read, max(1, max_rows // group_size // parts) * parts)
         self.admitted = max(1, self.read // parts // 4) * parts  # so many are read at a time
         buckets = all_buckets(self.read // parts * group_size, max_completion_length)
         self.buckets = [bucket._replace(rows=bucket.rows * parts) for bucket in buckets]

@@ -52,7 +52,8 @@ def generate(
             S − 1 this token ends its completion.
         temperature: 0 is greedy.
         sampling: which tokens may be drawn.
-        max_rows: rows decoded at a time; if there are more, their prompts wait for free places. `None` takes all.
+        max_rows: rows decoded at a time, though one for each part of a mesh at least; if there are more, their prompts
+            wait for free places. A group that is larger is decoded in shares. `None` takes all.
         on_segment: called as `on_segment(rows, tokens)` every 64 tokens or sooner, with the rows that are alive or
             waiting and the tokens sampled so far.
         warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
@@ -63,7 +64,7 @@ def generate(
     if not len(token_ids):
         return empty_completions(0, max_completion_length)
     placement = Placement(weights)
-    shares = shares_of_a_group(len(token_ids), group_size, placement.parts)
+    shares = shares_of_a_group(len(token_ids), group_size, placement.parts, max_rows)
     new_batch = functools.partial(
         Batch,
         decoder,
@@ -89,10 +90,18 @@ def generate(
     return batch.completions
 
 
-def shares_of_a_group(prompts: int, group_size: int, parts: int) -> int:
-    """Into how many shares, each with a prompt of its own, to split a group, so that all parts have as many prompts."""
+def shares_of_a_group(prompts: int, group_size: int, parts: int, max_rows: int | None) -> int:
+    """Into how many shares, each with a prompt of its own, to split a group.
+
+    All parts get as many prompts, if that can be had, and shares of which each part can hold one within `max_rows`.
+    """
     shares = parts // math.gcd(prompts, parts)
-    return shares if group_size % shares == 0 else 1
+    shares = shares if group_size % shares == 0 else 1
+    if max_rows is None or max_rows >= prompts * group_size:
+        return shares
+    most = max(1, max_rows // parts)
+    choices = (n for n in range(shares, group_size + 1, shares) if group_size % n == 0)
+    return next(n for n in choices if group_size // n <= most)
 
 
 def prompt_starts(padding_mask):

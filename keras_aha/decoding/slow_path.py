@@ -11,7 +11,7 @@ import weakref
 from typing import NamedTuple
 
 from keras_aha.decoding.completions import Completions, empty_completions
-from keras_aha.decoding.generate import prompt_starts
+from keras_aha.decoding.generate import prompt_starts, shares_of_a_group
 from keras_aha.decoding.jitted_steps import SEGMENT
 from keras_aha.decoding.sampling import FULL_SOFTMAX, Sampling, sample
 from keras_aha.models.head import float32_logits
@@ -67,7 +67,9 @@ def generate_with_cache(
     token_ids = np.asarray(token_ids, "int32")
     prompt_length = token_ids.shape[1]
     _check_positions(policy, prompt_length + max_completion_length - 1)
-    starts = prompt_starts(padding_mask)
+    shares = shares_of_a_group(len(token_ids), group_size, 1, max_rows)
+    token_ids, starts = (np.repeat(x, shares, axis=0) for x in (token_ids, prompt_starts(padding_mask)))
+    group_size //= shares
     columns = (np.arange(prompt_length) + starts[:, None]) % prompt_length
     prompts = np.take_along_axis(token_ids, columns, axis=1)  # padded on the right
     settings = jnp.asarray(stop_table), temperature, max_completion_length

@@ -11,7 +11,10 @@ from keras import ops
 class GRPOLoss:
     """The GRPO loss of a batch of completions, and what to log about it.
 
-    loss = Σᵢₜ aᵢₜ (−wᵢₜ min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ) Âᵢ) + kl_coef · KLᵢₜ − entropy_coef · Hᵢₜ)
+    loss = Σᵢₜ −aᵢₜ wᵢₜ min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ) Âᵢ) + Σᵢₜ a′ᵢₜ (kl_coef · KLᵢₜ − entropy_coef · Hᵢₜ)
+
+    The surrogate is a mean over the completions of groups whose rewards differ, weighted by a; the KL and the entropy
+    are means over all completions, weighted by a′: they need no reward.
 
     With one update a rollout the ratio is 1 and the advantages of a group sum to 0. So the loss itself is 0 with
     "sequence_mean", and depends on lengths only with the others. Its gradient is not 0: watch reward and accuracy.
@@ -70,6 +73,7 @@ class GRPOLoss:
         ref_log_probs=None,
         entropy=None,
         sampler_log_probs=None,
+        surrogate_weights=None,
     ):
         """Computes the loss of one micro-batch.
 
@@ -78,15 +82,16 @@ class GRPOLoss:
             old_log_probs: (B, C), of the policy that sampled.
             advantages: (B,), see `group_advantages`.
             completion_mask: (B, C) bool. Where it is false, the other arguments may hold anything, NaN included.
-            weights: (B, C), this micro-batch's slice of the step's `aggregation_weights`.
+            weights: (B, C), a′, this micro-batch's slice of the step's `aggregation_weights`.
             ref_log_probs: (B, C), of the reference; may be None if `kl_coef` is 0.
             entropy: (B, C), of the policy, with its gradient; may be None if `entropy_coef` is 0.
             sampler_log_probs: (B, C), by the sampler; may be None if `importance_cap` is.
+            surrogate_weights: (B, C), a, as `weights` and 0 in rows that have no advantage; None takes `weights`.
 
         Returns:
-            The loss, a float32 scalar, and a dict of float32 scalars. Each is a sum over the completions' tokens, so
-            that micro-batches add up: "ratio"; "clip_fraction", the number of tokens without gradient because of the
-            clipping; "kl" if `ref_log_probs` is given; "importance_weight" if there is a cap.
+            The loss, a float32 scalar, and a dict of float32 scalars. Each is a sum over tokens, so that micro-batches
+            add up. Over those of the surrogate: "ratio"; "clip_fraction", the number of tokens without gradient because
+            of the clipping; "importance_weight" if there is a cap. Over all: "kl" if `ref_log_probs` is given.
 
         Raises:
             ValueError: if the numbers that a term needs are None.
@@ -102,24 +107,32 @@ class GRPOLoss:
         mask = ops.cast(completion_mask, "bool")
         # Masked log-probs may hold anything, and 0 · inf is NaN: replace them before they meet an exp.
         log_probs, old_log_probs = keep(log_probs, mask), keep(old_log_probs, mask)
+        weights = keep(weights, mask)
+        surrogate_weights = weights if surrogate_weights is None else keep(surrogate_weights, mask)
+        signal = surrogate_weights > 0
 
-        ratio = token_terms.importance_ratio(log_probs, old_log_probs, mask, self.ratio)
+        ratio = token_terms.importance_ratio(log_probs, old_log_probs, signal, self.ratio)
         surrogate = token_terms.clipped_surrogate(ratio, advantages, self.clip_range, self.delta)
         metrics = {"ratio": ratio, "clip_fraction": surrogate != ratio * float32(advantages)[:, None]}
         if self.importance_cap is not None:
-            importance = token_terms.importance_weights(old_log_probs, sampler_log_probs, mask, self.importance_cap)
+            importance = token_terms.importance_weights(old_log_probs, sampler_log_probs, signal, self.importance_cap)
             metrics["importance_weight"] = importance
             surrogate *= importance
-        values = -surrogate
+        metrics = {name: ops.sum(keep(value, signal)) for name, value in metrics.items()}
+        loss = ops.sum(surrogate_weights * -surrogate)
         if ref_log_probs is not None:
             kl = token_terms.kl_divergence(log_probs, keep(ref_log_probs, mask), self.kl_estimator)
-            metrics["kl"] = kl
+            metrics["kl"] = ops.sum(keep(kl, mask))
             if self.kl_coef:
-                values += self.kl_coef * kl
+                loss += self.kl_coef * ops.sum(weights * kl)
         if self.entropy_coef:
-            values -= self.entropy_coef * keep(entropy, mask)
-        metrics = {name: ops.sum(keep(value, mask)) for name, value in metrics.items()}
-        return ops.sum(keep(weights, mask) * values), metrics
+            loss -= self.entropy_coef * ops.sum(weights * keep(entropy, mask))
+        return loss, metrics
+
+    @property
+    def needs_all_tokens(self):
+        """Whether a term counts in completions without an advantage, too."""
+        return bool(self.kl_coef or self.entropy_coef)
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -100,7 +100,7 @@ def rollout_shapes(
     dtypes = adapted_dtypes(backbone)
     weights = [layouts.rollout(variable, dtypes.get(id(variable))) for variable in backbone.variables]
     placement = Placement(weights)
-    shares = shares_of_a_group(prompts, group_size, placement.parts)
+    shares = shares_of_a_group(prompts, group_size, placement.parts, max_rows)
     prompts, group_size = prompts * shares, group_size // shares
     begun = []
 

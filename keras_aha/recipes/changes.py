@@ -7,6 +7,7 @@ from keras_aha.recipes.values import RecipeError
 _FREE = (
     *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "evaluation.every"),
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
+    "training.remat",
 )
 
 

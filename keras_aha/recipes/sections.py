@@ -138,7 +138,7 @@ class Optimizer:
     Attributes:
         class_name: of `keras.optimizers`.
         config: what its `from_config` takes. A schedule is a table of `class_name` and `config`; if its `decay_steps`
-            are left out, they are the steps of the run.
+            are left out, they are the steps of the run, less those of its warm-up.
     """
 
     class_name: str = "AdamW"

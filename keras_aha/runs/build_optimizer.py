@@ -4,6 +4,8 @@ import inspect
 
 from keras_aha.names import suggestion
 from keras_aha.recipes.sections import Optimizer, RecipeError
+from keras_aha.runs.in_section import in_section
+from keras_aha.training.grpo_model import check_optimizer
 
 import keras
 
@@ -14,10 +16,12 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     """The Keras optimizer of `[optimizer]`, of a run of so many optimizer steps.
 
     `config.learning_rate` is a number or a schedule: a table of `class_name` and `config`. If the recipe leaves out a
-    schedule's `decay_steps`, they are those of the run, so that `training.epochs` alone decides.
+    schedule's `decay_steps`, they are those of the run, less those of a warm-up, so that `training.epochs` alone
+    decides.
 
     Raises:
-        RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take.
+        RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take, or
+            takes and a `GRPOModel` does not.
     """
     config, path = dict(section.config), "optimizer.config.learning_rate"
     rate = config.get("learning_rate")
@@ -26,9 +30,24 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     elif isinstance(rate, dict):
         if rate.keys() - {"config"} != {"class_name"} or not isinstance(rate.get("config", {}), dict):
             raise RecipeError(f"A schedule is a table of class_name and config. Received: {path}={rate}")
-        config["learning_rate"] = _build(path, keras.optimizers.schedules, **{"config": {}} | rate, decay_steps=steps)
+        rate = {"config": {}} | rate
+        decay = max(1, steps - _warm_up(path, rate["config"]))  # which counts after the warm-up
+        config["learning_rate"] = _build(path, keras.optimizers.schedules, **rate, decay_steps=decay)
     _check_steps(section, _build("optimizer", keras.optimizers, section.class_name, config))
-    return _build("optimizer", keras.optimizers, section.class_name, config)
+    optimizer = _build("optimizer", keras.optimizers, section.class_name, config)
+    with in_section("optimizer.config"):
+        check_optimizer(optimizer)
+    return optimizer
+
+
+def _warm_up(path: str, config: dict) -> int:
+    """The steps of a schedule's warm-up, which Keras leaves out if it has no target."""
+    steps = config.get("warmup_steps", 0)
+    if steps and config.get("warmup_target") is None:
+        raise RecipeError(
+            f"A warm-up needs the rate that it goes up to: set {path}.config.warmup_target. Received: {path}={config}"
+        )
+    return steps if isinstance(steps, int) else 0  # what is none, Keras refuses
 
 
 def _build(path: str, module, class_name: str, config: dict, **defaults):

@@ -1,5 +1,7 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
+import math
+
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import batch_parts, global_rows, local_rows, split_rows
 from keras_aha.distribution.fsdp import as_split, gathering
@@ -18,6 +20,7 @@ import keras
 import numpy as np
 
 _METRICS = ("loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates")
+_SURROGATE = ("ratio", "clip_fraction", "importance_weight")  # means over its tokens, and others over all that count
 
 
 class GRPOModel(PolicyModel):
@@ -58,13 +61,13 @@ class GRPOModel(PolicyModel):
         """Configures training, and copies the policy as it is now if it needs a reference of its own (see above).
 
         Args:
-            optimizer: as in Keras, without `gradient_accumulation_steps`.
+            optimizer: as in Keras, without `gradient_accumulation_steps` and `loss_scale_factor`.
             loss: a `GRPOLoss`; `None` takes the default one.
             **kwargs: `run_eagerly`, `jit_compile` and `steps_per_execution`, as in Keras.
 
         Raises:
-            ValueError: if the loss is something else, if there are metrics, which a rollout has no labels for, or if
-                the policy has embeddings of absolute positions.
+            ValueError: if the loss is something else, if there are metrics, which a rollout has no labels for, if the
+                optimizer cannot be used (see above), or if the policy has embeddings of absolute positions.
         """
         loss = loss or GRPOLoss()
         if not isinstance(loss, GRPOLoss):
@@ -77,19 +80,19 @@ class GRPOModel(PolicyModel):
                 )
         check_positions(self.policy)
         super().compile(optimizer=optimizer, loss=None, **kwargs)
-        _check_optimizer(self.optimizer)
+        check_optimizer(self.optimizer)
         self.grpo_loss = loss
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
             mark_as_built(self.reference)
         more = {"kl": loss.kl_coef, "importance_weight": loss.importance_cap}
         names = [*_METRICS, *(name for name, is_on in more.items() if is_on)]
-        self.trackers = [keras.metrics.Mean(name=name) for name in names]
+        self.trackers = [_Mean(name=name) for name in names]
         self.optimizer.build(self.trainable_variables)
 
     @property
     def metrics(self):
-        """Running means of an epoch, which Keras resets."""
+        """Running means of an epoch, which Keras resets. NaN if nothing has counted: no log of a `RolloutCallback`."""
         return self.trackers
 
     # === Training ===
@@ -129,8 +132,9 @@ class GRPOModel(PolicyModel):
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
         rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`
-        mask = rollout["completion_mask"]
-        rollout = {**rollout, "weights": aggregation_weights(mask, self.grpo_loss.aggregation)}
+        mask, has_signal = rollout["completion_mask"], rollout.pop("has_signal", rollout["advantages"] != 0)
+        masks = {"weights": mask, "surrogate_weights": mask * has_signal[:, None]}
+        rollout |= {name: aggregation_weights(mask, self.grpo_loss.aggregation) for name, mask in masks.items()}
 
         scale = _loss_scale(self.policy, mask)
 
@@ -152,13 +156,15 @@ class GRPOModel(PolicyModel):
         gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
         gradients = [g / scale for g in gradients]
 
-        tokens = jnp.maximum(jnp.sum(mask), 1.0)
-        values = {name: value if name == "loss" else value / tokens for name, value in sums.items()}
+        counts = {name: jnp.sum(masks["surrogate_weights" if name in _SURROGATE else "weights"]) for name in sums}
+        counts["loss"] = 1.0  # its weights have divided it
+        values = {name: value / counts[name] for name, value in sums.items()}  # NaN where nothing counts
         values["grad_norm"] = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
         finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["grad_norm"])
         trainable, optimizer_variables = self._update(finite, gradients, trainable, optimizer_variables)
         values["skipped_updates"] = 1.0 - finite
-        metric_variables = self._track(metric_variables, values, finite)
+        counted = {name: finite & (count > 0) for name, count in counts.items()} | {"grad_norm": finite}
+        metric_variables = self._track(metric_variables, values, counted | {"skipped_updates": True})
         return values, (trainable, non_trainable, optimizer_variables, metric_variables)
 
     def _loss(self, trainable, non_trainable, batch):
@@ -174,9 +180,8 @@ class GRPOModel(PolicyModel):
                 has_gradient = self.grpo_loss.entropy_coef > 0
                 log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=has_gradient)
         old, sampler = batch["old_log_probs"], batch["sampler_log_probs"]
-        loss, metrics = self.grpo_loss(
-            log_probs, old, batch["advantages"], mask, batch["weights"], ref_log_probs, entropy, sampler
-        )
+        others = batch["weights"], ref_log_probs, entropy, sampler, batch["surrogate_weights"]
+        loss, metrics = self.grpo_loss(log_probs, old, batch["advantages"], mask, *others)
         gap = jnp.where(mask, jnp.abs(log_probs - sampler), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
         return loss, jax.lax.stop_gradient(metrics)
@@ -193,14 +198,13 @@ class GRPOModel(PolicyModel):
         rows = zip(moments, optimizer_variables, clock, strict=True)
         return weights, [new if moves else jnp.where(finite, new, old) for new, old, moves in rows]
 
-    def _track(self, metric_variables, values, finite):
-        """Updates the running means, of finite updates; `metric_variables` are those of `self.metrics`, two each."""
+    def _track(self, metric_variables, values, counted):
+        """Updates the running means by what is `counted`; `metric_variables` are those of `self.metrics`, two each."""
         updated, rest = [], list(metric_variables)
         for tracker in self.trackers:
             own, rest = rest[: len(tracker.variables)], rest[len(tracker.variables) :]
-            counts = True if tracker.name == "skipped_updates" else finite
-            value = jnp.where(counts, values[tracker.name], 0.0)
-            updated += tracker.stateless_update_state(own, value, sample_weight=counts)
+            value = jnp.where(counted[tracker.name], values[tracker.name], 0.0)
+            updated += tracker.stateless_update_state(own, value, sample_weight=counted[tracker.name])
         return updated
 
     # === Log-probs ===
@@ -220,10 +224,10 @@ class GRPOModel(PolicyModel):
         rows, batch = len(token_ids), {"token_ids": token_ids, "padding_mask": padding_mask}
         batch["completion_mask"] = padding_mask[:, -completion_length:].astype("float32")
         batch["temperature"] = np.full(rows, temperature, "float32")
-        missing = -rows % batch_parts()  # each device has as many rows; those that are added are left out again
+        size = self.micro_batch_size if rows > (self.micro_batch_size or rows) else None
+        missing = -rows % math.lcm(batch_parts(), size or 1)  # rows that are added are left out again
         own = processes.share(rows + missing)
         batch = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])[own] for name, x in batch.items()}
-        size = self.micro_batch_size if (rows + missing) % (self.micro_batch_size or 1) == 0 else None
         values = [variable.value for variable in self.policy.variables]
         log_probs = local_rows(self._jitted_log_probs(size, values, global_rows(batch)))
         return processes.gather_rows({"log_probs": log_probs})["log_probs"][:rows]
@@ -242,17 +246,35 @@ class GRPOModel(PolicyModel):
         return split_rows(log_probs.swapaxes(0, 1).reshape(batch["completion_mask"].shape))
 
 
-def _check_optimizer(optimizer) -> None:
+class _Mean(keras.metrics.Mean):
+    """Keras's, but NaN, and not 0, of nothing."""
+
+    def result(self):
+        return self.total / self.count
+
+
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raises ValueError if a `GRPOModel` cannot train with an optimizer, or not as its arguments promise."""
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
             "Gradients are accumulated over micro-batches: leave `gradient_accumulation_steps` out and set "
-            "`GRPOModel(policy, micro_batch_size=…)`. Received: "
+            "`GRPOModel(policy, micro_batch_size=…)`, in a recipe training.micro_batch_size. Received: "
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            f"A GRPOModel scales the loss by itself: give it the optimizer inside. Received: {optimizer.name}"
+            "A GRPOModel scales the loss by itself: give it the optimizer inside, and leave a global float16 policy of "
+            f"`keras.config.set_dtype_policy` out. Received: {optimizer.name}"
         )
+    if optimizer.loss_scale_factor is not None:
+        raise ValueError(
+            "`loss_scale_factor` must be left out: a GRPOModel scales its loss by itself, and the factor would divide "
+            f"updates. Received: loss_scale_factor={optimizer.loss_scale_factor}"
+        )
+    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+        bound = vars(optimizer)[name]
+        if bound is not None and not bound > 0:  # which Keras takes as no bound
+            raise ValueError(f"`{name}` must be above 0, or left out. Received: {name}={bound}")
 
 
 def _loss_scale(policy, mask):

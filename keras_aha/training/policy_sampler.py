@@ -77,7 +77,8 @@ class PolicySampler:
             stop_tokens: pieces of the vocabulary that end a completion, beside the tokenizer's end token; of
                 `TURN_ENDS` those that there are.
             stop_strings: texts that end a completion, with the token that completes them.
-            max_rows: rows decoded at a time, to bound the memory for keys and values; `None` decodes all at once.
+            max_rows: rows decoded at a time, to bound the memory for keys and values, also if that is less than a
+                group; on a mesh each part has one at least. `None` decodes all at once.
             quantization: `"int8"` samples from weights that Keras quantizes to 8 bits; log-probs are theirs.
             seed, iteration, first_row: of the random keys; row 0 of this call counts as `first_row`.
             rows: `(P·G,)` integers, where rows of this call are not adjacent ones: what each counts as.

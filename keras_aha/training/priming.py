@@ -63,10 +63,7 @@ def prime(
     tokenizer = policy.preprocessor.tokenizer
     stop_id = turn_end_id(tokenizer, stop_token)
     task.worked_solution(task.problem(0), random.Random(seed), **habits or {})  # an error here is one, in `fit` a page
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, steps, alpha=0.01, warmup_target=learning_rate, warmup_steps=max(1, steps // 20)
-    )
-    imitator = _Imitator(policy)
+    imitator, schedule = _Imitator(policy), _schedule(learning_rate, steps)
     imitator.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
     specs = {name: tf.TensorSpec((None, None), kind) for name, kind in _INPUTS.items()}
     batches = tf.data.Dataset.from_generator(
@@ -78,6 +75,12 @@ def prime(
     history = imitator.fit(batches, shuffle=False, **settings)  # the batches are shuffled already
     lora.merge(policy)
     return history
+
+
+def _schedule(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    warm_up = max(1, steps // 20)
+    settings = dict(alpha=0.01, warmup_target=peak, warmup_steps=warm_up)
+    return keras.optimizers.schedules.CosineDecay(0.0, max(1, steps - warm_up), **settings)  # counted after the warm-up
 
 
 class _Imitator(keras.Model):

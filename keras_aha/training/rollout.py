@@ -21,7 +21,7 @@ class Rollout:
         token_ids: `(B, T)` int32, left-padded prompts followed by completions exactly as they were sampled.
         padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
         completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included; all 0
-            in rows that are not trained on.
+            in rows in which nothing counts, not even a KL.
         old_log_probs: `(B, C)` float32, of the policy before the first update, at the sampling temperature: computed
             by the trainer if the loss has an `importance_cap`, otherwise the sampler's.
         sampler_log_probs: `(B, C)` float32, as sampled. With quantized weights, or a cache of another dtype, they are
@@ -31,6 +31,9 @@ class Rollout:
         rewards: `(B,)` float32, NaN if one could not be computed.
         truncated: `(B,)` bool, completions that ran into the length limit.
         problems, texts, scores: B puzzles, completions as text, and their graded records.
+        has_signal: `(B,)` float32, 1 in rows that the surrogate of the loss is a mean over: those of a group whose
+            rewards differ, with a reward of their own. `None` takes rows whose advantage is not 0.
+        parts: B dicts, name → number, of what `rewards` add up, see `Grader.grade`; none if that is the task's reward.
     """
 
     token_ids: np.ndarray
@@ -45,6 +48,8 @@ class Rollout:
     problems: tuple[Any, ...]
     texts: tuple[str, ...]
     scores: tuple[Any, ...]
+    has_signal: np.ndarray | None = None
+    parts: tuple[dict[str, float], ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
@@ -53,18 +58,21 @@ class Rollout:
 
     def batch(self) -> dict[str, np.ndarray]:
         """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
-        return {name: getattr(self, name) for name in _TRAINED_ON}
+        batch = {name: getattr(self, name) for name in _TRAINED_ON}
+        return batch if self.has_signal is None else batch | {"has_signal": self.has_signal}
 
     def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
         """A copy whose `rows` are `other_rows`, `(R,)` integers too, of another rollout of the same T and C."""
         changed = {}
         for field in dataclasses.fields(self):
             values, others = getattr(self, field.name), getattr(other, field.name)
+            if values is None or not len(values):
+                continue
             mixed = list(values) if isinstance(values, tuple) else values.copy()
             for row, other_row in zip(rows, other_rows, strict=True):
                 mixed[row] = others[other_row]
             changed[field.name] = tuple(mixed) if isinstance(values, tuple) else mixed
-        return Rollout(**changed)
+        return dataclasses.replace(self, **changed)
 
 
 def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
@@ -72,5 +80,5 @@ def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[s
     length = prompt_length + completion_length
     kinds = dict.fromkeys(_TRAINED_ON, ((completion_length,), "float32"))
     kinds |= dict.fromkeys(("token_ids", "padding_mask"), ((length,), "int32"))
-    kinds |= dict.fromkeys(("advantages", "temperature"), ((), "float32"))
+    kinds |= dict.fromkeys(("advantages", "has_signal", "temperature"), ((), "float32"))
     return {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in kinds.items()}

@@ -36,7 +36,8 @@ def model(make_policy):
         token_ids=np.zeros((4, 8), "int32"),
         padding_mask=np.hstack([np.ones((4, 3)), mask]).astype("int32"),
         completion_mask=np.zeros((4, 5), "float32"),  # all masked: their length counts all the same
-        **dict.fromkeys(("old_log_probs", "sampler_log_probs", "advantages", "temperature", "rewards", "truncated")),
+        rewards=np.array([0.1, 0.31, 0.1, 0.1], "float32"),
+        **dict.fromkeys(("old_log_probs", "sampler_log_probs", "advantages", "temperature", "truncated")),
         problems=(CountdownProblem((9, 1), 8),) * 4,
         texts=tuple(HOSTILE),
         scores=(Score(0.1, False, "wrong_numbers"),) * 4,
@@ -62,6 +63,7 @@ def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
     told = dict(problem="9 1 -> 8", text=HOSTILE[0], reward=0.1, correct=False, verdict="wrong_numbers", length=5)
     assert records[0] == {"epoch": 1} | told
     assert [record["length"] for record in records[:4]] == [5, 1, 2, 3]
+    assert records[1]["reward"] == 0.31  # what was trained on, whatever the task's own
     few = write(model, CompletionsCallback(tmp_path, count=2), epochs=1)
     assert [record["text"] for record in few] == [HOSTILE[0], HOSTILE[2]]  # spread over the rollout
     model.stop_training = True
@@ -78,12 +80,17 @@ def test_what_json_does_not_know(model, tmp_path):
     mask = np.hstack([ids[:, :12] > 0, model.rollout.padding_mask[:, -5:]]).astype("int32")
     problems = ([(6, 1, 2)], (6, 1), "a text", CountdownProblem((9, 1), 8))
     scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
+    rewards = np.array([math.nan, *model.rollout.rewards[1:]], "float32")
+    parts = ({"task_reward": math.nan, "reward_x": 1.0}, *({"task_reward": i, "reward_x": math.nan} for i in range(3)))
     texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
     changes = dict(token_ids=ids, padding_mask=mask, problems=problems, scores=scores, texts=texts)
+    changes |= dict(rewards=rewards, parts=parts)
     model.rollout = dataclasses.replace(model.rollout, **changes)
     records = write(model, CompletionsCallback(tmp_path), epochs=1)
     assert [record["text"] for record in records] == list(texts)
-    assert [record["reward"] for record in records] == [None, 0.1, 0.1, 0.1] and records[0]["verdict"] == "error"
+    assert [record["reward"] for record in records] == [None, 0.31, 0.1, 0.1] and records[0]["verdict"] == "error"
+    assert [record["task_reward"] for record in records] == [None, 0, 1, 2]
+    assert [record["reward_x"] for record in records] == [1.0, None, None, None]
     assert [record["problem"] for record in records] == ["Use 6 1 2.", "Use 6 1 2.", "a text", "9 1 -> 8"]
     assert "NaN" not in (tmp_path / "completions.jsonl").read_text()
 

@@ -39,7 +39,6 @@ def test_health_is_silence_and_so_are_logs_that_are_missing():
         ("no_signal", {"zero_std_groups": 1.0, "refilled_groups": 0.0}, {"zero_std_groups": 1.0, "refilled_groups": 1}),
         ("truncated", {"truncated": 0.51}, {"truncated": 0.5}),
         ("repeated_tails", {"repeated_tails": 0.11}, {"repeated_tails": 0.1}),
-        ("entropy_collapse", {"completion_entropy": 0.69}, {"completion_entropy": 0.7}),
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),
         ("sampler_apart", {"sampler_gap": 0.11}, {"sampler_gap": 0.1}),
         ("unreadable", {"unreadable": 0.25, "unreadable_answers": ["x"], "zero_std_groups": 1.0}, {"unreadable": 0.24}),
@@ -50,6 +49,40 @@ def test_three_epochs_in_a_row_and_no_fewer(name, ill, well):
     assert names(epochs(2, **ill)) == names(epochs(9) + epochs(2, **ill)) == []
     assert names(epochs(2, **ill) + epochs(1, **well)) == names(epochs(1, **well) + epochs(2, **ill)) == []
     assert names(epochs(3, **well)) == []
+
+
+def decided(accuracy, entropy, alike=0.2, count=12, **changes):
+    """Epochs of answers that are one decision: their nats, and the share of groups whose rewards are equal."""
+    own = dict(completion_entropy=entropy, zero_std_groups=alike, **changes)
+    return [HEALTHY | own | {"accuracy": accuracy + NOISE[i % 5]} for i in range(count)]
+
+
+def test_a_policy_that_stops_trying_other_things():
+    """Three epochs of certainty are enough if all groups are alike, or if it came for nothing."""
+    same = dict(zero_std_groups=1.0, completion_entropy=0.69)
+    assert names(epochs(3, **same)) == names(epochs(9) + epochs(3, **same)) == ["entropy_collapse"]
+    assert names(epochs(2, **same)) == names(epochs(9) + epochs(2, **same)) == []
+    assert names(epochs(3, **same | {"completion_entropy": 0.7})) == ["no_signal"]
+    for fall in (0.69, 0.3, 0.01):
+        assert names(decided(0.35, 5.0) + decided(0.34, fall, count=3)) == ["entropy_collapse"]  # flat
+        assert names(decided(0.35, 5.0) + decided(0.2, fall, count=3)) == ["entropy_collapse"]  # falls
+        rose = decided(0.2, 5.0) + decided(0.5, 1.0)
+        for accuracy, alike, count in ((0.5, 0.9, 20), (0.3, 0.8, 12)):
+            assert names(rose + decided(accuracy, fall, alike, count)) == ["entropy_collapse"]
+    assert names(decided(0.6, 0.4, val_accuracy=0.6) + decided(0.5, 0.05, 1.0, 20)) == ["entropy_collapse"]
+
+
+def test_an_answer_that_is_one_decision():
+    """0.58 nats are much there, whether accuracy rises, stands after it rose, or has not begun to rise."""
+    rising = [epoch for i in range(20) for epoch in decided(0.17 + i * 0.028, 1.2 - i * 0.035, 0.1 + i * 0.02, count=1)]
+    health = rising + decided(0.7, 0.5, 0.55, 120)
+    assert not any(names(health[max(0, i - 100) : i]) for i in range(1, len(health)))
+    assert names(decided(0.17, 0.58, 0.5)) == []  # has never been less sure
+    levels = [{"curriculum_level": i / 10} for i in range(24)]
+    harder = decided(0.5, 2.0) + decided(0.5, 0.4)
+    assert names([e | level for e, level in zip(harder, levels, strict=True)]) == []
+    held_out = decided(0.5, 0.1, 1.0, 9, val_accuracy=0.4) + decided(0.5, 0.1, 1.0, 1, val_accuracy=0.43)
+    assert names(held_out[:9]) == ["entropy_collapse"] and names(held_out) == ["no_signal"]  # as accuracy rises
 
 
 def test_answers_that_cannot_be_read_are_shown():
@@ -156,7 +189,7 @@ def test_a_run_that_does_not_learn():
 
 ILL = [epochs(3, zero_std_groups=1.0, accuracy=0.0), epochs(3, zero_std_groups=1.0, accuracy=1.0)]
 ILL += [epochs(5, accuracy=0.0, answer_rewards=1.0), epochs(3, truncated=1.0), epochs(3, repeated_tails=1.0)]
-ILL += [epochs(3, completion_entropy=0.1), epochs(3, moved=0.0), epochs(3, sampler_gap=1.0)]
+ILL += [epochs(3, completion_entropy=0.1, zero_std_groups=1.0), epochs(3, moved=0.0), epochs(3, sampler_gap=1.0)]
 ILL += [epochs(3, skipped_updates=1.0), epochs(3, compiles=1.0)]
 ILL += [evaluated(0.4, 0.3) + evaluated(0.6, 0.3), accuracies(0.2, 0.2)]
 

@@ -95,8 +95,8 @@ def test_fields_of_the_rollout(trained, model):
             length = hits[0] + 1 if len(hits) else 8  # the stop token is trained on, what follows is not
             signal = len(set(rollout.rewards[row // 4 * 4 : row // 4 * 4 + 4])) > 1
             np.testing.assert_array_equal(rollout.padding_mask[row, prompt_length:], np.arange(8) < length)
-            np.testing.assert_array_equal(trained_on, (np.arange(8) < length) & signal)
-            assert signal or rollout.advantages[row] == 0
+            np.testing.assert_array_equal(trained_on, np.arange(8) < length)  # for the KL, all
+            assert rollout.has_signal[row] == signal and (signal or rollout.advantages[row] == 0)
             assert (rollout.old_log_probs[row, :length] < 0).all() and not rollout.old_log_probs[row, length:].any()
             assert rollout.truncated[row] == (len(hits) == 0)
             assert rollout.texts[row] == model.tokenizer.detokenize(ids[: length - (len(hits) > 0)].tolist())
@@ -156,14 +156,35 @@ def test_rewards_and_masks_are_those_of_the_arguments(model):
         rollout, logs = begin(model, rewards=rewards)
     assert len(caught) == 1 and logs["failed_rewards"] == 1 / 8
     assert np.isnan(rollout.rewards).tolist() == [False] * 5 + [True] + [False] * 2
-    assert rollout.advantages[5] == 0.0 and rollout.completion_mask[4:].any(axis=1).tolist() == [
-        True,
-        False,
-        True,
-        True,
-    ]
+    assert rollout.advantages[5] == 0.0 and rollout.has_signal[4:].tolist() == [1, 0, 1, 1]
+    assert [part["reward_length"] for part in rollout.parts[:2]] == [len(text) for text in rollout.texts[:2]]
     group = rollout.rewards[[4, 6, 7]]
     np.testing.assert_allclose(rollout.advantages[[4, 6, 7]], (group - group.mean()) / group.std(), rtol=1e-4)
+
+
+class Flat(DigitHunt):
+    """All completions earn the same."""
+
+    def score(self, problem, completion):
+        return Score(0.3, False, "wrong_value")
+
+
+@pytest.mark.parametrize("loss", ({}, dict(kl_coef=0.1), dict(entropy_coef=0.1)), ids=str)
+def test_what_nothing_counts_in_is_no_log(make_policy, loss):
+    """Without an advantage there is no ratio; without a KL or an entropy in the loss, nothing is computed at all."""
+    model = GRPOModel(make_policy("gemma", lora_rank=2, num_layers=1))
+    model.compile(keras.optimizers.SGD(1e-2), loss=GRPOLoss(**loss))
+    rollouts = RolloutCallback(Flat(**COUNTDOWN), **SETTINGS)
+    logs = model.fit(rollouts.dataset, callbacks=[rollouts], verbose=0).history
+    tokens, weights = {"entropy", "sampler_gap"}, {"kl"} if "kl_coef" in loss else set()
+    assert {"ratio", "clip_fraction", *tokens, "kl"} & logs.keys() == (tokens | weights if loss else set())
+    assert (logs["grad_norm"][0] > 0) == bool(loss) and logs["zero_std_groups"] == [1.0]
+    assert logs["learning_rate"] == [pytest.approx(1e-2)]
+    if loss:  # those of all tokens that were sampled
+        batch = model.rollout
+        tokens = batch.padding_mask[:, -8:].sum()
+        assert batch.completion_mask.sum() == tokens and not batch.has_signal.any()
+        assert 0.1 < logs["entropy"][0] < 10 and logs.get("kl", [1.0])[0] > 0
 
 
 def test_failures_that_end_the_run(model):

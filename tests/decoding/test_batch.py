@@ -23,7 +23,7 @@ class Steps:
 
     def __init__(self, group_size, lengths, segment):
         self.group_size, self.lengths, self.length, self.backbone = group_size, lengths, segment, None
-        self.spoken = []
+        self.spoken, self.rows = [], 0
 
     def ring_sizes(self, slots):
         return ()
@@ -34,6 +34,7 @@ class Steps:
 
     def segment(self, decoder, sampling, weights, state, rows, prompt, settings, *, parts):
         index, first = int(state.index), int(state.index)
+        self.rows = max(self.rows, len(state.alive))
         hidden, alive, automaton = (np.array(x) for x in (state.hidden, state.alive, state.automaton))
         said = np.full((len(alive), self.length), -1)
         while index < min(first + self.length, settings.until) and most(alive, parts) > settings.floor:
@@ -115,6 +116,7 @@ def test_no_row_is_lost_or_doubled(prompts, group_size, longest, max_rows, parts
     np.testing.assert_array_equal(completions.lengths, np.minimum(lengths, longest))
     np.testing.assert_array_equal(completions.stopped, np.array(lengths) <= longest)
     assert reports[-1] == (0, completions.lengths.sum())
+    assert max_rows is None or max_rows >= rows or steps.rows <= max(max_rows, parts)  # whatever the group's size
     # No more steps than if each wave of rows waited for its longest, and few segments in which nothing is said.
     waves = -(-prompts // max(1, (max_rows or rows) // group_size))
     assert sum(steps.spoken) <= 4 * waves * longest

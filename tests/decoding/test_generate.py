@@ -167,6 +167,13 @@ def test_continuous_batching(case, expected, oracle, path):
     assert path[0][0] == (24, LENGTH) and path[-1][0] == (6, LENGTH)
 
 
+@pytest.mark.parametrize("max_rows", (1, GROUP - 1))
+def test_fewer_rows_than_a_group(case, expected, oracle, path, max_rows):
+    few = case.run([array[:2] for array in case.prompts], max_rows=max_rows)
+    assert_same(few, type(expected)(*(array[: 2 * GROUP] for array in expected)), oracle)
+    assert max(rows for (rows, _), _, _ in path) <= max_rows
+
+
 def test_segments_of_another_length(case, expected, oracle, one_bucket, monkeypatch):
     segment = jitted_steps.segment.__wrapped__
 

@@ -115,7 +115,8 @@ def test_batch_split_changes_nothing(llama):
     parts = [sample(llama, [x[i : i + 1] for x in prompts], first_row=i * GROUP) for i in range(3)]
     calls = []
     batches = sample(llama, max_rows=2 * GROUP, on_segment=lambda *numbers: calls.append(numbers))
-    for completions in (batches, type(whole)(*map(np.concatenate, zip(*parts, strict=True)))):
+    few = sample(llama, max_rows=1)  # not even a group
+    for completions in (batches, few, type(whole)(*map(np.concatenate, zip(*parts, strict=True)))):
         for array, expected in zip(completions, whole, strict=True):
             np.testing.assert_allclose(array, expected, atol=1e-5)
     assert calls[0][0] > GROUP and calls[-1] == (0, whole.lengths.sum())

@@ -36,10 +36,12 @@ def float32(logs):
     return {name: np.asarray(value, "float32") for name, value in logs.items()}
 
 
-def ours(loss, logs, rows=slice(None)):
+def ours(loss, logs, rows=slice(None), has_signal=None):
     """The loss of some rows of the batch, and its metrics; `logs` as in `example`."""
     logs = {name: value[rows] for name, value in logs.items()}
     weights = aggregation_weights(MASK, loss.aggregation)[rows]
+    if has_signal is not None:
+        logs["surrogate_weights"] = aggregation_weights(MASK * has_signal[:, None], loss.aggregation)[rows]
     return loss(advantages=advantages()[rows], completion_mask=MASK[rows].astype(bool), weights=weights, **logs)
 
 
@@ -47,11 +49,11 @@ def advantages():
     return group_advantages(REWARDS, GROUP_SIZE)
 
 
-def with_derivatives(loss, logs, rows=slice(None)):
+def with_derivatives(loss, logs, rows=slice(None), has_signal=None):
     """`(loss, metrics)` and the derivatives by `log_probs` and `entropy`, `(B, C)`."""
 
     def value_of(log_probs, entropy):
-        return ours(loss, {**logs, "log_probs": log_probs, "entropy": entropy}, rows)
+        return ours(loss, {**logs, "log_probs": log_probs, "entropy": entropy}, rows, has_signal)
 
     return jax.value_and_grad(value_of, argnums=(0, 1), has_aux=True)(logs["log_probs"], logs["entropy"])
 
@@ -69,11 +71,11 @@ MORE += [  # with and without each
 @pytest.mark.parametrize("ratio", ("token", "sequence"))
 def test_loss_and_derivatives_match_the_oracle(ratio, clip_range, aggregation):
     logs = example()
-    for more in MORE:
+    for more, has_signal in zip(MORE, itertools.cycle([None, np.arange(6) < 3]), strict=False):
         loss = GRPOLoss(clip_range, ratio=ratio, aggregation=aggregation, **more)
-        (value, metrics), derivatives = with_derivatives(loss, float32(logs))
-        known = oracle_advantages(REWARDS, GROUP_SIZE)
-        expected = oracle_loss(advantages=known, lengths=MASK.sum(axis=1), **logs, **loss.get_config())
+        (value, metrics), derivatives = with_derivatives(loss, float32(logs), has_signal=has_signal)
+        known = dict(advantages=oracle_advantages(REWARDS, GROUP_SIZE), has_signal=has_signal)
+        expected = oracle_loss(lengths=MASK.sum(axis=1), **known, **logs, **loss.get_config())
 
         assert abs(value - expected.loss) <= 1e-5 * expected.scale
         for name, metric in metrics.items():
@@ -90,6 +92,24 @@ def test_example_is_clipped_on_both_sides(ratio):
     positive = np.asarray(advantages())[:, None] > 0
     assert (MASK * positive * (ratios > 1.3)).any() and (MASK * ~positive * (ratios < 0.8)).any()
     assert min(abs(ratios - edge).min() for edge in (0.8, 0.9, 1.2, 1.3, 1.5)) > 1e-4  # rounding crosses no edge
+
+
+@pytest.mark.parametrize("aggregation", ("token_mean", "sequence_mean"))
+def test_a_completion_without_an_advantage_has_a_kl_and_an_entropy(aggregation):
+    """By hand: completions of 1, 2 and 3 tokens, the last one of another group, whose rewards are all equal."""
+    mask, has_signal = np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]]), np.array([1, 1, 0])
+    advantages, ratio, log_probs = np.array([1.0, -1.0, 0.0]), np.array([[1.1], [0.9], [7.0]]), -np.ones((3, 3))
+    entropy, ref_log_probs = np.array([[0.3], [0.6], [0.9]]) * np.ones(3), log_probs - np.array([[1], [2], [3]])
+    weights = {"weights": mask, "surrogate_weights": mask * has_signal[:, None]}
+    weights = {name: aggregation_weights(x, aggregation) for name, x in weights.items()}
+    old, loss = log_probs - np.log(ratio), GRPOLoss(0.5, 0.1, "k2", aggregation=aggregation, entropy_coef=0.1)
+    logs = dict(ref_log_probs=ref_log_probs, entropy=entropy, **weights)
+    value, metrics = loss(log_probs, old, advantages, mask, **logs)
+    # token_mean     (−1.1 + 2 · 0.9) / 3 + 0.1 · (0.5 + 2 · 2 + 3 · 4.5) / 6 − 0.1 · (0.3 + 2 · 0.6 + 3 · 0.9) / 6
+    # sequence_mean  (−1.1 + 0.9) / 2     + 0.1 · (0.5 + 2 + 4.5) / 3         − 0.1 · (0.3 + 0.6 + 0.9) / 3
+    by_hand = {"token_mean": 0.7 / 3 + 0.3 - 0.07, "sequence_mean": -0.1 + 0.7 / 3 - 0.06}
+    assert float(value) == pytest.approx(by_hand[aggregation], abs=1e-6)
+    assert float(metrics["ratio"]) == pytest.approx(1.1 + 2 * 0.9) and float(metrics["kl"]) == pytest.approx(18.0)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)

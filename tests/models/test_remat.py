@@ -36,13 +36,15 @@ def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
     made.save_to_preset(str(tmp_path / "preset"))
     preset = str(tmp_path / "preset")
     assert module.rematerialised_blocks(preset, "float32", None) == []
-    plain, arguments, blocks = gradient_of(load_policy(preset, lora_rank=2))
+    policy = load_policy(preset, lora_rank=2)
+    paths = [variable.path for variable in policy.variables]
+    plain, arguments, blocks = gradient_of(policy)
     assert blocks == 0
 
     monkeypatch.setattr(module, "_REMAT_FROM", made.count_params())
     assert module.rematerialised_blocks(preset, "float32", None) == [f"decoder_block_{i}" for i in range(3)]
-    again, _, blocks = gradient_of(load_policy(preset, lora_rank=2))
-    assert blocks == 3
+    again, _, blocks = gradient_of(policy := load_policy(preset, lora_rank=2))
+    assert blocks == 3 and [variable.path for variable in policy.variables] == paths  # so a checkpoint is of both
     arguments = [value + 0.1 for value in arguments[0]], arguments[1]  # B begins at 0
     for value, expected in zip(again(*arguments), plain(*arguments), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-6 * max(1.0, np.abs(expected).max()))

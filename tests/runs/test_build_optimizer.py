@@ -22,12 +22,22 @@ def test_a_schedule_runs_over_the_run_unless_it_says_otherwise(decay_steps, half
     assert float(optimizer._learning_rate(10)) == pytest.approx(half)
 
 
+@pytest.mark.parametrize("decay_steps, end", [({}, 0.01), ({"decay_steps": 20}, 0.01 + 0.99 / 2)])
+def test_a_schedule_with_a_warm_up_ends_with_the_run(decay_steps, end):
+    """`decay_steps` count after the warm-up; if they are given, they are as in Keras."""
+    config = dict(initial_learning_rate=0.0, warmup_target=1.0, warmup_steps=10, alpha=0.01) | decay_steps
+    schedule = {"class_name": "CosineDecay", "config": config}
+    rate = build_optimizer(Optimizer(config={"learning_rate": schedule}), steps=20)._learning_rate
+    assert [float(rate(step)) for step in (0, 10, 20)] == pytest.approx([0.0, 1.0, end])
+    assert float(build_optimizer(Optimizer(config={"learning_rate": schedule}), steps=5)._learning_rate(5)) == 0.5
+
+
 NAMES = "Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lion Muon Nadam RMSprop SGD".split()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kerass_optimizers_are_all_taken(name):
-    optimizer = build_optimizer(Optimizer(class_name=name, config={"gradient_accumulation_steps": 2}), steps=3)
+    optimizer = build_optimizer(Optimizer(class_name=name, config={"global_clipnorm": 2.0}), steps=3)
     assert int(optimizer.iterations) == 0 and not optimizer.built
 
 
@@ -57,6 +67,10 @@ def rate(table):
         ({"config": {"beta_2": 5.0}}, "The optimizer makes weights that are not finite"),
         ({"config": {"global_clipnorm": "much"}}, "The optimizer cannot take a step: "),
         (rate(DECAY | {"config": {"initial_learning_rate": "x"}}), "The optimizer cannot take a step: "),
+        (rate({"class_name": "CosineDecay", "config": {"warmup_steps": 3}}), "A warm-up needs the rate that"),
+        ({"config": {"gradient_accumulation_steps": 2}}, "in a recipe training.micro_batch_size. Received: grad"),
+        ({"config": {"loss_scale_factor": 32768.0}}, "[optimizer.config]: `loss_scale_factor` must be left out"),
+        ({"config": {"clipvalue": 0.0}}, "[optimizer.config]: `clipvalue` must be above 0, or left out"),
         (rate({"class_name": "PolynomialDecay"}), "Keras cannot make optimizer.config.learning_rate, "),
     ],
 )

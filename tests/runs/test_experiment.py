@@ -160,12 +160,16 @@ def test_what_came_of_a_run_is_written_step_by_step_too(full_run):
     assert list(summary["heldout_before"]) == [*held_out, *(f"mean_{name}" for name in BEHAVIOURS)]
     assert summary["heldout_after"]["greedy_accuracy"] == greedy["correct"].mean()
     assert (folder / "held_out_before.jsonl").is_file()
-    # The history has a row an epoch, and no columns of the machine but seconds.
+    # The history has a row an epoch, and a column for each log, empty if the run has no such feature.
     history = pd.read_csv(folder / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
-    assert history.columns[0] == "epoch" and "tokens_per_second" not in history.columns
+    assert history.columns[0] == "epoch" and history["tokens_per_second"].gt(0).all()
+    assert history["failed_rewards"].tolist() == [0, 0] and history["compiles"][0] > 0
     assert history["val_accuracy"].isna().tolist() == [True, False]
-    every_epoch = [name for name in history if not name.startswith(("val_", "evaluation_"))]
+    features = {"kl", "task_reward", "overlong_penalty", "importance_weight", "curriculum_level", "difficulty", "mfu"}
+    features |= {"refilled_groups", "refill_tokens"}
+    features |= {"entropy", "ratio", "clip_fraction", "sampler_gap"}  # of no token here, as all rewards are equal
+    every_epoch = [name for name in history if not name.startswith(("val_", "evaluation_")) and name not in features]
     assert history[every_epoch].notna().all(axis=None)
     assert (history["epoch_seconds"] > history["rollout_seconds"]).all()
     assert (history["generated_tokens"] == history["completion_length"] * 4).all()

@@ -5,6 +5,7 @@ import weakref
 
 from keras_aha.decoding import Completions
 from keras_aha.losses import GRPOLoss
+from keras_aha.training import grpo_model
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
 from keras_aha.training.rollout_dataset import RolloutDataset
@@ -95,12 +96,24 @@ def test_a_model_that_is_deleted_leaves_the_memory(make_policy, prompts, rows):
         (dict(metrics=["mae"]), r"RolloutCallback\(rewards=…\)`, with weight 0. Received: metrics=\['mae'\]"),
         (dict(loss_weights=[2.0]), "Received: loss_weights="),
         (dict(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)), "micro_batch_size=….*steps=2"),
-        (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "use bfloat16"),
+        (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "scales the loss by itself"),
+        (dict(optimizer=keras.optimizers.SGD(loss_scale_factor=2.0**15)), "`loss_scale_factor` must be left out"),
+        (dict(optimizer=keras.optimizers.SGD(clipnorm=0.0)), "`clipnorm` must be above 0, or left out. Received: clip"),
+        (dict(optimizer=keras.optimizers.SGD(clipvalue=-1.0)), "`clipvalue` must be above 0"),
     ],
 )
 def test_what_compile_refuses(gemma, settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         GRPOModel(gemma).compile(**settings)
+
+
+def test_a_global_policy_of_float16_is_refused(gemma):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        with pytest.raises(ValueError, match="leave a global float16 policy of `keras.config.set_dtype_policy` out"):
+            GRPOModel(gemma).compile("adam")
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 FIT = r"fit\(rollouts.dataset, callbacks=\[rollouts\]\)"
@@ -130,6 +143,17 @@ def test_without_adapters_weights_are_saved_as_in_keras(make_policy, tmp_path):
 def test_log_probs(model, rows):
     expected = np.where(rows[1][:, -LENGTH:], log_probs_of(model.policy, rows), 0.0)
     np.testing.assert_allclose(model.log_probs(*rows, LENGTH), expected, atol=1e-5)
+
+
+def test_log_probs_hold_no_more_rows_than_a_micro_batch(model, rows, monkeypatch):
+    """Nor if it does not divide them."""
+    sizes, split = [], grpo_model.micro_batches
+    monkeypatch.setattr(grpo_model, "micro_batches", lambda batch, n: sizes.append(n) or split(batch, n))
+    monkeypatch.setattr(model, "micro_batch_size", 2)
+    five = [np.concatenate([array] * 3)[:5] for array in rows]
+    expected = np.concatenate([model.log_probs(*rows, LENGTH)] * 3)[:5]
+    np.testing.assert_allclose(model.log_probs(*five, LENGTH), expected, atol=1e-6)
+    assert sizes[-1] == 2
 
 
 def batch_of(rows, policy, **changes):
@@ -182,7 +206,7 @@ def test_an_update_that_is_not_finite_is_skipped(make_policy, one_batch, rows, c
     variables = [*model.trainable_variables, *model.optimizer.variables]
     values = [np.asarray(variable) for variable in variables]
     history = model.fit(one_batch(batch_of(rows, policy, **changes)), epochs=2, verbose=0).history
-    assert history["skipped_updates"] == [1.0, 1.0] and np.isfinite(history["loss"]).all()
+    assert history["skipped_updates"] == [1.0, 1.0] and np.isnan(history["loss"]).all()  # a mean of nothing
     assert model.optimizer.iterations == 3  # the clock goes on, or the same rollout would come again
     for variable, value in zip(variables, values, strict=True):
         if variable is not model.optimizer.iterations:

@@ -5,7 +5,7 @@ import random
 
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.tasks.countdown import Countdown
-from keras_aha.training.priming import _batches, prime
+from keras_aha.training.priming import _batches, _schedule, prime
 
 import numpy as np
 import pytest
@@ -77,6 +77,14 @@ def test_adapters_alone_are_trained_and_merged(make_policy, task):
             assert np.any(value != before[path]), path
         else:
             np.testing.assert_array_equal(value, before[path])
+
+
+@pytest.mark.parametrize("steps", (1, 2, 30, 1000))
+def test_the_rate_ends_at_a_hundredth_of_its_peak(steps):
+    rate, warm_up = _schedule(0.5, steps), max(1, steps // 20)
+    assert float(rate(0)) == 0.0 and float(rate(warm_up)) == pytest.approx(0.5)
+    assert float(rate(warm_up + max(1, steps - warm_up))) == pytest.approx(0.005)
+    assert warm_up + max(1, steps - warm_up) == max(2, steps)
 
 
 def test_bad_habits_are_an_error_at_once(gemma, task):

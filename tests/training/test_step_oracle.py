@@ -24,6 +24,7 @@ COMPLETION = 8
 LENGTHS = np.array([8, 5, 1, 7, 3, 8, 6, 2])  # those of 8 are truncated
 PADDING = np.array([0, 0, 0, 0, 3, 3, 3, 3])
 REWARDS = np.array([1.0, 0.1, 0.0, 0.1, 0.0, 1.0, 1.0, 0.9])
+ALIKE = np.array([1.0, 0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0])
 SGD = 2.0**20  # a learning rate beside which the weights vanish: an update holds every digit of the gradient
 
 
@@ -53,25 +54,29 @@ class Sides:
         batch = {name: value[:rows] for name, value in self.batch.items()}
         kept = LENGTHS[:rows, None] < COMPLETION + (not choice["mask_truncated"])
         batch["completion_mask"] = batch["completion_mask"] * kept
-        advantages = group_advantages(REWARDS[:rows], min(4, rows), choice["scale"], choice["baseline"])
+        rewards = ALIKE if choice.get("alike") else REWARDS
+        advantages = group_advantages(rewards[:rows], min(4, rows), choice["scale"], choice["baseline"])
         batch["advantages"] = np.asarray(advantages)
-        return batch
+        return batch | {"has_signal": np.arange(rows) < (4 if choice.get("alike") else rows)}
 
     def expected(self, choice, rows=8):
         """The oracle's loss, and its gradients of the adapters."""
-        batch = self.batch_of(choice, rows)
+        batch, rewards = self.batch_of(choice, rows), ALIKE if choice.get("alike") else REWARDS
         found = oracle_loss(
             self.log_probs[:rows],
             np.float64(batch["old_log_probs"]),
-            oracle_advantages(REWARDS[:rows], min(4, rows), choice["scale"], choice["baseline"]),
+            oracle_advantages(rewards[:rows], min(4, rows), choice["scale"], choice["baseline"]),
             batch["completion_mask"].sum(axis=1).astype(int),
+            batch["has_signal"],
             **grpo_loss(choice).get_config(),
             ref_log_probs=self.ref_log_probs[:rows],
             entropy=self.entropy[:rows],
             sampler_log_probs=np.float64(batch["sampler_log_probs"]),
         )
         mask = batch["completion_mask"] > 0
-        found.tokens = mask.sum()
+        found.tokens = dict.fromkeys(("entropy", "sampler_gap", "kl"), mask.sum())
+        signal_tokens = (mask & batch["has_signal"][:, None]).sum()
+        found.tokens |= dict.fromkeys(("ratio", "clip_fraction", "importance_weight"), signal_tokens)
         found.metrics["entropy"] = self.entropy[:rows][mask].sum()
         found.metrics["sampler_gap"] = np.abs(self.log_probs[:rows] - batch["sampler_log_probs"])[mask].sum()
         found.gradients = {
@@ -140,7 +145,7 @@ def assert_equal_logs(logs, expected, choice):
     norm = np.sqrt(sum(np.sum(gradient**2) for gradient in expected.gradients.values()))
     assert logs.pop("grad_norm") == pytest.approx(norm, rel=1e-5), choice
     for name, value in logs.items():
-        assert abs(value - expected.metrics[name] / expected.tokens) <= 1e-5, (name, choice)
+        assert abs(value - expected.metrics[name] / expected.tokens[name]) <= 1e-5, (name, choice)
 
 
 @pytest.mark.slow
@@ -157,7 +162,7 @@ def test_a_cover_of_train_steps(sides):
         with jax.disable_jit():
             logs, (after, *_) = model.train_step(tuple(before), sides.batch_of(choice, rows))
         expected = sides.expected(choice, rows)
-        clipped.append(expected.metrics["clip_fraction"] / expected.tokens)
+        clipped.append(expected.metrics["clip_fraction"] / expected.tokens["clip_fraction"])
         assert_equal_logs(logs, expected, choice)
         updates = zip(model.trainable_variables, before[0], after, strict=True)
         gradients = {variable.path: np.asarray(old - new) / SGD for variable, old, new in updates}
@@ -166,16 +171,17 @@ def test_a_cover_of_train_steps(sides):
 
 
 COMPILED = [
-    # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps and window
-    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1),
-    ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2),
-    ("sides", "std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4),
+    # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps
+    # The last value: with a group whose rewards are all equal.
+    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1, True),
+    ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2, True),
+    ("sides", "std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4, False),
 ]
 
 
 @pytest.mark.parametrize("values", COMPILED)
 def test_compiled(request, one_batch, values):
-    sides, choice = request.getfixturevalue(values[0]), dict(zip(AXES, values[1:], strict=True))
+    sides, choice = request.getfixturevalue(values[0]), dict(zip([*AXES, "alike"], values[1:], strict=True))
     model, variables = sides.model, sides.model.policy.variables
     model.micro_batch_size = 8 // choice["splits"]
     model.compile(keras.optimizers.SGD(SGD), loss=grpo_loss(choice))

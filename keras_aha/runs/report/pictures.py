@@ -58,7 +58,10 @@ _ACCURACY = (
     "the same held-out puzzles each time, with a 95 % interval over puzzles before and after."
 )
 _DIFFICULTY = "Held-out accuracy by difficulty, sampled, with 95 % intervals over puzzles; n is the number of puzzles."
-_REWARD = "What the policy is trained on, the mean over each rollout. It and accuracy are what to watch, not the loss."
+_REWARD = (
+    "What the policy is trained on, the mean over each rollout, and its parts if something is added to the task's own. "
+    "It and accuracy are what to watch, not the loss."
+)
 _LENGTH = "Tokens of a completion, on average."
 _BEHAVIOURS = (
     "How often a completion does so, on average. Lines are the training rollouts, dots the held-out puzzles, and those "
@@ -93,7 +96,13 @@ def _difficulty(axes: Axes, record: RunRecord) -> None:
 
 
 def _reward(axes: Axes, record: RunRecord) -> None:
-    axes.plot(record.history["epoch"], record.history["reward"], color=_BLUE)
+    history = record.history.set_index("epoch").dropna(axis="columns", how="all")
+    parts = [name for name in history if name.startswith("reward_") or name in ("task_reward", "overlong_penalty")]
+    axes.plot(history["reward"], color=_BLUE, label="reward")
+    for name in parts:  # in matplotlib's own colours, as there may be any number
+        axes.plot(history[name], linewidth=1, label=name)
+    if parts:
+        axes.legend(loc="best")
     _over_epochs(axes, ylabel="reward", title="Reward")
     _from_zero(axes)
 
