@@ -5,6 +5,7 @@ import os
 import time
 
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.files import local_path
 
 import keras
 
@@ -28,7 +29,7 @@ class HistoryCallback(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike):
         super().__init__()
-        self.path = path
+        self.path = local_path(path)
 
     def on_train_begin(self, logs=None):
         metrics = [metric.name for metric in self.model.metrics]

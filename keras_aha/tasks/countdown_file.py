@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
+from keras_aha.files import local_path
 from keras_aha.tasks.countdown_solver import MAX_NUMBERS
 
 _LIST = re.compile(r"\[\s*([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)[\s,]*\]|([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)")
@@ -25,7 +26,7 @@ def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
         ValueError: if the file cannot be read, lacks a column or a row, or a row is not such a puzzle. The row is
             named, counted from 1 after the header.
     """
-    table = _read_table(Path(path))
+    table = _read_table(local_path(path, "puzzles"))
     if not {"nums", "target"} <= set(table.columns):
         raise ValueError(f"A puzzle file needs the columns nums and target. Received: columns={list(table.columns)}")
     if not len(table):

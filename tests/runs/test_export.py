@@ -237,6 +237,6 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
     assert not (tmp_path / "export").exists()
     assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'peft'}\n"
-    with pytest.raises(ValueError, match="peft is there already, and is kept: choose another folder. Received: "):
+    with pytest.raises(ValueError, match="peft is there already, and is kept: choose another out. Received: "):
         export(run, tmp_path / "out", ["keras", "peft"])  # which may be added, and none is replaced
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["peft"]

@@ -282,7 +282,7 @@ def test_nothing_may_be_the_first(folder):
     [
         *((name, None) for name in ("recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl")),
         *(("recipe.toml", b"]"), ("held_out_before.jsonl", b"{}"), ("history.csv", b""), ("summary.json", b"x")),
-        *(("history.csv", b"epoch,reward\n1,2\n"), ("completions.jsonl", b"{"), ("findings.jsonl", b"\xff")),
+        *(("history.csv", b"epoch,reward\n1,2\n"), ("completions.jsonl", b"{\n"), ("findings.jsonl", b"\xff\n")),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(folder, name, content):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from keras_aha.evaluation.tables import summarize
-from keras_aha.files import write_whole
+from keras_aha.files import read_text, write_whole
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
@@ -52,7 +52,7 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
         pairs=[] if record.after is None else pairs(record, _prompts(record)),
-        recipe_text=(record.log_dir / RECIPE).read_text(encoding="utf-8"),
+        recipe_text=read_text(record.log_dir / RECIPE),
     )
     path = record.log_dir / "report.html"
     write_whole(path, page)
