@@ -5,9 +5,9 @@ github.com/sierra-research/tau-bench/pull/354, github.com/wbolster/jsonlines/iss
 
 import json
 
-from commands import SMALL, last_lines, run
-
 from keras_aha.files import json_lines, read_lines
+
+from commands import SMALL, last_lines, run
 
 ENDS = "\u2028 \u2029 \x85 \x0b \x0c \x1c \x1d \x1e \r \x00 \ufeff"
 

@@ -9,10 +9,8 @@ from keras_aha.tasks import WordProblems
 
 import pandas as pd
 
-ROWS = [
-    {"question": f"Ann has {n} bags\u2028of {n + 1}\x85nuts. How many?", "answer": f"{n}\r\n{n + 1}\n#### {n * (n + 1)}"}
-    for n in range(2, 60)
-]
+QUESTION, ANSWER = "Ann has {} bags\u2028of {} nuts.\x85How many?", "A product:\r\n{0}*{1}={2}\n#### {2}"
+ROWS = [dict(question=QUESTION.format(n, n + 1), answer=ANSWER.format(n, n + 1, n * (n + 1))) for n in range(2, 60)]
 
 
 def check(folder):

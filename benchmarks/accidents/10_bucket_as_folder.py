@@ -10,10 +10,9 @@ BUCKET = "gs://my-bucket/runs/27b"
 
 def check(folder):
     (folder / "file").touch()
+    log_dirs = [BUCKET, "s3://bucket/run", "~no-such-user/run", "", "x" * 300, f"new/{'x' * 300}", "file/run"]
     commands = [
-        *(["fit", "--log-dir", path, *SMALL] for path in (BUCKET, "s3://bucket/run", "~no-such-user/run", "", "x" * 300)),
-        ["fit", "--log-dir", f"new/{'x' * 300}", *SMALL],
-        ["fit", "--log-dir", "file/run", *SMALL],
+        *(["fit", "--log-dir", log_dir, *SMALL] for log_dir in log_dirs),
         ["fit", "--log-dir", "run", "--recipe", f"{BUCKET}/recipe.toml"],
         ["fit", "--log-dir", "run", "--set", f"model.preset={BUCKET}"],
         ["fit", "--log-dir", "run", "--set", f"lora.start={BUCKET}"],

@@ -1,5 +1,6 @@
 import functools
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -31,7 +32,12 @@ def exported(request, make_policy, tmp_path_factory):
     """A run, its folders, and the logits of its policy."""
     run = make_run(make_policy, tmp_path_factory.mktemp(request.param), request.param)
     expected = logits(trained(run), TOKENS)
+    other = run / "export" / "part-peft" / "mine"  # a folder of the user's
+    other.mkdir(parents=True)
     folders = export(run, run / "export")
+    other.rmdir()
+    other.parent.rmdir()
+    assert sorted(os.listdir(run / "export")) == ["keras", "peft", "transformers"]
     assert [folder.name for folder in folders] == ["keras", "transformers", "peft"]
     return run, run / "export", expected
 
