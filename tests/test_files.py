@@ -60,11 +60,11 @@ def test_what_is_written_comes_back(tmp_path_factory, texts, text):
 
 def test_a_history_that_another_program_has_saved(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_bytes(b"\xef\xbb\xbfepoch,reward\r\n1,0.5\r\n2,\r\n3\r\n")
-    assert history_rows(path) == [dict(epoch="1", reward="0.5"), dict(epoch="2", reward="")]
+    path.write_bytes(b'\xef\xbb\xbfepoch,"a,b"\r\n1,0.5\r\n2,\r\n3\r\n')
+    assert history_rows(path) == [{"epoch": "1", "a,b": "0.5"}, {"epoch": "2", "a,b": ""}]
     rewind(tmp_path, 1)
-    assert path.read_bytes() == b"epoch,reward\n1,0.5\n"
-    path.write_bytes(b'epoch,reward\n1,"0\r5\xff\n2,1\n')
+    assert path.read_bytes() == b'epoch,"a,b"\n1,0.5\n'
+    path.write_bytes(b'epoch,reward\n1,"0\r5\xff\n' + 200_000 * b"\0" + b"\n2,1\n")
     assert [row["epoch"] for row in history_rows(path)] == ["1", "2"]
 
 

@@ -1,5 +1,6 @@
 """What a run has written, taken back to an epoch."""
 
+import csv
 import io
 import json
 import os
@@ -18,6 +19,7 @@ HISTORY = "history.csv"
 COMPLETIONS = "completions.jsonl"
 FINDINGS = "findings.jsonl"
 SUMMARY = "summary.json"
+_LONGEST_ROW = 100_000  # characters; `csv` refuses a line of garbage that is longer
 
 
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
@@ -49,12 +51,17 @@ def _rewind_history(path: Path, epochs: int) -> None:
     if not rows:
         path.unlink()  # and the next one begins anew
         return
-    write_whole(path, "".join(",".join(row) + "\n" for row in (rows[0], *(row.values() for row in rows))))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def history_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of `history.csv`, whose values are numbers or nothing, but for those with other columns."""
-    header, *rows = [line.rstrip("\r").split(",") for line in read_text(path, errors="replace").split("\n")]
+    """The rows of `history.csv`, a line each, but for those with other columns than the first line names."""
+    lines = read_text(path, errors="replace").replace("\r", "").split("\n")
+    header, *rows = [next(csv.reader([line[:_LONGEST_ROW]]), []) for line in lines]
     return [dict(zip(header, row, strict=True)) for row in rows if "epoch" in header and len(row) == len(header)]
 
 

@@ -8,6 +8,7 @@ from keras_aha.evaluation.tables import summarize
 from keras_aha.files import read_text, write_whole
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.build_task import build_held_out
+from keras_aha.runs.check_folder import check_writable
 from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
 from keras_aha.runs.report.pictures import draw_pictures
 from keras_aha.runs.report.run_record import RunRecord
@@ -32,10 +33,11 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         The page's path.
 
     Raises:
-        ValueError: if the folder holds no run that has trained an epoch, or one of its files is damaged.
+        ValueError: if the folder holds no run that has trained an epoch, or a file that is damaged, or is read-only.
         OSError: if a file cannot be read or written.
     """
     record = RunRecord.load(log_dir)
+    check_writable(record.log_dir, "log_dir")
     pictures = list(draw_pictures(record))
     (record.log_dir / _PICTURES).mkdir(exist_ok=True)
     for picture in pictures:
