@@ -30,7 +30,7 @@ TOKENS = [2, 12, 18, 116, 19, 13, 22, 14, 6, 24, 182, 16, 188, 23, 11, 24, 5]  #
 @pytest.fixture(scope="module", params=SHAPES)
 def exported(request, make_policy, tmp_path_factory):
     """A run, its folders, and the logits of its policy."""
-    run = make_run(make_policy, tmp_path_factory.mktemp(request.param), request.param)
+    run = make_run(make_policy, tmp_path_factory.mktemp(f'{request.param} "a"'), request.param)
     expected = logits(trained(run), TOKENS)
     other = run / "export" / "part-peft" / "mine"  # a folder of the user's
     other.mkdir(parents=True)

@@ -11,6 +11,7 @@ from keras_aha.files import presets_folder, read_text
 from keras_aha.models import hugging_face
 from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.recipes.values import assignment
 from keras_aha.tasks import Task
 
 import jinja2
@@ -74,7 +75,8 @@ class ModelCard:
         text = read_text(self.run / RECIPE)
         for path in (self.recipe.model.preset, self.recipe.lora.start, *self.recipe.task.arguments.values()):
             if isinstance(path, str) and Path(path).is_absolute():
-                text = text.replace(path, Path(path).name)
+                as_written, name = (assignment("", value)[4:-1] for value in (path, Path(path).name))
+                text = text.replace(as_written, name)
         return text
 
 
