@@ -24,6 +24,11 @@ def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     return ""
 
 
+def unicode(text: str) -> str:
+    """`text`, lone surrogates as their numbers: UTF-8 has none, nor have pandas, Parquet and TensorBoard."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def printable(text: str, keep: str = "\n") -> str:
     """`text`, with question marks for what a terminal or a browser would obey; characters of `keep` stay."""
     return "".join(character if character.isprintable() or character in keep else "\ufffd" for character in text)

@@ -126,6 +126,16 @@ def add_recipe_flags(parser: argparse.ArgumentParser, default: str | None, words
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=words)
 
 
+def path(text: str) -> Path:
+    """An argparse type: a path of this machine, its `~` replaced by the home folder."""
+    with errors_in_a_sentence():  # keras-aha may be missing
+        from keras_aha.files import local_path
+    try:
+        return local_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def at_least(bound: int):
     """An argparse type: an integer from `bound`, of 32 bits as those of a recipe."""
 
@@ -156,16 +166,15 @@ def changes(args, **flags: str) -> list[str]:
 
 def check_new_file(path: Path | None, flag: str) -> None:
     """Raises ValueError if no file can be written at `path`, be it in place of another."""
-    from keras_aha.runs.check_folder import takes_files
-
     if path is None:
         return
-    if path.exists():
-        with contextlib.suppress(OSError), open(path, "ab"):  # which changes nothing
-            return
-    elif takes_files(path.absolute().parent):
-        return
-    raise ValueError(f"{path} cannot be written. Received: {flag} {path}")
+    try:
+        is_new = not path.exists()
+        open(path, "ab").close()  # which changes nothing
+        if is_new:
+            path.resolve().unlink()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}. Received: {flag} {path}") from error
 
 
 # === Several processes ===

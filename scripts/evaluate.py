@@ -1,8 +1,8 @@
 """Measures a policy on held-out puzzles: accuracy, pass@k, maj@k, by difficulty, against another one."""
 
+import csv
 import itertools
 import json
-from pathlib import Path
 
 import _cli
 
@@ -18,9 +18,10 @@ def parse(argv):
     words = "budget forcing: where thinking would end, append a word and let it go on, 1 to N times"
     parser.add_argument("--wait", type=_cli.at_least(1), metavar="N", help=words)
     parser.add_argument("--wait-word", metavar="WORD", help='which word (default: Wait); "" lets it just think on')
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row a puzzle there")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write one row a completion there, with its text")
+    parser.add_argument("--json", type=_cli.path, metavar="FILE", help="write the numbers there")
+    parser.add_argument("--csv", type=_cli.path, metavar="FILE", help="write one row a puzzle there")
+    words = "write one row a completion there, with its text"
+    parser.add_argument("--parquet", type=_cli.path, metavar="FILE", help=words)
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
@@ -40,7 +41,8 @@ def main(argv=None) -> int:
             result = evaluate(args.target, **settings, changes=changes, waits=args.wait or 0, wait_word=word)
     print_numbers(result.numbers)
     if processes.is_first():
-        write(args, result)
+        with _cli.errors_in_a_sentence():
+            write(args, result)
     return 0
 
 
@@ -60,7 +62,7 @@ def check_flags(args) -> None:
 
 def write(args, result) -> None:
     if args.csv:
-        result.puzzles.to_csv(args.csv)
+        result.puzzles.to_csv(args.csv, quoting=csv.QUOTE_NONNUMERIC)  # else a lone carriage return ends a line
     if args.parquet:
         result.completions.to_parquet(args.parquet, index=False)
     if args.json:

@@ -1,16 +1,14 @@
 """Writes the policy of a finished run as folders that keras-hub, transformers and PEFT load, with model cards."""
 
-from pathlib import Path
-
 import _cli
 
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
     words = "a finished run's folder, such as runs/countdown_tiny-seed0"
-    parser.add_argument("run", metavar="RUN", type=Path, help=words)
+    parser.add_argument("run", metavar="RUN", type=_cli.path, help=words)
     words = "where the folders come to lie (default: RUN/export)"
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help=words)
+    parser.add_argument("--out", metavar="FOLDER", type=_cli.path, help=words)
     words = "keras, transformers or peft; may be given several times (default: all that the run can have)"
     parser.add_argument("--format", action="append", metavar="FORMAT", help=words)
     return parser.parse_args(argv)

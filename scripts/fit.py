@@ -23,7 +23,7 @@ def parse(argv):
     parser = _cli.new_parser(__doc__)
     _cli.add_recipe_flags(parser, None, f" (default: {_DEFAULT})")
     words = "the run's folder, a new one (default: runs/RECIPE-seedSEED)"
-    parser.add_argument("--log-dir", "--logdir", type=Path, help=words)
+    parser.add_argument("--log-dir", "--logdir", type=_cli.path, help=words)
     parser.add_argument("--epochs", type=_cli.at_least(1), help="rollouts to train on (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
     words = "go on with the run in --log-dir, by its own recipe unless --recipe is given; begin it if there is none"
@@ -61,7 +61,7 @@ def find_run(args, argv):
     recipe = Recipe.load(args.recipe or _DEFAULT).override(changes)
     log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
     own = log_dir / RECIPE
-    if not own.is_file():
+    if not os.path.isfile(own):
         check_new_folder(log_dir, "log_dir")
     elif not args.resume:
         _cli.refuse(  # whole, as both commands are to be copied
@@ -136,7 +136,8 @@ def train(name, recipe, log_dir, args, start) -> int:
     if processes.is_first():
         with _cli.errors_in_a_sentence():
             print(f"report: {write_report(log_dir)}")
-    print(f"{time.time() - start:.0f} s; files: {log_dir}; curves: tensorboard --logdir {log_dir.parent}")
+    curves = f"tensorboard --logdir {shlex.quote(str(log_dir.parent))}"
+    print(f"{time.time() - start:.0f} s; files: {log_dir}; curves: {curves}")
     return 0
 
 
@@ -188,7 +189,7 @@ def print_plan(name, experiment, log_dir):
         f"  epochs     {recipe.training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
         f"  held out   {held_out.puzzles} puzzles × {held_out.samples} samples, every {held_out.every} epochs",
         f"  devices    {devices_in_words()}",
-        f"  files      {log_dir}, curves by tensorboard --logdir {log_dir.parent}",
+        f"  files      {log_dir}, curves by tensorboard --logdir {shlex.quote(str(log_dir.parent))}",
         *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",
         sep="\n",

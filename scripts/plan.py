@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import time
-from pathlib import Path
 
 import _cli
 
@@ -23,7 +22,7 @@ def parse(argv):
         "arithmetic; cpu:8 for eight parts of this CPU; local for the accelerators here (default: %(default)s)"
     )
     parser.add_argument("--topology", default="v5e-8", help=words)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file too")
+    parser.add_argument("--json", type=_cli.path, metavar="FILE", help="write all numbers to this file too")
     words = "in any currency; says what an epoch and a run cost"
     parser.add_argument("--price-per-chip-hour", type=float, metavar="PRICE", help=words)
     words = "find the largest micro-batch and the most rows decoded at a time that fit; compiles several times"
@@ -51,9 +50,9 @@ def main(argv=None) -> int:
             print(f"largest: --set training.micro_batch_size={recipe.training.micro_batch_size}", end=" ")
             print(f"--set rollouts.max_rows={recipe.rollouts.max_rows}", flush=True)
         plan = planner.plan(recipe, args.topology, price_per_chip_hour=args.price_per_chip_hour, on_program=progress)
+        if args.json:
+            args.json.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
     progress("done")
-    if args.json:
-        args.json.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
     print(planner.in_a_table(plan))
     if args.explain:
         print("", planner.in_plain_words(plan), sep="\n")

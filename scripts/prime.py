@@ -1,14 +1,12 @@
 """Primes a model on a task's worked solutions: supervised training, saved as a new preset."""
 
-from pathlib import Path
-
 import _cli
 
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
     _cli.add_recipe_flags(parser, "countdown_tiny")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new preset's folder")
+    parser.add_argument("--out", type=_cli.path, required=True, metavar="FOLDER", help="the new preset's folder")
     parser.add_argument("--new", action="store_true", help="begin with a tiny Gemma of random weights, not the preset")
     parser.add_argument("--seed", type=_cli.at_least(0), help="of all that is random (default: the recipe's)")
     return parser.parse_args(argv)

@@ -5,7 +5,8 @@ import _cli
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, such as runs/countdown_tiny-seed0, finished or not")
+    words = "a run's folder, such as runs/countdown_tiny-seed0, finished or not"
+    parser.add_argument("run", metavar="RUN", type=_cli.path, help=words)
     return parser.parse_args(argv)
 
 

@@ -4,13 +4,13 @@ import os
 import time
 import warnings
 from operator import itemgetter
-from pathlib import Path
 
 from keras_aha.callbacks import checkpoint_contents as contents
 from keras_aha.callbacks.run_folder import CHECKPOINTS, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
+from keras_aha.files import local_path
 
 import keras
 import orbax.checkpoint as ocp
@@ -47,7 +47,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         super().__init__()
         if keep < 1:
             raise ValueError(f"`keep` must be 1 or more. Received: keep={keep}")
-        self.log_dir = Path(log_dir)
+        self.log_dir = local_path(log_dir, "log_dir")
         self.monitor = monitor
         self.keep = keep
         self._manager = None

@@ -1,13 +1,12 @@
 """`CompletionsCallback`: what the policy writes, as a file and in TensorBoard."""
 
 import html
-import json
 import math
 import os
-from pathlib import Path
 
 from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
+from keras_aha.files import json_lines, local_path
 
 import keras
 import tensorflow as tf
@@ -36,7 +35,7 @@ class CompletionsCallback(keras.callbacks.Callback):
         super().__init__()
         if every < 1 or count < 1:
             raise ValueError(f"`every` and `count` must be 1 or more. Received: every={every}, count={count}")
-        self.log_dir = Path(log_dir)
+        self.log_dir = local_path(log_dir, "log_dir")
         self.every = every
         self.count = count
         self.evaluation = evaluation
@@ -55,9 +54,8 @@ class CompletionsCallback(keras.callbacks.Callback):
             return
         rows = _spread(len(self.model.rollout.texts), self.count)
         records = [self._record(self.model.rollout, row, epoch + 1) for row in rows]
-        # A lone surrogate is no UTF-8; as a backslash and its number it is JSON.
-        with open(self.log_dir / COMPLETIONS, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        with open(self.log_dir / COMPLETIONS, "ab") as file:
+            file.write(json_lines(records))
         self._show("completions", records, epoch)
 
     def on_train_end(self, logs=None):

@@ -1,9 +1,7 @@
 """`DoctorCallback`: says in plain words what is wrong with a run, once each."""
 
 import dataclasses
-import json
 import os
-from pathlib import Path
 
 from keras_aha.callbacks.doctor_findings import examine
 from keras_aha.callbacks.doctor_history import HISTORY, observe
@@ -11,6 +9,7 @@ from keras_aha.callbacks.run_folder import FINDINGS
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums, combined
+from keras_aha.files import json_lines, local_path
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +36,7 @@ class DoctorCallback(StatefulCallback):
 
     def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
-        self.log_dir = Path(log_dir)
+        self.log_dir = local_path(log_dir, "log_dir")
         self._said = []
         self._history = []
         self._probe = None  # completions of the first epoch, and their log-probs after its update
@@ -101,9 +100,8 @@ class DoctorCallback(StatefulCallback):
 
     def _tell(self, epoch, findings):
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        with open(self.log_dir / FINDINGS, "a", encoding="utf-8") as file:
-            for finding in findings:
-                file.write(json.dumps({"epoch": epoch + 1, **dataclasses.asdict(finding)}) + "\n")
+        with open(self.log_dir / FINDINGS, "ab") as file:
+            file.write(json_lines({"epoch": epoch + 1, **dataclasses.asdict(finding)} for finding in findings))
         self._writer = self._writer or tf.summary.create_file_writer(str(self.log_dir / "doctor"))
         with self._writer.as_default():
             tf.summary.text("doctor", [str(finding) for finding in findings], step=epoch)

@@ -8,6 +8,7 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
+from keras_aha.names import unicode
 from keras_aha.tasks.task import Task
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
@@ -206,7 +207,7 @@ class EvaluateCallback(keras.callbacks.Callback):
     def _graded(self, puzzle, sample, text, failures):
         problem = self.task.problem(puzzle)
         score = self.grader.score(problem, text, failures)
-        return {
+        row = {
             "puzzle": puzzle,
             "problem": problem_text(problem, self.task.prompt(problem)),
             **self.task.labels(problem),
@@ -214,6 +215,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             "text": text,
             **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
         }
+        return {name: unicode(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def problem_text(problem, prompt: str) -> str:

@@ -4,10 +4,9 @@ import csv
 import io
 import os
 import time
-from pathlib import Path
 
 from keras_aha.evaluation.tables import BEHAVIOURS
-from keras_aha.files import write_whole
+from keras_aha.files import local_path, write_whole
 
 import keras
 
@@ -42,7 +41,7 @@ class HistoryCallback(keras.callbacks.Callback):
 
     def __init__(self, path: str | os.PathLike):
         super().__init__()
-        self.path = Path(path)
+        self.path = local_path(path)
 
     def on_train_begin(self, logs=None):
         self._last = time.perf_counter()

@@ -1,7 +1,8 @@
 """`ProfileCallback`: a trace of one epoch's rollout and update."""
 
 import os
-from pathlib import Path
+
+from keras_aha.files import local_path
 
 import jax
 import keras
@@ -19,7 +20,7 @@ class ProfileCallback(keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike):
         super().__init__()
-        self._folder = Path(log_dir, "profile")
+        self._folder = local_path(log_dir, "log_dir") / "profile"
 
     def on_train_begin(self, logs=None):
         self._epochs = 0

@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from keras_aha.files import write_whole
+from keras_aha.files import local_path, read_text, write_whole
 
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
@@ -19,6 +19,7 @@ HISTORY = "history.csv"
 COMPLETIONS = "completions.jsonl"
 FINDINGS = "findings.jsonl"
 SUMMARY = "summary.json"
+_LONGEST_ROW = 100_000  # characters; `csv` refuses a line of garbage that is longer
 
 
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
@@ -34,20 +35,19 @@ def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
     Raises:
         ValueError: if a line that was written to its end does not say of which epoch it is.
     """
-    log_dir = Path(log_dir)
+    log_dir = local_path(log_dir, "log_dir")
     if (log_dir / HISTORY).exists():
         _rewind_history(log_dir / HISTORY, epochs)
     for path in (log_dir / COMPLETIONS, log_dir / FINDINGS):
         if path.exists():
-            write_whole(path, b"".join(line for epoch, line in complete_lines(path) if epoch <= epochs))
+            lines = [line for record, line in complete_lines(path) if int(record["epoch"]) <= epochs]
+            write_whole(path, b"".join(lines))
     for path in log_dir.glob("**/events.out.tfevents.*"):
         _rewind_events(path, epochs)
 
 
 def _rewind_history(path: Path, epochs: int) -> None:
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace"))))
-    rows = [row for row in rows if None not in row.values() and row["epoch"].isdecimal()]
-    rows = [row for row in rows if 0 < int(row["epoch"]) <= epochs]
+    rows = [row for row in history_rows(path) if row["epoch"].isdecimal() and 0 < int(row["epoch"]) <= epochs]
     if not rows:
         path.unlink()  # and the next one begins anew
         return
@@ -58,18 +58,25 @@ def _rewind_history(path: Path, epochs: int) -> None:
     write_whole(path, text.getvalue())
 
 
-def complete_lines(path: Path) -> list[tuple[int, bytes]]:
-    """`(epoch, line)` of each line of a file that was written to its end.
+def history_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of `history.csv`, a line each, but for those with other columns than the first line names."""
+    lines = read_text(path, errors="replace").replace("\r", "").split("\n")
+    header, *rows = [next(csv.reader([line[:_LONGEST_ROW]]), []) for line in lines]
+    return [dict(zip(header, row, strict=True)) for row in rows if "epoch" in header and len(row) == len(header)]
+
+
+def complete_lines(path: Path) -> list[tuple[dict, bytes]]:
+    """`(record, line)` of each line of a file of JSON lines that was written to its end; only `\\n` ends one.
 
     Raises:
         ValueError: if such a line does not say of which epoch it is.
     """
     lines = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
-        if not line.endswith(b"\n"):
-            continue
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            lines.append((int(json.loads(line)["epoch"]), line))
+            record = json.loads(line)
+            int(record["epoch"])
+            lines.append((record, line + b"\n"))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"Line {number} of {path} cannot be read: remove that line, which nothing else depends on, and go on. "

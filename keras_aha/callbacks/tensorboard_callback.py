@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_aha.callbacks.stateful_callback import StatefulCallback
+from keras_aha.names import unicode
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
     """
 
     def __init__(self, log_dir: str | os.PathLike, hyper_parameters: Mapping[str, Any] | None = None, **settings):
-        super().__init__(log_dir, **settings)
+        super().__init__(os.path.expanduser(log_dir), **settings)  # TensorFlow writes to buckets, too
         self.hyper_parameters = {
             name: value if isinstance(value, bool | int | float | str) else str(value)
             for name, value in (hyper_parameters or {}).items()
@@ -65,6 +66,6 @@ class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
             tf.summary.histogram("completion_length", rollout.lengths, epoch)
             tf.summary.histogram("reward", rollout.rewards[~np.isnan(rollout.rewards)], epoch)
             for verdict in sorted(self._verdicts):
-                tf.summary.scalar(f"verdict/{verdict}", verdicts[verdict] / len(rollout.scores), epoch)
+                tf.summary.scalar(f"verdict/{unicode(verdict)}", verdicts[verdict] / len(rollout.scores), epoch)
         for writer in self._writers.values():
             writer.flush()

@@ -1,5 +1,6 @@
 """Sampling: from logits to a token and its log-prob."""
 
+import operator
 from typing import NamedTuple
 
 import jax
@@ -24,8 +25,12 @@ FULL_SOFTMAX = Sampling()
 
 
 def row_keys(seed: int, iteration: int, rows):
-    """One key a row, from `(seed, iteration, row)`; `rows` is `(B,)` int32."""
-    key = jax.random.fold_in(jax.random.key(seed), iteration)
+    """One key a row, from `(seed, iteration, row)`; `rows` is `(B,)` int32, `seed` any integer."""
+    seed = operator.index(seed)
+    key, rest = jax.random.key(seed % 2**32), seed >> 32  # which JAX would leave out
+    while rest not in (0, -1):
+        key, rest = jax.random.fold_in(key, rest % 2**32), rest >> 32
+    key = jax.random.fold_in(key, iteration)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 

@@ -2,10 +2,9 @@
 
 import json
 import os
-from pathlib import Path
 
 from keras_aha.evaluation.tables import check_columns
-from keras_aha.files import write_whole
+from keras_aha.files import json_lines, read_lines, write_whole
 
 import pandas as pd
 
@@ -13,7 +12,7 @@ import pandas as pd
 def write_tables(path: str | os.PathLike, sampled: pd.DataFrame, greedy: pd.DataFrame) -> None:
     """Writes two tables (see `tables`), whole or not at all; `greedy` in each line says which of them it is of."""
     records = [*sampled.assign(greedy=False).to_dict("records"), *greedy.assign(greedy=True).to_dict("records")]
-    write_whole(path, "".join(json.dumps(record) + "\n" for record in records))
+    write_whole(path, json_lines(records))
 
 
 def read_tables(path: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -24,7 +23,7 @@ def read_tables(path: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
         ValueError: if it holds something else.
     """
     try:
-        table = pd.DataFrame(json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines())
+        table = pd.DataFrame(map(json.loads, read_lines(path)))
         check_columns(table, ["text", "correct", "greedy"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"The file holds no evaluated completions. Received: {str(path)!r}, {error!r}") from error

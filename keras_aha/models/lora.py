@@ -8,8 +8,8 @@ Beside other kernels they stay adapters, as in training, and cost two thin produ
 """
 
 import contextlib
-import os
 
+from keras_aha.files import local_path
 from keras_aha.models.adapters_beside import adapters_beside, is_beside, scale
 from keras_aha.models.internals import embeddings_variable, flatten_layers, kernel_variable
 
@@ -151,13 +151,13 @@ def save_adapters(backbone, path) -> None:
     It raises ValueError if there are no adapters or the path ends otherwise.
     """
     _check_has_adapters(backbone)
-    backbone.save_lora_weights(os.fspath(path))
+    backbone.save_lora_weights(str(local_path(path)))
 
 
 def load_adapters(backbone, path) -> None:
     """Loads what `save_adapters` saved into the adapters of a `keras_hub.models.Backbone`, see `check_adapters`."""
     check_adapters(backbone, path)
-    backbone.load_lora_weights(os.fspath(path))
+    backbone.load_lora_weights(str(local_path(path)))
 
 
 def check_adapters(backbone, path) -> None:
@@ -173,7 +173,7 @@ def check_adapters(backbone, path) -> None:
     _check_has_adapters(backbone)
     saved_rank, saved, are_finite = _read_file(path)
     own, rank = _shapes(backbone), adapted_layers(backbone)[0].lora_rank
-    received = f"Received: path={os.fspath(path)!r}"
+    received = f"Received: path={str(path)!r}"
     if saved_rank != rank:
         raise ValueError(
             f"The file's adapters have another rank than the backbone's: set it to {saved_rank}. "
@@ -206,8 +206,9 @@ def _shapes(backbone) -> dict:
 
 def _read_file(path) -> tuple[int, dict, bool]:
     """Rank, number of each adapted layer → shapes of A and B, and whether all values are finite."""
+    file_path = local_path(path)
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(file_path, "r") as file:
             stored = file["lora"]
             rank = int(stored["vars/rank"][()])
             numbers = [name for name in stored if name.isdigit()]
@@ -217,7 +218,7 @@ def _read_file(path) -> tuple[int, dict, bool]:
     except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError):  # h5py raises all of them
         raise ValueError(
             "The file holds no adapters of a keras-hub model: name a file that `save_adapters` wrote. "
-            f"Received: path={os.fspath(path)!r}"
+            f"Received: path={str(path)!r}"
         ) from None
     return rank, shapes, are_finite
 

@@ -1,10 +1,11 @@
 """A keras-hub preset: found by its name, handle or folder, and read, with errors for the user."""
 
 import contextlib
+import os
 import warnings
 from pathlib import Path
 
-from keras_aha.files import presets_folder
+from keras_aha.files import local_path, presets_folder
 from keras_aha.names import suggestion
 
 import keras
@@ -22,6 +23,7 @@ _KAGGLE = (
     "KAGGLE_USERNAME and KAGGLE_KEY (from https://www.kaggle.com/settings) of an account that has accepted their terms "
     "at https://www.kaggle.com/models/keras/gemma2"
 )
+_HANDLES = ("kaggle://", "hf://", "modelscope://")
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
@@ -31,10 +33,10 @@ def find_preset(preset: str) -> str:
     It raises ValueError if it is none of them; the message names the nearest.
     """
     built_in = keras_hub.models.CausalLM.presets
-    if "://" in preset or preset in built_in:
+    if preset.startswith(_HANDLES) or preset in built_in:
         return preset
-    for folder in (presets_folder() / preset, Path(preset)):
-        if preset and folder.is_dir():
+    for folder in (presets_folder() / preset, local_path(preset, "preset")):
+        if os.path.isdir(folder):
             return str(folder.resolve())
     if "/" in preset or "\\" in preset:
         raise ValueError(

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import json
 import os
 import re
 import tomllib
@@ -12,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from keras_aha.files import presets_folder, write_whole
+from keras_aha.files import local_path, presets_folder, read_text, write_whole
 from keras_aha.names import bare_name, suggestion
 from keras_aha.recipes import sections
 from keras_aha.recipes.reading import read_sections
-from keras_aha.recipes.values import RecipeError, flat
+from keras_aha.recipes.values import RecipeError, assignment, flat
 
 import tomli_w
 
@@ -51,18 +50,19 @@ class Recipe:
 
         Raises:
             RecipeError: no such recipe, a file that cannot be read or is not TOML, or what `from_dict` raises.
+            ValueError: a path that is none of this machine.
         """
         name = os.fspath(name_or_path)
-        path = Path(name) if name.endswith(".toml") else _find_shipped(name)
+        path = local_path(name, "recipe") if name.endswith(".toml") else _find_shipped(name)
         try:
-            recipe = cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+            recipe = cls.from_dict(tomllib.loads(read_text(path)))
         except OSError as error:
             raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
         except RecipeError as error:
             raise RecipeError(f"In the recipe {path}: {error}") from error
         except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
             raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
-        return recipe.override(f"model.preset={json.dumps(name)}") if "://" in name else recipe
+        return recipe.override(assignment("model.preset", name)) if "://" in name else recipe
 
     @classmethod
     def from_dict(cls, sections: dict) -> "Recipe":
@@ -98,17 +98,17 @@ class Recipe:
         sections = self.to_dict()
         assignments = [assignments] if isinstance(assignments, str) else list(assignments)
         # A task's name first: arguments that stand before it are the new task's, too.
-        for assignment in sorted(assignments, key=lambda text: text.partition("=")[0].strip() != "task.name"):
-            path, equals, text = assignment.partition("=")
+        for change in sorted(assignments, key=lambda text: text.partition("=")[0].strip() != "task.name"):
+            path, equals, text = change.partition("=")
             *parents, key = (part.strip() for part in path.split("."))
             if not (equals and parents and key and all(parents)):
-                raise RecipeError(f"A change to a recipe is written section.key=value. Received: {assignment!r}")
+                raise RecipeError(f"A change to a recipe is written section.key=value. Received: {change!r}")
             table = sections
             for parent in parents:
                 table = table.setdefault(parent, {})
                 if not isinstance(table, dict):
-                    raise RecipeError(f"{parent} is a value and holds no keys. Received: {assignment!r}")
-            value = _parse(text.strip(), assignment)
+                    raise RecipeError(f"{parent} is a value and holds no keys. Received: {change!r}")
+            value = _parse(text.strip(), change)
             if path.strip() == "task.name" and value != table.get(key):
                 sections["task"] = table = {}
                 sections["priming"]["habits"] = {}

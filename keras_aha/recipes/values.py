@@ -5,6 +5,8 @@ import math
 import types
 import typing
 
+import tomli_w
+
 _LARGEST = 3.4e38  # of float32
 _DEEPEST = 50  # tables and lists in each other
 
@@ -71,6 +73,11 @@ def flat(table: dict, prefix: str = "") -> dict:
 def _is_text(value) -> bool:
     # A command line that is no Unicode arrives with surrogates, which no TOML file can hold.
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def assignment(path: str, value) -> str:
+    """`path=value` as `Recipe.override` takes it. (JSON's strings are not TOML's if an emoji stands in them.)"""
+    return path + tomli_w.dumps({"": value}).removeprefix('""').rstrip("\n")
 
 
 def in_words(kind) -> str:

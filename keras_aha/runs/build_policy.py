@@ -1,15 +1,14 @@
 """The policy that a recipe describes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from keras_aha.files import presets_folder
+from keras_aha.files import local_path, presets_folder
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.policy import load_policy
 from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.recipes.values import RecipeError
+from keras_aha.recipes.values import RecipeError, assignment
 from keras_aha.runs.in_section import in_section
 
 import keras_hub
@@ -63,13 +62,14 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
     with in_section("model"):
         if is_download(preset) or (presets_folder() / preset).is_dir():
             return recipe
-        return recipe.override(f"model.preset={json.dumps(find_preset(preset))}")
+        return recipe.override(assignment("model.preset", find_preset(preset)))
 
 
 def _adapters_file(recipe: Recipe) -> Path:
     """The file that `lora.start` names; RecipeError if it is missing, or its run had another alpha."""
     section = recipe.lora
-    path = Path(section.start) / ADAPTERS if Path(section.start).is_dir() else Path(section.start)
+    path = local_path(section.start, "lora.start")
+    path = path / ADAPTERS if path.is_dir() else path
     if not path.is_file():
         raise RecipeError(
             f"There are no adapters to start from: lora.start is the folder of a finished run, or its {ADAPTERS}. "

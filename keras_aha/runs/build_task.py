@@ -3,13 +3,13 @@
 import functools
 import importlib
 import inspect
-import json
 from collections.abc import Callable
-from pathlib import Path
 
+from keras_aha.files import local_path
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
+from keras_aha.recipes.values import assignment
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 
@@ -56,7 +56,7 @@ def with_absolute_files(recipe: Recipe) -> Recipe:
     """The recipe, the task's files named by absolute paths."""
     given = recipe.task.arguments if recipe.task.name in _TASKS else {}  # another's arguments may be anything
     files = [(key, given[key]) for key in _FILES if isinstance(given.get(key), str)]
-    return recipe.override(f"task.{key}={json.dumps(str(Path(path).resolve()))}" for key, path in files)
+    return recipe.override(assignment(f"task.{key}", str(local_path(path, key).resolve())) for key, path in files)
 
 
 def _find(name: str) -> Callable[..., Task]:

@@ -1,13 +1,13 @@
 """May a run begin in a folder, or go on there? What a kill leaves is fine, what is damaged is said."""
 
-import csv
-import io
 import json
 import os
 from pathlib import Path
 
-from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
+from keras_aha.callbacks import run_folder
+from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
 from keras_aha.evaluation.table_file import read_tables
+from keras_aha.files import local_path
 from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_folder import check_new_folder, check_writable
@@ -30,8 +30,8 @@ def check_log_dir(log_dir: str | os.PathLike, recipe: Recipe, resume: bool = Fal
         ValueError: if the folder holds a run and `resume` is not set, or other files; if it would become another run
             (see `check_changes`); if one of the run's files is damaged (see `check_run`).
     """
-    own = Path(log_dir, RECIPE)
-    if not own.is_file():
+    own = local_path(log_dir, "log_dir") / RECIPE
+    if not os.path.isfile(own):  # which no name is too long for
         check_new_folder(log_dir, "log_dir")
         return []
     if not resume:
@@ -66,7 +66,7 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
     _check_history(log_dir / HISTORY, trained)
     for name in (COMPLETIONS, FINDINGS):
         if (log_dir / name).exists():
-            complete_lines(log_dir / name)
+            run_folder.complete_lines(log_dir / name)
 
 
 def saved_epochs(log_dir: str | os.PathLike) -> int:
@@ -83,7 +83,7 @@ def finished_epochs(log_dir: str | os.PathLike) -> int | None:
     if not path.exists():
         return None
     try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["epochs"])
+        return int(json.loads(path.read_bytes())["epochs"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no summary of a run: remove it, and it is written again. Received: {error!r}"
@@ -110,8 +110,8 @@ def _check_history(path: Path, trained: int) -> None:
     """A row that is not whole counts as missing."""
     if not trained:
         return
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    epochs = [int(row["epoch"]) for row in csv.DictReader(io.StringIO(text)) if _is_whole(row)]
+    rows = run_folder.history_rows(path) if path.exists() else []
+    epochs = [int(row["epoch"]) for row in rows if _is_whole(row)]
     epochs = [epoch for epoch in epochs if epoch <= trained]
     if epochs != [*range(1, trained + 1)]:
         lacking = sorted({*range(1, trained + 1)} - {*epochs})
@@ -124,7 +124,7 @@ def _check_history(path: Path, trained: int) -> None:
 
 def _is_whole(row: dict) -> bool:
     """Whether a row has a number, or nothing, in each column, and all that are needed."""
-    if None in row or None in row.values() or not all(row.get(name) for name in _NEEDED):
+    if not all(row.get(name) for name in _NEEDED):
         return False
     try:
         [float(value or 0) for value in row.values()]

@@ -1,7 +1,6 @@
 """`evaluate`: a run or a preset on held-out puzzles, measured alone, against another one, and with more thinking."""
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from keras_aha.files import presets_folder
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.names import bare_name
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.in_section import in_section
@@ -88,7 +88,7 @@ def evaluate(
 
 def is_run(target: str | os.PathLike) -> bool:
     """Whether `target` is a run's folder, and no preset."""
-    return Path(target, RECIPE).is_file()
+    return os.path.isfile(Path(os.path.expanduser(target), RECIPE))
 
 
 def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
@@ -106,7 +106,7 @@ def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
 
 
 def _of_preset(recipe: Recipe, preset: str | os.PathLike) -> Recipe:
-    return recipe.override([f"model.preset={json.dumps(str(preset))}", "lora.rank=0", "lora.start=none"])
+    return recipe.override([assignment("model.preset", str(preset)), "lora.rank=0", "lora.start=none"])
 
 
 def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:

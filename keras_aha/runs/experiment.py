@@ -1,16 +1,15 @@
 """`Experiment`: everything that a recipe describes, as live objects."""
 
 import dataclasses
-import json
 import os
 import warnings
-from pathlib import Path
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution.distribute import check_batch, distribute
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel
 from keras_aha.evaluation.tables import summarize
+from keras_aha.files import local_path
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
@@ -18,6 +17,7 @@ from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import prompt_ids, stop_token_ids
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
+from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
@@ -105,11 +105,11 @@ def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models
     Raises:
         RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
     """
-    trained = Path(log_dir) / (ADAPTERS if recipe.lora.rank else PRESET)
+    trained = local_path(log_dir, "log_dir") / (ADAPTERS if recipe.lora.rank else PRESET)
     if not trained.exists():
         raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(log_dir)!r}")
     if not recipe.lora.rank:
-        return build_policy(recipe.override(f"model.preset={json.dumps(str(trained))}"))
+        return build_policy(recipe.override(assignment("model.preset", str(trained))))
     policy = build_policy(recipe.override("lora.start=none"))
     lora.load_adapters(policy.backbone, trained)
     return policy
@@ -128,7 +128,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     """
     recipe = with_absolute_files(recipe)
     if recipe.lora.start is not None:
-        recipe = recipe.override(f"lora.start={json.dumps(str(Path(recipe.lora.start).resolve()))}")
+        start = local_path(recipe.lora.start, "lora.start").resolve()
+        recipe = recipe.override(assignment("lora.start", str(start)))
     return with_absolute_preset(recipe)
 
 

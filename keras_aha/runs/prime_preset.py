@@ -3,9 +3,9 @@
 import dataclasses
 import os
 import random
-import tempfile
 from pathlib import Path
 
+from keras_aha.files import local_path, whole_folder
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.models.tiny_gemma import tiny_gemma
 from keras_aha.recipes.recipe import Recipe
@@ -37,7 +37,7 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
             or cannot be merged, a folder that is in use; before weights are loaded.
         OSError: files cannot be written.
     """
-    out, priming = Path(out), recipe.priming
+    out, priming = local_path(out, "out"), recipe.priming
     check_new_folder(out, "out")
     _check_adapters(recipe, new)
     task = build_task(recipe, priming.seed)
@@ -74,11 +74,7 @@ def _check_habits(task: Task, habits: dict) -> None:
 
 
 def _save(policy, history: keras.callbacks.History, folder: Path) -> None:
-    """Writes beside the folder first: what stands at `folder` is complete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-        made = Path(beside, folder.name)
+    with whole_folder(folder) as made:
         policy.save_to_preset(str(made))
         epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
         pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
-        os.rename(made, folder)

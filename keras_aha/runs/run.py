@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import time
-from pathlib import Path
 
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.completions_callback import CompletionsCallback
@@ -23,7 +22,7 @@ from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import whole
 from keras_aha.evaluation.table_file import read_tables, write_tables
 from keras_aha.evaluation.tables import behaviour_rates
-from keras_aha.files import write_whole
+from keras_aha.files import local_path, write_whole
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
@@ -81,11 +80,11 @@ class Run:
         start: float | None = None,
         profile: bool = False,
     ):
+        self.log_dir = log_dir = local_path(log_dir, "log_dir")
         if processes.is_first():  # others may find what the first one has begun to write
             check_log_dir(log_dir, experiment.recipe, resume)
         keep_compiled_programs(log_dir)
         self.experiment = experiment
-        self.log_dir = Path(log_dir)
         self.name = name or self.log_dir.name
         self.resume = resume
         self.before = self.after = None

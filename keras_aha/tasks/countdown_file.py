@@ -1,10 +1,12 @@
 """Reads Countdown puzzles from a CSV or Parquet file."""
 
+import io
 import re
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
+from keras_aha.files import local_path, read_text
 from keras_aha.tasks.countdown_solver import MAX_NUMBERS
 
 _LIST = re.compile(r"\[\s*([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)[\s,]*\]|([0-9]{1,20}(?:[\s,]+[0-9]{1,20})*)")
@@ -25,7 +27,7 @@ def read_puzzles(path: str | PathLike) -> list[tuple[tuple[int, ...], int]]:
         ValueError: if the file cannot be read, lacks a column or a row, or a row is not such a puzzle. The row is
             named, counted from 1 after the header.
     """
-    table = _read_table(Path(path))
+    table = _read_table(local_path(path, "puzzles"))
     if not {"nums", "target"} <= set(table.columns):
         raise ValueError(f"A puzzle file needs the columns nums and target. Received: columns={list(table.columns)}")
     if not len(table):
@@ -43,9 +45,10 @@ def _read_table(path: Path):
         if path.suffix.lower() == ".parquet":
             return pandas.read_parquet(path)
         # As text: else 24.0 and 1e3 would pass for integers, and a gap in one row would make floats of all.
-        return pandas.read_csv(path, dtype=str, keep_default_na=False)
+        text = io.StringIO(read_text(path).replace("\r\n", "\n"))
+        return pandas.read_csv(text, dtype=str, keep_default_na=False, lineterminator="\n")
     except (OSError, ValueError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
         raise ValueError(f"The puzzle file cannot be read: {reason}. Received: puzzles={str(path)!r}") from error
 
 

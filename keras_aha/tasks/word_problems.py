@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from os import PathLike
-from pathlib import Path
 
+from keras_aha.files import local_path, read_lines
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import check_index
 from keras_aha.tasks.held_out import HeldOut
@@ -48,13 +48,13 @@ class WordProblem:
 
 
 class WordProblems(Task):
-    """The problems of a JSONL file, in an order that the seed decides, again and again.
+    """The problems of a file, in an order that the seed decides, again and again.
 
-    Each line holds `question` and `answer`, a text whose last line is `#### ` and a number: GSM8K's form
+    Each line, or row, holds `question` and `answer`, a text whose last line is `#### ` and a number: GSM8K's form
     (https://github.com/openai/grade-school-math), arXiv:2110.14168.
 
     Args:
-        file: the `.jsonl` file, a quarter of whose questions is held out.
+        file: a file of JSON lines, or a `.parquet` file; a quarter of its questions is held out.
         held_out_file: another one, such as GSM8K's `test.jsonl`, of which all is held out instead. A problem that is
             in both is not trained on.
         seed: any integer; it changes the order of the problems, never which are held out.
@@ -125,7 +125,7 @@ class WordProblems(Task):
 
     def difficulty(self, problem: WordProblem) -> int:
         """Returns the number of lines in which a person worked it out."""
-        return len(problem.steps.splitlines())
+        return problem.steps.count("\n") + bool(problem.steps)
 
     def labels(self, problem: WordProblem) -> dict[str, int]:
         return {"difficulty": self.difficulty(problem)}
@@ -142,32 +142,41 @@ class WordProblems(Task):
 
 
 def read_problems(path: str | PathLike) -> list[WordProblem]:
-    """Reads the word problems of a JSONL file.
+    """Reads the word problems of a file of JSON lines, or a `.parquet` file.
 
     Raises:
-        ValueError: if the file cannot be read or is empty, or a line is no problem; the line is named, counted from 1.
+        ValueError: if the file cannot be read or is empty, or a line or row is no problem; it is named, counted from 1.
     """
+    path = local_path(path, "file")
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        rows = _read_parquet(path) if path.suffix.lower() == ".parquet" else read_lines(path)
+    except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"The file of word problems cannot be read: {error}. Received: {str(path)!r}") from error
-    rows = [_read_line(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not rows:
+    problems = [_read_row(number, row) for number, row in enumerate(rows, start=1) if str(row).strip()]
+    if not problems:
         raise ValueError(f"The file of word problems is empty. Received: {str(path)!r}")
-    return rows
+    return problems
 
 
-def _read_line(line_number: int, line: str) -> WordProblem:
+def _read_parquet(path) -> list[dict]:
+    import pandas  # a second of start-up that tasks without such a file do not pay
+
+    return pandas.read_parquet(path).to_dict("records")
+
+
+def _read_row(row_number: int, row: str | dict) -> WordProblem:
+    """Of a line of JSON, or of a table's row."""
     try:
-        row = json.loads(line)
-        question, (steps, mark, number) = row["question"].strip(), row["answer"].rpartition("####")
+        values = json.loads(row) if isinstance(row, str) else row
+        question, (steps, mark, number) = values["question"].strip(), values["answer"].rpartition("####")
+        (question + steps).encode()  # no vocabulary knows lone surrogates
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         question = mark = number = ""
     value = read_number(number)
     if not question or not mark or value is None:
         raise ValueError(
-            f"Line {line_number} of the file needs a question, and an answer that ends in #### and a number. "
-            f"Received: {line[:200]!r}"
+            f"{'Line' if isinstance(row, str) else 'Row'} {row_number} of the file needs a question, and an answer "
+            f"that ends in #### and a number. Received: {str(row)[:200]!r}"
         )
     return WordProblem(question, value, steps.strip())
 

@@ -1,11 +1,11 @@
 import dataclasses
 import html
-import json
 import math
 import re
 from types import SimpleNamespace
 
 from keras_aha.callbacks.completions_callback import CompletionsCallback, _as_markup
+from keras_aha.callbacks.run_folder import complete_lines
 from keras_aha.tasks import CountdownProblem, Score
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import Rollout
@@ -52,7 +52,7 @@ def write(model, callback, epochs):
     for epoch in range(epochs):
         callback.on_epoch_end(epoch)
     callback.on_train_end()
-    return [json.loads(line) for line in (callback.log_dir / "completions.jsonl").read_text().splitlines()]
+    return [record for record, _ in complete_lines(callback.log_dir / "completions.jsonl")]
 
 
 def test_the_file_holds_the_completions_as_they_are(model, tmp_path):
@@ -82,7 +82,7 @@ def test_what_json_does_not_know(model, tmp_path):
     scores = (Score(math.nan, False, "error"), *model.rollout.scores[1:])
     rewards = np.array([math.nan, *model.rollout.rewards[1:]], "float32")
     parts = ({"task_reward": math.nan, "reward_x": 1.0}, *({"task_reward": i, "reward_x": math.nan} for i in range(3)))
-    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d")
+    texts = ("\ud800", "\udfff\\", '"\udc80\u00e9"', "\x00\ud83d\u2028\u2029\x85\x0b\x0c\x1c\x1e\r\n\ufeff")
     changes = dict(token_ids=ids, padding_mask=mask, problems=problems, scores=scores, texts=texts)
     changes |= dict(rewards=rewards, parts=parts)
     model.rollout = dataclasses.replace(model.rollout, **changes)

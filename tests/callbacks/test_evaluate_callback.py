@@ -153,6 +153,13 @@ def test_a_score_that_fails_counts_as_not_solved(model, held_out, sampled, monke
         callback_of(held_out, on_reward_error="stop").evaluate(model)
 
 
+def test_a_label_that_is_no_unicode_becomes_text(model, held_out, monkeypatch):
+    """No table of pandas could hold it."""
+    monkeypatch.setattr(held_out, "labels", lambda problem: {"kind": "a\ud800", "difficulty": 1})
+    table = callback_of(held_out).evaluate(model, greedy=True)
+    assert set(table["kind"]) == {"a\\ud800"} and set(table["difficulty"]) == {1}
+
+
 @pytest.mark.parametrize("name, value", [("every", 0), ("temperature", 0.0), ("max_completion_length", None)])
 def test_arguments_are_checked(held_out, name, value):
     with pytest.raises(ValueError, match=f"`{name}`.*Received: .*{name}={value}"):

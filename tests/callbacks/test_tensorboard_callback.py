@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorboard.util import tensor_util
 
-VERDICTS = [("correct", "correct", "no_answer", "correct"), ("wrong_value", "correct", "correct", "correct")]
+VERDICTS = [("correct", "correct", "no_answer", "correct"), ("wrong\ud800", "correct", "correct", "correct")]
 
 
 def rollout(epoch):
@@ -47,9 +47,9 @@ def values(events, tag):
 
 def test_a_run_that_goes_on_knows_the_verdicts_so_far(tmp_path):
     write(tmp_path, [1], write(tmp_path, [0], a=1), a=1)
-    events = read(tmp_path / "train")
-    shares = {tag: {k: float(v) for k, v in values(events, f"verdict/{tag}").items()} for tag in set(sum(VERDICTS, ()))}
-    assert shares == {"correct": {0: 0.75, 1: 0.75}, "no_answer": {0: 0.25, 1: 0.0}, "wrong_value": {1: 0.25}}
+    events, tags = read(tmp_path / "train"), ("correct", "no_answer", "wrong\\ud800")
+    shares = {tag: {k: float(v) for k, v in values(events, f"verdict/{tag}").items()} for tag in tags}
+    assert shares == {"correct": {0: 0.75, 1: 0.75}, "no_answer": {0: 0.25, 1: 0.0}, tags[2]: {1: 0.25}}
     assert len(list((tmp_path / "hyper_parameters").iterdir())) == 1
     for tag, lowest, highest, count in (("completion_length", 3, 7, 4), ("reward", 0, 1, 3)):
         for buckets in values(events, tag).values():  # (left, right, count) each

@@ -117,6 +117,17 @@ def test_neighbours_are_independent():
     np.testing.assert_array_equal(ids, token_ids[np.arange(3), np.arange(3)])
 
 
+def test_each_bit_of_a_seed_counts():
+    """And seeds of 32 bits draw what JAX's own keys do."""
+    seeds = [0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**33, 2**64, 2**65, -(2**33)]
+    keys = [jax.random.key_data(row_keys(seed, 3, jnp.arange(1))).tolist() for seed in seeds]
+    assert len({str(key) for key in keys}) == len(seeds)
+    own = [jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 3), 0) for seed in seeds[:3]]
+    assert keys[:3] == [[jax.random.key_data(key).tolist()] for key in own]
+    with pytest.raises(TypeError):
+        row_keys(1.5, 3, jnp.arange(1))
+
+
 def test_temperature_0_takes_the_best_and_reports_it_at_temperature_1():
     for options in ({}, dict(top_k=4), dict(top_p=0.75, min_p=0.1)):
         token_ids, log_probs = draw(temperature=0.0, **options)

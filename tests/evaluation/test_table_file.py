@@ -1,19 +1,8 @@
-from keras_aha.evaluation.table_file import read_tables, write_tables
-from keras_aha.evaluation.tables import with_behaviours
+"""That tables come back stands in test_files.py."""
 
-import pandas as pd
+from keras_aha.evaluation.table_file import read_tables
+
 import pytest
-
-
-def make_table(texts):
-    return with_behaviours(pd.DataFrame({"puzzle": range(len(texts)), "text": texts, "correct": True, "reward": 0.1}))
-
-
-def test_tables_come_back(tmp_path):
-    tables = make_table(["1+1=2 no\n2+2=4", "\x00 </pre>"]), make_table(["3*3=10 yes"])
-    write_tables(tmp_path / "tables.jsonl", *tables)
-    for table, back in zip(tables, read_tables(tmp_path / "tables.jsonl"), strict=True):
-        pd.testing.assert_frame_equal(back.reset_index(drop=True), table)
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]\n", '{"text": "a"}\n', '{"text": 1, "greedy": true}\n', "{", "\xff"])

@@ -1,5 +1,6 @@
 import functools
 import json
+import os
 import re
 import shutil
 import sys
@@ -34,9 +35,14 @@ TOKENS = [2, 12, 18, 116, 19, 13, 22, 14, 6, 24, 182, 16, 188, 23, 11, 24, 5]  #
 @pytest.fixture(scope="module", params=SHAPES)
 def exported(request, make_policy, tmp_path_factory):
     """A run, its folders, and the logits of its policy."""
-    run = make_run(make_policy, tmp_path_factory.mktemp(request.param), request.param)
+    run = make_run(make_policy, tmp_path_factory.mktemp(f'{request.param} "a"'), request.param)
     expected = logits(trained(run), TOKENS)
+    other = run / "export" / "part-peft" / "mine"  # a folder of the user's
+    other.mkdir(parents=True)
     folders = export(run, run / "export")
+    other.rmdir()
+    other.parent.rmdir()
+    assert sorted(os.listdir(run / "export")) == ["keras", "peft", "transformers"]
     assert [folder.name for folder in folders] == ["keras", "transformers", "peft"]
     return run, run / "export", expected
 
@@ -329,6 +335,6 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
     assert not (tmp_path / "export").exists()
     assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'peft'}\n"
-    with pytest.raises(ValueError, match="peft is there already, and is kept: choose another folder. Received: "):
+    with pytest.raises(ValueError, match="peft is there already, and is kept: choose another out. Received: "):
         export(run, tmp_path / "out", ["keras", "peft"])  # which may be added, and none is replaced
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["peft"]

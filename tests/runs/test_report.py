@@ -7,6 +7,7 @@ import xml.etree.ElementTree
 
 from keras_aha.evaluation.table_file import write_tables
 from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, summarize, with_behaviours
+from keras_aha.files import json_lines
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.report import completions, pictures, write_report
@@ -20,6 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+ENDS = "\u2028\u2029\x85\x0b\x0c\x1c\x1e\r"  # of lines, for all but JSON lines
 GUESS = "</think>\n<answer>9-1</answer>"
 SEARCH = "9-1=8 no\n9+1=11 no\n9*1=9 yes\n</think>\n<answer>9*1</answer>"
 SHARES = {"correct": {1: 0.25, 2: 0.5, 3: 0.5}, "wrong_value": {1: 0.75, 2: 0.5, 3: 0.25}, "no_answer": {3: 0.25}}
@@ -68,8 +70,8 @@ def folder(tmp_path):
 
 def write_completions(folder, rows):
     own = {"problem": "a puzzle", "verdict": "a_verdict"}
-    lines = [json.dumps({"epoch": epoch, "text": text, "correct": correct} | own) for epoch, text, correct in rows]
-    (folder / "completions.jsonl").write_text("\n".join([*lines, ""]))
+    records = [{"epoch": epoch, "text": text, "correct": correct} | own for epoch, text, correct in rows]
+    (folder / "completions.jsonl").write_bytes(json_lines(records))
 
 
 class Elements(html.parser.HTMLParser):
@@ -114,14 +116,22 @@ def test_the_page_says_what_the_files_say(folder):
 
 def test_the_policys_text_stays_text(folder):
     text = "</pre><script>alert(1)</script>\n<img src=x onerror=alert(1)>{{ 7 * 7 }}{% raw %}&lt;\x1b[31m\u202e\x00\n"
+    text += f"{ENDS}\n"
     hostile = make_table([text + SEARCH] * 8, [True] * 8)
     plain = Elements(folder)
     write_tables(folder / "held_out_after.jsonl", hostile, hostile)
     write_completions(folder, [(1, text + "\n1+2=3 no\n" + SEARCH, True)])
     found = Elements(folder)
     assert set(found.tags) == set(plain.tags) and found.tags.count("img") == 6
-    shown = re.sub("[\x1b\u202e\x00]", "\ufffd", text)
+    shown = re.sub(f"[\x1b\u202e\x00{ENDS}]", "\ufffd", text)
     assert found.text.count(shown) == 4  # three puzzles, and the first completion that turns back so often
+
+
+def test_a_run_that_writes_meanwhile_or_no_unicode_is_reported(folder):
+    write_completions(folder, [(1, f"\ud8001+2=3 no\n{SEARCH}", True)])
+    with open(folder / "completions.jsonl", "a") as file:
+        file.write('{"epoch": 2, "te')
+    assert len(RunRecord.load(folder).completions) == 1 and "\ufffd1+2=3" in Elements(folder).text
 
 
 def test_a_run_that_has_not_finished_has_its_curves(folder):
@@ -282,7 +292,7 @@ def test_nothing_may_be_the_first(folder):
     [
         *((name, None) for name in ("recipe.toml", "held_out_before.jsonl", "history.csv", "completions.jsonl")),
         *(("recipe.toml", b"]"), ("held_out_before.jsonl", b"{}"), ("history.csv", b""), ("summary.json", b"x")),
-        *(("history.csv", b"epoch,reward\n1,2\n"), ("completions.jsonl", b"{"), ("findings.jsonl", b"\xff")),
+        *(("history.csv", b"epoch,reward\n1,2\n"), ("completions.jsonl", b"{\n"), ("findings.jsonl", b"\xff\n")),
     ],
 )
 def test_a_missing_or_damaged_file_is_named(folder, name, content):

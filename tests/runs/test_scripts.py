@@ -10,6 +10,7 @@ from pathlib import Path
 import keras_aha as aha
 from keras_aha.callbacks.history_callback import of_the_machine
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.values import assignment
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ WHEN = ("before", "after")
 
 @pytest.fixture(scope="module")
 def preset(make_policy, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("presets") / "tiny"
+    folder = tmp_path_factory.mktemp("presets") / "tiny 🙂"
     make_policy().save_to_preset(str(folder))
     return str(folder)
 
@@ -40,13 +41,13 @@ def preset(make_policy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(preset):
     """The flags that make any script quick, a tiny preset among them."""
-    return [part for change in [*SMALL, f"model.preset={json.dumps(preset)}"] for part in ("--set", change)]
+    return [part for change in [*SMALL, assignment("model.preset", preset)] for part in ("--set", change)]
 
 
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
-    """The folder of a run."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
+    """The folder of a run, with what a shell, TOML, HTML, Markdown or a file's address would take for theirs."""
+    folder = tmp_path_factory.mktemp("runs") / "it's a “run” of Zoë, <50%> #1 {x}[1]*~?&`$HOME`"
     with pytest.MonkeyPatch.context() as environment:
         for name, secret in SECRETS.items():
             environment.setenv(name, secret)

@@ -138,8 +138,11 @@ def test_file_without_a_training_puzzle(tmp_path):
 
 def test_csv(tmp_path):
     path = tmp_path / "puzzles.csv"
-    path.write_text('note,target,nums\nx,98,[44 19 35]\n,-3,1  2\n,7,[ 7 ]\n,6,"[1,2, 3,]"\n, 5 ," 2 3 "\n')
-    assert read_puzzles(path) == [((44, 19, 35), 98), ((1, 2), -3), ((7,), 7), ((1, 2, 3), 6), ((2, 3), 5)]
+    text = 'note,target,nums\nx\r\u2028,98,[44 19 35]\n,-3,1  2\n,7,[ 7 ]\n,6,"[1,2, 3,]"\n, 5 ," 2 3 "\n'
+    path.write_bytes(text.encode())
+    puzzles = read_puzzles(path)
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))  # as Excel writes it
+    assert puzzles == read_puzzles(path) == [((44, 19, 35), 98), ((1, 2), -3), ((7,), 7), ((1, 2, 3), 6), ((2, 3), 5)]
 
 
 def test_parquet(tmp_path):

@@ -4,8 +4,10 @@ from fractions import Fraction
 
 from keras_aha.tasks import WordProblems
 
+import pandas as pd
 import pytest
 
+ENDS = "\u2028 \u2029 \x85 \x0b \x0c \x1c \r"
 ROWS = [
     {
         "question": f"Ann has {n} bags of {n + 1} nuts and finds half a nut. How many nuts is that?",
@@ -96,6 +98,21 @@ def test_a_held_out_file(tmp_path):
     assert len({task.problem(i) for i in range(200)}) == 50 and not held_out & {task.problem(i) for i in range(200)}
 
 
+def test_files_as_they_come(tmp_path):
+    """From other systems and programs, with what Python alone takes for line ends; or as a table."""
+    rows = [row | {"question": f"{ENDS}{row['question']}{ENDS}?"} for row in ROWS]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "plain.jsonl").write_bytes(text.encode())
+    (tmp_path / "mark.jsonl").write_bytes(text.encode("utf-8-sig")[:-1])
+    (tmp_path / "windows.jsonl").write_bytes(text.replace("\n", "\r\n").encode())
+    pd.DataFrame(rows).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    plain, *others = [[WordProblems(path).problem(i) for i in range(99)] for path in sorted(tmp_path.iterdir())]
+    assert others == [plain] * 3 and {problem.question for problem in plain} < {row["question"].strip() for row in rows}
+    pd.DataFrame([*rows, {"question": "How?"}]).to_parquet(tmp_path / "gap.parquet")
+    with pytest.raises(ValueError, match=f"Row {len(rows) + 1} of the file needs a question, and an answer"):
+        WordProblems(tmp_path / "gap.parquet")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -105,6 +122,7 @@ def test_a_held_out_file(tmp_path):
         ('{"question": "", "answer": "#### 7"}', "Line 1"),
         ('\n{"question": "How?", "answer": "#### seven"}', "Line 2"),
         ("[" * 10**5, "Line 1"),
+        (r'{"question": "How?\ud800", "answer": "#### 7"}', "Line 1"),  # which no vocabulary can write
         ('{"question": "How?", "answer": "#### 7"}', "no problem to train on"),  # as its hash holds it out
     ],
 )
@@ -119,7 +137,8 @@ def test_arguments(tmp_path):
     for wrong in ({"number_reward": -1}, {"number_reward": 0.5, "form_reward": 0.5}, {"seed": "a"}, {"template": "x"}):
         with pytest.raises(ValueError, match="Received: "):
             WordProblems(path, **wrong)
-    (tmp_path / "latin.jsonl").write_bytes(b"\xff")
-    for name in ("none.jsonl", "latin.jsonl"):
+    for name in ("none.jsonl", "latin.jsonl", "torn.parquet"):
+        (tmp_path / name).write_bytes(b"\xff")
+        (tmp_path / "none.jsonl").unlink(missing_ok=True)
         with pytest.raises(ValueError, match="cannot be read: .*Received: "):
             WordProblems(tmp_path / name)

@@ -2,9 +2,9 @@
 
 import functools
 import os
-import shutil
 from pathlib import Path
 
+from keras_aha.files import local_path, whole_folder
 from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone
 from keras_aha.models.presets import load_tokenizer
@@ -13,6 +13,7 @@ from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_files import finished_epochs
+from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
@@ -46,14 +47,13 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
             weights are loaded.
         OSError: if files cannot be written.
     """
-    run, out = Path(log_dir), Path(out)
+    run, out = local_path(log_dir, "log_dir"), local_path(out, "out")
     recipe = _load_recipe(run)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)
     folders = {name: out / name for name in formats}
     for folder in folders.values():
-        if folder.exists():
-            raise ValueError(f"{folder} is there already, and is kept: choose another folder. Received: {str(out)!r}")
+        check_new_folder(folder, "out")
     classes = {"keras": type(backbone).__name__.replace("Backbone", "CausalLM")}
     if formats != ("keras",):
         classes["transformers"] = hugging_face.class_name(backbone)
@@ -63,7 +63,6 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
     card = ModelCard(run, recipe, build_task(recipe), ends, classes)
     policy = load_trained(recipe, run)
-    out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy, folder, card))
     if formats != ("peft",):
@@ -117,8 +116,6 @@ def _write_peft(policy, folder: Path, card: ModelCard) -> None:
 
 
 def _write(folder: Path, card: ModelCard, write) -> None:
-    part = folder.with_name(f"part-{folder.name}")
-    shutil.rmtree(part, ignore_errors=True)  # what a kill has left
-    write(part)
-    card.write(part, folder.name)
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        write(part)
+        card.write(part, folder.name)

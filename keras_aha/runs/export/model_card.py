@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 from keras_aha.callbacks.run_folder import SUMMARY
-from keras_aha.files import presets_folder
+from keras_aha.files import presets_folder, read_text
 from keras_aha.models import hugging_face
 from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.recipes.values import assignment
 from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.tasks import Task
 
@@ -70,7 +71,7 @@ class ModelCard:
             name=self.run.resolve().name,
             base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
-            summary=json.loads((self.run / SUMMARY).read_text(encoding="utf-8")),
+            summary=json.loads((self.run / SUMMARY).read_bytes()),
             recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )
@@ -78,10 +79,11 @@ class ModelCard:
 
     def _recipe_text(self) -> str:
         """The recipe without folders of the machine that trained: a card is published."""
-        text = (self.run / RECIPE).read_text(encoding="utf-8")
+        text = read_text(self.run / RECIPE)
         for path in (self.recipe.model.preset, self.recipe.lora.start, *self.recipe.task.arguments.values()):
             if isinstance(path, str) and Path(path).is_absolute():
-                text = text.replace(path, Path(path).name)
+                as_written, name = (assignment("", value)[4:-1] for value in (path, Path(path).name))
+                text = text.replace(as_written, name)
         return text
 
 

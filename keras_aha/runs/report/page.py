@@ -5,9 +5,10 @@ import re
 from pathlib import Path
 
 from keras_aha.evaluation.tables import summarize
-from keras_aha.files import write_whole
+from keras_aha.files import read_text, write_whole
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.build_task import build_held_out
+from keras_aha.runs.check_folder import check_writable
 from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
 from keras_aha.runs.report.pictures import draw_pictures
 from keras_aha.runs.report.run_record import RunRecord
@@ -32,10 +33,11 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         The page's path.
 
     Raises:
-        ValueError: if the folder holds no run that has trained an epoch, or one of its files is damaged.
+        ValueError: if the folder holds no run that has trained an epoch, or a file that is damaged, or is read-only.
         OSError: if a file cannot be read or written.
     """
     record = RunRecord.load(log_dir)
+    check_writable(record.log_dir, "log_dir")
     pictures = list(draw_pictures(record))
     (record.log_dir / _PICTURES).mkdir(exist_ok=True)
     for picture in pictures:
@@ -52,7 +54,7 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
         pairs=[] if record.after is None else pairs(record, _prompts(record)),
-        recipe_text=(record.log_dir / RECIPE).read_text(encoding="utf-8"),
+        recipe_text=read_text(record.log_dir / RECIPE),
     )
     path = record.log_dir / "report.html"
     write_whole(path, page)

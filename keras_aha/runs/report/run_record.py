@@ -5,8 +5,10 @@ import json
 import os
 from pathlib import Path
 
+from keras_aha.callbacks import run_folder
 from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
 from keras_aha.evaluation.table_file import read_tables
+from keras_aha.files import local_path
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_files import finished_epochs
 
@@ -40,7 +42,7 @@ class RunRecord:
             ValueError: if it holds no run, none that has finished an epoch, or a file that is damaged.
             OSError: if a file cannot be read.
         """
-        log_dir = Path(log_dir)
+        log_dir = local_path(log_dir, "log_dir")
         for name in (RECIPE, BEFORE, HISTORY, COMPLETIONS):
             if not (log_dir / name).is_file():
                 raise ValueError(
@@ -58,7 +60,7 @@ class RunRecord:
             before=read_tables(log_dir / BEFORE)[0],
             after=read_tables(log_dir / AFTER)[0] if finished else None,
             rates=pd.read_csv(log_dir / BEHAVIOUR_RATES) if finished else None,
-            summary=json.loads((log_dir / SUMMARY).read_text(encoding="utf-8")) if finished else None,
+            summary=json.loads((log_dir / SUMMARY).read_bytes()) if finished else None,
             findings=_read_lines(log_dir / FINDINGS) if (log_dir / FINDINGS).is_file() else [],
         )
         if record.history.empty or not record.completions:
@@ -74,10 +76,7 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def _read_lines(path: Path) -> list[dict]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise ValueError(f"The file is not made of lines of JSON. Received: {str(path)!r}, {error}") from error
+    return [record for record, _ in run_folder.complete_lines(path)]
 
 
 def _read_verdicts(log_dir: Path) -> pd.DataFrame:
