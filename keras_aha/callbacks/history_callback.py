@@ -9,7 +9,7 @@ from keras_aha.evaluation.tables import BEHAVIOURS
 import keras
 
 _ROLLOUT = ("reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups")
-_ROLLOUT += ("generated_tokens", *BEHAVIOURS)
+_ROLLOUT += ("left_out_problems", "generated_tokens", *BEHAVIOURS)
 _HELD_OUT = ("val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length")
 _HELD_OUT += tuple(f"val_{name}" for name in BEHAVIOURS)
 _SECONDS = ("rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds")

@@ -4,7 +4,7 @@ import functools
 import importlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 
 from keras_aha.names import suggestion
@@ -12,6 +12,7 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
+from keras_aha.training.ask import ask
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
 _GYM = "reasoning_gym/"
@@ -49,7 +50,9 @@ def build_held_out(recipe: Recipe) -> Task:
     """
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):
-        return task.held_out(recipe.evaluation.puzzles)
+        if ":" not in recipe.task.name:
+            return task.held_out(recipe.evaluation.puzzles)
+        return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
 
 
 def with_absolute_files(recipe: Recipe) -> Recipe:

@@ -1,6 +1,7 @@
 """`Curriculum`: problems as difficult as the policy can learn from."""
 
 from keras_aha.tasks.task import Task
+from keras_aha.training.ask import ask
 
 import numpy as np
 
@@ -34,20 +35,24 @@ class Curriculum:
         self.prompts_per_epoch = prompts_per_epoch
         self.solve_rate = solve_rate
         self.level = 0.0
-        if solve_rate is not None and len({task.difficulty(problem) for problem in self.pool(0)}) == 1:
+        if solve_rate is not None and len(set(map(self._difficulty, self.pool(0)))) == 1:
             raise ValueError(
                 "A curriculum needs a task whose problems differ in their `difficulty`: they are equally difficult. "
                 f"Received: curriculum={solve_rate}, task={type(task).__name__}"
             )
 
-    def pool(self, iteration: int) -> list:
-        """The problems that an epoch may have: from number i·4·P on; without a solve rate P problems from i·P on."""
+    def numbers(self, iteration: int) -> range:
+        """Of the problems that an epoch may have: from i·4·P on; without a solve rate P of them, from i·P on."""
         size = self.prompts_per_epoch * (1 if self.solve_rate is None else _POOL)
-        return [self.task.problem(index) for index in range(iteration * size, (iteration + 1) * size)]
+        return range(iteration * size, (iteration + 1) * size)
+
+    def pool(self, iteration: int) -> list:
+        """The problems of these numbers."""
+        return [ask(self.task, "problem", i, "a problem for each number from 0 on") for i in self.numbers(iteration)]
 
     def choose(self, pool: list) -> list:
         """The P problems of a pool that stand at the level; without a solve rate all of the pool."""
-        ranked = sorted(pool, key=self.task.difficulty) if self.solve_rate is not None else pool
+        ranked = sorted(pool, key=self._difficulty) if self.solve_rate is not None else pool
         first = round(self.level * (len(ranked) - self.prompts_per_epoch))
         return ranked[first : first + self.prompts_per_epoch]
 
@@ -60,7 +65,10 @@ class Curriculum:
         """
         if self.solve_rate is None:
             return {}
-        difficulty = float(np.mean([self.task.difficulty(problem) for problem in problems]))
+        difficulty = float(np.mean(list(map(self._difficulty, problems))))
         logs = {"curriculum_level": self.level, "difficulty": difficulty}
         self.level = min(max(self.level + _GAIN * (accuracy - self.solve_rate), 0.0), 1.0)
         return logs
+
+    def _difficulty(self, problem):
+        return ask(self.task, "difficulty", problem, "a number", int | float | np.number)
