@@ -12,7 +12,7 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask, shown
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
 _GYM = "reasoning_gym/"
@@ -39,8 +39,11 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
     with in_section("task"):
         try:
             return make(**seeds | arguments)
-        except TypeError as error:
-            raise ValueError(f"{name} cannot be made of the section's keys: {error}. Received: {arguments}") from error
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a user's class may raise
+            reason = error if isinstance(error, TypeError) else shown(error)
+            raise ValueError(f"{name} cannot be made of the section's keys: {reason}. Received: {arguments}") from error
 
 
 def build_held_out(recipe: Recipe) -> Task:
