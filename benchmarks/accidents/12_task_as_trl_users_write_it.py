@@ -5,7 +5,7 @@ github.com/huggingface/trl/pull/5067
 
 from commands import SMALL, refused, run
 
-TASKS = '''
+TASKS = """
 import keras_aha as aha
 
 
@@ -35,7 +35,7 @@ class Floats(Rows):
 class Missing(Rows):
     def draw(self, rng):
         return {"a": 1}["question"]
-'''
+"""
 
 
 def check(folder):

@@ -50,10 +50,5 @@ class _OwnLines(io.TextIOBase):
     def write(self, text):
         self._begin, begin = "", self._begin
         self.stream.write(begin + text)
-        return len(text)
-
-    def flush(self):
         self.stream.flush()
-
-    def isatty(self):
-        return self.stream.isatty()
+        return len(text)

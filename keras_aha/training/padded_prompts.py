@@ -94,8 +94,10 @@ class PaddedPrompts:
                 usable[number] = problem
                 self.length = max(self.length, -(-len(row) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
             else:
-                failures.append(TaskError(
-                    f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose another "
-                    f"template. Received: max_prompt_length={self.limit}, problem {number}: {shown(str(problem))}"
-                ))
+                failures.append(
+                    TaskError(
+                        f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose another "
+                        f"template. Received: max_prompt_length={self.limit}, problem {number}: {shown(str(problem))}"
+                    )
+                )
         return usable, failures
