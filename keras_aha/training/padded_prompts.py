@@ -94,10 +94,7 @@ class PaddedPrompts:
                 usable[number] = problem
                 self.length = max(self.length, -(-len(row) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
             else:
-                failures.append(
-                    TaskError(
-                        f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose another "
-                        f"template. Received: max_prompt_length={self.limit}, problem {number}: {shown(str(problem))}"
-                    )
-                )
+                sentence = f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose "
+                sentence += f"another template. Received: max_prompt_length={self.limit}, problem {number}: "
+                failures.append(TaskError(sentence + shown(problem)))
         return usable, failures
