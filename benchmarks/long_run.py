@@ -4,8 +4,8 @@
     python benchmarks/long_run.py --epochs 300
 
 The embedded model writes four completions of eight tokens an epoch, and everything that a run writes is written.
-Prints a line twenty times, and draws five curves into PNG if one is named. Ends with exit code
-1 if one of them rises: from the second half of the run to its last tenth, by more than the limits below.
+Prints a line twenty times, and draws the five curves into a PNG if one is named. Ends with exit code 1 if one of them
+rises from the middle of the run to its end by more than the limits below.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from keras_aha.callbacks.progress_callback import ProgressCallback
 from keras_aha.callbacks.run_folder import HISTORY
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.experiment import Experiment
@@ -81,7 +82,8 @@ def main() -> None:
         run = Run(Experiment(recipe), Path(folder, "run"))
         arguments = run.fit_arguments()
         watch = Watch(run.log_dir / HISTORY, max(1, args.epochs // 20))
-        run.experiment.model.fit(**arguments | dict(callbacks=[*arguments["callbacks"], watch]))
+        callbacks = [callback for callback in arguments["callbacks"] if not isinstance(callback, ProgressCallback)]
+        run.experiment.model.fit(**arguments | dict(callbacks=[*callbacks, watch]))
         run.finish()
     table = pd.DataFrame(watch.rows).set_index("epoch")
     if args.plot:
