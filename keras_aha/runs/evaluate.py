@@ -152,7 +152,7 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, task: Task, labels: li
     numbers = summarize_held_out(sampled, greedy)
     samples = numbers["samples"]
     counts = sorted({2**i for i in range(samples.bit_length())} | {samples})  # 1, 2, 4, … and all
-    answers = [ask(task, "answer", text, "a text, or None", str | None) for text in sampled["text"]]
+    answers = sampled["text"].map(lambda text: ask(task, "answer", text, "a text, or None", str | None))
     votes = at_k(sampled.assign(answer=answers), counts)
     puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
     numbers["mean_at_k"] = {samples: numbers["accuracy"]}

@@ -63,8 +63,8 @@ class DrawnTask(Task):
         while len(puzzles) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
             problem = self.draw(rng)
             fruitless += 1
-            if problem is not None and self.is_held_out(problem) and self._key(problem) not in puzzles:
-                puzzles[self._key(problem)] = problem
+            if problem is not None and (key := self._key(problem)) not in puzzles and self.is_held_out(problem):
+                puzzles[key] = problem
                 fruitless = 0
         return HeldOut(self, list(puzzles.values())).held_out(n)
 
