@@ -127,7 +127,7 @@ class RolloutCallback(StatefulCallback):
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
-        self.prompts = PaddedPrompts(task, max_prompt_length, difficulty=curriculum is not None or refills > 0)
+        self.prompts = PaddedPrompts(task, max_prompt_length)
         self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch = prompts_per_epoch
@@ -152,8 +152,9 @@ class RolloutCallback(StatefulCallback):
         self._iteration = int(self.model.optimizer.iterations) // len(self.dataset)
         self._failures = {}  # the first of each reward in this epoch
         self.prompts.left_out = 0
-        numbers = [self.curriculum.numbers(self._iteration), *self.refills.numbers(self._iteration)]
-        pool, *refill_pools = (self.prompts.problems(self.model.tokenizer, some) for some in numbers)
+        tokenizer, rated = self.model.tokenizer, self.curriculum.solve_rate is not None
+        pool = self.prompts.problems(tokenizer, self.curriculum.numbers(self._iteration), rated)
+        refill_pools = [self.prompts.problems(tokenizer, some) for some in self.refills.numbers(self._iteration)]
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)

@@ -35,7 +35,8 @@ class Curriculum:
         self.prompts_per_epoch = prompts_per_epoch
         self.solve_rate = solve_rate
         self.level = 0.0
-        if solve_rate is not None and len(set(map(self._difficulty, self.pool(0)))) == 1:
+        pool = self.pool(0) if solve_rate is not None else ()
+        if len({ask(task, "difficulty", x, "a number", int | float | np.number) for x in pool}) == 1:
             raise ValueError(
                 "A curriculum needs a task whose problems differ in their `difficulty`: they are equally difficult. "
                 f"Received: curriculum={solve_rate}, task={type(task).__name__}"
@@ -52,7 +53,7 @@ class Curriculum:
 
     def choose(self, pool: list) -> list:
         """The P problems of a pool that stand at the level; without a solve rate all of the pool."""
-        ranked = sorted(pool, key=self._difficulty) if self.solve_rate is not None else pool
+        ranked = sorted(pool, key=self.task.difficulty) if self.solve_rate is not None else pool
         first = round(self.level * (len(ranked) - self.prompts_per_epoch))
         return ranked[first : first + self.prompts_per_epoch]
 
@@ -65,10 +66,7 @@ class Curriculum:
         """
         if self.solve_rate is None:
             return {}
-        difficulty = float(np.mean(list(map(self._difficulty, problems))))
+        difficulty = float(np.mean([self.task.difficulty(problem) for problem in problems]))
         logs = {"curriculum_level": self.level, "difficulty": difficulty}
         self.level = min(max(self.level + _GAIN * (accuracy - self.solve_rate), 0.0), 1.0)
         return logs
-
-    def _difficulty(self, problem):
-        return ask(self.task, "difficulty", problem, "a number", int | float | np.number)

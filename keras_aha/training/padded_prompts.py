@@ -16,23 +16,20 @@ _AT_ONCE, _PATIENCE = 1000, 2  # prompts tokenized in a call; seconds before a b
 class PaddedPrompts:
     """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again.
 
-    A problem can be used if it can be made, its prompt is a text of at most `limit` tokens, and, if it is asked for,
-    its difficulty is a number.
+    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens.
 
     Args:
         task: a `Task`.
         limit: in tokens.
-        difficulty: whether problems are asked for it.
 
     Attributes:
         length: in tokens.
         left_out: how many problems `problems` could not use since this was last set to 0.
     """
 
-    def __init__(self, task: Task, limit: int, difficulty: bool = False):
+    def __init__(self, task: Task, limit: int):
         self.task = task
         self.limit = limit
-        self.difficulty = difficulty
         self.length = self.left_out = 0
         self._looked_at = None
 
@@ -50,17 +47,20 @@ class PaddedPrompts:
                 bar.update(len(some))
         self._looked_at = numbers, tokenizer.vocabulary_size()
 
-    def problems(self, tokenizer, numbers: Iterable[int]) -> list:
+    def problems(self, tokenizer, numbers: Iterable[int], rated: bool = False) -> list:
         """The problems of these numbers. If one cannot be used, that of half its number takes its place, or of half of
-        that, down to 0; there is a warning, and it is counted in `left_out`.
+        that, down to 0; there is a warning, and it is counted in `left_out`. If they are to be `rated`, one whose
+        difficulty is no number cannot be used either.
 
         It raises TaskError if the problem of number 0 cannot be used.
         """
-        usable, failures = self._usable(tokenizer, numbers)
+        usable, failures = self._usable(tokenizer, numbers, rated)
         if failures:
             self.left_out += len(failures)
             warn(f"An earlier problem takes the place of each that cannot be used, such as one here: {failures[0]}")
-        return [usable[number] if number in usable else self._earlier(tokenizer, number // 2) for number in numbers]
+        return [
+            usable[number] if number in usable else self._earlier(tokenizer, number // 2, rated) for number in numbers
+        ]
 
     def tokenize(self, model, problems: list) -> tuple[np.ndarray, np.ndarray]:
         """`(token_ids, padding_mask)`, each `(len(problems), length)` int32."""
@@ -70,19 +70,19 @@ class PaddedPrompts:
         pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
 
-    def _earlier(self, tokenizer, number):
-        usable, failures = self._usable(tokenizer, [number])
+    def _earlier(self, tokenizer, number, rated):
+        usable, failures = self._usable(tokenizer, [number], rated)
         if failures and not number:
             raise failures[0]
-        return usable[number] if usable else self._earlier(tokenizer, number // 2)
+        return usable[number] if usable else self._earlier(tokenizer, number // 2, rated)
 
-    def _usable(self, tokenizer, numbers) -> tuple[dict, list[TaskError]]:
+    def _usable(self, tokenizer, numbers, rated=False) -> tuple[dict, list[TaskError]]:
         """Problems by number, and why others cannot be used."""
         asked, failures = {}, []
         for number in numbers:
             try:
                 problem = ask(self.task, "problem", number, "a problem for each number from 0 on")
-                if self.difficulty:
+                if rated:  # which may take seconds each
                     ask(self.task, "difficulty", problem, "a number", int | float | np.number)
                 asked[number] = problem, ask(self.task, "prompt", problem, "a text", str)
             except TaskError as error:
