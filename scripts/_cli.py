@@ -2,10 +2,13 @@
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import signal
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,11 +19,18 @@ def start(main) -> None:
     """Runs `main` as a script."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _keep_compiled_programs()
+    try:
+        tempfile.gettempdir()  # which matplotlib needs if there is no home
+    except FileNotFoundError:  # as in a container whose files are read-only
+        tempfile.tempdir = "/dev/shm"  # noqa: S108  one of its own is made there
     for name in ("absl", "asyncio"):  # orbax logs pages of a failure that it raises too, as on a full disk,
         logging.getLogger(name).setLevel(logging.CRITICAL)
     unraisable = sys.unraisablehook  # and what its threads meet then
     sys.unraisablehook = lambda what: str(what.exc_value) == "Event loop is closed" or unraisable(what)
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)  # so that `quiet` holds back nothing that Python says
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may know ASCII only, as LANG=C may say
+    # So that `quiet` holds back nothing that Python says.
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     sys.path.append(os.getcwd())  # where a task of the user's own may lie
     try:
         sys.exit(main())
@@ -57,8 +67,10 @@ def interrupted_by_sigterm():
         raise KeyboardInterrupt(number)
 
     before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGTERM, interrupt)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

@@ -93,6 +93,7 @@ def train(name, recipe, log_dir, args, start) -> int:
             from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
             from keras_aha.runs.report import write_report
             from keras_aha.runs.run import Run
+            from keras_aha.training.ask import TaskError
 
         for line in check_log_dir(log_dir, with_absolute_paths(recipe), args.resume):
             print(f"changed since the run began: {line}")
@@ -114,7 +115,7 @@ def train(name, recipe, log_dir, args, start) -> int:
     except CheckpointError as error:
         _cli.say(str(error))
         return 2
-    except OSError as error:
+    except (OSError, TaskError) as error:
         _cli.say(f"{error}. {how_to_go_on(log_dir)}")
         return 1
     finally:

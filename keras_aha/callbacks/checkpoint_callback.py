@@ -11,6 +11,7 @@ from keras_aha.callbacks.stateful_callback import stateful_callbacks
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
 from keras_aha.files import local_path
+from keras_aha.models.internals import count_no_bytes
 
 import keras
 import orbax.checkpoint as ocp
@@ -98,6 +99,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _open(self):
         if self._manager is None:
+            count_no_bytes()
             best = BestN(get_metric_fn=itemgetter(self.monitor), n=1, keep_checkpoints_without_metrics=False)
             policy = AnyPreservationPolicy([LatestN(self.keep), best])
             options = ocp.CheckpointManagerOptions(preservation_policy=policy)

@@ -21,7 +21,7 @@ _LEARNING_EPOCHS = 30  # the default run; it has nearly all of its gain after te
 def examine(history: list[dict[str, float]]) -> list[Finding]:
     """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it."""
     causes = [no_signal, format_only, truncated, repeated_tails, entropy_collapse]
-    causes += [unreadable, not_moving, hardly_moving, sampler_apart, not_finite, compiling, gamed]
+    causes += [left_out, unreadable, not_moving, hardly_moving, sampler_apart, not_finite, compiling, gamed]
     findings = [finding for cause in causes if (finding := cause(history))]
     return findings or [finding for finding in [not_learning(history)] if finding]
 
@@ -135,6 +135,17 @@ def _alike(e: dict) -> float:
     differ = 1 - e.get("zero_std_groups", 0.0)
     wrong = 1 - e["accuracy"] + differ / 2  # groups that are not all right
     return (wrong - differ) / wrong
+
+
+@lasting(
+    "{left_out_problems:.0f} problems could not be used, and earlier ones took their places.",
+    "Their prompts are too long, or the task fails at them; a warning above shows one.",
+    "Raise rollouts.max_prompt_length, which a run that goes on may do, or mend the task.",
+    epochs=1,
+)
+def left_out(e):
+    """One problem that was drawn, or more, could not be used; healthy: none."""
+    return e["left_out_problems"] > 0
 
 
 def unreadable(history: list[dict]) -> Finding | None:

@@ -1,15 +1,17 @@
 """`EvaluateCallback`: completions of held-out problems, scored, every few epochs or whenever it is asked."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 
-from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.task import Task
+from keras_aha.training.ask import ask
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
 from keras_aha.training.rollout import PROMPT_MULTIPLE
@@ -175,7 +177,7 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     def _prompts(self, model):
         """`(token_ids, padding_mask)`, padded as in training, so that its compiled programs fit."""
-        prompts = [self.task.prompt(self.task.problem(i)) for i in range(len(self.task))]
+        prompts = [ask(self.task, "prompt", self.task.problem(i), "a text", str) for i in range(len(self.task))]
         return [x[processes.share(len(prompts))] for x in model.tokenize(prompts, multiple=PROMPT_MULTIPLE)]
 
     def _complete(self, model, greedy=False):
@@ -198,10 +200,11 @@ class EvaluateCallback(keras.callbacks.Callback):
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
         columns = {"completion_length": completions.lengths, "stopped": completions.stopped} | columns
         failures = {}
-        rows = [
-            self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
-            for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
-        ]
+        with below_bar():
+            rows = [
+                self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
+                for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
+            ]
         return with_behaviours(pd.DataFrame(processes.gather_records(rows)))
 
     def _graded(self, puzzle, sample, text, failures):
@@ -210,7 +213,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         row = {
             "puzzle": puzzle,
             "problem": problem_text(problem, self.task.prompt(problem)),
-            **self.task.labels(problem),
+            **ask(self.task, "labels", problem, "a dictionary", dict),
             "sample": sample,
             "text": text,
             **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
@@ -220,7 +223,10 @@ class EvaluateCallback(keras.callbacks.Callback):
 
 def problem_text(problem, prompt: str) -> str:
     """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
-    return prompt.strip() if type(problem).__str__ is object.__str__ else str(problem)
+    with contextlib.suppress(Exception):  # of a user's class
+        if type(problem).__str__ is not object.__str__:
+            return str(problem)
+    return prompt.strip()
 
 
 def _sampling_of(rollouts: RolloutCallback | None) -> dict:

@@ -17,7 +17,7 @@ _COLUMNS += ["val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_comp
 _COLUMNS += [f"val_{name}" for name in BEHAVIOURS]
 _COLUMNS += ["rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds"]
 _COLUMNS += ["learning_rate", "failed_rewards", "task_reward", "overlong_penalty", "kl", "importance_weight"]
-_COLUMNS += ["curriculum_level", "difficulty", "refilled_groups", "refill_tokens"]
+_COLUMNS += ["curriculum_level", "difficulty", "refilled_groups", "refill_tokens", "left_out_problems"]
 _MACHINE = ["compiles", "mfu", "memory_gb", "peak_memory_gb"]
 _COLUMNS += ["tokens_per_second", "update_tokens_per_second", *_MACHINE]
 

@@ -1,6 +1,8 @@
 """`InterruptCallback`: SIGTERM and Ctrl-C end a run between epochs, not in the middle of one."""
 
 import signal
+import threading
+import warnings
 
 from keras_aha.distribution import processes
 
@@ -15,7 +17,8 @@ class InterruptCallback(keras.callbacks.Callback):
     has been learned since the last epoch, so it ends at once: `fit` raises `KeyboardInterrupt`. So does a second
     signal. With several processes training stops at the end of the epoch in which any of them is asked.
 
-    Use it in the main thread, as Python's signals need, and call `release` if `fit` ends by an error.
+    Python lets only the main thread choose what a signal does. If `fit` is called in another one, as behind a button or
+    in a worker of Ray, signals do what they did before. Call `release` if `fit` ends by an error.
 
     Attributes:
         signal: the number of the signal, or `None`.
@@ -29,8 +32,16 @@ class InterruptCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.signal = None
         self._nothing_to_lose = True
+        if threading.current_thread() is not threading.main_thread():
+            warnings.warn(
+                "Training runs in a thread, where Python takes no signals: Ctrl-C and SIGTERM do not save first, and "
+                "rewards have no time limit (rollouts.reward_seconds).",
+                stacklevel=2,
+            )
+            return
         for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for a shell's background jobs
+            # Ctrl-C is ignored in a shell's background jobs; None is a handler that Python could not put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 self._before[number] = signal.signal(number, self._handle)
 
     def on_train_batch_begin(self, batch, logs=None):

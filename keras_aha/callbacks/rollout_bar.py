@@ -1,6 +1,7 @@
-"""`rollout_bar`: the progress of a long rollout."""
+"""`rollout_bar`: the progress of a long rollout; `below_bar`: what a user's code prints beside a bar."""
 
 import contextlib
+import io
 import sys
 
 from keras_aha.distribution import processes
@@ -27,3 +28,27 @@ def rollout_bar(what: str, rows: int):
             bar.update(rows - unfinished - bar.n)
 
         yield on_segment
+
+
+@contextlib.contextmanager
+def below_bar():
+    """What is printed while the block runs begins on a line of its own, below a bar that is redrawn in place."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    with contextlib.redirect_stdout(_OwnLines(sys.stdout)), contextlib.redirect_stderr(_OwnLines(sys.stderr)):
+        yield
+
+
+class _OwnLines(io.TextIOBase):
+    """Passes text on to `stream`, after a line break before the first of it."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self._begin = "\n"
+
+    def write(self, text):
+        self._begin, begin = "", self._begin
+        self.stream.write(begin + text)
+        self.stream.flush()
+        return len(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.graded_rollout import gather, join, rollout_logs
-from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import check_batch
@@ -22,13 +22,14 @@ from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.dynamic_sampling import Refills
 from keras_aha.training.grader import Grader, groups_with_signal
 from keras_aha.training.micro_batches import by_length
-from keras_aha.training.rollout import PROMPT_MULTIPLE, Rollout
+from keras_aha.training.padded_prompts import PaddedPrompts
+from keras_aha.training.rollout import Rollout
 from keras_aha.training.rollout_dataset import RolloutDataset
 
 import jax
 import numpy as np
 
-_AHEAD = 2000  # prompts of the epochs, and as many of the refills, whose lengths are looked at before training
+_AHEAD = 2000  # drawn problems of the epochs, and as many of the refills, that are looked at before training
 
 
 class RolloutCallback(StatefulCallback):
@@ -43,6 +44,7 @@ class RolloutCallback(StatefulCallback):
       `failed_rewards` (the share of completions without a reward), `zero_std_groups` (the share of groups whose rewards
       are all equal), and `attempts`, `verifications`, `backtracks`, `self_corrections`, `slips`, see `behaviours`.
     - if anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
+    - `left_out_problems`, the number of problems whose place an earlier one took, as they could not be used.
     - with a curriculum, its `curriculum_level` and the problems' mean `difficulty`.
     - with refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, the tokens sampled for them.
     - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
@@ -63,7 +65,8 @@ class RolloutCallback(StatefulCallback):
         on_reward_error: "skip", or "stop": the first failure ends the run. An epoch in which all fail always does.
         prompts_per_epoch, group_size: P, problems of an epoch, and G ≥ 2, completions of each prompt.
         max_completion_length: C, at which a completion is cut, in tokens.
-        max_prompt_length: in tokens; a longer prompt is an error.
+        max_prompt_length: in tokens; a longer prompt is an error before training. In training, where a problem is drawn
+            that cannot be used, an earlier one takes its place, see `PaddedPrompts.problems`.
         temperature: of sampler and trainer alike, > 0.
         top_k, top_p, min_p, stop_tokens, stop_strings, max_rows, quantization: see `PolicySampler.generate`.
         advantage_scale: `"std"`, `"batch"` or `None`, see `losses.group_advantages`.
@@ -83,7 +86,8 @@ class RolloutCallback(StatefulCallback):
 
     Raises:
         ValueError: for an argument outside of these.
-        RuntimeError: in training, if a reward fails, see `on_reward_error`.
+        TaskError: if `fit` begins with a problem that cannot be used; in training, if a reward fails, see
+            `on_reward_error`.
     """
 
     def __init__(
@@ -125,7 +129,7 @@ class RolloutCallback(StatefulCallback):
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
-        self.prompts = _PaddedPrompts(task, max_prompt_length)
+        self.prompts = PaddedPrompts(task, max_prompt_length)
         self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch = prompts_per_epoch
@@ -149,13 +153,16 @@ class RolloutCallback(StatefulCallback):
         # Counted by the optimizer, which a checkpoint restores, so that a resumed run goes on with fresh problems.
         self._iteration = int(self.model.optimizer.iterations) // len(self.dataset)
         self._failures = {}  # the first of each reward in this epoch
-        pool, refill_pools = self.curriculum.pool(self._iteration), self.refills.pools(self._iteration)
-        self.prompts.tokenize(self.model, sum(refill_pools, pool))  # finds the length that all of them need
+        self.prompts.left_out = 0
+        tokenizer, rated = self.model.tokenizer, self.curriculum.solve_rate is not None
+        pool = self.prompts.problems(tokenizer, self.curriculum.numbers(self._iteration), rated)
+        refill_pools = [self.prompts.problems(tokenizer, some) for some in self.refills.numbers(self._iteration)]
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)
         self._logs = rollout_logs(rollout, rewards, self.group_size)
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
+        self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
         rollout = self._with_advantages(rollout)
         rollout = self._with_trainers_log_probs(rollout)
@@ -170,7 +177,8 @@ class RolloutCallback(StatefulCallback):
         completions = self._generate(prompts, first_row)
         texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
         own = [problem for problem in problems[processes.share(len(problems))] for _ in range(self.group_size)]
-        scores, rewards = self.grader.grade(own, texts, completions.lengths, self._failures)
+        with below_bar():
+            scores, rewards = self.grader.grade(own, texts, completions.lengths, self._failures)
         completions, texts, scores, rewards = gather(completions, texts, scores, rewards)
         return join(prompts, problems, completions, texts, scores, rewards, self.sampling["temperature"]), rewards
 
@@ -227,6 +235,20 @@ class RolloutCallback(StatefulCallback):
         size = self.model.micro_batch_size
         self.dataset.batch = by_length(batch, size and size // jax.process_count())
 
+    # === Before training ===
+
+    def look_at_prompts(self, tokenizer, epochs: int) -> None:
+        """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw."""
+        count = self.prompts.task.problem_count()
+        if count is not None:
+            self.prompts.look_at(tokenizer, range(count))
+            return
+        own = [self.curriculum.numbers(i) for i in range(epochs)]
+        refills = [numbers for i in range(epochs) for numbers in self.refills.numbers(i)]
+        drawn = map(itertools.chain.from_iterable, (own, refills))
+        last = [numbers[-1] for numbers in (*own[-1:], *refills[-1:])]  # which a list may not have
+        self.prompts.look_at(tokenizer, [*(i for some in drawn for i in itertools.islice(some, _AHEAD)), *last])
+
     # === Bookkeeping ===
 
     def get_state(self) -> dict:
@@ -238,9 +260,7 @@ class RolloutCallback(StatefulCallback):
 
     def on_train_begin(self, logs=None):
         check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout
-        pools = (self.curriculum.pool(i) for i in range(self.params["epochs"]))
-        refill_pools = (pool for i in range(self.params["epochs"]) for pool in self.refills.pools(i))
-        self.prompts.look_ahead(self.model, pools, refill_pools)
+        self.look_at_prompts(self.model.tokenizer, self.params["epochs"])
         self._epochs = 0  # done in this `fit`
         self.on_train_end()  # which a `fit` that ended by an error has not called
         self._compiles = CompileCounter()
@@ -256,29 +276,3 @@ class RolloutCallback(StatefulCallback):
         if self._compiles is not None:
             self._compiles.close()
             self._compiles = None
-
-
-class _PaddedPrompts:
-    """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again."""
-
-    def __init__(self, task, limit):
-        self.task = task
-        self.limit = limit
-        self.length = 0
-
-    def tokenize(self, model, problems):
-        """`(token_ids, padding_mask)`, each `(len(problems), length)` int32; ValueError if one is above the limit."""
-        token_ids, padding_mask = model.tokenize([self.task.prompt(x) for x in problems], multiple=PROMPT_MULTIPLE)
-        longest = padding_mask.sum(axis=1).max()
-        if longest > self.limit:
-            raise ValueError(
-                f"A prompt is longer than max_prompt_length={self.limit} tokens. Received: {longest} tokens"
-            )
-        self.length = max(self.length, token_ids.shape[1])
-        pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
-        return np.pad(token_ids, pad), np.pad(padding_mask, pad)
-
-    def look_ahead(self, model, *sources):
-        """Finds the length that the first problems of each source need; a source gives lists of problems."""
-        flat = map(itertools.chain.from_iterable, sources)
-        self.tokenize(model, [problem for source in flat for problem in itertools.islice(source, _AHEAD)])

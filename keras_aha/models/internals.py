@@ -1,4 +1,4 @@
-"""All private names of Keras, keras-hub and JAX that keras-aha uses; no other file uses any.
+"""All private names of Keras, keras-hub, JAX and orbax that keras-aha uses; no other file uses any.
 
 Each function says why there is no public way, with a link. `tests/models/test_internals.py` fails if an upgrade takes
 one of them away or changes what it does.
@@ -163,3 +163,15 @@ def as_if_on(devices, platform: str):
         yield
     finally:
         jax.devices, jax.default_backend = real
+
+
+def count_no_bytes() -> None:
+    """Lets orbax not ask tensorstore at each checkpoint, for its log, how many bytes it has written.
+
+    What tensorstore 0.1.86 answers stays in memory as long as the process: 24 lists, some 50 KiB a checkpoint.
+    https://github.com/google/orbax/blob/main/checkpoint/orbax/checkpoint/_src/serialization/tensorstore_utils.py
+    (`get_tensorstore_raw_bytes`)
+    """
+    from orbax.checkpoint._src.serialization import tensorstore_utils  # heavy, and models need none
+
+    tensorstore_utils.get_tensorstore_raw_bytes = lambda *args, **settings: 0

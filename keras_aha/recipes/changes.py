@@ -9,6 +9,7 @@ _FREE = (
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
     "training.remat",
 )
+_GROWING = ("rollouts.max_prompt_length",)  # a higher one leaves all as it was that was below the other
 
 
 def check_changes(began: Recipe, now: Recipe) -> list[str]:
@@ -24,7 +25,8 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
     before, after = began.flat(), now.flat()
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
-    refused = [path for path in changed if not path.startswith(_FREE) or (scheduled and path == "training.epochs")]
+    free = (*_FREE, *(path for path in changed if path in _GROWING and after[path] > before[path]))
+    refused = [path for path in changed if not path.startswith(free) or (scheduled and path == "training.epochs")]
     lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
     if refused:
         why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""

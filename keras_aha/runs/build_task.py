@@ -3,7 +3,7 @@
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 from keras_aha.files import local_path
 from keras_aha.names import suggestion
@@ -12,6 +12,7 @@ from keras_aha.recipes.sections import RecipeError
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
+from keras_aha.training.ask import ask, shown
 
 _TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
 _GYM = "reasoning_gym/"
@@ -38,8 +39,11 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
     with in_section("task"):
         try:
             return make(**seeds | arguments)
-        except TypeError as error:
-            raise ValueError(f"{name} cannot be made of the section's keys: {error}. Received: {arguments}") from error
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a user's class may raise
+            reason = error if isinstance(error, TypeError) else shown(error)
+            raise ValueError(f"{name} cannot be made of the section's keys: {reason}. Received: {arguments}") from error
 
 
 def build_held_out(recipe: Recipe) -> Task:
@@ -49,7 +53,9 @@ def build_held_out(recipe: Recipe) -> Task:
     """
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):
-        return task.held_out(recipe.evaluation.puzzles)
+        if ":" not in recipe.task.name:
+            return task.held_out(recipe.evaluation.puzzles)
+        return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
 
 
 def with_absolute_files(recipe: Recipe) -> Recipe:

@@ -18,6 +18,8 @@ from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.in_section import in_section
+from keras_aha.tasks.task import Task
+from keras_aha.training.ask import ask
 from keras_aha.training.budget_forcing import word_to_ids
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -128,7 +130,7 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
     speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
-    puzzles, numbers = _analyse(sampled, greedy, task.answer, list(task.labels(task.problem(0))))
+    puzzles, numbers = _analyse(sampled, greedy, task, list(ask(task, "labels", task.problem(0), "a dictionary", dict)))
     numbers = {"target": str(target), "seed": seed, **numbers, "throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
     if against is not None:
@@ -145,12 +147,13 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
     return EvaluationResult(numbers, puzzles, pd.concat(completions, ignore_index=True))
 
 
-def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[str]) -> tuple[pd.DataFrame, dict]:
+def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, task: Task, labels: list[str]) -> tuple[pd.DataFrame, dict]:
     """One row a puzzle, and the numbers."""
     numbers = summarize_held_out(sampled, greedy)
     samples = numbers["samples"]
     counts = sorted({2**i for i in range(samples.bit_length())} | {samples})  # 1, 2, 4, … and all
-    votes = at_k(sampled.assign(answer=sampled["text"].map(answer)), counts)
+    answers = sampled["text"].map(lambda text: ask(task, "answer", text, "a text, or None", str | None))
+    votes = at_k(sampled.assign(answer=answers), counts)
     puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
     numbers["mean_at_k"] = {samples: numbers["accuracy"]}
     for kind in ("pass", "maj"):

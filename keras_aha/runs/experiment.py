@@ -14,7 +14,7 @@ from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.presets import load_tokenizer
-from keras_aha.models.special_tokens import prompt_ids, stop_token_ids
+from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.recipes.values import assignment
@@ -23,15 +23,15 @@ from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
-from keras_aha.tasks import Task
+from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.padded_prompts import PaddedPrompts
 
 import keras
 import keras_hub
 import pandas as pd
 
 PRESET = "preset"
-_PROMPTS_CHECKED = 2000
 
 
 class Experiment:
@@ -69,7 +69,7 @@ class Experiment:
         with in_section("training"):
             check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
-        _check_tokens(self.recipe, [self.task, self.evaluation.task])
+        self._check_problems()
         keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
         self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
         self.model.compile(optimizer, loss)
@@ -77,6 +77,24 @@ class Experiment:
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Completes the held-out problems with the current weights: tables of sampled and of greedy completions."""
         return self.evaluation.evaluate(self.model), self.evaluation.evaluate(self.model, greedy=True)
+
+    def _check_problems(self):
+        """Raises RecipeError or ValueError if a problem that is known cannot be used, the vocabulary lacks a stop
+        token, or the model cannot be sampled as it should be; no weights are read."""
+        rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
+        with in_section("rollouts"):
+            stop_token_ids(tokenizer, rollouts.stop_tokens)
+        if rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
+            raise RecipeError(
+                'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
+                f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
+            )
+        held_out = self.evaluation.task
+        with in_section("task"):
+            self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
+            PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
+            ask(held_out, "labels", held_out.problem(0), "a dictionary", dict)
+            self.rollouts.grader.try_score(held_out.problem(0))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
@@ -131,27 +149,3 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         start = local_path(recipe.lora.start, "lora.start").resolve()
         recipe = recipe.override(assignment("lora.start", str(start)))
     return with_absolute_preset(recipe)
-
-
-def _check_tokens(recipe: Recipe, tasks: list[Task]) -> None:
-    """Raises RecipeError or ValueError if prompts of the first problems are too long, the vocabulary lacks a stop
-    token, or the model cannot be sampled as it should be; no weights are read."""
-    limit = recipe.rollouts.max_prompt_length
-    tokenizer = load_tokenizer(recipe.model.preset)
-    with in_section("rollouts"):
-        stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)
-    if recipe.rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
-        raise RecipeError(
-            'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
-            f"rollouts.quantization={recipe.rollouts.quantization!r}, model.preset={recipe.model.preset!r}"
-        )
-    training, held_out = tasks
-    problems = min(_PROMPTS_CHECKED, recipe.training.epochs * recipe.rollouts.prompts_per_epoch)
-    prompts = [training.prompt(training.problem(i)) for i in range(problems)]
-    prompts += [held_out.prompt(held_out.problem(i)) for i in range(len(held_out))]
-    longest = max(map(len, prompt_ids(tokenizer, prompts)))
-    if longest > limit:
-        raise RecipeError(
-            f"A prompt has {longest} tokens, more than the limit: raise rollouts.max_prompt_length or choose another "
-            f"task.template. Received: rollouts.max_prompt_length={limit}"
-        )

@@ -151,6 +151,8 @@ class Run:
         if self.before is None and not self.is_over():
             self.evaluate_before()
         self._trained = self._checkpoints.restore(experiment.model) if self.resume else 0
+        # A second `fit` goes on, as of a notebook's cell that was interrupted and is run again.
+        self.resume, self.stopped_by = True, None
         self._begin()
         if self.is_over():  # no epoch is left to Keras, and callbacks have nothing to do
             return dict(x=experiment.rollouts.dataset, epochs=self._trained, initial_epoch=self._trained, verbose=0)

@@ -165,6 +165,9 @@ class Countdown(DrawnTask):
     def held_out(self, n: int) -> HeldOut:
         return super().held_out(n) if self._held_out is None else HeldOut(self, self._held_out).held_out(n)
 
+    def problem_count(self) -> int | None:
+        return None if self._training is None else len(self._training)
+
     def difficulty(self, problem: CountdownProblem) -> int:
         """Returns the problem's own (with six numbers it takes seconds to compute)."""
         return problem.difficulty

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 import random
+import re
 from abc import abstractmethod
-from collections.abc import Hashable
 from typing import Any
 
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.held_out_split import is_held_out, stable_hash
 from keras_aha.tasks.task import Task
 
+_ADDRESS = re.compile(" at 0x[0-9a-f]+>")  # in the text of an object whose class has none
 _FRUITLESS_DRAWS = 20_000  # draws in a row without a new puzzle, after which there are no more
 
 
@@ -33,8 +34,8 @@ class DrawnTask(Task):
     def draw(self, rng: random.Random) -> Any:
         """Returns a problem drawn with `rng`, or `None` if this draw makes none."""
 
-    def canonical(self, problem: Any) -> tuple[Hashable, ...]:
-        """Returns what makes two problems the same puzzle; its `repr` must be the same in every process."""
+    def canonical(self, problem: Any) -> tuple:
+        """Returns what makes two problems the same puzzle: a tuple, whose `repr` is the same in every process."""
         return (problem,)
 
     def is_held_out(self, problem: Any) -> bool:
@@ -62,10 +63,20 @@ class DrawnTask(Task):
         while len(puzzles) < operator.index(n) and fruitless < _FRUITLESS_DRAWS:
             problem = self.draw(rng)
             fruitless += 1
-            if problem is not None and self.is_held_out(problem) and self.canonical(problem) not in puzzles:
-                puzzles[self.canonical(problem)] = problem
+            if problem is not None and (key := self._key(problem)) not in puzzles and self.is_held_out(problem):
+                puzzles[key] = problem
                 fruitless = 0
         return HeldOut(self, list(puzzles.values())).held_out(n)
+
+    def _key(self, problem) -> str:
+        """The text of what makes it a puzzle, as a problem may be a dictionary, or anything with a `repr`."""
+        key = repr(canonical := self.canonical(problem))
+        if not isinstance(canonical, tuple) or _ADDRESS.search(key):
+            raise ValueError(
+                f"`{type(self).__name__}.canonical` must return a tuple with a text of its own, as numbers, texts, "
+                f"dictionaries and data classes have. Received: {key} for the problem {problem!r}"
+            )
+        return key
 
 
 def check_index(index: int) -> int:

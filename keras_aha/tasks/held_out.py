@@ -46,6 +46,9 @@ class HeldOut(Task):
             )
         return HeldOut(self.task, self.problems[:n])
 
+    def problem_count(self) -> int:
+        return len(self)
+
     def difficulty(self, problem: Any) -> float:
         return self.task.difficulty(problem)
 

@@ -57,6 +57,13 @@ class Task(ABC):
             ValueError: if `n` is not positive or there are not so many.
         """
 
+    def problem_count(self) -> int | None:
+        """Returns how many training problems there are before they come again; `None` if they are drawn without an end.
+
+        All of them are looked at before training.
+        """
+        return None
+
     def difficulty(self, problem: Any) -> float:
         """Returns a number that is larger for harder problems; 0 for all if a task cannot tell."""
         return 0

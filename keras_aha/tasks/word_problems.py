@@ -123,6 +123,9 @@ class WordProblems(Task):
     def held_out(self, n: int) -> HeldOut:
         return HeldOut(self, self._held_out).held_out(n)
 
+    def problem_count(self) -> int:
+        return len(self._training)
+
     def difficulty(self, problem: WordProblem) -> int:
         """Returns the number of lines in which a person worked it out."""
         return problem.steps.count("\n") + bool(problem.steps)

@@ -1,6 +1,7 @@
 """`Curriculum`: problems as difficult as the policy can learn from."""
 
 from keras_aha.tasks.task import Task
+from keras_aha.training.ask import ask
 
 import numpy as np
 
@@ -34,16 +35,21 @@ class Curriculum:
         self.prompts_per_epoch = prompts_per_epoch
         self.solve_rate = solve_rate
         self.level = 0.0
-        if solve_rate is not None and len({task.difficulty(problem) for problem in self.pool(0)}) == 1:
+        pool = self.pool(0) if solve_rate is not None else ()
+        if len({ask(task, "difficulty", x, "a number", int | float | np.number) for x in pool}) == 1:
             raise ValueError(
                 "A curriculum needs a task whose problems differ in their `difficulty`: they are equally difficult. "
                 f"Received: curriculum={solve_rate}, task={type(task).__name__}"
             )
 
-    def pool(self, iteration: int) -> list:
-        """The problems that an epoch may have: from number i·4·P on; without a solve rate P problems from i·P on."""
+    def numbers(self, iteration: int) -> range:
+        """Of the problems that an epoch may have: from i·4·P on; without a solve rate P of them, from i·P on."""
         size = self.prompts_per_epoch * (1 if self.solve_rate is None else _POOL)
-        return [self.task.problem(index) for index in range(iteration * size, (iteration + 1) * size)]
+        return range(iteration * size, (iteration + 1) * size)
+
+    def pool(self, iteration: int) -> list:
+        """The problems of these numbers."""
+        return [ask(self.task, "problem", i, "a problem for each number from 0 on") for i in self.numbers(iteration)]
 
     def choose(self, pool: list) -> list:
         """The P problems of a pool that stand at the level; without a solve rate all of the pool."""

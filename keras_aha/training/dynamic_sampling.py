@@ -34,14 +34,14 @@ class Refills:
         self.rounds = rounds
         self.prompts = -(-prompts_per_epoch // 4)
 
-    def pools(self, iteration: int) -> list[list]:
-        """For each round the problems to choose from, four times as many as it samples."""
+    def numbers(self, iteration: int) -> list[range]:
+        """For each round those of the problems to choose from, four times as many as it samples."""
         size = _POOL * self.prompts
         starts = [_FIRST_PROBLEM + (iteration * self.rounds + i) * size for i in range(self.rounds)]
-        return [[self.task.problem(index) for index in range(start, start + size)] for start in starts]
+        return [range(start, start + size) for start in starts]
 
     def fill(self, rollout: Rollout, pools: list[list], sample: Callable) -> tuple[Rollout, int, int]:
-        """Replaces groups of a rollout of B = P·G rows, from the `pools` of its iteration.
+        """Replaces groups of a rollout of B = P·G rows, from `pools` of problems, a round each.
 
         `sample(problems, first_row)` makes a `Rollout`, a group for each problem.
 

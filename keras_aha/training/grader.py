@@ -1,12 +1,11 @@
 """`Grader`: a task's score, other rewards beside it with their weights, and what a completion loses by its length."""
 
-import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
+from keras_aha.training.ask import TaskError, class_name, shown, warn
 from keras_aha.training.time_limit import TimeLimitError, within
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 _SHOWN = 200  # characters of what is shown in a message
 _LARGEST = float(np.finfo("float32").max)
 _MISSING = Score(math.nan, False, "error")
+_SCORE = "Score(reward, correct, verdict) of keras_aha.tasks whose reward is a finite number"
 
 
 class Grader:
@@ -75,7 +75,7 @@ class Grader:
             task's reward, the parts `task_reward`, `reward_<name>` and `overlong_penalty`.
 
         Raises:
-            RuntimeError: at the first failure, if `on_error` is "stop".
+            TaskError: at the first failure, if `on_error` is "stop".
         """
         scores = [self.score(problem, text, reported) for problem, text in zip(problems, texts, strict=True)]
         # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
@@ -93,14 +93,24 @@ class Grader:
 
     def score(self, problem, text: str, reported: dict[str, str]) -> Score:
         """The task's score of a completion, as in `grade`; if it fails, the reward is NaN and the verdict "error"."""
-        who = f"{type(self.task).__name__}.score"
+        who = f"{class_name(self.task)}.score"
         return self._try(who, self.task.score, _as_score, problem, text, reported) or _MISSING
 
+    def try_score(self, problem) -> None:
+        """Raises TaskError if the task's score of an empty text is no `Score`; if it raises, others may not do so."""
+        try:
+            returned = within(self.seconds, self.task.score, problem, "")
+        except (Exception, SystemExit):
+            return
+        if _as_score(returned) is None:
+            who = f"`{class_name(self.task)}.score`"
+            raise TaskError(f"{who} must return a {_SCORE}. Received: {shown(returned)}, for {shown(problem)}")
+
     def check_any(self, rewards: np.ndarray, reported: dict[str, str]) -> None:
-        """Raises RuntimeError, with the first failure of `reported`, if all `rewards` of an epoch are missing."""
+        """Raises TaskError, with the first failure of `reported`, if all `rewards` of an epoch are missing."""
         if np.isnan(rewards).all():
             first = next(iter(reported.values()), "on other processes.")
-            raise RuntimeError(f"The reward of every completion failed, so there is nothing to learn from: {first}")
+            raise TaskError(f"The reward of every completion failed, so there is nothing to learn from: {first}")
 
     def _try(self, who, function, read, problem, text, reported):
         """What `read` makes of `function(problem, text)`; None if either fails, which is reported."""
@@ -110,19 +120,19 @@ class Grader:
             value = read(returned)
             if value is not None:
                 return value
-            failure = f"returned {_short(returned)}, which is no {'Score' if read is _as_score else 'finite number'}"
+            failure = f"returned {shown(returned)}, which is no {_SCORE if read is _as_score else 'finite number'}"
         except TimeLimitError:
             failure = f"took longer than {self.seconds:g} s"
-        except (Exception, SystemExit) as error:  # whatever a user's function may raise
-            cause, failure = error, f"raised {_short(error)}"
-        message = f"{who} {failure}. Received: problem={str(problem)!r}, completion={text[:_SHOWN]!r}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a user's function may raise
+            cause, failure = error, f"raised {shown(error)}"
+        message = f"{who} {failure}. Received: problem={_text(problem)!r}, completion={text[:_SHOWN]!r}"
         if self.on_error == "stop":
-            raise RuntimeError(f'A reward failed, and on_reward_error is "stop": {message}') from cause
+            raise TaskError(f'A reward failed, and on_reward_error is "stop": {message}') from cause
         if who not in reported:
             reported[who] = message
-            warnings.warn(
-                f"A reward failed, so its completion has none, as any other where it fails: {message}", stacklevel=2
-            )
+            warn(f"A reward failed, so its completion has none, as any other where it fails: {message}")
         return None
 
 
@@ -171,12 +181,14 @@ def _as_number(value) -> float | None:
 
 def _as_score(value) -> Score | None:
     reward = _as_number(value.reward) if isinstance(value, Score) else None
-    return None if reward is None else dataclasses.replace(value, reward=reward, correct=bool(value.correct))
+    return None if reward is None else Score(reward, bool(value.correct), str(value.verdict))
 
 
-def _short(value) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def _text(problem) -> str:
+    try:
+        return str(problem)
+    except Exception:  # of a user's class
+        return object.__repr__(problem)
 
 
 def _mean(values):

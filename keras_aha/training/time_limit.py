@@ -46,8 +46,8 @@ def within(seconds: float | None, function: Callable, *args):
         result = function(*args)
     except _TimeIsUp:
         pass
-    except Exception:
-        if not is_up:  # else the function made it of the interruption
+    except BaseException as error:
+        if not is_up or isinstance(error, KeyboardInterrupt):  # else the function made it of the interruption
             raise
     finally:
         is_running = False

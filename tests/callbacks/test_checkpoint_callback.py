@@ -1,3 +1,4 @@
+import gc
 import shutil
 import warnings
 from pathlib import Path
@@ -179,3 +180,15 @@ def test_another_model_or_base(difference, said, make_policy, folder):
     with pytest.raises(CheckpointError, match=said):
         CheckpointCallback(folder).restore(other)
     assert saved_epochs(folder) == [1, 2, 3] and all(map(np.array_equal, before, values(other)))
+
+
+def test_checkpoints_leave_nothing_in_memory(model, tmp_path):
+    """Without `count_no_bytes` each left 24 lists, for ever."""
+
+    def lists_after(epochs):
+        train(model, tmp_path / str(epochs), epochs)
+        gc.collect()
+        return sum(type(x) is list for x in gc.get_objects())
+
+    few = lists_after(2)
+    assert lists_after(12) - few < 100

@@ -85,6 +85,12 @@ def test_an_answer_that_is_one_decision():
     assert names(held_out[:9]) == ["entropy_collapse"] and names(held_out) == ["no_signal"]  # as accuracy rises
 
 
+def test_problems_that_were_left_out():
+    """One is enough, in the latest epoch."""
+    assert "1 problems could not be used" in examine(epochs(1, left_out_problems=1.0))[0].seen
+    assert names(epochs(1, left_out_problems=1.0) + epochs(1, left_out_problems=0.0)) == []
+
+
 def test_answers_that_cannot_be_read_are_shown():
     ill = epochs(3, unreadable=0.5, unreadable_answers=["8 apples", "x = 5", "\x1b"])
     assert "had an answer in its tags that cannot be read: '8 apples', 'x = 5', '\\x1b'." in examine(ill)[0].seen

@@ -3,8 +3,9 @@ import sys
 import time
 
 from keras_aha.callbacks import rollout_bar as module
-from keras_aha.callbacks.rollout_bar import rollout_bar
+from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 
+import keras
 import pytest
 
 
@@ -38,3 +39,24 @@ def test_a_short_rollout_and_a_file_have_none(stream, patience, monkeypatch):
     with rollout_bar("rollout", 8) as on_segment:
         report(on_segment, (4, 100), (0, 200))
     assert not sys.stderr.getvalue().strip()
+
+
+def test_what_a_reward_prints_stands_below_the_bar_of_epochs(monkeypatch):
+    """On a line of its own, also what it writes to stderr; and it is let through at once."""
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = keras.utils.Progbar(2, unit_name="epoch")
+    bar.update(1, [("reward", 0.5)])
+    drawn = terminal.getvalue().rsplit("\r", 1)[1]
+    with below_bar():
+        print("scored", flush=True)
+        assert terminal.getvalue().endswith("\nscored\n")
+        print("again")
+    assert sys.stdout is terminal and terminal.getvalue().endswith(f"{drawn}\nscored\nagain\n")
+    with below_bar():
+        pass
+    assert terminal.getvalue().endswith("again\n")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with below_bar():
+        print("to a file")
+    assert sys.stdout.getvalue() == "to a file\n"

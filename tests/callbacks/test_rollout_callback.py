@@ -7,6 +7,7 @@ from keras_aha.evaluation.tables import BEHAVIOURS
 from keras_aha.losses import GRPOLoss
 from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.tasks.task import Score
+from keras_aha.training.ask import TaskError
 from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -133,8 +134,56 @@ def test_prompts_of_all_epochs_have_one_length(model, monkeypatch):
     assert rollouts.get_state() == {"prompt_length": 48, "level": 0.0}
     rollouts.set_state({"prompt_length": 64, "level": 0.5})
     assert rollouts.get_state() == {"prompt_length": 64, "level": 0.5}
-    with pytest.raises(ValueError, match="max_prompt_length=5 tokens. Received: 6 tokens"):
+    with pytest.raises(TaskError, match="has 6 tokens, more than.*Received: max_prompt_length=5, problem 1: 'xxxxx'"):
         begin(model, Growing(num_numbers=3), max_prompt_length=5)
+
+
+class LateTrouble(DigitHunt):
+    """Problem n cannot be drawn, the next has a conversation for a prompt, and the next a long one."""
+
+    def __init__(self, n=4):
+        self.n = n
+        super().__init__(**COUNTDOWN)
+
+    def problem(self, index):
+        return 1 / 0 if index == self.n else super().problem(index)
+
+    def prompt(self, problem):
+        late = {self.problem(self.n + 1): [{"role": "user"}], self.problem(self.n + 2): "x" * 600}
+        return late.get(problem) or super().prompt(problem)
+
+
+@pytest.mark.parametrize("n, settings", [(4, {}), (12, dict(curriculum=0.5, refills=1))])
+def test_a_problem_that_cannot_be_used_costs_its_place(fit, monkeypatch, n, settings):
+    """An earlier one, of half its number, is in it; nothing is compiled again, and the history says how many."""
+    monkeypatch.setattr("keras_aha.callbacks.rollout_callback._AHEAD", 4)
+    with pytest.warns(UserWarning, match="takes the place of each that cannot be used") as caught:
+        _, rollouts, logs = fit(4, task=LateTrouble(n), **settings)
+    said = [str(entry.message) for entry in caught if "place" in str(entry.message)]
+    assert len(said) == sum(map(bool, logs["left_out_problems"]))
+    assert "`LateTrouble.problem` must return a problem" in said[0] and "ZeroDivisionError" in said[0]
+    if settings:
+        assert logs["left_out_problems"] == [0, 3, 0, 0]
+    else:
+        assert logs["left_out_problems"] == [0, 0, 2, 1] and logs["compiles"][1:] == [0, 0, 0]
+        third, fourth = ([rollout.problems[i] for i in (0, 4)] for rollout in rollouts[2:])
+        assert third == [TASK.problem(2)] * 2 and fourth == [TASK.problem(3), TASK.problem(7)]
+
+
+def test_all_problems_of_a_list_are_looked_at_before_training(model, monkeypatch):
+    """Though they come in no epoch of this `fit`; and the last number of all, which the user's own list may lack."""
+    monkeypatch.setattr(model, "generate", None)
+    task = LateTrouble()
+    task.problem_count = lambda: 6
+    with pytest.raises(TaskError, match="`LateTrouble.problem` must return.*ZeroDivisionError.* in line .*, for 4"):
+        begin(model, task)
+    monkeypatch.setattr("keras_aha.callbacks.rollout_callback._AHEAD", 1)
+    task = DigitHunt(**COUNTDOWN)
+    task.problem = list(map(task.problem, range(3))).__getitem__
+    callback = RolloutCallback(task, **SETTINGS)
+    callback.look_at_prompts(model.tokenizer, epochs=1)
+    with pytest.raises(TaskError, match="a problem for each number from 0 on.*IndexError.*, for 3"):
+        callback.look_at_prompts(model.tokenizer, epochs=2)
 
 
 def test_rewards_and_masks_are_those_of_the_arguments(model):

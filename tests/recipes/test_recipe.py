@@ -255,6 +255,10 @@ def test_what_a_run_may_go_on_with():
     now = began.override(["training.epochs=200", "rollouts.max_rows=8"])
     assert check_changes(began, now) == ["rollouts.max_rows: None → 8", "training.epochs: 100 → 200"]
     assert check_changes(began, began.override("training.remat=true")) == ["training.remat: None → True"]
+    limit = "rollouts.max_prompt_length"  # only grows
+    assert check_changes(began, began.override(f"{limit}=1024")) == [f"{limit}: 512 → 1024"]
+    with pytest.raises(RecipeError, match=f"another run.* Received: {limit}: 512 → 256"):
+        check_changes(began, began.override(f"{limit}=256"))
     with pytest.raises(RecipeError, match="Go on with the recipe.toml in .* Received: loss.kl_coef: 0.0 → 1"):
         check_changes(began, now.override("loss.kl_coef=1"))
     scheduled = began.override("optimizer.config.learning_rate={class_name = 'CosineDecay'}")

@@ -144,6 +144,89 @@ def test_a_command_refuses_in_a_sentence(script, argv, sentence, capfd):
     assert sentence in refused(script.main, [*(flags() if script in (fit, prime) else []), *log_dir, *argv], capfd)
 
 
+OWN_TASKS = """
+import sys
+import keras_aha as aha
+
+class Rows(aha.tasks.DrawnTask):
+    def draw(self, rng):
+        return {"a": rng.randrange(1000)}
+    def prompt(self, problem):
+        return "abc"
+    def score(self, problem, completion):
+        return aha.tasks.Score(0.0, False, "wrong_value")
+
+class Messages(Rows):
+    def prompt(self, problem):
+        return [{"role": "user"}]
+
+class Bytes(Rows):
+    def prompt(self, problem):
+        return b"abc"
+
+class Floats(Rows):
+    def score(self, problem, completion):
+        return 0.25
+
+class Labels(Rows):
+    def labels(self, problem):
+        return ["hard"]
+
+class Raises(Rows):
+    def __init__(self):
+        {}["file"]
+
+class Draws(Rows):
+    def draw(self, rng):
+        return [][0]
+
+class Exits(Rows):
+    def prompt(self, problem):
+        sys.exit("no")
+
+class Nameless(Rows):
+    def draw(self, rng):
+        return object()
+
+class Canonical(Rows):
+    def canonical(self, problem):
+        return 7
+
+class Ends(Rows):
+    def problem(self, index):
+        return [{"a": 1}, {"a": 2}][index]
+
+class Unequal(Rows):
+    def held_out(self, n):
+        return iter([self.problem(0)])
+"""
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("Messages", "[task]: `Messages.prompt` must return a text. Received: [{'role': 'user'}], for {'a': "),
+        ("Bytes", "`Bytes.prompt` must return a text. Received: b'abc', for {'a': "),
+        ("Floats", "`Floats.score` must return a Score(reward, correct, verdict) of keras_aha.tasks whose reward is a"),
+        ("Labels", "`Labels.labels` must return a dictionary. Received: ['hard'], for {'a': "),
+        ("Raises", "own_tasks:Raises cannot be made of the section's keys: KeyError('file')"),
+        ("Draws", "`Draws.held_out` must return a task of that length. Received: it raised IndexError('list index out"),
+        ("Exits", "`Exits.prompt` must return a text. Received: it raised SystemExit('no') in line 39 of "),
+        ("Nameless", "`Nameless.canonical` must return a tuple with a text of its own"),
+        ("Canonical", "`Canonical.held_out` must return"),
+        ("Ends", "`Ends.problem` must return a problem for each number from 0 on. Received: it raised IndexError"),
+        ("Unequal", "`Unequal.held_out` must return a task of that length. Received: <list_iterator"),
+    ],
+)
+def test_a_task_of_the_users_own_is_refused_in_a_sentence(name, sentence, folder, monkeypatch, capfd):
+    """With its class, its method, the problem and what was expected; before weights are loaded."""
+    write(folder / "own_tasks.py", OWN_TASKS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys.modules[__name__], "SMALL", [change for change in SMALL if "task" not in change])
+    assert sentence in refused(fit.main, [*flags(f"task.name=own_tasks:{name}"), "--log-dir", "new"], capfd)
+
+
 @pytest.mark.parametrize(
     "content, sentence",
     [

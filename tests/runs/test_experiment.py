@@ -48,6 +48,26 @@ def full_run(recipe, tmp_path_factory):
     return experiment, folder
 
 
+def test_a_cell_that_was_interrupted_is_run_again(recipe, tmp_path, monkeypatch):
+    """`fit` of the same run goes on, to what an uninterrupted run has."""
+    begin = RolloutCallback.on_epoch_begin
+
+    def interrupted(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    run = Run(Experiment(recipe), tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RolloutCallback, "on_epoch_begin", interrupted)
+        run.fit()
+    run.stopped_by = "SIGINT"  # as a signal, which is not sent here, would have left it
+    run.fit()
+    assert run.stopped_by is None and (tmp_path / "run" / "summary.json").exists()
+    assert pd.read_csv(tmp_path / "run" / "history.csv")["epoch"].tolist() == [1, 2]
+    assert pd.read_json(tmp_path / "run" / "completions.jsonl", lines=True)["epoch"].unique().tolist() == [1, 2]
+
+
 # === What is built ===
 
 

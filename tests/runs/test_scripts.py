@@ -256,3 +256,14 @@ def test_the_control_of_a_run(run, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert [found[name] for name in ("before", "grpo")] == [summary[f"heldout_{when}"] for when in WHEN]
     assert found["primed_on"].keys() == found["grpo"].keys()
+
+
+def test_a_terminal_that_knows_ascii_only_and_no_folder_for_temporary_files():
+    """As in a container with LANG=C, without a home, and with files that are read-only."""
+    code = "import tempfile, _cli\n"
+    code += "def nowhere():\n    raise FileNotFoundError\n"
+    code += "tempfile.gettempdir = nowhere\n"
+    code += "_cli.start(lambda: print('1 × 2', tempfile.tempdir) or _cli.say('→'))"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SCRIPTS), "PYTHONIOENCODING": "ascii"}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert child.stdout == b"1 \\xd7 2 /dev/shm\n" and child.stderr == b"-c: \\u2192\n"

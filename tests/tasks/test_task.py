@@ -1,7 +1,8 @@
+import dataclasses
 import itertools
 import random
 
-from keras_aha.tasks import Countdown, CountdownProblem, HeldOut, Score, Task
+from keras_aha.tasks import Countdown, CountdownProblem, DrawnTask, HeldOut, Score, Task
 
 import numpy as np
 import pytest
@@ -29,6 +30,29 @@ def test_what_a_task_need_not_define():
     assert Echo().answer(" 3\n") == "3" and Echo().answer(" ") is None
     with pytest.raises(NotImplementedError, match="Echo has no worked solutions"):
         Echo().worked_solution(3, random.Random(0))
+
+
+@dataclasses.dataclass
+class Sum:
+    terms: list
+
+
+@pytest.mark.parametrize("make", [lambda n: {"terms": [n]}, lambda n: [n, [n]], lambda n: Sum([n]), lambda n: {n}])
+def test_problems_of_any_kind_with_a_text(make):
+    """Dictionaries, lists, data classes that are not frozen: none of them can be hashed."""
+
+    class Drawn(DrawnTask):
+        prompt, score = Echo.prompt, Echo.score
+
+        def draw(self, rng):
+            return make(rng.randrange(40))
+
+    task = Drawn()
+    held_out = task.held_out(5).problems
+    assert len({repr(problem) for problem in held_out}) == 5
+    assert not any(task.problem(i) in held_out for i in range(100))
+    with pytest.raises(ValueError, match="there are only"):
+        task.held_out(40)
 
 
 def test_no_puzzle_is_on_both_sides():

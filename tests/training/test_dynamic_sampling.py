@@ -62,7 +62,8 @@ def fill(start, answers, task=None, prompts_per_epoch=8, rounds=None):
         return rollout(problems, answers[len(asked) - 1], tokens=2)
 
     refills = Refills(task or Numbers(), prompts_per_epoch, G, rounds or len(answers))
-    return *refills.fill(start, refills.pools(0), sample), asked
+    pools = [list(map(refills.task.problem, numbers)) for numbers in refills.numbers(0)]
+    return *refills.fill(start, pools, sample), asked
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_no_round_is_sampled_if_nothing_is_left_to_fill():
 def test_pools_never_meet_each_other_or_the_epochs_problems():
     refills = Refills(Numbers(), prompts_per_epoch=10, group_size=G, rounds=2)
     assert refills.prompts == 3
-    pools = [pool for iteration in range(4) for pool in refills.pools(iteration)]
+    pools = [pool for iteration in range(4) for pool in refills.numbers(iteration)]
     assert [len(pool) for pool in pools] == [12] * 8
-    assert sorted(sum(pools, [])) == list(range(FIRST, FIRST + 96))
-    assert refills.pools(3) == pools[6:]
+    assert sorted(i for pool in pools for i in pool) == list(range(FIRST, FIRST + 96))
+    assert refills.numbers(3) == pools[6:]

@@ -1,13 +1,18 @@
 """Rewards of Countdown completions and of functions beside the task, all worked out by hand."""
 
+import asyncio
+import gc
 import math
 import sys
+import threading
 import time
+import tracemalloc
 import warnings
 from fractions import Fraction
 
 from keras_aha.tasks.countdown import Countdown, CountdownProblem
 from keras_aha.tasks.task import Score
+from keras_aha.training.ask import TaskError
 from keras_aha.training.grader import Grader, groups_with_signal, reward_logs
 
 import jax.numpy as jnp
@@ -41,6 +46,16 @@ def names_the_target(problem, completion):
 
 def fails_on_well(problem, completion):
     return 1.0 if completion != "well" else 1 / 0
+
+
+def raises(error):
+    raise error
+
+
+class Unspeakable(BaseException):
+    """An error without words."""
+
+    __repr__ = __str__ = None
 
 
 class Fragile(Countdown):
@@ -179,8 +194,16 @@ def test_nothing_but_failures_stops_always(task):
     [
         (lambda: 1 / 0, "raised ZeroDivisionError"),
         (lambda: time.sleep(60), "took longer than 0.1 s"),
-        (lambda: 1.0, "returned 1.0, which is no Score"),
+        (lambda: 1.0, r"returned 1.0, which is no Score\(reward, correct, verdict\) of keras_aha.tasks whose"),
+        (lambda: None, "returned None, which is no Score"),
+        (lambda: math.nan, "returned nan, which is no Score"),
+        (lambda: (1.0, True, "correct"), r"returned \(1.0, True, 'correct'\), which is no Score"),
         (lambda: Score(np.ones(2), True, "correct"), r"returned Score\(reward=array"),
+        (lambda: Score(math.nan, True, "correct"), r"returned Score\(reward=nan"),
+        (lambda: Score(1.0, np.ones(2), "correct"), "raised ValueError"),
+        (lambda: raises(asyncio.CancelledError("no Exception")), "raised CancelledError"),
+        (lambda: raises(Unspeakable()), "raised <.*Unspeakable object at"),
+        (lambda: sys.exit(1), "raised SystemExit"),
     ],
 )
 def test_a_tasks_score_that_fails_costs_that_completion_only(failure, words):
@@ -204,3 +227,43 @@ def test_groups_with_signal_have_two_rewards_that_differ():
     without = [[0.1, 0.1, 0.1], [0.1, 0.1, nan], [0.1, nan, nan], [nan, nan, nan]]
     rewards = np.array([[0.1, 0.1, 0.0], [0.1, nan, 0.0], *without], "float32")
     assert groups_with_signal(rewards.ravel(), 3).tolist() == [True, True, False, False, False, False]
+
+
+def test_what_a_score_may_hold(task):
+    """Numbers of NumPy, and a verdict of any kind, as TensorBoard and files take only texts."""
+    scores, rewards, _ = grade(Fragile(lambda: Score(np.float32(0.5), np.True_, None)))
+    assert scores[2] == Score(0.5, True, "None") and type(scores[2].correct) is bool and rewards[2] == 0.5
+
+
+def test_a_score_that_is_none_is_found_before_training():
+    class Own(Fragile):
+        def score(self, problem, completion):
+            return self.failure()
+
+    with pytest.raises(TaskError, match=r"`Own.score` must return a Score\(.* Received: 0.5, for CountdownProblem"):
+        Grader(Own(lambda: 0.5).held_out(2)).try_score(PROBLEM)
+    for may_be_for_this_text_only in (lambda: 1 / 0, sys.exit, lambda: Score(0.0, False, "no_answer")):
+        Grader(Own(may_be_for_this_text_only)).try_score(PROBLEM)
+
+
+def test_a_thousand_epochs_of_grading_leave_nothing_behind(capsys):
+    """Of rewards that fail in all ways, print, and are interrupted, with another text each time."""
+    epoch = 0
+    failures = [lambda: 1 / 0, lambda: print("heard"), lambda: 0.5, lambda: Score(math.nan, False, str(epoch))]
+    grader = Grader(Fragile(lambda: failures[epoch % 4]()), {"x": (fails_on_well, 1)}, seconds=5)
+
+    def grade_epochs(count):
+        nonlocal epoch
+        for _ in range(count):
+            grader.grade([CountdownProblem((3, epoch), 7)] * 3, TEXTS, LENGTHS, {})
+            epoch += 1
+        gc.collect()
+        return threading.active_count(), len(gc.get_objects()), tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    with warnings.catch_warnings(action="default"):
+        warnings.showwarning = lambda *args, **settings: None
+        before, after = grade_epochs(100), grade_epochs(1000)
+    tracemalloc.stop()
+    assert after[0] == before[0] and after[1] - before[1] < 100 and after[2] - before[2] < 50_000
+    assert capsys.readouterr().out.count("heard") == 275

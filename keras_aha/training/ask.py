@@ -1,0 +1,54 @@
+"""`ask`: calls a method of a task, and says in a sentence if it does not keep a task's promises."""
+
+import traceback
+import warnings
+from typing import Any
+
+from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.task import Task
+
+_SHOWN = 200  # characters of what is shown in a message
+
+
+class TaskError(ValueError, RuntimeError):
+    """A task or a reward that fails, or returns what it must not: a wrong value before training, an accident in it."""
+
+
+def ask(task: Task, method: str, value: Any, expected: str, kind: type = object) -> Any:
+    """Returns what a task's method returns for `value`.
+
+    Raises:
+        TaskError: if it raises, or what it returns is not of the `kind`, which is called `expected`.
+    """
+    try:
+        returned = getattr(task, method)(value)
+    except (KeyboardInterrupt, TaskError):
+        raise
+    except BaseException as error:  # whatever a user's code may raise, SystemExit too
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        happened, cause = f"it raised {shown(error)} in line {where.lineno} of {where.filename}", error
+    else:
+        if isinstance(returned, kind):
+            return returned
+        happened, cause = shown(returned), None
+    sentence = f"`{class_name(task)}.{method}` must return {expected}. Received: {happened}, for {shown(value)}"
+    raise TaskError(sentence) from cause
+
+
+def class_name(task: Task) -> str:
+    """The name of the user's class, also of its held-out problems."""
+    return type(task.task if isinstance(task, HeldOut) else task).__name__
+
+
+def shown(value: Any) -> str:
+    """The `repr` of anything in a line, cut to 200 characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of a user's class
+        text = object.__repr__(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def warn(sentence: str) -> None:
+    """Warns each time; `warnings.warn` would also remember each text as long as the process lives."""
+    warnings.warn_explicit(sentence, UserWarning, __file__, 0)

@@ -1,0 +1,100 @@
+"""`PaddedPrompts`: a task's prompts as token ids of one length; what cannot be used is found before training."""
+
+from collections.abc import Iterable
+
+from keras_aha.models.special_tokens import prompt_ids
+from keras_aha.tasks.task import Task
+from keras_aha.training.ask import TaskError, ask, shown, warn
+from keras_aha.training.rollout import PROMPT_MULTIPLE
+
+import numpy as np
+import tqdm.auto
+
+_AT_ONCE, _PATIENCE = 1000, 2  # prompts tokenized in a call; seconds before a bar is shown
+
+
+class PaddedPrompts:
+    """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again.
+
+    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens.
+
+    Args:
+        task: a `Task`.
+        limit: in tokens.
+
+    Attributes:
+        length: in tokens.
+        left_out: how many problems `problems` could not use since this was last set to 0.
+    """
+
+    def __init__(self, task: Task, limit: int):
+        self.task = task
+        self.limit = limit
+        self.length = self.left_out = 0
+        self._looked_at = None
+
+    def look_at(self, tokenizer, numbers: Iterable[int]) -> None:
+        """Raises TaskError if one of the problems of these numbers cannot be used; finds the length of all."""
+        numbers = tuple(numbers)
+        if self._looked_at == (numbers, tokenizer.vocabulary_size()):  # before the weights were loaded
+            return
+        with tqdm.auto.tqdm(total=len(numbers), desc="prompts", delay=_PATIENCE, leave=False, unit="prompt") as bar:
+            for start in range(0, len(numbers), _AT_ONCE):
+                some = numbers[start : start + _AT_ONCE]
+                _, failures = self._usable(tokenizer, some)
+                for failure in failures:
+                    raise failure
+                bar.update(len(some))
+        self._looked_at = numbers, tokenizer.vocabulary_size()
+
+    def problems(self, tokenizer, numbers: Iterable[int], rated: bool = False) -> list:
+        """The problems of these numbers. If one cannot be used, that of half its number takes its place, or of half of
+        that, down to 0; there is a warning, and it is counted in `left_out`. If they are to be `rated`, one whose
+        difficulty is no number cannot be used either.
+
+        It raises TaskError if the problem of number 0 cannot be used.
+        """
+        usable, failures = self._usable(tokenizer, numbers, rated)
+        if failures:
+            self.left_out += len(failures)
+            warn(f"An earlier problem takes the place of each that cannot be used, such as one here: {failures[0]}")
+        return [
+            usable[number] if number in usable else self._earlier(tokenizer, number // 2, rated) for number in numbers
+        ]
+
+    def tokenize(self, model, problems: list) -> tuple[np.ndarray, np.ndarray]:
+        """`(token_ids, padding_mask)`, each `(len(problems), length)` int32."""
+        prompts = [ask(self.task, "prompt", problem, "a text", str) for problem in problems]
+        token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
+        self.length = max(self.length, token_ids.shape[1])
+        pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
+        return np.pad(token_ids, pad), np.pad(padding_mask, pad)
+
+    def _earlier(self, tokenizer, number, rated):
+        usable, failures = self._usable(tokenizer, [number], rated)
+        if failures and not number:
+            raise failures[0]
+        return usable[number] if usable else self._earlier(tokenizer, number // 2, rated)
+
+    def _usable(self, tokenizer, numbers, rated=False) -> tuple[dict, list[TaskError]]:
+        """Problems by number, and why others cannot be used."""
+        asked, failures = {}, []
+        for number in numbers:
+            try:
+                problem = ask(self.task, "problem", number, "a problem for each number from 0 on")
+                if rated:  # which may take seconds each
+                    ask(self.task, "difficulty", problem, "a number", int | float | np.number)
+                asked[number] = problem, ask(self.task, "prompt", problem, "a text", str)
+            except TaskError as error:
+                failures.append(error)
+        rows = prompt_ids(tokenizer, [prompt for _, prompt in asked.values()]) if asked else []
+        usable = {}
+        for (number, (problem, _)), row in zip(asked.items(), rows, strict=True):
+            if len(row) <= self.limit:
+                usable[number] = problem
+                self.length = max(self.length, -(-len(row) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
+            else:
+                sentence = f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose "
+                sentence += f"another template. Received: max_prompt_length={self.limit}, problem {number}: "
+                failures.append(TaskError(sentence + shown(problem)))
+        return usable, failures
