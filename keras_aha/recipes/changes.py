@@ -1,5 +1,7 @@
 """What differs between the recipe that a run began with and the recipe that it is to go on with."""
 
+from collections.abc import Collection
+
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError
 
@@ -10,8 +12,10 @@ _FREE = (
 )
 
 
-def check_changes(began: Recipe, now: Recipe) -> list[str]:
+def check_changes(began: Recipe, now: Recipe, may_move: Collection[str] = ()) -> list[str]:
     """Checks that the run that `began` may go on with the recipe `now`; paths in both are absolute.
+
+    `may_move` are keys such as `model.preset` that may name another place, as what lies there is known by a checksum.
 
     Returns:
         What differs, a line each: `training.epochs: 30 → 60`.
@@ -23,7 +27,8 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
     before, after = began.flat(), now.flat()
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
-    refused = [path for path in changed if not path.startswith(_FREE) or (scheduled and path == "training.epochs")]
+    bound = [path for path in changed if path not in may_move and not path.startswith(_FREE)]
+    refused = bound + (["training.epochs"] if scheduled and "training.epochs" in changed else [])
     lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
     if refused:
         why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""
