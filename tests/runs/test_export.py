@@ -184,14 +184,13 @@ def test_an_attached_base_is_named_and_not_copied_and_no_place_is_told(make_shal
     attached = tmp_path / 'with "quotes"' / "gemma2_2b_en" / "2"
     attached.parent.mkdir(parents=True)
     (tmp_path / "base").rename(attached)
-    puzzles = tmp_path / 'with "quotes"' / "puzzles.csv"
-    puzzles.write_text("nums,target\n" + "".join(f"1 2 {i},{i + 3}\n" for i in range(3, 90)))
-    recipe = Recipe.load(run / RECIPE).override(f"model.preset={json.dumps(str(attached))}")
-    recipe.override(f"task={{name = 'countdown', puzzles = {json.dumps(str(puzzles))}}}").dump(run / RECIPE)
+    places = {"model.preset": attached, "lora.start": tmp_path / 'with "quotes"' / "earlier"}
+    changes = [f"{key}={json.dumps(str(path))}" for key, path in places.items()]
+    Recipe.load(run / RECIPE).override(changes).dump(run / RECIPE)
     (folder,) = export(run, tmp_path / "out", ["peft"])
     card = (folder / "README.md").read_text()
     assert 'license: gemma\nbase_model: "google/gemma-2-2b"\n' in card and "\n\ngemma2\\_2b\\_en, trained on" in card
-    assert 'preset = "gemma2_2b_en"' in card and 'puzzles = "puzzles.csv"' in card and "quotes" not in card
+    assert 'preset = "gemma2_2b_en"' in card and 'start = "earlier"' in card and "quotes" not in card
     assert "were not compared with the published ones" in card
     assert sorted(path.name for path in folder.iterdir()) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors"),
