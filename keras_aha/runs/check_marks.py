@@ -14,6 +14,8 @@ def check_marks(tokenizer, task: Task) -> None:
     """Raises RecipeError if marks in the prompt of the task's first problem are no tokens, or if it begins with the
     begin-token, which stands before each prompt anyway. The message names the template of the vocabulary's family."""
     prompt = task.prompt(task.problem(0))
+    if not isinstance(prompt, str):
+        return  # which is said where prompts are read
     (ids,) = prompt_ids(tokenizer, [prompt])
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
     if prompt.startswith(("<bos>", begin or "<bos>")):

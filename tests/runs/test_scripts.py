@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras_aha as aha
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.training.grpo_model import GRPOModel
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,23 @@ def test_a_runs_folder_holds_what_came_out(run):
     assert attempts["after"] == pytest.approx(summary["heldout_after"]["mean_attempts"])
     assert (summary["preset"], summary["seed"], summary["epochs"]) == ("countdown_tiny", 5, 2)
     assert summary["generated_tokens"] == pd.read_csv(run / "history.csv")["generated_tokens"].sum()
+
+
+def test_a_policy_that_cannot_be_sampled_is_said_in_a_sentence(monkeypatch, small, tmp_path, capsys):
+    def generate(self, *args, **kwargs):
+        raise ValueError("The policy's log-probs are not finite.")
+
+    monkeypatch.setattr(GRPOModel, "generate", generate)
+    with pytest.raises(SystemExit) as ended:
+        fit.main(["--log-dir", str(tmp_path / "run"), *small])
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(": The policy's log-probs are not finite.\n")
+
+
+@pytest.mark.parametrize("recipe", ["kaggle://keras/gemma2/keras/gemma2_2b_en/2", "hf://keras/gemma2_2b_en"])
+def test_a_run_is_called_by_the_name_of_its_preset(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, found, log_dir = fit.find_run(fit.parse(["--recipe", recipe]), [])
+    assert (name, found.model.preset, log_dir) == ("gemma2_2b_en", recipe, Path("runs/gemma2_2b_en-seed0"))
 
 
 def test_a_report_is_written_again(run, capsys):
