@@ -15,11 +15,6 @@ def preset_name(preset: str | os.PathLike) -> str:
     return next((part for part in reversed(parts) if part and not part.isdecimal()), preset)
 
 
-def is_version(preset: str | os.PathLike) -> bool:
-    """Whether a handle or folder ends in a version, as Kaggle's do."""
-    return os.path.basename(os.path.normpath(preset)).isdecimal()
-
-
 def cached_repository(preset: str) -> str | None:
     """`google/gemma-2-2b-it` of a folder `…/models--google--gemma-2-2b-it/snapshots/HASH` of Hugging Face's cache."""
     parts = [] if "://" in preset else [part.split("--") for part in preset.split("/")]

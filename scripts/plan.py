@@ -53,10 +53,12 @@ def main(argv=None) -> int:
         plan = planner.plan(recipe, args.topology, price_per_chip_hour=args.price_per_chip_hour, on_program=progress)
     progress("done")
     if args.json:
-        numbers = plan.to_dict() | {"recipe": args.recipe, "made_with": recipe.to_dict()}
+        numbers = plan.to_dict() | {"recipe": args.recipe, "values": recipe.flat()}
         args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    print(f"recipe {args.recipe}: {rollouts(recipe)}")
     print(planner.in_a_table(plan))
+    limits = recipe.rollouts
+    rows = f"{limits.prompts_per_epoch} prompts × {limits.group_size} completions"
+    print(f"recipe {args.recipe}: {rows}, at most {limits.max_prompt_length} + {limits.max_completion_length} tokens")
     if args.explain:
         print("", planner.in_plain_words(plan), sep="\n")
     return 0
@@ -71,15 +73,6 @@ def choose_platform(topology: str) -> None:
     if count := re.fullmatch(r"(?:cpu:|[a-z]+\d+x)(\d+)", topology):
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count[1]}"
-
-
-def rollouts(recipe) -> str:
-    """The limits that the numbers depend on."""
-    limits = recipe.rollouts
-    return (
-        f"{limits.prompts_per_epoch} prompts × {limits.group_size} completions of at most "
-        f"{limits.max_prompt_length} + {limits.max_completion_length} tokens"
-    )
 
 
 def progress(name: str) -> None:

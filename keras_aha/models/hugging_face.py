@@ -7,7 +7,7 @@ and feed-forward, neither soft caps nor windows. Of a `Gemma3Backbone` it leaves
 
 import re
 
-from keras_aha.names import cached_repository, is_version, preset_name
+from keras_aha.names import cached_repository, preset_name
 
 import keras_hub
 import numpy as np
@@ -141,7 +141,7 @@ def hub_name(preset: str) -> str | None:
     as those of a download; `None` of other presets."""
     if preset.startswith("hf://"):
         return preset.removeprefix("hf://")
-    if "/" in preset and "://" not in preset and not is_version(preset):
+    if "/" in preset and "://" not in preset and not preset.rstrip("/").rpartition("/")[2].isdecimal():
         return cached_repository(preset)
     pattern = r"(code_)?gemma(2|3|_1\.1|)_(instruct_)?(\d+[mb])(_en|_text|)"
     match = re.fullmatch(pattern, preset_name(preset))
