@@ -1,15 +1,24 @@
-"""Words to and from users: the name in a handle, the nearest known name, and text that is safe to show."""
+"""Words to and from users: the name of a preset, the nearest known name, and text that is safe to show."""
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
-def bare_name(preset: str) -> str:
-    """The name in a handle, `gemma2_2b_en` of `kaggle://keras/gemma2/keras/gemma2_2b_en/2`; other names as they are."""
-    if "://" not in preset:
-        return preset
-    words = [word for word in preset.split("/") if word and not word.isdigit()]  # a handle may end in a version
-    return words[-1]
+def preset_name(preset: str | os.PathLike) -> str:
+    """The name of a preset wherever it lies: `gemma2_2b_en` of itself, of the handle
+    `kaggle://keras/gemma2/keras/gemma2_2b_en/2`, and of a folder that ends so, as attached or downloaded ones do."""
+    preset = os.fspath(preset)
+    if repository := cached_repository(preset):
+        return repository.rpartition("/")[2]
+    parts = (preset.partition("://")[2] if "://" in preset else os.path.abspath(preset)).split("/")
+    return next((part for part in reversed(parts) if part and not part.isdecimal()), preset)
+
+
+def cached_repository(preset: str) -> str | None:
+    """`google/gemma-2-2b-it` of a folder `…/models--google--gemma-2-2b-it/snapshots/HASH` of Hugging Face's cache."""
+    parts = [] if "://" in preset else [part.split("--") for part in preset.split("/")]
+    return next(("/".join(part[1:]) for part in parts if part[0] == "models" and len(part) == 3), None)
 
 
 def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:

@@ -11,7 +11,7 @@ def parse(argv):
     parser = _cli.new_parser(__doc__)
     parser.add_argument("target", metavar="TARGET", help="a run's folder, or a preset: its name, handle or folder")
     parser.add_argument("--against", metavar="TARGET", help="another run or preset, compared on the same puzzles")
-    _cli.add_recipe_flags(parser, None, ", for a preset: whose task and lengths to take (default: its own, if any)")
+    _cli.add_recipe_flags(parser, None, ", for a preset: whose task and lengths to take (default: that of its name)")
     parser.add_argument("--puzzles", type=_cli.at_least(1), help="held-out puzzles (default: the recipe's)")
     parser.add_argument("--samples", type=_cli.at_least(1), help="completions of each (default: the recipe's)")
     parser.add_argument("--seed", type=_cli.at_least(0), default=0, help="of the samples (default: %(default)s)")
@@ -34,11 +34,16 @@ def main(argv=None) -> int:
         _cli.join_processes(args)
         with _cli.quiet():
             from keras_aha.distribution import processes
+            from keras_aha.runs.conditions import in_words
             from keras_aha.runs.evaluate import evaluate
+
+            def on_begin(made_with):
+                print(in_words(made_with), flush=True)
 
             settings = {name: getattr(args, name) for name in ("against", "recipe", "seed")}
             word = "Wait" if args.wait_word is None else args.wait_word
-            result = evaluate(args.target, **settings, changes=changes, waits=args.wait or 0, wait_word=word)
+            settings |= dict(waits=args.wait or 0, wait_word=word, on_begin=on_begin)
+            result = evaluate(args.target, **settings, changes=changes)
     print_numbers(result.numbers)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
@@ -61,8 +66,11 @@ def check_flags(args) -> None:
 
 
 def write(args, result) -> None:
+    from keras_aha.runs.conditions import in_words
+
     if args.csv:
-        result.puzzles.to_csv(args.csv, quoting=csv.QUOTE_NONNUMERIC)  # else a lone carriage return ends a line
+        table = result.puzzles.assign(made_with=in_words(result.numbers["made_with"]))
+        table.to_csv(args.csv, quoting=csv.QUOTE_NONNUMERIC)  # else a lone carriage return ends a line
     if args.parquet:
         result.completions.to_parquet(args.parquet, index=False)
     if args.json:

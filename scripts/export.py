@@ -11,6 +11,10 @@ def parse(argv):
     parser.add_argument("--out", metavar="FOLDER", type=_cli.path, help=words)
     words = "keras, transformers or peft; may be given several times (default: all that the run can have)"
     parser.add_argument("--format", action="append", metavar="FORMAT", help=words)
+    words = (
+        "where the preset or a file lies now, if elsewhere, e.g. --set model.preset=FOLDER; may be given several times"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=words)
     return parser.parse_args(argv)
 
 
@@ -24,7 +28,7 @@ def main(argv=None) -> int:
         with _cli.quiet():
             from keras_aha.runs.export import export
 
-            folders = export(args.run, out, args.format)
+            folders = export(args.run, out, args.format, changes=args.set)
     print(*folders, sep="\n")
     return 0
 

@@ -53,11 +53,13 @@ def main(argv=None) -> int:
 
 def find_run(args, argv):
     """Its name, recipe and folder; ValueError if there is something that this would overwrite."""
+    from keras_aha.names import preset_name
     from keras_aha.recipes.recipe import RECIPE, Recipe
     from keras_aha.runs.check_folder import check_new_folder
 
     changes = _cli.changes(args, epochs="training.epochs", seed="training.seed")
-    name = Path(args.recipe or _DEFAULT).name.removesuffix(".toml")
+    name = args.recipe or _DEFAULT
+    name = Path(name).stem if name.endswith(".toml") else preset_name(name)
     recipe = Recipe.load(args.recipe or _DEFAULT).override(changes)
     log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
     own = log_dir / RECIPE
@@ -102,15 +104,15 @@ def train(name, recipe, log_dir, args, start) -> int:
             return 0
         with _cli.quiet():
             experiment = Experiment(recipe)
+            limits = dict(max_hours=args.max_hours, start=start)
+            run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
 
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)
     compiles = CompileCounter()
     try:
-        limits = dict(max_hours=args.max_hours, start=start)
-        run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
         if not run.is_over():
-            _cli.print_accuracy("held-out accuracy before", summarize_held_out(*run.evaluate_before()))
+            _cli.print_accuracy("held-out accuracy before", summarize_held_out(*evaluate_before(run)))
         run.fit()
     except CheckpointError as error:
         _cli.say(str(error))
@@ -140,6 +142,14 @@ def train(name, recipe, log_dir, args, start) -> int:
     curves = f"tensorboard --logdir {shlex.quote(str(log_dir.parent))}"
     print(f"{time.time() - start:.0f} s; files: {log_dir}; curves: {curves}")
     return 0
+
+
+def evaluate_before(run):
+    """The first thing that the policy computes; what it cannot, as in a dtype that is too narrow, is said."""
+    try:
+        return run.evaluate_before()
+    except ValueError as error:
+        _cli.refuse(str(error))
 
 
 def how_to_go_on(log_dir) -> str:
@@ -174,22 +184,23 @@ def print_session_limit(max_hours: float | None) -> None:
 
 
 def print_plan(name, experiment, log_dir):
-    from keras_aha.runs.machine import devices_in_words
+    from keras_aha.runs.conditions import conditions
 
     recipe, policy = experiment.recipe, experiment.model.policy
+    made_with = conditions(recipe, name)
     rollouts, held_out, lora = recipe.rollouts, recipe.evaluation, recipe.lora
-    arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
     trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
     base = policy.backbone.count_params() - (trained if lora.rank else 0)
     which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}" if lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
+    limits = f"of at most {rollouts.max_completion_length} tokens at temperature {rollouts.temperature:g}"
     print(
         f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters, seed {recipe.training.seed}",
         f"  trained    {trained:,} parameters ({which})",
-        f"  task       {recipe.task.name}({arguments})",
-        f"  epochs     {recipe.training.epochs}, each {rows} of at most {rollouts.max_completion_length} tokens",
+        f"  task       {made_with['task']}, template {made_with['template']!r}",
+        f"  epochs     {recipe.training.epochs}, each {rows} {limits}",
         f"  held out   {held_out.puzzles} puzzles × {held_out.samples} samples, every {held_out.every} epochs",
-        f"  devices    {devices_in_words()}",
+        f"  devices    {made_with['devices']}",
         f"  files      {log_dir}, curves by tensorboard --logdir {shlex.quote(str(log_dir.parent))}",
         *([] if experiment.distribution is None else [f"\n{experiment.distribution.describe(policy)}\n"]),
         "Watch reward and accuracy: the loss of a policy gradient says nothing about progress.",

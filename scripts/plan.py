@@ -51,9 +51,13 @@ def main(argv=None) -> int:
             print(f"--set rollouts.max_rows={recipe.rollouts.max_rows}", flush=True)
         plan = planner.plan(recipe, args.topology, price_per_chip_hour=args.price_per_chip_hour, on_program=progress)
         if args.json:
-            args.json.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
+            numbers = plan.to_dict() | {"recipe": args.recipe, "values": recipe.flat()}
+            args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     progress("done")
     print(planner.in_a_table(plan))
+    limits = recipe.rollouts
+    rows = f"{limits.prompts_per_epoch} prompts × {limits.group_size} completions"
+    print(f"recipe {args.recipe}: {rows}, at most {limits.max_prompt_length} + {limits.max_completion_length} tokens")
     if args.explain:
         print("", planner.in_plain_words(plan), sep="\n")
     return 0

@@ -23,9 +23,11 @@ def main(argv=None) -> int:
         check_new_folder(args.out, "out")
         build_held_out(recipe)  # its errors are said before libraries are loaded
         with _cli.quiet():
+            from keras_aha.runs.conditions import conditions, in_words
             from keras_aha.runs.prime_preset import prime_preset
 
             summary = prime_preset(recipe, args.out, new=args.new)
+    print(in_words(conditions(recipe, args.recipe)))
     _cli.print_accuracy("held-out accuracy primed", summary)
     print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}")
     return 0

@@ -6,7 +6,9 @@ from keras_aha.callbacks.run_folder import SUMMARY
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.experiment import PRESET, load_trained
+from keras_aha.runs.sources import SOURCES, source_checksums
 
 import numpy as np
 from conftest import ALL_LINEAR, randomize
@@ -25,6 +27,7 @@ def make_run(make_policy, folder, shape="gemma", rank=2, **values):
     lines = [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in changes.items()]
     recipe = Recipe.load("countdown_tiny").override(lines)
     recipe.dump(run / RECIPE)
+    (run / SOURCES).write_text(json.dumps(source_checksums(recipe, build_policy(recipe))))
     if rank:
         policy.backbone.enable_lora(rank, target_layer_names=ALL_LINEAR)
         randomize(policy.trainable_variables, seed=1)

@@ -91,11 +91,29 @@ def test_another_folder_is_refused_and_nothing_is_installed_twice(install, monke
     assert install()[1] == []
 
 
+@pytest.mark.parametrize("host, fails", [(None, False), (HOSTS[0], False), (HOSTS[1], True)])
+def test_where_tensorboard_cannot_be_shown_the_report_is_named(host, fails, monkeypatch, capsys):
+    for variable in HOSTS:
+        monkeypatch.delenv(variable, raising=False)
+    if host:
+        monkeypatch.setenv(host, "x")
+    told = []
+
+    def magic(*words):
+        told.append(words)
+        if fails:
+            raise ModuleNotFoundError("No module named 'pkg_resources'")
+
+    names = {"get_ipython": lambda: SimpleNamespace(run_line_magic=magic), "os": os, "folder": "runs/demo"}
+    exec(TransformerManager().transform_cell(SOURCES["tensorboard"]), names)
+    assert len(told) == (1 if fails else 0 if host else 2)
+    assert ("The report in section 10 has the curves." in capsys.readouterr().out) == bool(host)
+
+
 @pytest.mark.slow
 def test_all_of_it_runs(tmp_path):
     notebook = nbformat.read(PATH, as_version=4)
     (tensorboard,) = (cell for cell in notebook.cells if cell.id == "tensorboard")
-    assert tensorboard.source == '%load_ext tensorboard\n%tensorboard --logdir "{folder}"'
     tensorboard.source = ""  # it starts a server
     environment = {name: value for name, value in os.environ.items() if name not in HOSTS}
     environment |= {

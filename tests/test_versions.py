@@ -61,6 +61,13 @@ def test_scripts_say_it_and_exit_with_2(tmp_path, command):
     assert re.fullmatch(rf"{script}: keras-aha needs keras 3\.15 or later.*Received: keras 3\.14\.1\n", result.stderr)
 
 
+def test_the_pythons_that_were_tried_are_those_that_pip_takes():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (oldest, newest) = tried = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert project["requires-python"] == f">={oldest},<3.{int(newest[2:]) + 1}"
+    assert f"Python {' or '.join(tried)}." in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_bounds_are_those_that_pip_is_told():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for package, (oldest, too_new, _) in SUPPORTED.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 from keras_aha.models.dtype_policy import dtype_policy
 from keras_aha.models.internals import flatten_layers, without_values
 from keras_aha.models.presets import load_preset, own_dtype
-from keras_aha.names import bare_name
+from keras_aha.names import preset_name
 
 import keras
 import keras_hub
@@ -34,7 +34,8 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
     Raises:
         ValueError: an unknown preset, or one that cannot be downloaded or read.
     """
-    table = _known().get(bare_name(preset))
+    known = "://" in preset and not preset.startswith("hf://")  # where anyone's changed model may have the name
+    table = _known().get(preset_name(preset) if known else preset)
     with without_values():
         if table is not None:
             kind = getattr(keras_hub.models, table.pop("class_name"))

@@ -9,7 +9,7 @@ import re
 
 from keras_aha.models.internals import without_values
 from keras_aha.models.presets import load_preset
-from keras_aha.names import bare_name
+from keras_aha.names import cached_repository, preset_name
 
 import keras_hub
 import numpy as np
@@ -144,11 +144,14 @@ def is_split_by_heads(layer: str) -> bool:
 
 
 def hub_name(preset: str) -> str | None:
-    """The repository on Hugging Face that holds the weights of a preset's name or handle; `None` of other presets."""
+    """The repository on Hugging Face that holds the weights of a preset's name or handle, or of a folder that is named
+    as those of a download; `None` of other presets."""
     if preset.startswith("hf://"):
         return preset.removeprefix("hf://")
+    if "/" in preset and "://" not in preset and not preset.rstrip("/").rpartition("/")[2].isdecimal():
+        return cached_repository(preset)
     pattern = r"(code_)?gemma(2|3|_1\.1|)_(instruct_)?(\d+[mb])(_en|_text|)"
-    match = re.fullmatch(pattern, bare_name(preset))
+    match = re.fullmatch(pattern, preset_name(preset))
     if match is None:
         return None
     code, version, instruct, size, _ = match.groups()

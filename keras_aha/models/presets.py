@@ -41,7 +41,8 @@ def find_preset(preset: str) -> str:
     if "/" in preset or "\\" in preset:
         raise ValueError(
             "There is no such folder; a preset's is the one that holds its config.json, as save_to_preset, Kaggle and "
-            f"Hugging Face write it. Received: preset={preset!r}"
+            "Hugging Face write it. Of one that has moved, name the new place (--set model.preset=FOLDER). Received: "
+            f"preset={preset!r}"
         )
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
     raise ValueError(

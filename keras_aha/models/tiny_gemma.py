@@ -22,9 +22,13 @@ def tiny_gemma(**architecture) -> keras_hub.models.GemmaCausalLM:
     shape = dict(vocabulary_size=size, num_layers=3, num_query_heads=4, num_key_value_heads=1)
     shape |= dict(hidden_dim=128, intermediate_dim=512, head_dim=32)
     backbone = keras_hub.models.GemmaBackbone(**shape | architecture)
-    tokenizer = keras_hub.models.GemmaTokenizer(proto=proto)
-    preprocessor = keras_hub.models.GemmaCausalLMPreprocessor(tokenizer, sequence_length=256)
+    preprocessor = keras_hub.models.GemmaCausalLMPreprocessor(tiny_tokenizer(), sequence_length=256)
     return keras_hub.models.GemmaCausalLM(backbone=backbone, preprocessor=preprocessor)
+
+
+def tiny_tokenizer() -> keras_hub.models.GemmaTokenizer:
+    """The tokenizer of `tiny_gemma`."""
+    return keras_hub.models.GemmaTokenizer(proto=vocabulary())
 
 
 def vocabulary() -> bytes:

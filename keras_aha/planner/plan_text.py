@@ -2,6 +2,7 @@
 
 import math
 
+from keras_aha.names import preset_name
 from keras_aha.planner.plan_record import Plan, StepEstimate
 
 # Part of the memory → its name in the table, and what it is.
@@ -26,7 +27,7 @@ def in_a_line(plan: Plan) -> str:
     """One line, such as a recipe's comment holds."""
     fits = "fits" if plan.fits else "does not fit"
     memory = f"{_gb(plan.hbm_bytes_per_chip)} of {_gb(plan.hbm_limit_bytes)} a chip"
-    line = f"{plan.preset} on {_place(plan)}: {fits}, {memory}"
+    line = f"{preset_name(plan.preset)} on {_place(plan)}: {fits}, {memory}"
     if run := plan.run:
         line += f"; at best {_time(run.epoch_seconds)} an epoch, {_time(run.run_seconds)} for {run.epochs}"
         line += "" if run.run_price is None else f", costing {run.run_price:.2f}"
@@ -89,9 +90,9 @@ def in_plain_words(plan: Plan) -> str:
     largest = sorted(plan.parts, key=plan.parts.get, reverse=True)[:3]
     parts = "; ".join(f"{_gb(plan.parts[part])} of {_PARTS[part][1]}" for part in largest if plan.parts[part])
     paragraphs = [
-        f"Training {plan.preset} repeats one thing. The model writes completions for a few problems: this is the "
-        "rollout. Each completion is scored. Then the weights are changed so that completions with a high score become "
-        f"more likely: this is the update. Both have to fit into the memory of {chips} of {_place(plan)}.",
+        f"Training {preset_name(plan.preset)} repeats one thing. The model writes completions for a few problems: this "
+        "is the rollout. Each completion is scored. Then the weights are changed so that completions with a high score "
+        f"become more likely: this is the update. Both have to fit into the memory of {chips} of {_place(plan)}.",
         f"A chip has room for {_gb(plan.hbm_limit_bytes)}. The most is needed in "
         f"{phases.get(plan.largest_phase, 'the rollout')}: {_gb(plan.hbm_bytes_per_chip)}. The largest parts of that: "
         f"{parts}. " + ("So it fits." if plan.fits else "So it does not fit."),

@@ -1,5 +1,7 @@
 """What differs between the recipe that a run began with and the recipe that it is to go on with."""
 
+from collections.abc import Collection
+
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError
 
@@ -12,8 +14,10 @@ _FREE = (
 _GROWING = ("rollouts.max_prompt_length",)  # a higher one leaves all as it was that was below the other
 
 
-def check_changes(began: Recipe, now: Recipe) -> list[str]:
+def check_changes(began: Recipe, now: Recipe, may_move: Collection[str] = ()) -> list[str]:
     """Checks that the run that `began` may go on with the recipe `now`; paths in both are absolute.
+
+    `may_move` are keys such as `model.preset` that may name another place, as what lies there is known by a checksum.
 
     Returns:
         What differs, a line each: `training.epochs: 30 → 60`.
@@ -26,7 +30,8 @@ def check_changes(began: Recipe, now: Recipe) -> list[str]:
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
     free = (*_FREE, *(path for path in changed if path in _GROWING and after[path] > before[path]))
-    refused = [path for path in changed if not path.startswith(free) or (scheduled and path == "training.epochs")]
+    bound = [path for path in changed if path not in may_move and not path.startswith(free)]
+    refused = bound + (["training.epochs"] if scheduled and "training.epochs" in changed else [])
     lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
     if refused:
         why = " The learning rate has a schedule over all epochs." if "training.epochs" in refused else ""

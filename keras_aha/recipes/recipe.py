@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import difflib
 import os
 import re
 import tomllib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_aha.files import local_path, presets_folder, read_text, write_whole
-from keras_aha.names import bare_name, suggestion
+from keras_aha.names import preset_name, suggestion
 from keras_aha.recipes import sections
 from keras_aha.recipes.reading import read_sections
 from keras_aha.recipes.values import RecipeError, assignment, flat
@@ -45,15 +46,18 @@ class Recipe:
     def load(cls, name_or_path: str | os.PathLike) -> "Recipe":
         """Reads the recipe `presets/NAME.toml`, or the file at a path that ends in `.toml`.
 
-        A keras-hub handle such as `kaggle://keras/gemma2/keras/gemma2_2b_en` takes the recipe of its last name, and
-        becomes the model's preset.
+        A preset's handle, such as `kaggle://keras/gemma2/keras/gemma2_2b_en/2`, or folder takes the recipe of its name
+        (see `recipe_of`), and becomes the model's preset.
 
         Raises:
             RecipeError: no such recipe, a file that cannot be read or is not TOML, or what `from_dict` raises.
             ValueError: a path that is none of this machine.
         """
         name = os.fspath(name_or_path)
-        path = local_path(name, "recipe") if name.endswith(".toml") else _find_shipped(name)
+        is_preset = not name.endswith(".toml") and ("://" in name or ("/" in name and Path(name).is_dir()))
+        path = _find_shipped(recipe_of(name) if is_preset else name)
+        if name.endswith(".toml"):
+            path = local_path(name, "recipe")
         try:
             recipe = cls.from_dict(tomllib.loads(read_text(path)))
         except OSError as error:
@@ -62,7 +66,7 @@ class Recipe:
             raise RecipeError(f"In the recipe {path}: {error}") from error
         except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or nested without end
             raise RecipeError(f"The recipe {path} is not valid TOML: {error}.") from error
-        return recipe.override(assignment("model.preset", name)) if "://" in name else recipe
+        return recipe.override(assignment("model.preset", name)) if is_preset else recipe
 
     @classmethod
     def from_dict(cls, sections: dict) -> "Recipe":
@@ -117,22 +121,54 @@ class Recipe:
 
     def dump(self, path: str | os.PathLike) -> None:
         """Writes the recipe, every default written out, as a TOML file that loads back equal."""
+        write_whole(path, self.to_toml())
+
+    def to_toml(self) -> str:
+        """What `dump` writes."""
         sections = {
             name: {key: "none" if value is None else value for key, value in section.items()}  # TOML has no null
             for name, section in self.to_dict().items()
         }
-        write_whole(path, tomli_w.dumps(sections))
+        return tomli_w.dumps(sections)
+
+
+def recipe_of(preset: str | os.PathLike) -> str:
+    """The recipe in `presets/` that belongs to the name of a preset, wherever that lies.
+
+    A name of Hugging Face's has the recipe of the same model: `gemma2_instruct_2b_en` for `hf://google/gemma-2-2b-it`.
+
+    Raises:
+        RecipeError: if there is none; the message names the nearest.
+    """
+    known, name = _shipped(), preset_name(preset)
+    found = [stem for stem in known if stem == name] or [stem for stem in known if _words(stem) == _words(name)]
+    if not found:
+        nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0))
+        raise RecipeError(
+            f"No recipe belongs to a preset of the name {name!r}: name the one whose task and lengths to take, by "
+            f"`recipe` (--recipe). The nearest are {nearest}. Received: {os.fspath(preset)!r}"
+        )
+    return found[0]
 
 
 def _find_shipped(name: str) -> Path:
-    known = {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
-    stem = bare_name(name)
-    if stem not in known:
+    known = _shipped()
+    if name not in known:
         raise RecipeError(
-            f"No recipe is called {stem!r}{suggestion(stem, known, '{!r}')}. There are {', '.join(known)}; a recipe of "
+            f"No recipe is called {name!r}{suggestion(name, known, '{!r}')}. There are {', '.join(known)}; a recipe of "
             f"your own is named by a path that ends in .toml. Received: {name!r}"
         )
-    return known[stem]
+    return known[name]
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(presets_folder().glob("*.toml"))}
+
+
+def _words(name: str) -> list[str]:
+    """What is the same in both names of a model, keras-hub's and Hugging Face's."""
+    words = re.findall(r"code|\d[\d.]*[bm]?|[a-z]+", name.lower())
+    return sorted({"it": "instruct"}.get(word, word) for word in words if word not in ("en", "text", "pt", "e"))
 
 
 def _parse(text: str, assignment: str):

@@ -27,7 +27,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     if not adapters:
         arguments |= dict(quantization=None, lora_rank=0)
     with in_section("model"):
-        start = _adapters_file(recipe) if adapters and recipe.lora.start is not None else None
+        start = adapters_file(recipe) if adapters and recipe.lora.start is not None else None
         return load_policy(**arguments, adapters=start)
 
 
@@ -65,7 +65,7 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
         return recipe.override(assignment("model.preset", find_preset(preset)))
 
 
-def _adapters_file(recipe: Recipe) -> Path:
+def adapters_file(recipe: Recipe) -> Path:
     """The file that `lora.start` names; RecipeError if it is missing, or its run had another alpha."""
     section = recipe.lora
     path = local_path(section.start, "lora.start")

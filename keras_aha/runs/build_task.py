@@ -28,7 +28,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
         RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
     """
     name, arguments = recipe.task.name, recipe.task.arguments
-    make = _find(name)
+    make = find_task(name)
     known = inspect.signature(make).parameters
     for key, value in arguments.items():
         if key not in known:
@@ -60,12 +60,18 @@ def build_held_out(recipe: Recipe) -> Task:
 
 def with_absolute_files(recipe: Recipe) -> Recipe:
     """The recipe, the task's files named by absolute paths."""
-    given = recipe.task.arguments if recipe.task.name in _TASKS else {}  # another's arguments may be anything
-    files = [(key, given[key]) for key in _FILES if isinstance(given.get(key), str)]
-    return recipe.override(assignment(f"task.{key}", str(local_path(path, key).resolve())) for key, path in files)
+    files = task_files(recipe).items()
+    return recipe.override(assignment(key, str(local_path(path, key).resolve())) for key, path in files)
 
 
-def _find(name: str) -> Callable[..., Task]:
+def task_files(recipe: Recipe) -> dict[str, str]:
+    """`task.file` and the like → the path; nothing of a task of the user's own, whose arguments may be anything."""
+    given = recipe.task.arguments if recipe.task.name in _TASKS else {}
+    return {f"task.{key}": given[key] for key in _FILES if isinstance(given.get(key), str)}
+
+
+def find_task(name: str) -> Callable[..., Task]:
+    """The class, or another maker, of a task; RecipeError if there is none of that name."""
     if name.startswith(_GYM):
         return functools.partial(GymTask, name.removeprefix(_GYM))
     if ":" in name:

@@ -11,6 +11,7 @@ from keras_aha.files import local_path
 from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_folder import check_new_folder, check_writable
+from keras_aha.runs.sources import read_sources
 
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
 
@@ -40,7 +41,7 @@ def check_log_dir(log_dir: str | os.PathLike, recipe: Recipe, resume: bool = Fal
             f"Received: log_dir={str(log_dir)!r}, resume=False"
         )
     check_writable(log_dir, "log_dir")
-    changes = check_changes(Recipe.load(own), recipe)
+    changes = check_changes(Recipe.load(own), recipe, may_move=read_sources(log_dir))
     check_run(log_dir, recipe)
     return changes
 

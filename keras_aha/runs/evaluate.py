@@ -3,19 +3,19 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.evaluation import comparison, intervals, tables
 from keras_aha.evaluation.at_k import at_k
-from keras_aha.files import presets_folder
-from keras_aha.models.presets import load_tokenizer
-from keras_aha.names import bare_name
-from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.models.presets import find_preset, load_tokenizer
+from keras_aha.recipes.recipe import RECIPE, Recipe, recipe_of
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.check_marks import check_marks
+from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks.task import Task
@@ -31,10 +31,11 @@ class EvaluationResult:
     """What a policy does on held-out puzzles. Rates are shares between 0 and 1, intervals are of 95 % over puzzles.
 
     Attributes:
-        numbers: ready for JSON. `target`, `seed` and what `summarize_held_out` says; `mean_at_k`, `pass_at_k`,
-            `maj_at_k` and their intervals `…_ci95`, by k; `by_label`, one record for each combination of the task's
-            labels, if it has any; `throughput` of the sampled completions, in tokens and seconds; `comparison` with
-            `against` (see `evaluation.compare`); `waits`, with the `curve` of accuracy against tokens.
+        numbers: ready for JSON. `target`, `seed`, `made_with` (see `conditions`) and what `summarize_held_out` says;
+            `mean_at_k`, `pass_at_k`, `maj_at_k` and their intervals `…_ci95`, by k; `by_label`, one record for each
+            combination of the task's labels, if it has any; `throughput` of the sampled completions, in tokens and
+            seconds; `comparison` with `against` (see `evaluation.compare`); `waits`, with the `curve` of accuracy
+            against tokens.
         puzzles: one row a puzzle: its problem, labels, accuracy, pass@k and maj@k.
         completions: one row a completion, with its text. `target`, `greedy` and `waits` tell what it is of.
     """
@@ -53,39 +54,45 @@ def evaluate(
     seed: int = 0,
     waits: int = 0,
     wait_word: str = "Wait",
+    on_begin: Callable[[dict], None] = lambda made_with: None,
 ) -> EvaluationResult:
     """Measures a policy on held-out puzzles: sampled at temperature 1, and greedily.
 
     Args:
         target: a run's folder, or a preset: its name, handle or folder.
         against: another run or preset, compared on the same puzzles.
-        recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is the preset's own, or
-            `countdown_tiny` if it has none.
+        recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is that of its name, wherever
+            it lies, see `recipe_of`.
         changes: to the recipes, as `Recipe.override` takes them: `["evaluation.puzzles=512", "evaluation.samples=16"]`.
         seed: of the samples.
         waits: budget forcing (arXiv:2501.19393): thinking that would end goes on up to so many times; 0 is never.
         wait_word: what is written there; `""` lets it just think on.
+        on_begin: called with `made_with` when all is checked, before the long work.
 
     Raises:
         RecipeError, ValueError: a recipe or preset that cannot be used, a run that has not finished, two policies with
             other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
     """
-    changes = list(changes)
-    recipes = {target: find_recipe(target, recipe, changes)}
+    changes, name = list(changes), find_name(target, recipe)
+    recipes, made_with = {target: find_recipe(target, recipe, changes)}, {}
     if against is not None:  # a preset takes all but the weights from the other
         of_run = is_run(against)
         recipes[against] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[target], against)
+        made_with[against] = conditions(recipes[against], find_name(against) if of_run else name)
+    made_with[target] = conditions(recipes[target], name)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
     _check_puzzles(held_out)
-    for recipe in recipes.values():
+    for name, recipe in recipes.items():
         with in_section("model"):
             tokenizer = load_tokenizer(recipe.model.preset)
+        check_marks(tokenizer, held_out[name].task)
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(recipes[target])
     policies = [load_trained(x, name) if is_run(name) else build_policy(x) for name, x in recipes.items()]
     models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
-    return _measure(models, held_out, target, against, seed, waits, wait_word)
+    on_begin(made_with[target])
+    return _measure(models, held_out, made_with, target, against, seed, waits, wait_word)
 
 
 def is_run(target: str | os.PathLike) -> bool:
@@ -103,8 +110,16 @@ def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
         if recipe is not None:
             raise ValueError(f"A run has its own recipe: leave the other one out. Received: recipe={str(recipe)!r}")
         return Recipe.load(Path(target, RECIPE)).override(changes)
-    own = presets_folder() / f"{Path(bare_name(str(target))).name}.toml"
-    return _of_preset(Recipe.load(recipe or (own if own.is_file() else "countdown_tiny")).override(changes), target)
+    return _of_preset(Recipe.load(find_name(target, recipe)).override(changes), target)
+
+
+def find_name(target, recipe=None) -> str:
+    """What the recipe of `find_recipe` is called, or the path of its file; errors are the same."""
+    if is_run(target):
+        return str(Path(target, RECIPE))
+    with in_section("model"):
+        find_preset(str(target))
+    return recipe_of(target) if recipe is None else os.fspath(recipe)
 
 
 def _of_preset(recipe: Recipe, preset: str | os.PathLike) -> Recipe:
@@ -120,7 +135,7 @@ def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
         )
 
 
-def _measure(models, held_out, target, against, seed, waits, wait_word) -> EvaluationResult:
+def _measure(models, held_out, made_with, target, against, seed, waits, wait_word) -> EvaluationResult:
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
@@ -131,13 +146,14 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
     puzzles, numbers = _analyse(sampled, greedy, task, list(ask(task, "labels", task.problem(0), "a dictionary", dict)))
-    numbers = {"target": str(target), "seed": seed, **numbers, "throughput": speed}
+    numbers = {"target": str(target), "seed": seed, "made_with": made_with[target], **numbers, "throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
     if against is not None:
         other = held_out[against].evaluate(models[against])
         completions.append(_as_rows(other, against))
         accuracy = tables.summarize(other)["accuracy"]
-        numbers["comparison"] = {"against": str(against), "accuracy": accuracy, **comparison.compare(sampled, other)}
+        names = {"against": str(against), "made_with": made_with[against], "accuracy": accuracy}
+        numbers["comparison"] = names | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]
         completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]

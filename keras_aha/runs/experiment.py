@@ -21,8 +21,10 @@ from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
+from keras_aha.runs.sources import BASE, base_checksum, check_sources, read_sources
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
@@ -84,6 +86,8 @@ class Experiment:
         rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
+        with in_section("task"):
+            check_marks(tokenizer, self.task)
         if rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
             raise RecipeError(
                 'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
@@ -121,7 +125,7 @@ def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models
     """The policy that a run has trained: `recipe` is its own, `log_dir` its folder, which a `Run` wrote.
 
     Raises:
-        RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
+        RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone, or another.
     """
     trained = local_path(log_dir, "log_dir") / (ADAPTERS if recipe.lora.rank else PRESET)
     if not trained.exists():
@@ -129,6 +133,8 @@ def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models
     if not recipe.lora.rank:
         return build_policy(recipe.override(assignment("model.preset", str(trained))))
     policy = build_policy(recipe.override("lora.start=none"))
+    if read_sources(log_dir):
+        check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
     lora.load_adapters(policy.backbone, trained)
     return policy
 

@@ -6,13 +6,16 @@ import random
 from pathlib import Path
 
 from keras_aha.files import local_path, whole_folder
+from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import turn_end_id
-from keras_aha.models.tiny_gemma import tiny_gemma
+from keras_aha.models.tiny_gemma import tiny_gemma, tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_folder import check_new_folder
+from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out
+from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.priming import prime
@@ -43,9 +46,12 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     task = build_task(recipe, priming.seed)
     _check_habits(task, priming.habits)
     held_out = build_evaluation(recipe)
+    with in_section("model"):
+        tokenizer = tiny_tokenizer() if new else load_tokenizer(recipe.model.preset)
+    check_marks(tokenizer, task)
+    turn_end_id(tokenizer, priming.stop_token)
     keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
     policy = tiny_gemma() if new else build_policy(recipe, priming.adapters)
-    turn_end_id(policy.preprocessor.tokenizer, priming.stop_token)  # both raise before the long work
     model = GRPOModel(policy)
     settings = dataclasses.asdict(priming)
     del settings["adapters"]

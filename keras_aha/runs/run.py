@@ -27,8 +27,10 @@ from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.check_files import check_log_dir
+from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
 from keras_aha.runs.machine import devices_in_words, keep_compiled_programs
+from keras_aha.runs.sources import SOURCES, check_sources, source_checksums
 
 import keras
 import pandas as pd
@@ -66,7 +68,7 @@ class Run:
 
     Raises:
         ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
-            `check_log_dir`.
+            `check_log_dir`; or if the run began with another preset or file, see `check_sources`.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Run:
         if processes.is_first():  # others may find what the first one has begun to write
             check_log_dir(log_dir, experiment.recipe, resume)
         keep_compiled_programs(log_dir)
+        self._sources = source_checksums(experiment.recipe, experiment.model.policy)
+        check_sources(log_dir, experiment.recipe, self._sources)
         self.experiment = experiment
         self.name = name or self.log_dir.name
         self.resume = resume
@@ -190,6 +194,7 @@ class Run:
         if processes.is_first():
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self.experiment.recipe.dump(self.log_dir / RECIPE)
+            write_whole(self.log_dir / SOURCES, json.dumps(self._sources, indent=2) + "\n")
 
     def _release(self):
         """Ends what a `fit` that ended by an error left, and finds why it ended."""
@@ -224,6 +229,7 @@ class Run:
             "seed": recipe.training.seed,
             "epochs": recipe.training.epochs,
             "devices": devices_in_words(),
+            "made_with": conditions(recipe, RECIPE),
             "wall_seconds": float(time.time() - self._start + earlier),
             "generated_tokens": int(epochs["generated_tokens"].sum()),
             "heldout_before": summarize_held_out(*self.before),

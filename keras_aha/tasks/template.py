@@ -6,6 +6,7 @@ from collections.abc import Mapping
 # Name → (before the user's text, between it and the answer), as the models were taught; tokenizers add begin-tokens.
 TURNS = {
     "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),  # Gemma 1 to 3
+    "gemma4": ("<|turn>user\n", "<turn|>\n<|turn>model\n"),
     "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),  # Qwen and SmolLM3
     "llama3": (
         "<|start_header_id|>user<|end_header_id|>\n\n",
@@ -16,7 +17,7 @@ TURNS = {
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:
     """The templates that tasks have by name: `"plain"` for base models, `"compact"`, and for models that were taught to
-    converse `"gemma"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
+    converse `"gemma"` (1 to 3), `"gemma4"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
 
     Args:
         rule: the problem and its rule in words, exactly as the scorer applies it.

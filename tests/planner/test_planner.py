@@ -237,6 +237,8 @@ def test_the_script(monkeypatch, tmp_path, capfd):
     written = json.loads(file.read_text())
     keys = "preset topology chips fits hbm_bytes_per_chip hbm_limit_bytes parts train decode compile_seconds"
     assert set(keys.split()) <= written.keys() and written["run"]["run_price"] > 0
+    assert "\nrecipe countdown_tiny: 16 prompts × " in out and written["recipe"] == "countdown_tiny"
+    assert written["values"]["task.name"] == "countdown" and "rollouts.max_completion_length" in written["values"]
     for flags, words in {
         "--topology t4 --set model.preset=gemma9": "No preset has that name",
         "--topology t4 --set training.micro_batch_size=7": "micro_batch_size must divide",

@@ -53,6 +53,14 @@ def test_a_shipped_recipe_loads_by_name_by_path_and_by_handle():
     assert Recipe.load(handle) == Recipe.load(path).override(f"model.preset={handle}")
 
 
+def test_a_folder_in_which_a_preset_lies_takes_the_recipe_of_its_name(tmp_path):
+    folder = tmp_path / "größe 😀" / "gemma2_2b_en" / "2"
+    folder.mkdir(parents=True)
+    recipe = Recipe.load(folder)
+    assert recipe.model.preset == str(folder)
+    assert recipe.task == Recipe.load("gemma2_2b_en").task
+
+
 @pytest.mark.parametrize(
     "section, built",
     [
@@ -259,6 +267,9 @@ def test_what_a_run_may_go_on_with():
     assert check_changes(began, began.override(f"{limit}=1024")) == [f"{limit}: 512 → 1024"]
     with pytest.raises(RecipeError, match=f"another run.* Received: {limit}: 512 → 256"):
         check_changes(began, began.override(f"{limit}=256"))
+    assert check_changes(began, now.override("model.preset=b"), may_move=["model.preset"])
+    with pytest.raises(RecipeError, match=r"Go on with .* Received: model\.preset: "):
+        check_changes(began, now.override("model.preset=b"), may_move=["task.file"])
     with pytest.raises(RecipeError, match="Go on with the recipe.toml in .* Received: loss.kl_coef: 0.0 → 1"):
         check_changes(began, now.override("loss.kl_coef=1"))
     scheduled = began.override("optimizer.config.learning_rate={class_name = 'CosineDecay'}")

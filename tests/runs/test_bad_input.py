@@ -25,6 +25,7 @@ import plan  # noqa: E402
 import prime  # noqa: E402
 import report  # noqa: E402
 
+PRESET, CHATML = ["weightless", "--recipe", "countdown_tiny"], ["--set", "task.template=chatml"]
 PRIMED, PROCESS = ["--set", "priming.adapters=true"], ["--num-processes", "1", "--process-id"]
 REQUIRED = '[model]\npreset = "weightless"\n[task]\nname = "countdown"\n'
 PROC = "/proc/keras-aha" if sys.platform == "linux" else "file/keras-aha"  # where not even a superuser may write
@@ -95,6 +96,7 @@ def here(folder, monkeypatch):
         (fit, ["--preset", "dir.toml"], "cannot be read: Is a directory"),
         (fit, ["--preset", "x" * 5000], "No recipe is called 'xxx"),
         (fit, ["--set", "="], "A change to a recipe is written section.key=value. Received: '='"),
+        (fit, CHATML, "set task.template=gemma, its family's, or one without marks, such as plain. Received: a prompt"),
         (fit, ["--set", "task.max_number=0"], "[task]: max_number must be an integer from 1"),
         (fit, ["--set", "task.puzzles=few.csv"], "[evaluation.puzzles]: `n` must be at most 0"),
         (fit, ["--set", "optimizer.class_name=Adamm"], "the nearest is Adam."),
@@ -113,18 +115,34 @@ def here(folder, monkeypatch):
         (fit, ["--log-dir", "x" * 300], "File name too long"),
         (evaluate, [], "the following arguments are required: TARGET"),
         (evaluate, ["other", "--recipe", "countdown_tiny"], "A run has its own recipe: leave the other one out"),
+        (
+            evaluate,
+            ["weightless"],
+            "No recipe belongs to a preset of the name 'weightless': name the one whose task and",
+        ),
         (evaluate, ["weightless", "--puzzles", "0"], "argument --puzzles: needs an integer from 1"),
         (evaluate, ["weightless", "--json", "full"], "full cannot be written"),
         (evaluate, ["weightless", "--json", "new", "--csv", "new"], "Two files cannot have one name"),
         (evaluate, ["weightless", "--wait-word", "Hmm"], "give both. Received: --wait-word Hmm"),
-        (evaluate, ["weightless", "--wait", "1", "--wait-word", "Wäit"], "the vocabulary can write, without </think>"),
-        (evaluate, ["weightless", "--against", "nowhere"], "[model]: No preset has that name"),
-        (evaluate, ["weightless", "--against", "other"], "choose them by `recipe`, or by changes to [task] and"),
-        (evaluate, ["empty"], "[model]: The folder is no preset that keras-hub can load"),
+        (evaluate, [*PRESET, "--wait", "1", "--wait-word", "Wäit"], "the vocabulary can write, without </think>"),
+        (evaluate, [*PRESET, "--against", "nowhere"], "[model]: No preset has that name"),
+        (evaluate, [*PRESET, "--against", "other"], "choose them by `recipe`, or by changes to [task] and"),
+        (
+            evaluate,
+            [*PRESET, *CHATML],
+            "no tokens <|im_end|>, <|im_start|>, so the model would read them letter by letter",
+        ),
+        (evaluate, ["empty", *PRESET[1:]], "[model]: The folder is no preset that keras-hub can load"),
         (evaluate, ["file"], "Received: preset='file'"),
         (prime, ["--out", "full"], "full is there already, and is kept: choose another out"),
         (prime, ["--out", "new", "--set", "priming.habits={patience = 3}"], "unexpected keyword argument 'patience'"),
         (prime, ["--out", "new", "--set", "priming.habits={max_attempts=-1}"], "Received: priming.habits="),
+        (
+            prime,
+            ["--out", "new", *CHATML],
+            "set task.template=gemma, its family's, or one without marks, such as plain",
+        ),
+        (prime, ["--out", "new", "--new", *CHATML], "set task.template=gemma, its family's, or one without marks"),
         (prime, ["--out", "new", *PRIMED, "--new"], "priming.adapters trains those of [lora]"),
         (prime, ["--out", "new", *PRIMED, "--set", "lora.rank=0"], "priming.adapters trains those of [lora]"),
         (prime, ["--out", "new", *PRIMED, "--set", "model.quantization=int8"], "priming.adapters trains those of [lor"),

@@ -190,7 +190,12 @@ def test_folders_bring_the_chat_template(template, make_shallow, tmp_path):
 
 
 LICENSES = {"countdown_tiny": "apache-2.0", "gemma2_2b_en": "gemma", "gemma4_2b": "apache-2.0", "./mine": None}
-LICENSES["kaggle://keras/gemma3/keras/gemma3_1b/3"] = "gemma"
+LICENSES |= dict.fromkeys(["kaggle://keras/gemma3/keras/gemma3_1b/3", "hf://google/gemma-2-2b-it"], "gemma")
+LICENSES |= {
+    "/kaggle/input/gemma2_2b_en/2": "gemma",
+    "hf://google/gemma-4-E2B-it": "apache-2.0",
+    "hf://you/yours": None,
+}
 
 
 @pytest.mark.parametrize("preset, licence", LICENSES.items())
@@ -229,6 +234,9 @@ def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
         ("kaggle://keras/gemma2/keras/gemma2_2b_en/2", "google/gemma-2-2b"),
         ("hf://someone/her-gemma", "someone/her-gemma"),
         ("./gemma", None),
+        ("models/gemma2_2b_en", None),  # which may have been trained
+        ("/kaggle/input/keras/gemma2/keras/gemma2_2b_en/2", "google/gemma-2-2b"),
+        ("/hub/models--google--gemma-2-2b-it/snapshots/0a1b", "google/gemma-2-2b-it"),
     ],
 )
 def test_names_on_the_hub(preset, name):
@@ -255,6 +263,40 @@ def test_adapters_beside_a_base_that_sees_are_named_as_its_layers_are(make_polic
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert re.fullmatch(config["exclude_modules"], "model.vision_tower.encoder.layers.0.self_attn.q_proj")
     assert not re.fullmatch(config["exclude_modules"], "model.language_model.layers.0.self_attn.q_proj")
+
+
+def test_an_attached_base_is_named_and_not_copied_and_no_place_is_told(make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path)
+    attached = tmp_path / 'with "quotes"' / "gemma2_2b_en" / "2"
+    attached.parent.mkdir(parents=True)
+    (tmp_path / "base").rename(attached)
+    places = {"model.preset": attached, "lora.start": tmp_path / 'with "quotes"' / "earlier"}
+    changes = [f"{key}={json.dumps(str(path))}" for key, path in places.items()]
+    Recipe.load(run / RECIPE).override(changes).dump(run / RECIPE)
+    (folder,) = export(run, tmp_path / "out", ["peft"])
+    card = (folder / "README.md").read_text()
+    assert 'license: gemma\nbase_model: "google/gemma-2-2b"\n' in card and "\n\ngemma2\\_2b\\_en, trained on" in card
+    assert 'preset = "gemma2_2b_en"' in card and 'start = "earlier"' in card and "quotes" not in card
+    assert "were not compared with the published ones" in card
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "adapter_config.json", "adapter_model.safetensors"),
+    ]
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "google/gemma-2-2b"
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_base_may_move_and_another_is_refused(quantization, make_shallow, tmp_path):
+    run = make_run(make_shallow, tmp_path, model__quantization=quantization)
+    moved, other = (tmp_path / "base").rename(tmp_path / "moved"), tmp_path / "other"
+    make_shallow(seed=1).save_to_preset(str(other))
+    with pytest.raises(ValueError, match=r"There is no such folder.* \(--set model.preset=FOLDER\)"):
+        export(run, tmp_path / "out", ["keras"])
+    with pytest.raises(ValueError, match=r"not what the run began with.*Received: model\.preset='.*other'"):
+        export(run, tmp_path / "out", ["keras"], changes=[f'model.preset="{other}"'])
+    with pytest.raises(ValueError, match="It would be another run.*Received: task.template"):
+        export(run, tmp_path / "out", ["keras"], changes=["task.template=plain"])
+    (folder,) = export(run, tmp_path / "out", ["keras"], changes=[f'model.preset="{moved}"'])
+    assert 'preset = "moved"' in (folder / "README.md").read_text()
 
 
 # === What is refused ===

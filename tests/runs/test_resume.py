@@ -22,8 +22,9 @@ from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.history_callback import of_the_machine
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
+from keras_aha.files import presets_folder
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.runs.check_files import saved_epochs
+from keras_aha.runs.check_files import check_log_dir, saved_epochs
 from keras_aha.runs.experiment import Experiment
 from keras_aha.runs.run import Run
 
@@ -282,6 +283,27 @@ def test_what_would_be_another_run_is_refused(flags, sentence, uninterrupted, ca
     with pytest.raises(SystemExit) as exit:
         fit.main(["--resume", "--log-dir", str(uninterrupted), *flags])
     assert exit.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_the_base_of_a_run_may_move_and_another_is_refused(uninterrupted, tmp_path):
+    folder, moved, other = (tmp_path / name for name in ("run", "moved", "other"))
+    shutil.copytree(uninterrupted, folder)
+    shutil.copytree(presets_folder() / "countdown_tiny", moved)
+    shutil.copytree(moved, other)
+    with h5py.File(other / "model.weights.h5", "r+") as file:
+        file["layers/rms_normalization/vars/0"][0] += 0.01
+    recipe = Recipe.load(folder / "recipe.toml")
+    changes = check_log_dir(folder, recipe.override(f'model.preset="{moved}"'), resume=True)
+    assert changes == [f"model.preset: 'countdown_tiny' → '{moved}'"]
+    Run(Experiment(recipe.override(f'model.preset="{moved}"')), folder, resume=True)
+    with pytest.raises(
+        ValueError, match=r"not what the run began with.*name the place .*Received: model.preset='.*other'"
+    ):
+        Run(Experiment(recipe.override(f'model.preset="{other}"')), folder, resume=True)
+    (folder / "sources.json").unlink()  # a run that does not know what it began with
+    with pytest.raises(ValueError, match="It would be another run.*Received: model.preset"):
+        check_log_dir(folder, recipe.override(f'model.preset="{moved}"'), resume=True)
+    assert Recipe.load(folder / "recipe.toml") == recipe
 
 
 def test_python_keeps_a_folder_too(uninterrupted):

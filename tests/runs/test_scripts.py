@@ -11,6 +11,7 @@ import keras_aha as aha
 from keras_aha.callbacks.history_callback import of_the_machine
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import assignment
+from keras_aha.training.grpo_model import GRPOModel
 
 import numpy as np
 import pandas as pd
@@ -112,19 +113,40 @@ def test_a_runs_folder_holds_what_came_out(run):
     assert set(os.listdir(run)) == {
         *("adapters.lora.h5", "behaviours.csv", "checkpoints", "completions", "completions.jsonl", "history.csv"),
         *("held_out_after.jsonl", "held_out_before.jsonl", "hyper_parameters", "recipe.toml", "report", "report.html"),
-        *("summary.json", "train", "validation"),
+        *("sources.json", "summary.json", "train", "validation"),
     }
     recipe = Recipe.load(run / "recipe.toml")
     assert (recipe.training.epochs, recipe.training.seed, recipe.lora.rank) == (2, 5, 2)
     summary = json.loads((run / "summary.json").read_text())
-    keys = "preset seed epochs devices wall_seconds generated_tokens heldout_before heldout_after"
+    keys = "preset seed epochs devices made_with wall_seconds generated_tokens heldout_before heldout_after"
     assert list(summary) == keys.split()
+    made_with = summary["made_with"]
+    assert made_with["recipe"] == "recipe.toml" and made_with["task"].startswith("countdown(num_numbers=3, ")
+    assert (made_with["template"], made_with["max_completion_length"], made_with["samples"]) == ("compact", 8, 2)
+    assert made_with["devices"] == summary["devices"]
     rates = pd.read_csv(run / "behaviours.csv")
     attempts = rates[(rates["completions"] == "all") & (rates["behaviour"] == "attempts")].iloc[0]
     assert attempts["before"] == pytest.approx(summary["heldout_before"]["mean_attempts"])
     assert attempts["after"] == pytest.approx(summary["heldout_after"]["mean_attempts"])
     assert (summary["preset"], summary["seed"], summary["epochs"]) == ("countdown_tiny", 5, 2)
     assert summary["generated_tokens"] == pd.read_csv(run / "history.csv")["generated_tokens"].sum()
+
+
+def test_a_policy_that_cannot_be_sampled_is_said_in_a_sentence(monkeypatch, small, tmp_path, capsys):
+    def generate(self, *args, **kwargs):
+        raise ValueError("The policy's log-probs are not finite.")
+
+    monkeypatch.setattr(GRPOModel, "generate", generate)
+    with pytest.raises(SystemExit) as ended:
+        fit.main(["--log-dir", str(tmp_path / "run"), *small])
+    assert ended.value.code == 2 and capsys.readouterr().err.endswith(": The policy's log-probs are not finite.\n")
+
+
+@pytest.mark.parametrize("recipe", ["kaggle://keras/gemma2/keras/gemma2_2b_en/2", "hf://keras/gemma2_2b_en"])
+def test_a_run_is_called_by_the_name_of_its_preset(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name, found, log_dir = fit.find_run(fit.parse(["--recipe", recipe]), [])
+    assert (name, found.model.preset, log_dir) == ("gemma2_2b_en", recipe, Path("runs/gemma2_2b_en-seed0"))
 
 
 def test_a_report_is_written_again(run, capsys):
@@ -211,6 +233,8 @@ def test_a_run_evaluates_to_what_its_summary_says(run, preset, tmp_path, capsys)
     assert {"pass@1", "maj@2"} <= set(puzzles) and numbers["pass_at_k"]["2"] == puzzles["pass@2"].mean()
     assert numbers["by_label"][0].keys() >= {"num_numbers", "difficulty", "accuracy", "pass@2", "maj@2"}
     comparison = numbers["comparison"]
+    assert numbers["made_with"]["recipe"] == comparison["made_with"]["recipe"] == str(run / "recipe.toml")
+    assert numbers["made_with"]["preset"] == comparison["made_with"]["preset"] == preset
     assert (comparison["against"], comparison["accuracy"], comparison["n"]) == (preset, before["accuracy"], 3)
     assert comparison["difference"] == pytest.approx(after["accuracy"] - before["accuracy"])
     rows = pd.read_parquet(tmp_path / "out.parquet")
@@ -223,6 +247,11 @@ def test_a_run_evaluates_to_what_its_summary_says(run, preset, tmp_path, capsys)
     assert numbers["waits"]["word"] == "no" and [row["waits"] for row in numbers["waits"]["curve"]] == [0, 1]
     assert numbers["waits"]["curve"][0]["accuracy"] == after["accuracy"]
     out = capsys.readouterr().out
+    first = out.split("\n")[0]
+    assert first == puzzles["made_with"][0] and first.startswith(
+        f"{preset} by the recipe {run / 'recipe.toml'}: task cou"
+    )
+    assert "template 'compact', 3 puzzles × 2 completions of at most 8 tokens at temperature 1, on 1 × cpu" in first
     assert "num_numbers  difficulty  accuracy  ci95_low  ci95_high  n" in out and "pass@2" in out and "maj@2" in out
     assert "tokens/s" in out and "waits  thought_on  tokens  accuracy" in out
 
@@ -246,7 +275,8 @@ def test_priming_saves_a_preset_with_its_curve(adapters, small, tmp_path, capsys
     assert os.listdir(out.parent) == ["primed"]
     curve = pd.read_csv(out / "priming.csv")
     assert curve["epoch"].tolist() == [1, 2] and np.isfinite(curve["loss"]).all()
-    assert "held-out accuracy primed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "held-out accuracy primed" in out and "by the recipe countdown_tiny: task countdown(" in out
 
 
 def test_the_control_of_a_run(run, capsys):

@@ -13,6 +13,7 @@ LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
         ("plain", "Numbers: 44 19 35\nTarget: 98\n", "\nLet me work it out step by step.\n<think>\n"),
         ("compact", "Use 44 19 35 each once to make 98.", "\n<think>\n"),
         ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
+        ("gemma4", "<|turn>user\n", "<turn|>\n<|turn>model\n<think>\n"),
         ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
         ("llama3", LLAMA.format("user"), f"<|eot_id|>{LLAMA.format('assistant')}<think>\n"),
     ],
@@ -43,6 +44,6 @@ def test_custom():
      "{numbers.__class__} {target}", "{numbers:d} {target}", "{numbers[0]} {target}", None, 3],
 )  # fmt: skip
 def test_neither_name_nor_format(template):
-    names = "'plain', 'compact', 'gemma', 'chatml', 'llama3', or a format string"
+    names = "'plain', 'compact', 'gemma', 'gemma4', 'chatml', 'llama3', or a format string"
     with pytest.raises(ValueError, match=f"{names}.* Received: template="):
         Countdown(template=template)

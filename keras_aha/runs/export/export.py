@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_aha.files import local_path, whole_folder
@@ -9,9 +10,10 @@ from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
+from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.build_task import build_task
+from keras_aha.runs.build_task import build_task, task_files
 from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.experiment import load_trained
@@ -19,6 +21,7 @@ from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
 from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_tokenizer, write_transformers
+from keras_aha.runs.sources import BASE
 
 import keras_hub
 
@@ -27,17 +30,20 @@ _BASE = "base"  # the folder in `peft` of a base that no one else has
 _GEMMAS = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)
 
 
-def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> list[Path]:
+def export(
+    log_dir: str | os.PathLike, out: str | os.PathLike, formats=None, *, changes: Iterable[str] = ()
+) -> list[Path]:
     """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
-    `peft` is the adapters and the tokenizer; if the base is a folder or the embedded model, which are on no hub, it
+    `peft` is the adapters and the tokenizer; if the base is a folder of your own or the embedded model, on no hub, it
     comes with that in `peft/base`. A folder is there when it is whole, and what the run's folder holds is only read.
 
     Args:
         log_dir: the run's folder, which a `Run` wrote.
         out: where the folders come to lie, made if it is missing.
         formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` if it has no adapters.
+        changes: to the recipe, if its preset or a file lies elsewhere now: `["model.preset=models/gemma2_2b_en"]`.
 
     Returns:
         The paths of the folders.
@@ -48,7 +54,7 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
         OSError: if files cannot be written.
     """
     run, out = local_path(log_dir, "log_dir"), local_path(out, "out")
-    recipe = _load_recipe(run)
+    recipe = _load_recipe(run, changes)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)
     folders = {name: out / name for name in formats}
@@ -76,10 +82,12 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
     return list(folders.values())
 
 
-def _load_recipe(run: Path) -> Recipe:
+def _load_recipe(run: Path, changes: Iterable[str]) -> Recipe:
     if not (run / RECIPE).is_file():
         raise ValueError(f"What is exported is a finished run; the folder has no {RECIPE}. Received: {str(run)!r}")
-    recipe = Recipe.load(run / RECIPE)
+    began = Recipe.load(run / RECIPE)
+    recipe = began.override(changes)
+    check_changes(began, recipe, may_move={BASE, "lora.start", *task_files(began)})
     finished = finished_epochs(run)
     if finished != recipe.training.epochs:  # other ones if it goes on with more
         raise ValueError(f"The run has not finished, so there is nothing to tell of it yet. Received: {str(run)!r}")

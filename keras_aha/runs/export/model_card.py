@@ -8,18 +8,19 @@ import re
 from pathlib import Path
 
 from keras_aha.callbacks.run_folder import SUMMARY
-from keras_aha.files import presets_folder, read_text
+from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
-from keras_aha.names import bare_name, printable
+from keras_aha.names import preset_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.recipes.values import assignment
+from keras_aha.runs.conditions import conditions
 from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.tasks import Task
 
 import jinja2
 
 # Gemma 4 came under the Apache License, as did the embedded model.
-_LICENSES = {r"(code_)?gemma(2|3|3n|_1\.1|)_.*": "gemma", r"gemma4_.*": "apache-2.0"}
+# Gemma's names are keras-hub's or Hugging Face's: gemma2_instruct_2b_en, gemma-2-2b-it.
+_LICENSES = {r"(code_?)?gemma(-?(2|3|3n)|[-_]1\.1|)[-_](?!4-).*": "gemma", r"gemma-?4[-_].*": "apache-2.0"}
 _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped, §2.4
 
 
@@ -39,6 +40,11 @@ class ModelCard:
         return hugging_face.hub_name(self.recipe.model.preset)
 
     @property
+    def is_attached(self) -> bool:
+        """Whether the base's repository is known by the name of a folder alone."""
+        return self.hub_name is not None and Path(self.recipe.model.preset).is_absolute()
+
+    @property
     def is_embedded(self) -> bool:
         """Whether the base is the model that comes with keras-aha."""
         preset = self.recipe.model.preset
@@ -54,7 +60,7 @@ class ModelCard:
         """Hugging Face's word for the license of the base's weights; `None` if it is not known."""
         if self.is_embedded:
             return "apache-2.0"
-        name = bare_name(self.recipe.model.preset)
+        name = preset_name(self.recipe.model.preset).lower()
         return next((word for pattern, word in _LICENSES.items() if re.fullmatch(pattern, name)), None)
 
     def write(self, folder: Path, library: str) -> None:
@@ -69,7 +75,8 @@ class ModelCard:
             card=self,
             library=library,
             name=self.run.resolve().name,
-            base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
+            base=preset_name(self.recipe.model.preset),
+            made_with=conditions(self.recipe, RECIPE),
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
             summary=json.loads((self.run / SUMMARY).read_bytes()),
             recipe_text=self._recipe_text(),
@@ -79,12 +86,21 @@ class ModelCard:
 
     def _recipe_text(self) -> str:
         """The recipe without folders of the machine that trained: a card is published."""
-        text = read_text(self.run / RECIPE)
-        for path in (self.recipe.model.preset, self.recipe.lora.start, *self.recipe.task.arguments.values()):
-            if isinstance(path, str) and Path(path).is_absolute():
-                as_written, name = (assignment("", value)[4:-1] for value in (path, Path(path).name))
-                text = text.replace(as_written, name)
-        return text
+        sections = self.recipe.to_dict()
+        if Path(self.recipe.model.preset).is_absolute():
+            sections["model"]["preset"] = preset_name(self.recipe.model.preset)
+        for section, keys in {"lora": ["start"], "task": {*sections["task"]} - {"template"}}.items():
+            sections[section] |= {key: _last_names(sections[section][key]) for key in keys}
+        return Recipe.from_dict(sections).to_toml()
+
+
+def _last_names(value):
+    """The value, with the last name alone of each text in it that is an absolute path."""
+    if isinstance(value, dict):
+        return {key: _last_names(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_last_names(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def as_text(value) -> str:

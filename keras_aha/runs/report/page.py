@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import read_text, write_whole
+from keras_aha.names import preset_name
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.check_folder import check_writable
@@ -45,7 +46,7 @@ def write_report(log_dir: str | os.PathLike) -> Path:
     # Autoescaping is what keeps a completion from becoming a part of the page.
     loader, blocks = jinja2.PackageLoader("keras_aha.runs.report", "."), dict(trim_blocks=True, lstrip_blocks=True)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
-    environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "code": _code}
+    environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "code": _code, "name": preset_name}
     page = environment.get_template("page.html").render(
         record=record,
         pictures=pictures,

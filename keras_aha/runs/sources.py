@@ -1,0 +1,63 @@
+"""`sources.json`: checksums of what a run's recipe names by a path, so that it may lie elsewhere later."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from keras_aha.distribution.checksums import checksums, combined
+from keras_aha.models.internals import flatten_layers
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.build_policy import adapters_file
+from keras_aha.runs.build_task import task_files
+
+import keras_hub
+
+SOURCES = "sources.json"  # the file in a run's folder
+BASE = "model.preset"
+
+
+def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
+    """Key of the recipe → checksum of what lies at its path: the preset, adapters to start from, files of the task.
+
+    `policy` is as `build_policy` gives it, and untrained. All processes must call this.
+    """
+    files = task_files(recipe)
+    if recipe.lora.start is not None:
+        files["lora.start"] = adapters_file(recipe)
+    found = {BASE: base_checksum(policy)}
+    for key, path in files.items():
+        with open(path, "rb") as file:
+            found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def base_checksum(policy: keras_hub.models.CausalLM) -> int:
+    """One number for the weights of the preset, adapters and quantized layers left out: other devices round those
+    otherwise, and norms tell models apart. All processes must call this."""
+    layers = flatten_layers(policy.backbone)
+    quantized = {id(v) for layer in layers if layer.quantization_mode is not None for v in layer.weights}
+    own = [v for v in policy.backbone.weights if id(v) not in quantized and "lora_kernel" not in v.path]
+    return combined(checksums([variable.value for variable in own]))
+
+
+def read_sources(log_dir: str | os.PathLike) -> dict[str, int | str]:
+    """What `source_checksums` said as the run in a folder began; nothing if it did not write it."""
+    path = Path(log_dir, SOURCES)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read: put it back from a copy, or remove it. Received: {error!r}"
+        ) from error
+
+
+def check_sources(log_dir: str | os.PathLike, recipe: Recipe, found: dict[str, int | str]) -> None:
+    """Raises ValueError if what a recipe names by a path is not what the run in a folder began with."""
+    began = read_sources(log_dir)
+    for key in began.keys() & found.keys():
+        if began[key] != found[key]:
+            raise ValueError(
+                f"What lies there is not what the run began with, by its checksum in {SOURCES}: name the place where "
+                f"that lies, by {key} (--set {key}=PATH). Received: {key}={recipe.flat()[key]!r}"
+            )
