@@ -10,6 +10,7 @@ from keras_aha.callbacks.run_folder import checkpoint_folder, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
+from keras_aha.distribution.folder_lock import FolderLock
 
 import keras
 import orbax.checkpoint as ocp
@@ -50,6 +51,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.log_dir = Path(log_dir)
         self.monitor = monitor
         self.keep = keep
+        self._lock = FolderLock(log_dir, one_thread=True)  # in which it trains
         self._manager = None
         self._scores = {}  # by epoch, those of `monitor`
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
@@ -95,9 +97,12 @@ class CheckpointCallback(keras.callbacks.Callback):
                 manager.close()
             except Exception as error:
                 raise self._failure(error) from error
+            finally:
+                self._lock.release()
 
     def _open(self):
         if self._manager is None:
+            self._lock.acquire()
             folder = checkpoint_folder(self.log_dir).absolute()
             self._scores = contents.read_scores(folder, self.monitor)
             policy = AnyPreservationPolicy([LatestN(self.keep), _Best(self._scores)])
@@ -124,7 +129,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: if there are checkpoints, but all are damaged, or they are of another model.
-            ValueError: if a file of the run is damaged, see `run_folder.rewind`.
+            ValueError: if another process writes the folder, or a file of the run is damaged, see `run_folder.rewind`.
         """
         if not checkpoint_folder(self.log_dir).exists():
             return 0

@@ -4,13 +4,15 @@ import os
 import tempfile
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import LOCK
+
 
 def check_new_folder(path: str | os.PathLike, name: str) -> None:
     """Raises ValueError unless `path` can be made, or is an empty folder; `name` is the argument's."""
     path = Path(path)
     received = f"Received: {name}={str(path)!r}"
     if path.exists() or path.is_symlink():
-        if not path.is_dir() or any(path.iterdir()):
+        if not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir()):
             raise ValueError(f"{path} is there already, and is kept: choose another {name}. {received}")
         return check_writable(path, name)
     parent = next(folder for folder in path.absolute().parents if folder.exists())

@@ -6,6 +6,7 @@ import random
 import tempfile
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.models.tiny_gemma import tiny_gemma
 from keras_aha.recipes.recipe import Recipe
@@ -37,8 +38,13 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
             or cannot be merged, a folder that is in use; before weights are loaded.
         OSError: files cannot be written.
     """
-    out, priming = Path(out), recipe.priming
     check_new_folder(out, "out")
+    with FolderLock(out, "out") as lock:
+        return _prime(recipe, Path(out), new, lock)
+
+
+def _prime(recipe: Recipe, out: Path, new: bool, lock: FolderLock) -> dict:
+    priming = recipe.priming
     _check_adapters(recipe, new)
     task = build_task(recipe, priming.seed)
     _check_habits(task, priming.habits)
@@ -50,7 +56,7 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     settings = dataclasses.asdict(priming)
     del settings["adapters"]
     history = prime(policy, task, **settings)
-    _save(policy, history, out)
+    _save(policy, history, out, lock)
     return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
 
 
@@ -73,7 +79,7 @@ def _check_habits(task: Task, habits: dict) -> None:
         raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
 
 
-def _save(policy, history: keras.callbacks.History, folder: Path) -> None:
+def _save(policy, history: keras.callbacks.History, folder: Path, lock: FolderLock) -> None:
     """Writes beside the folder first: what stands at `folder` is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
@@ -81,4 +87,5 @@ def _save(policy, history: keras.callbacks.History, folder: Path) -> None:
         policy.save_to_preset(str(made))
         epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
         pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
+        lock.release()  # and its file, so that the folder is empty
         os.rename(made, folder)

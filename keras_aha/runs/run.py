@@ -21,6 +21,7 @@ from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import whole
+from keras_aha.distribution.folder_lock import FolderLock, check_unused
 from keras_aha.evaluation.table_file import read_tables, write_tables
 from keras_aha.evaluation.tables import behaviour_rates
 from keras_aha.files import write_whole
@@ -48,6 +49,7 @@ class Run:
         run.finish()
 
     With several processes all of them must do the same with the same folder; the first one writes all but checkpoints.
+    From here to the end of `fit` or `finish` no other process can write the folder, see `FolderLock`.
 
     Args:
         experiment: an `Experiment`.
@@ -66,8 +68,8 @@ class Run:
             if no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
-        ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
-            `check_log_dir`.
+        ValueError: if another process writes the folder, it holds something else, it would become another run, or one
+            of its files is damaged: see `check_log_dir`.
     """
 
     def __init__(
@@ -81,8 +83,12 @@ class Run:
         start: float | None = None,
         profile: bool = False,
     ):
-        if processes.is_first():  # others may find what the first one has begun to write
-            check_log_dir(log_dir, experiment.recipe, resume)
+        with processes.together():
+            if processes.is_first():  # others may find what the first one has begun to write
+                check_unused(log_dir)
+                check_log_dir(log_dir, experiment.recipe, resume)
+        self._lock = FolderLock(log_dir)
+        self._lock.acquire()
         keep_compiled_programs(log_dir)
         self.experiment = experiment
         self.log_dir = Path(log_dir)
@@ -131,11 +137,12 @@ class Run:
             CheckpointError, OSError: see `fit_arguments` and `finish`.
             KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
         """
-        try:
-            history = self.experiment.model.fit(**self.fit_arguments())
-        finally:
-            self._release()
-        self.finish()
+        with self._lock:
+            try:
+                history = self.experiment.model.fit(**self.fit_arguments())
+            finally:
+                self._release()
+            self.finish()
         return history
 
     def fit_arguments(self) -> dict:
@@ -149,6 +156,7 @@ class Run:
             OSError: if files cannot be written.
         """
         experiment, epochs = self.experiment, self.experiment.recipe.training.epochs
+        self._lock.acquire()
         if self.before is None and not self.is_over():
             self.evaluate_before()
         self._trained = self._checkpoints.restore(experiment.model) if self.resume else 0
@@ -175,6 +183,7 @@ class Run:
         self._release()
         self._save_policy()
         if self.stopped_by is not None:
+            self._lock.release()
             return
         evaluation = self.experiment.evaluation
         resumed_after_its_last_epoch = evaluation.latest is None
@@ -184,6 +193,7 @@ class Run:
             rates = behaviour_rates(self.before[0], self.after[0])
             write_whole(self.log_dir / BEHAVIOUR_RATES, rates.to_csv(index=False))
             write_whole(self.log_dir / SUMMARY, json.dumps(self._summary(), indent=2) + "\n")
+        self._lock.release()
 
     def _begin(self):
         if processes.is_first():

@@ -3,6 +3,7 @@
 python tests/runs/test_resume.py [flags of fit.py] trains, and is killed as it writes a checkpoint.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -24,6 +25,9 @@ from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.check_files import saved_epochs
 from keras_aha.runs.experiment import Experiment
+from keras_aha.runs.export.export import export
+from keras_aha.runs.prime_preset import prime_preset
+from keras_aha.runs.report import write_report
 from keras_aha.runs.run import Run
 
 import h5py
@@ -294,6 +298,35 @@ def test_python_keeps_a_folder_too(uninterrupted):
     with pytest.raises(ValueError, match="is there already, and is kept"):
         Run(Experiment(recipe), uninterrupted.parent, resume=True)
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(uninterrupted, tmp_path, capsys):
+    """Another process, as the kernel sees it; a report takes nothing from it. A notebook's cell may be run again."""
+    folder, out = shutil.copytree(uninterrupted, tmp_path / "run"), tmp_path / "out"
+    out.mkdir()
+    experiment = Experiment(recipe := Recipe.load(folder / "recipe.toml"))
+    acts = {
+        folder: [lambda: Run(experiment, folder, resume=True), lambda: CheckpointCallback(folder).restore(None)],
+        out: [lambda: Run(experiment, out), lambda: prime_preset(recipe, out), lambda: export(folder, out)],
+    }
+    for path in acts:
+        with open(path / ".lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write("process 1 on a")
+            file.flush()
+            for act in acts[path]:
+                with pytest.raises(ValueError, match=f"{path} is in use by process 1 on a: wait until it has ended"):
+                    act()
+            for flags in ([], ["--resume"]):
+                with pytest.raises(SystemExit):
+                    fit.main(["--log-dir", str(path), *flags])
+                assert "in use by process 1 on a" in capsys.readouterr().err
+            assert path == out or write_report(path).exists()
+    Run(experiment, folder, resume=True).fit()
+    assert not (folder / ".lock").exists()
+    interrupted = Run(experiment, folder, resume=True)
+    Run(experiment, folder, resume=True).fit()
+    assert (folder / ".lock").exists() and interrupted.stopped_by is None  # as that one is still there
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone
 from keras_aha.models.presets import load_tokenizer
@@ -45,7 +46,11 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
             weights are loaded.
         OSError: if files cannot be written.
     """
-    run, out = Path(log_dir), Path(out)
+    with FolderLock(out, "out"):
+        return _export(Path(log_dir), Path(out), formats)
+
+
+def _export(run: Path, out: Path, formats) -> list[Path]:
     recipe = _load_recipe(run)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import write_whole
 from keras_aha.recipes.recipe import RECIPE
@@ -36,6 +37,11 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         OSError: if a file cannot be read or written.
     """
     record = RunRecord.load(log_dir)
+    with FolderLock(log_dir, file=".report.lock", patience=60):  # not the run's: it may go on meanwhile
+        return _write(record)
+
+
+def _write(record: RunRecord) -> Path:
     pictures = list(draw_pictures(record))
     (record.log_dir / _PICTURES).mkdir(exist_ok=True)
     for picture in pictures:
