@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_aha.callbacks import checkpoint_contents as contents
 from keras_aha.callbacks.run_folder import checkpoint_folder, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
-from keras_aha.distribution import processes
+from keras_aha.distribution import processes, supervisor
 from keras_aha.distribution.checksums import checksums
 from keras_aha.distribution.folder_lock import FolderLock
 
@@ -110,6 +110,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
 
     def _failure(self, error):
+        if supervisor.is_lost(error):
+            return error
         return OSError(f"A checkpoint cannot be written in {checkpoint_folder(self.log_dir)}: {_in_a_line(error)}")
 
     # === Restoring ===

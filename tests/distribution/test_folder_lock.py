@@ -110,7 +110,7 @@ def test_a_disk_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(folder_lock.fcntl, "flock", flock)
-    with pytest.warns(UserWarning, match=f"{tmp_path} is on a disk without locks"), FolderLock(tmp_path):
+    with pytest.warns(UserWarning, match=f"The disk of {tmp_path} has no locks"), FolderLock(tmp_path):
         pass
 
 
