@@ -14,7 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 CHECKPOINTS = "saved_epochs"  # the folder; Jupyter's file browser cannot open one that is called `checkpoints`,
 _OLD_CHECKPOINTS = "checkpoints"  # as it was in earlier runs, which are read and go on there
-_EVENTS = ("train", "validation", "completions", "hyper_parameters")  # the folders of TensorBoard's events
+_EVENTS = ("train", "validation", "completions", "doctor", "hyper_parameters")  # the folders of TensorBoard's events
 BEFORE, AFTER = "held_out_before.jsonl", "held_out_after.jsonl"
 BEHAVIOUR_RATES = "behaviours.csv"
 HISTORY = "history.csv"

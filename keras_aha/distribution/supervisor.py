@@ -39,7 +39,7 @@ def continue_in_child(say_lost: Callable[[], None]) -> None:
         signals.append(number)
         os.kill(child, signal.SIGKILL if number == signal.SIGALRM else number)
         if len(signals) == 2:
-            signal.alarm(_GRACE)
+            signal.alarm(3 * _GRACE)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         if signal.getsignal(number) is not signal.SIG_IGN:

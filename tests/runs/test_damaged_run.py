@@ -1,9 +1,11 @@
 """Files of a run that are damaged, as a table: `--resume` says so in a sentence, before anything is loaded."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
+from keras_aha.callbacks import run_folder
 from keras_aha.callbacks.run_folder import rewind
 from keras_aha.evaluation.table_file import write_tables
 from keras_aha.evaluation.tables import with_behaviours
@@ -110,6 +112,13 @@ def test_what_a_kill_leaves_is_no_damage(folder, recipe, capfd):
     for name in ("held_out_before.jsonl", "completions.jsonl"):
         (folder / name).unlink()
     check_run(folder, recipe)
+
+
+def test_all_events_are_taken_back():
+    """The folders that callbacks write them into, beside Keras's own two."""
+    sources = [path.read_text() for path in Path(run_folder.__file__).parent.glob("*.py")]
+    names = [name for source in sources for name in re.findall(r'create_file_writer\(.*"(\w+)"', source)]
+    assert sorted([*names, "train", "validation"]) == sorted(run_folder._EVENTS)
 
 
 def test_epochs(folder, recipe, tmp_path):
