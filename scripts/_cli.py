@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 _LONGEST = 600  # characters of an error's sentence
+_joined = []  # `supervisor`, if there are other processes
 
 
 def start(main) -> None:
@@ -33,9 +34,14 @@ def start(main) -> None:
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")
     sys.path.append(os.getcwd())  # where a task of the user's own may lie
     try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:
+            sys.exit(130)
+    except BaseException as error:
+        if not (isinstance(error, SystemExit) and not error.code):
+            [supervisor.leave(error) for supervisor in _joined]
+        raise
 
 
 def command(name: str) -> str:
@@ -95,6 +101,8 @@ def errors_in_a_sentence():
     try:
         yield
     except (ValueError, ImportError, OSError) as error:
+        if any(supervisor.is_lost(error) for supervisor in _joined):
+            raise
         if isinstance(error, ModuleNotFoundError) and error.name == "keras_aha":
             refuse("keras-aha is not installed: run `pip install -e .` in its folder first.")
         refuse(_short(" ".join(str(error).split())))
@@ -202,6 +210,12 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process-id", type=at_least(0), metavar="I", help="which one this is, from 0")
 
 
+_LOST = (
+    "Another process has ended, or cannot be reached, so this one ends too. Start all of them again: with --resume a "
+    "run goes on from its last checkpoint."
+)
+
+
 def join_processes(args) -> None:
     """Waits for other processes, if the flags name any; all but the first fall silent. ValueError if none come."""
     named = {"--coordinator": args.coordinator, "--num-processes": args.num_processes, "--process-id": args.process_id}
@@ -215,16 +229,18 @@ def join_processes(args) -> None:
         raise ValueError(f"Several processes need {', '.join(named)}, all three. {received}")
     if given and args.process_id >= args.num_processes:
         raise ValueError(f"--process-id counts from 0, so it is below --num-processes. {received}")
+    from keras_aha.distribution import supervisor
     from keras_aha.distribution.coordinator import try_coordinator
-
-    import jax
-    import keras
 
     if given:
         try_coordinator(args.coordinator, args.process_id)
+    supervisor.continue_in_child(lambda: say(_LOST))
+    import jax
+    import keras
+
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        keras.distribution.initialize(args.coordinator, args.num_processes, args.process_id)
+        jax.distributed.initialize(*named.values(), heartbeat_timeout_seconds=supervisor.HEARTBEAT)
     except (RuntimeError, ValueError) as error:
         if args.multi_host:
             raise ValueError(
@@ -232,6 +248,8 @@ def join_processes(args) -> None:
                 f"them by {', '.join(named)}. Received: --multi-host, {error}"
             ) from error
         raise ValueError(f"The other processes cannot be joined. {received}, {error}") from error
+    keras.utils.set_random_seed(0)  # the same in all; what is trained has the recipe's
+    _joined.append(supervisor)
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
 

@@ -5,6 +5,7 @@ A run that was stopped goes on by --resume, and ends as it would have without th
 """
 
 import argparse
+import contextlib
 import itertools
 import math
 import os
@@ -53,6 +54,7 @@ def main(argv=None) -> int:
 
 def find_run(args, argv):
     """Its name, recipe and folder; ValueError if there is something that this would overwrite."""
+    from keras_aha.distribution.folder_lock import check_unused
     from keras_aha.names import preset_name
     from keras_aha.recipes.recipe import RECIPE, Recipe
     from keras_aha.runs.check_folder import check_new_folder
@@ -62,6 +64,7 @@ def find_run(args, argv):
     name = Path(name).stem if name.endswith(".toml") else preset_name(name)
     recipe = Recipe.load(args.recipe or _DEFAULT).override(changes)
     log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
+    check_unused(log_dir)
     own = log_dir / RECIPE
     if not os.path.isfile(own):
         check_new_folder(log_dir, "log_dir")
@@ -91,6 +94,7 @@ def train(name, recipe, log_dir, args, start) -> int:
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.callbacks.compile_counter import CompileCounter
             from keras_aha.distribution import processes
+            from keras_aha.distribution.folder_lock import FolderLock
             from keras_aha.runs.check_files import check_log_dir, finished_epochs
             from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
             from keras_aha.runs.report import write_report
@@ -102,10 +106,12 @@ def train(name, recipe, log_dir, args, start) -> int:
         if finished_epochs(log_dir) == recipe.training.epochs:
             print(f"{log_dir} is finished: {recipe.training.epochs} epochs.")
             return 0
-        with _cli.quiet():
+        with contextlib.ExitStack() as if_refused, _cli.quiet():
+            lock = if_refused.enter_context(FolderLock(log_dir))  # noqa: F841  else held until this function ends
             experiment = Experiment(recipe)
             limits = dict(max_hours=args.max_hours, start=start)
             run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
+            if_refused.pop_all()
 
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)

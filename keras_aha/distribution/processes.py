@@ -1,5 +1,6 @@
 """Several processes that train one policy, one a host of a TPU slice: what is whose, and what all of them have made."""
 
+import contextlib
 import io
 import json
 
@@ -23,6 +24,21 @@ def share(count: int) -> slice:
 def any_of(flag: bool) -> bool:
     """Whether it is so in any process; all of them must call it, as it waits for them."""
     return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
+@contextlib.contextmanager
+def together():
+    """What fails in one process fails in all of them, with its sentence: ValueError or OSError. All must enter it."""
+    failure = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        failure = error
+    sentences = gather_records([] if failure is None else [str(failure)])
+    if failure is not None:
+        raise failure
+    if sentences:
+        raise ValueError(sentences[0])
 
 
 def gather_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import LOCK
 from keras_aha.files import local_path
 
 
@@ -12,7 +13,7 @@ def check_new_folder(path: str | os.PathLike, name: str) -> None:
     path = local_path(path, name)
     received = f"Received: {name}={str(path)!r}"
     if os.path.lexists(path):
-        if not path.is_dir() or any(path.iterdir()):
+        if not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir()):
             raise ValueError(f"{path} is there already, and is kept: choose another {name}. {received}")
         return check_writable(path, name)
     parent = next(folder for folder in path.absolute().parents if os.path.exists(folder))

@@ -5,6 +5,7 @@ import os
 import random
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.files import local_path, whole_folder
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import turn_end_id
@@ -40,8 +41,14 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
             or cannot be merged, a folder that is in use; before weights are loaded.
         OSError: files cannot be written.
     """
-    out, priming = local_path(out, "out"), recipe.priming
+    out = local_path(out, "out")
     check_new_folder(out, "out")
+    with FolderLock(out, "out") as lock:
+        return _prime(recipe, out, new, lock)
+
+
+def _prime(recipe: Recipe, out: Path, new: bool, lock: FolderLock) -> dict:
+    priming = recipe.priming
     _check_adapters(recipe, new)
     task = build_task(recipe, priming.seed)
     _check_habits(task, priming.habits)
@@ -56,7 +63,7 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     settings = dataclasses.asdict(priming)
     del settings["adapters"]
     history = prime(policy, task, **settings)
-    _save(policy, history, out)
+    _save(policy, history, out, lock)
     return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
 
 
@@ -79,8 +86,9 @@ def _check_habits(task: Task, habits: dict) -> None:
         raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
 
 
-def _save(policy, history: keras.callbacks.History, folder: Path) -> None:
+def _save(policy, history: keras.callbacks.History, folder: Path, lock: FolderLock) -> None:
     with whole_folder(folder) as made:
         policy.save_to_preset(str(made))
         epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
         pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
+        lock.release()  # and its file, so that the folder is empty

@@ -20,6 +20,7 @@ from keras_aha.callbacks.time_limit_callback import TimeLimitCallback
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import whole
+from keras_aha.distribution.folder_lock import FolderLock, check_unused
 from keras_aha.evaluation.table_file import read_tables, write_tables
 from keras_aha.evaluation.tables import behaviour_rates
 from keras_aha.files import local_path, write_whole
@@ -49,6 +50,7 @@ class Run:
         run.finish()
 
     With several processes all of them must do the same with the same folder; the first one writes all but checkpoints.
+    From here to the end of `fit` or `finish` no other process can write the folder, see `FolderLock`.
 
     Args:
         experiment: an `Experiment`.
@@ -67,8 +69,8 @@ class Run:
             if no update could be made any more, see `GuardCallback`; else `None`.
 
     Raises:
-        ValueError: if the folder is in use, it would become another run, or one of its files is damaged: see
-            `check_log_dir`; or if the run began with another preset or file, see `check_sources`.
+        ValueError: if another process writes the folder, it holds something else, it would become another run, or one
+            of its files is damaged: see `check_log_dir`; or if the run began with another preset or file.
     """
 
     def __init__(
@@ -83,8 +85,12 @@ class Run:
         profile: bool = False,
     ):
         self.log_dir = log_dir = local_path(log_dir, "log_dir")
-        if processes.is_first():  # others may find what the first one has begun to write
-            check_log_dir(log_dir, experiment.recipe, resume)
+        with processes.together():
+            if processes.is_first():  # others may find what the first one has begun to write
+                check_unused(log_dir)
+                check_log_dir(log_dir, experiment.recipe, resume)
+        self._lock = FolderLock(log_dir)
+        self._lock.acquire()
         keep_compiled_programs(log_dir)
         self._sources = source_checksums(experiment.recipe, experiment.model.policy)
         check_sources(log_dir, experiment.recipe, self._sources)
@@ -134,24 +140,26 @@ class Run:
             CheckpointError, OSError: see `fit_arguments` and `finish`.
             KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
         """
-        try:
-            history = self.experiment.model.fit(**self.fit_arguments())
-        finally:
-            self._release()
-        self.finish()
+        with self._lock:
+            try:
+                history = self.experiment.model.fit(**self.fit_arguments())
+            finally:
+                self._release()
+            self.finish()
         return history
 
     def fit_arguments(self) -> dict:
         """The keyword arguments of the model's `fit`, which begins the run, or goes on with it if `resume` is set.
 
         Its callbacks write `history.csv`, `completions.jsonl`, `findings.jsonl`, TensorBoard's events and, after each
-        epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
+        epoch, all that is needed to go on, in `saved_epochs`. `recipe.toml` is written now.
 
         Raises:
             CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`.
             OSError: if files cannot be written.
         """
         experiment, epochs = self.experiment, self.experiment.recipe.training.epochs
+        self._lock.acquire()
         if self.before is None and not self.is_over():
             self.evaluate_before()
         self._trained = self._checkpoints.restore(experiment.model) if self.resume else 0
@@ -180,6 +188,7 @@ class Run:
         self._release()
         self._save_policy()
         if self.stopped_by is not None:
+            self._lock.release()
             return
         evaluation = self.experiment.evaluation
         resumed_after_its_last_epoch = evaluation.latest is None
@@ -189,6 +198,7 @@ class Run:
             rates = behaviour_rates(self.before[0], self.after[0])
             write_whole(self.log_dir / BEHAVIOUR_RATES, rates.to_csv(index=False))
             write_whole(self.log_dir / SUMMARY, json.dumps(self._summary(), indent=2) + "\n")
+        self._lock.release()
 
     def _begin(self):
         if processes.is_first():

@@ -1,9 +1,11 @@
 """Files of a run that are damaged, as a table: `--resume` says so in a sentence, before anything is loaded."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
+from keras_aha.callbacks import run_folder
 from keras_aha.callbacks.run_folder import rewind
 from keras_aha.evaluation.table_file import write_tables
 from keras_aha.evaluation.tables import with_behaviours
@@ -38,7 +40,7 @@ def folder(recipe, tmp_path):
     folder.mkdir()
     recipe.dump(folder / "recipe.toml")
     for name in ("1", "2", "3", "4.orbax-checkpoint-tmp"):
-        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "saved_epochs" / name).mkdir(parents=True)
     rows = [{"puzzle": puzzle, "text": "1+1=2 no", "correct": False} for puzzle in (0, 0, 1, 1, 2, 2)]
     tables = [with_behaviours(pd.DataFrame(some)) for some in (rows, rows[::2])]
     write_tables(folder / "held_out_before.jsonl", *tables)
@@ -110,6 +112,13 @@ def test_what_a_kill_leaves_is_no_damage(folder, recipe, capfd):
     for name in ("held_out_before.jsonl", "completions.jsonl"):
         (folder / name).unlink()
     check_run(folder, recipe)
+
+
+def test_all_events_are_taken_back():
+    """The folders that callbacks write them into, beside Keras's own two."""
+    sources = [path.read_text() for path in Path(run_folder.__file__).parent.glob("*.py")]
+    names = [name for source in sources for name in re.findall(r'create_file_writer\(.*"(\w+)"', source)]
+    assert sorted([*names, "train", "validation"]) == sorted(run_folder._EVENTS)
 
 
 def test_epochs(folder, recipe, tmp_path):

@@ -3,6 +3,7 @@
 python tests/runs/test_resume.py [flags of fit.py] trains, and is killed as it writes a checkpoint.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -26,6 +27,9 @@ from keras_aha.files import presets_folder
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.check_files import check_log_dir, saved_epochs
 from keras_aha.runs.experiment import Experiment
+from keras_aha.runs.export.export import export
+from keras_aha.runs.prime_preset import prime_preset
+from keras_aha.runs.report import write_report
 from keras_aha.runs.run import Run
 
 import h5py
@@ -120,7 +124,7 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     go_on = f"Go on: python scripts/fit.py --resume --log-dir {folder}\n"
     assert fit.main(["--log-dir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
     assert f"Stopped by time; nothing has been trained yet. {go_on}" in capsys.readouterr().out
-    assert not (folder / "held_out_before.jsonl").exists() and not (folder / "checkpoints" / "1").exists()
+    assert not (folder / "held_out_before.jsonl").exists() and not (folder / "saved_epochs" / "1").exists()
 
     limits, on_epoch_end = resource.getrlimit(resource.RLIMIT_FSIZE), CheckpointCallback.on_epoch_end
 
@@ -135,8 +139,8 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
         patch.setattr(CheckpointCallback, "on_epoch_end", limited)
         assert fit.main(["--resume", "--log-dir", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert f": A checkpoint cannot be written in {folder}/checkpoints: " in said and said.count("\n") == 1
-    assert "File too large" in said and said.endswith(go_on) and not (folder / "checkpoints" / "1").exists()
+    assert f": A checkpoint cannot be written in {folder}/saved_epochs: " in said and said.count("\n") == 1
+    assert "File too large" in said and said.endswith(go_on) and not (folder / "saved_epochs" / "1").exists()
 
     with monkeypatch.context() as patch:
         patch.setattr(time_limit_callback, "_MARGIN", 1e6)
@@ -203,7 +207,7 @@ def test_a_process_that_is_killed_as_it_writes_a_checkpoint(uninterrupted, tmp_p
     command = [sys.executable, __file__, "--log-dir", str(folder), *FLAGS]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)})
     assert done.returncode == -signal.SIGKILL and saved_epochs(folder) == 1, done.stderr
-    assert trained(folder) == 2 and list(folder.glob("checkpoints/2*tmp*"))
+    assert trained(folder) == 2 and list(folder.glob("saved_epochs/2*tmp*"))
     assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
 
@@ -221,7 +225,7 @@ def test_a_disk_that_is_full_and_checkpoints_that_are_damaged(uninterrupted, tmp
     tables = [(path / "held_out_after.jsonl").read_text() for path in (folder, uninterrupted)]
     assert tables[0] == tables[1]  # made anew, as nothing was left to train
 
-    for path in folder.glob("checkpoints/*/arrays/**/*"):
+    for path in folder.glob("saved_epochs/*/arrays/**/*"):
         if path.is_file():
             os.truncate(path, path.stat().st_size // 2)
     assert fit.main(["--resume", "--log-dir", str(folder)]) == 2
@@ -317,6 +321,35 @@ def test_python_keeps_a_folder_too(uninterrupted):
     with pytest.raises(ValueError, match="is there already, and is kept"):
         Run(Experiment(recipe), uninterrupted.parent, resume=True)
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("**/*")} == before
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(uninterrupted, tmp_path, capsys):
+    """Another process, as the kernel sees it; a report takes nothing from it. A notebook's cell may be run again."""
+    folder, out = shutil.copytree(uninterrupted, tmp_path / "run"), tmp_path / "out"
+    out.mkdir()
+    experiment = Experiment(recipe := Recipe.load(folder / "recipe.toml"))
+    acts = {
+        folder: [lambda: Run(experiment, folder, resume=True), lambda: CheckpointCallback(folder).restore(None)],
+        out: [lambda: Run(experiment, out), lambda: prime_preset(recipe, out), lambda: export(folder, out)],
+    }
+    for path in acts:
+        with open(path / ".lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write("process 1 on a")
+            file.flush()
+            for act in acts[path]:
+                with pytest.raises(ValueError, match=f"{path} is in use by process 1 on a: wait until it has ended"):
+                    act()
+            for flags in ([], ["--resume"]):
+                with pytest.raises(SystemExit):
+                    fit.main(["--log-dir", str(path), *flags])
+                assert "in use by process 1 on a" in capsys.readouterr().err
+            assert path == out or write_report(path).exists()
+    Run(experiment, folder, resume=True).fit()
+    assert not (folder / ".lock").exists()
+    interrupted = Run(experiment, folder, resume=True)
+    Run(experiment, folder, resume=True).fit()
+    assert (folder / ".lock").exists() and interrupted.stopped_by is None  # as that one is still there
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.files import local_path, whole_folder
 from keras_aha.models import hugging_face
 from keras_aha.models.abstract_backbone import abstract_backbone
@@ -54,6 +55,11 @@ def export(
         OSError: if files cannot be written.
     """
     run, out = local_path(log_dir, "log_dir"), local_path(out, "out")
+    with FolderLock(out, "out"):
+        return _export(run, out, formats, changes)
+
+
+def _export(run: Path, out: Path, formats, changes) -> list[Path]:
     recipe = _load_recipe(run, changes)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import read_text, write_whole
 from keras_aha.names import preset_name
@@ -39,6 +40,11 @@ def write_report(log_dir: str | os.PathLike) -> Path:
     """
     record = RunRecord.load(log_dir)
     check_writable(record.log_dir, "log_dir")
+    with FolderLock(log_dir, file=".report.lock", patience=60):  # not the run's: it may go on meanwhile
+        return _write(record)
+
+
+def _write(record: RunRecord) -> Path:
     pictures = list(draw_pictures(record))
     (record.log_dir / _PICTURES).mkdir(exist_ok=True)
     for picture in pictures:
