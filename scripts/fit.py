@@ -126,6 +126,7 @@ def train(name, recipe, log_dir, args, start) -> int:
             "stands in the doctor's words; begin a new run with it."
         )
         return 1
+    print_best(log_dir)
     if run.stopped_by is not None:
         print(stopped_by(run.stopped_by, log_dir))
         return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
@@ -162,6 +163,27 @@ def stopped_by(what, log_dir) -> str:
     return f"Stopped by {what}; {saved}. {how_to_go_on(log_dir)}"
 
 
+def print_best(log_dir) -> None:
+    """After which epoch the policy was best on held-out puzzles, if they were tried after several."""
+    from keras_aha.callbacks.run_folder import HISTORY
+    from keras_aha.runs.check_files import best_epoch, saved_epochs
+
+    import pandas as pd
+
+    best, last = best_epoch(log_dir), saved_epochs(log_dir)
+    evaluated = [] if best is None else pd.read_csv(log_dir / HISTORY, index_col="epoch").dropna(subset="val_accuracy")
+    if len(evaluated) < 2:
+        return
+    row = evaluated.loc[best]
+    ends = [f"{row[f'val_accuracy_{end}']:.1%}" for end in ("low", "high") if f"val_accuracy_{end}" in row]
+    interval = f" (95 % interval {' to '.join(ends)})" if ends else ""
+    home = f"Take it home: {_cli.command('export')} {shlex.quote(str(log_dir))} --epoch best"
+    print(
+        f"best held-out accuracy of {len(evaluated)} epochs: {row['val_accuracy']:.1%}{interval} after epoch {best}, "
+        + ("the last." if best == last else f"not the last. {home}")
+    )
+
+
 def print_session_limit(max_hours: float | None) -> None:
     """If sessions are known to end, and no limit is given, says which would do."""
     from keras_aha.runs.machine import session_hours
@@ -172,6 +194,7 @@ def print_session_limit(max_hours: float | None) -> None:
 
 
 def print_plan(name, experiment, log_dir):
+    from keras_aha.runs.build_policy import start_epoch
     from keras_aha.runs.machine import devices_in_words
 
     recipe, policy = experiment.recipe, experiment.model.policy
@@ -179,7 +202,9 @@ def print_plan(name, experiment, log_dir):
     arguments = ", ".join(f"{key}={value!r}" for key, value in recipe.task.arguments.items())
     trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
     base = policy.backbone.count_params() - (trained if lora.rank else 0)
-    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}" if lora.rank else "all"
+    epoch = start_epoch(recipe)
+    started = f", started from epoch {epoch} of {lora.start}" if epoch else ""
+    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}{started}" if lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
     print(
         f"{name}: GRPO on {recipe.model.preset}, {base:,} parameters, seed {recipe.training.seed}",

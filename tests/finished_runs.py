@@ -6,7 +6,8 @@ from keras_aha.callbacks.run_folder import SUMMARY
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.runs.experiment import PRESET, load_trained
+from keras_aha.runs.check_files import PRESET
+from keras_aha.runs.experiment import load_trained
 
 import numpy as np
 from conftest import ALL_LINEAR, randomize

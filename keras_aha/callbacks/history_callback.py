@@ -11,6 +11,7 @@ import keras
 _ROLLOUT = ("reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups")
 _ROLLOUT += ("generated_tokens", *BEHAVIOURS)
 _HELD_OUT = ("val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length")
+_HELD_OUT += ("val_accuracy_low", "val_accuracy_high")
 _HELD_OUT += tuple(f"val_{name}" for name in BEHAVIOURS)
 _SECONDS = ("rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds")
 
@@ -34,9 +35,11 @@ class HistoryCallback(keras.callbacks.Callback):
         metrics = [metric.name for metric in self.model.metrics]
         self._last = time.perf_counter()
         columns = ["epoch", *_ROLLOUT, *metrics, *_HELD_OUT, *_SECONDS]
-        self._file = open(self.path, "a", encoding="utf-8", newline="")
-        self._writer = csv.DictWriter(self._file, columns, extrasaction="ignore", lineterminator="\n")
-        if not self._file.tell():
+        self._file = open(self.path, "a+", encoding="utf-8", newline="")
+        self._file.seek(0)
+        own = next(csv.reader(self._file), None)  # of a run that an earlier version began
+        self._writer = csv.DictWriter(self._file, own or columns, extrasaction="ignore", lineterminator="\n")
+        if own is None:
             self._writer.writeheader()
 
     def on_epoch_end(self, epoch, logs=None):

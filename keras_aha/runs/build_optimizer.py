@@ -17,7 +17,8 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
     schedule's `decay_steps`, they are those of the run, so that `training.epochs` alone decides.
 
     Raises:
-        RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take.
+        RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take;
+            `use_ema`, which makes the policy another one after its last evaluation.
     """
     config, path = dict(section.config), "optimizer.config.learning_rate"
     rate = config.get("learning_rate")
@@ -27,6 +28,11 @@ def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimize
         if rate.keys() - {"config"} != {"class_name"} or not isinstance(rate.get("config", {}), dict):
             raise RecipeError(f"A schedule is a table of class_name and config. Received: {path}={rate}")
         config["learning_rate"] = _build(path, keras.optimizers.schedules, **{"config": {}} | rate, decay_steps=steps)
+    if config.get("use_ema"):
+        raise RecipeError(
+            "Keras puts averaged weights in place as training ends, so the policy that is saved would not be the one "
+            "that was measured: leave optimizer.config.use_ema out. Received: optimizer.config.use_ema=true"
+        )
     _check_steps(section, _build("optimizer", keras.optimizers, section.class_name, config))
     return _build("optimizer", keras.optimizers, section.class_name, config)
 

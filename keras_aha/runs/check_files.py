@@ -8,10 +8,12 @@ from pathlib import Path
 
 from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
 from keras_aha.evaluation.table_file import read_tables
+from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_folder import check_new_folder, check_writable
 
+PRESET = "preset"  # the folder in a run's folder, if every weight was trained
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
 
 
@@ -61,6 +63,11 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
         raise ValueError(
             f"The run in {log_dir} has {trained} epochs already. Received: training.epochs={recipe.training.epochs}"
         )
+    if not trained and any((log_dir / name).exists() for name in (ADAPTERS, PRESET)):
+        raise ValueError(
+            f"The run in {log_dir} has a policy and no checkpoints, so it would begin anew and lose it: put the "
+            f"checkpoints back, or begin another run from it by lora.start. Received: log_dir={str(log_dir)!r}"
+        )
     finished_epochs(log_dir)
     _check_held_out(log_dir / BEFORE, recipe)
     _check_history(log_dir / HISTORY, trained)
@@ -72,6 +79,16 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
 def saved_epochs(log_dir: str | os.PathLike) -> int:
     """The epoch of a run's last checkpoint by its name; 0 if there is none."""
     return max((int(path.name) for path in Path(log_dir, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
+
+
+def best_epoch(log_dir: str | os.PathLike) -> int | None:
+    """The saved epoch with the highest held-out accuracy by `history.csv`, of equal ones the later; `None` if none is
+    known."""
+    path, last = Path(log_dir, HISTORY), saved_epochs(log_dir)
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    rows = [row for row in csv.DictReader(io.StringIO(text)) if _is_whole(row) and row.get("val_accuracy")]
+    known = [(float(row["val_accuracy"]), int(row["epoch"])) for row in rows]
+    return max((pair for pair in known if pair[1] <= (last or pair[1])), default=(0, None))[1]
 
 
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:

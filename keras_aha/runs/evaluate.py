@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -18,6 +19,7 @@ from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.in_section import in_section
+from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.training.budget_forcing import word_to_ids
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -29,12 +31,13 @@ class EvaluationResult:
     """What a policy does on held-out puzzles. Rates are shares between 0 and 1, intervals are of 95 % over puzzles.
 
     Attributes:
-        numbers: ready for JSON. `target`, `seed` and what `summarize_held_out` says; `mean_at_k`, `pass_at_k`,
-            `maj_at_k` and their intervals `…_ci95`, by k; `by_label`, one record for each combination of the task's
-            labels, if it has any; `throughput` of the sampled completions, in tokens and seconds; `comparison` with
-            `against` (see `evaluation.compare`); `waits`, with the `curve` of accuracy against tokens.
+        numbers: ready for JSON. `target`, the `epoch` after which a run was measured, `seed`, and what
+            `summarize_held_out` says; `mean_at_k`, `pass_at_k`, `maj_at_k` and their intervals `…_ci95`, by k;
+            `by_label`, one record for each combination of the task's labels, if it has any; `throughput` of the
+            sampled completions, in tokens and seconds; `comparison` with `against` (see `evaluation.compare`);
+            `waits`, with the `curve` of accuracy against tokens.
         puzzles: one row a puzzle: its problem, labels, accuracy, pass@k and maj@k.
-        completions: one row a completion, with its text. `target`, `greedy` and `waits` tell what it is of.
+        completions: one row a completion, with its text. `target`, `epoch`, `greedy` and `waits` tell what it is of.
     """
 
     numbers: dict
@@ -45,6 +48,7 @@ class EvaluationResult:
 def evaluate(
     target: str | os.PathLike,
     *,
+    epoch: int | str = "last",
     against: str | os.PathLike | None = None,
     recipe: str | os.PathLike | None = None,
     changes: Iterable[str] = (),
@@ -56,7 +60,8 @@ def evaluate(
 
     Args:
         target: a run's folder, or a preset: its name, handle or folder.
-        against: another run or preset, compared on the same puzzles.
+        epoch: if `target` is a run, after which epoch: a number, `"best"` or `"last"`, see `find_epoch`.
+        against: another run, after its last epoch, or preset, compared on the same puzzles. It may be the same run.
         recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is the preset's own, or
             `countdown_tiny` if it has none.
         changes: to the recipes, as `Recipe.override` takes them: `["evaluation.puzzles=512", "evaluation.samples=16"]`.
@@ -65,14 +70,16 @@ def evaluate(
         wait_word: what is written there; `""` lets it just think on.
 
     Raises:
-        RecipeError, ValueError: a recipe or preset that cannot be used, a run that has not finished, two policies with
+        RecipeError, ValueError: a recipe or preset that cannot be used, an epoch that is not saved, two policies with
             other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
     """
     changes = list(changes)
-    recipes = {target: find_recipe(target, recipe, changes)}
+    names = [_Name(target, _epoch_of(target, epoch))]
+    recipes = {names[0]: find_recipe(target, recipe, changes)}
     if against is not None:  # a preset takes all but the weights from the other
+        names.append(_Name(against, _epoch_of(against)))
         of_run = is_run(against)
-        recipes[against] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[target], against)
+        recipes[names[1]] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[names[0]], against)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
     _check_puzzles(held_out)
     for recipe in recipes.values():
@@ -80,10 +87,31 @@ def evaluate(
             tokenizer = load_tokenizer(recipe.model.preset)
         if waits:
             word_to_ids(tokenizer, wait_word)
-    distribute_as(recipes[target])
-    policies = [load_trained(x, name) if is_run(name) else build_policy(x) for name, x in recipes.items()]
+    distribute_as(recipes[names[0]])
+    policies = [
+        load_trained(x, name.target, name.epoch or "last") if is_run(name.target) else build_policy(x)
+        for name, x in recipes.items()
+    ]
     models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
-    return _measure(models, held_out, target, against, seed, waits, wait_word)
+    return _measure(models, held_out, *names, seed=seed, waits=waits, wait_word=wait_word)
+
+
+class _Name(NamedTuple):
+    """Whose policy: of a preset, which has no epoch, or of a run."""
+
+    target: str | os.PathLike
+    epoch: int | None
+
+    def __str__(self):
+        return str(self.target) + (f" after epoch {self.epoch}" if self.epoch is not None else "")
+
+
+def _epoch_of(target, epoch: int | str = "last") -> int | None:
+    if is_run(target):
+        return find_epoch(target, epoch)
+    if epoch != "last":
+        raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
+    return None
 
 
 def is_run(target: str | os.PathLike) -> bool:
@@ -118,7 +146,7 @@ def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
         )
 
 
-def _measure(models, held_out, target, against, seed, waits, wait_word) -> EvaluationResult:
+def _measure(models, held_out, target, against=None, *, seed, waits, wait_word) -> EvaluationResult:
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
@@ -129,13 +157,14 @@ def _measure(models, held_out, target, against, seed, waits, wait_word) -> Evalu
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
     puzzles, numbers = _analyse(sampled, greedy, task.answer, list(task.labels(task.problem(0))))
-    numbers = {"target": str(target), "seed": seed, **numbers, "throughput": speed}
+    numbers = {"target": str(target.target), "epoch": target.epoch, "seed": seed, **numbers, "throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
     if against is not None:
         other = held_out[against].evaluate(models[against])
         completions.append(_as_rows(other, against))
         accuracy = tables.summarize(other)["accuracy"]
-        numbers["comparison"] = {"against": str(against), "accuracy": accuracy, **comparison.compare(sampled, other)}
+        other_policy = {"against": str(against.target), "epoch": against.epoch, "accuracy": accuracy}
+        numbers["comparison"] = other_policy | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]
         completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]
@@ -165,7 +194,8 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
     return puzzles, numbers
 
 
-def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
+def _as_rows(table: pd.DataFrame, name: _Name, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
     """A table with columns in front that tell it from others."""
-    columns = {"target": str(target), "greedy": greedy, "waits": waits, "thought_on": 0} | table.to_dict("series")
+    columns = {"target": str(name.target), "epoch": name.epoch, "greedy": greedy, "waits": waits, "thought_on": 0}
+    columns |= table.to_dict("series")
     return table.assign(**columns)[list(columns)]

@@ -21,8 +21,10 @@ from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.check_files import PRESET
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
+from keras_aha.runs.saved_policy import find_epoch, is_result, load_epoch
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -30,7 +32,6 @@ import keras
 import keras_hub
 import pandas as pd
 
-PRESET = "preset"
 _PROMPTS_CHECKED = 2000
 
 
@@ -99,19 +100,26 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     return EvaluateCallback(task, every=every, samples=samples, seed=seed, **settings)
 
 
-def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models.CausalLM:
-    """The policy that a run has trained: `recipe` is its own, `log_dir` its folder, which a `Run` wrote.
+def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = "last") -> keras_hub.models.CausalLM:
+    """The policy that a run has trained, finished or not.
+
+    Args:
+        recipe: the run's own.
+        log_dir: its folder, which a `Run` wrote.
+        epoch: after which epoch, see `find_epoch`.
 
     Raises:
-        RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone.
+        RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone.
     """
-    trained = Path(log_dir) / (ADAPTERS if recipe.lora.rank else PRESET)
-    if not trained.exists():
-        raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(log_dir)!r}")
-    if not recipe.lora.rank:
-        return build_policy(recipe.override(f"model.preset={json.dumps(str(trained))}"))
+    number = find_epoch(log_dir, epoch)
+    from_result = is_result(log_dir, number)
+    if from_result and not recipe.lora.rank:
+        return build_policy(recipe.override(f"model.preset={json.dumps(str(Path(log_dir, PRESET)))}"))
     policy = build_policy(recipe.override("lora.start=none"))
-    lora.load_adapters(policy.backbone, trained)
+    if from_result:
+        lora.load_adapters(policy.backbone, Path(log_dir, ADAPTERS))
+    else:
+        load_epoch(policy, log_dir, number)
     return policy
 
 

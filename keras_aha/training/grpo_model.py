@@ -57,7 +57,7 @@ class GRPOModel(PolicyModel):
         """Configures training, and copies the policy as it is now if it needs a reference of its own (see above).
 
         Args:
-            optimizer: as in Keras, without `gradient_accumulation_steps`.
+            optimizer: as in Keras, without `gradient_accumulation_steps` and `use_ema`.
             loss: a `GRPOLoss`; `None` takes the default one.
             **kwargs: `run_eagerly`, `jit_compile` and `steps_per_execution`, as in Keras.
 
@@ -240,6 +240,11 @@ def _check_optimizer(optimizer) -> None:
             "Gradients are accumulated over micro-batches: leave `gradient_accumulation_steps` out and set "
             "`GRPOModel(policy, micro_batch_size=…)`. Received: "
             f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
+        )
+    if optimizer.use_ema:
+        raise ValueError(
+            "Keras puts averaged weights in place as `fit` ends, after the last evaluation and the last checkpoint: "
+            "leave `use_ema` out, so that the policy that is saved is the one that was measured. Received: use_ema=True"
         )
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(

@@ -21,3 +21,6 @@ def test_logs_that_an_epoch_lacks_stay_empty_and_a_file_is_added_to(tmp_path):
     assert table["reward"].tolist() == [0.5, 0.75, 1.0]
     assert table["val_slips"].isna().tolist() == [True, False, True]
     assert "mfu" not in table and table["epoch_seconds"].ge(0).all()
+    path.write_text("reward,epoch\n0.5,1\n")  # of an earlier version
+    write(path, {"reward": 0.75, "val_accuracy": 1.0})
+    assert path.read_text() == "reward,epoch\n0.5,1\n0.75,1\n"

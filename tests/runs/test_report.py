@@ -133,6 +133,24 @@ def test_a_run_that_has_not_finished_has_its_curves(folder):
     assert pictures == {"accuracy", "behaviours", "length", "reward", "verdicts"}
 
 
+def test_a_report_of_an_earlier_epoch_ends_there(folder):
+    finding = {"name": "x", "seen": "a", "meaning": "b", "remedy": "c"}
+    (folder / "findings.jsonl").write_text("".join(json.dumps({"epoch": i} | finding) + "\n" for i in (1, 3)))
+    assert write_report(folder, 3) == write_report(folder, "last") == folder / "report.html"
+    record = RunRecord.load(folder, 2)
+    assert record.after is record.rates is record.summary is None
+    for table in (record.history["epoch"], record.verdicts.index):
+        assert list(table) == [1, 2]
+    assert [row["epoch"] for row in record.completions + record.findings] == [1, 2, 2, 1]
+    history = pd.read_csv(folder / "history.csv").assign(generated_tokens=1, epoch_seconds=1.0)
+    history.assign(val_accuracy=[np.nan, 0.9, 0.875]).to_csv(folder / "history.csv", index=False)
+    assert write_report(folder, "best") == folder / "report-2.html" and (folder / "report-2" / "accuracy.png").exists()
+    page = (folder / "report-2.html").read_text()
+    assert "This is the run up to epoch 2." in page and "After epoch 2 90.0% are." in page and "2 of 3 epochs" in page
+    with pytest.raises(ValueError, match='Epoch 4 was not trained: `epoch` must be one from 1 to 3, "best" or "last"'):
+        write_report(folder, 4)
+
+
 def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):
     Recipe.load(folder / "recipe.toml").override("training.epochs=6").dump(folder / "recipe.toml")
     record = RunRecord.load(folder)

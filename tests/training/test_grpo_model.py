@@ -95,6 +95,7 @@ def test_a_model_that_is_deleted_leaves_the_memory(make_policy, prompts, rows):
         (dict(metrics=["mae"]), r"RolloutCallback\(rewards=…\)`, with weight 0. Received: metrics=\['mae'\]"),
         (dict(loss_weights=[2.0]), "Received: loss_weights="),
         (dict(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)), "micro_batch_size=….*steps=2"),
+        (dict(optimizer=keras.optimizers.SGD(use_ema=True)), "the policy that is saved is the one that was measured"),
         (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "use bfloat16"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`export`: a finished run as folders for keras-hub, transformers and PEFT."""
+"""`export`: a run as folders for keras-hub, transformers and PEFT."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
-from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
 from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_transformers
+from keras_aha.runs.saved_policy import find_epoch
 
 import keras_hub
 
@@ -25,8 +25,8 @@ _BASE = "base"  # the folder in `peft` of a base that no one else has
 _GEMMAS = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)
 
 
-def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> list[Path]:
-    """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
+def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None, epoch: int | str = "last") -> list[Path]:
+    """Writes the policy of a run, finished or not, as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
     `peft` is the adapters alone; if the base is a folder or the embedded model, which are on no hub, it comes with
@@ -36,17 +36,19 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
         log_dir: the run's folder, which a `Run` wrote.
         out: where the folders come to lie, made if it is missing.
         formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` if it has no adapters.
+        epoch: after which epoch: a number, `"best"` or `"last"`, see `find_epoch`. The card says it.
 
     Returns:
         The paths of the folders.
 
     Raises:
-        RecipeError, ValueError: if the run has not finished, has no such format, or a folder is there already; before
-            weights are loaded.
+        RecipeError, ValueError: if that epoch is not saved, the run has no such format, or a folder is there already;
+            before weights are loaded.
         OSError: if files cannot be written.
     """
     run, out = Path(log_dir), Path(out)
     recipe = _load_recipe(run)
+    number = find_epoch(run, epoch)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)
     folders = {name: out / name for name in formats}
@@ -58,8 +60,8 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
         classes["transformers"] = hugging_face.class_name(backbone)
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
-    card = ModelCard(run, recipe, build_task(recipe), ends, classes)
-    policy = load_trained(recipe, run)
+    card = ModelCard(run, recipe, number, build_task(recipe), ends, classes)
+    policy = load_trained(recipe, run, number or "last")
     out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy.backbone, folder, card))
@@ -74,12 +76,8 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None) -> 
 
 def _load_recipe(run: Path) -> Recipe:
     if not (run / RECIPE).is_file():
-        raise ValueError(f"What is exported is a finished run; the folder has no {RECIPE}. Received: {str(run)!r}")
-    recipe = Recipe.load(run / RECIPE)
-    finished = finished_epochs(run)
-    if finished != recipe.training.epochs:  # other ones if it goes on with more
-        raise ValueError(f"The run has not finished, so there is nothing to tell of it yet. Received: {str(run)!r}")
-    return recipe
+        raise ValueError(f"What is exported is a run; the folder has no {RECIPE}. Received: {str(run)!r}")
+    return Recipe.load(run / RECIPE)
 
 
 def _checked(recipe: Recipe, backbone, formats) -> tuple[str, ...]:

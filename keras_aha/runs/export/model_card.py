@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from keras_aha.callbacks.run_folder import SUMMARY
 from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
 from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.summary_after import summary_after
 from keras_aha.tasks import Task
 
 import jinja2
@@ -22,10 +22,11 @@ _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped,
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """The facts about a finished run that its exported folders tell."""
+    """The facts about a run that its exported folders tell."""
 
     run: Path  # the run's folder
     recipe: Recipe  # the run's own
+    epoch: int | None  # after which the policy is exported; `None` if that is not known
     task: Task  # what it was trained on
     end_tokens: dict[int, str]  # id → piece, of the tokens that end a completion
     class_names: dict[str, str]  # the policy's class in keras-hub, and in transformers if it has one
@@ -63,7 +64,7 @@ class ModelCard:
             name=self.run.resolve().name,
             base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
-            summary=json.loads((self.run / SUMMARY).read_text(encoding="utf-8")),
+            summary=summary_after(self.run, self.recipe, self.epoch),
             recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
 from keras_aha.evaluation.table_file import read_tables
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.runs.check_files import finished_epochs
+from keras_aha.runs.check_files import best_epoch, finished_epochs
 
 import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
@@ -31,13 +31,14 @@ class RunRecord:
     rates: pd.DataFrame | None  # `behaviours.csv`
     summary: dict | None  # `summary.json`
     findings: list[dict]  # `findings.jsonl`, one a finding of the doctor
+    epoch: int | None = None  # up to which all of it is, if the run has gone on
 
     @classmethod
-    def load(cls, log_dir: str | os.PathLike) -> "RunRecord":
-        """Reads a run's folder.
+    def load(cls, log_dir: str | os.PathLike, epoch: int | str = "last") -> "RunRecord":
+        """Reads a run's folder, as it was after an epoch: a number, `"best"`, see `best_epoch`, or `"last"`.
 
         Raises:
-            ValueError: if it holds no run, none that has finished an epoch, or a file that is damaged.
+            ValueError: if it holds no run, none that has finished that epoch, or a file that is damaged.
             OSError: if a file cannot be read.
         """
         log_dir = Path(log_dir)
@@ -63,7 +64,27 @@ class RunRecord:
         )
         if record.history.empty or not record.completions:
             raise ValueError(f"The run has not finished an epoch. Received: {str(log_dir)!r}")
-        return record
+        return record._until(best_epoch(log_dir) if epoch == "best" else epoch)
+
+    def _until(self, epoch: int | str | None) -> "RunRecord":
+        trained = int(self.history["epoch"].iloc[-1])
+        if epoch in ("last", trained):
+            return self
+        if epoch not in set(self.history["epoch"]):
+            what = "No held-out accuracy is known" if epoch is None else f"Epoch {epoch} was not trained"
+            raise ValueError(
+                f'{what}: `epoch` must be one from 1 to {trained}, "best" or "last". '
+                f"Received: log_dir={str(self.log_dir)!r}"
+            )
+        return dataclasses.replace(
+            self,
+            epoch=epoch,
+            history=self.history[self.history["epoch"] <= epoch],
+            verdicts=self.verdicts.loc[:epoch],
+            completions=[row for row in self.completions if row["epoch"] <= epoch],
+            findings=[row for row in self.findings if row["epoch"] <= epoch],
+            **dict.fromkeys(("after", "rates", "summary")),
+        )
 
 
 def _read_history(path: Path) -> pd.DataFrame:
