@@ -72,7 +72,7 @@ def killed(folder: Path, flags: list[str], kills: int, epoch_seconds: float, mom
 
 def saved(folder: Path) -> tuple[int, list[int]]:
     """The latest epoch that has a whole checkpoint, and the epochs that are finished."""
-    whole = [int(path.parent.name) for path in folder.glob("checkpoints/*/commit_success.txt")]
+    whole = [int(path.parent.name) for path in folder.glob("saved_epochs/*/commit_success.txt")]
     path = folder / "history.csv"
     rows = path.read_text().splitlines()[1:] if path.exists() else []
     return max(whole, default=0), [int(row.split(",")[0]) for row in rows]

@@ -124,5 +124,5 @@ def test_all_of_it_runs(tmp_path):
     assert "of 16 are right; one solution is " in said["ask"]
     assert "adapters.lora.h5" in said["keep"]
     run = tmp_path / "runs" / "notebook-countdown_tiny"
-    assert {"checkpoints", "history.csv", "report.html", "summary.json", "train"} <= set(os.listdir(run))
+    assert {"history.csv", "report.html", "saved_epochs", "summary.json", "train"} <= set(os.listdir(run))
     assert Recipe.load(run / "recipe.toml").rollouts.max_completion_length == 16

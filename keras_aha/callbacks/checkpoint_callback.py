@@ -3,18 +3,17 @@
 import os
 import time
 import warnings
-from operator import itemgetter
 from pathlib import Path
 
 from keras_aha.callbacks import checkpoint_contents as contents
-from keras_aha.callbacks.run_folder import CHECKPOINTS, rewind
+from keras_aha.callbacks.run_folder import checkpoint_folder, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
 
 import keras
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 
 class CheckpointError(ValueError):
@@ -35,8 +34,9 @@ class CheckpointCallback(keras.callbacks.Callback):
     another one, the checkpoint is damaged, and the checkpoint before is taken.
 
     Args:
-        log_dir: the run's folder; checkpoints are in its `checkpoints`. Several processes need one that all see.
-        monitor: the log by which the best checkpoint is found, the larger the better, of the epochs that have it.
+        log_dir: the run's folder; checkpoints are in its `saved_epochs`. Several processes need one that all see.
+        monitor: the log by which the best checkpoint is found, the larger the better, of the epochs that have it. It
+            is saved too, so the best stays if the run goes on later.
         keep: how many of the latest stay, beside the best.
 
     Raises:
@@ -51,6 +51,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.monitor = monitor
         self.keep = keep
         self._manager = None
+        self._scores = {}  # by epoch, those of `monitor`
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
 
     # === Saving ===
@@ -72,11 +73,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         try:
             self._manager.wait_until_finished()  # the one before, long since
             states = [[type(callback).__name__, callback.get_state()] for callback in stateful_callbacks(self)]
-            self._manager.save(
-                epoch + 1,
-                args=contents.as_saved(self.model, self._base, states),
-                metrics={self.monitor: float(logs[self.monitor])} if self.monitor in logs else None,
-            )
+            scores = {name: float(logs[name]) for name in [self.monitor] if name in logs}
+            if scores:
+                self._scores[epoch + 1] = scores[self.monitor]
+            self._manager.save(epoch + 1, args=contents.as_saved(self.model, self._base, states, scores))
             if self._seconds is None:  # waits once, to know how long it takes, and early if it cannot be done
                 self._manager.wait_until_finished()
                 self._seconds = time.perf_counter() - start
@@ -98,14 +98,14 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _open(self):
         if self._manager is None:
-            best = BestN(get_metric_fn=itemgetter(self.monitor), n=1, keep_checkpoints_without_metrics=False)
-            policy = AnyPreservationPolicy([LatestN(self.keep), best])
+            folder = checkpoint_folder(self.log_dir).absolute()
+            self._scores = contents.read_scores(folder, self.monitor)
+            policy = AnyPreservationPolicy([LatestN(self.keep), _Best(self._scores)])
             options = ocp.CheckpointManagerOptions(preservation_policy=policy)
-            folder = (self.log_dir / CHECKPOINTS).absolute()
             self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
 
     def _failure(self, error):
-        return OSError(f"A checkpoint cannot be written in {self.log_dir / CHECKPOINTS}: {_in_a_line(error)}")
+        return OSError(f"A checkpoint cannot be written in {checkpoint_folder(self.log_dir)}: {_in_a_line(error)}")
 
     # === Restoring ===
 
@@ -113,7 +113,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         """Gives the model and its optimizer the state of the latest checkpoint that is whole.
 
         Callbacks with a state get theirs when training begins. The run's files are taken back to that epoch, see
-        `run_folder.rewind`. Checkpoints that are damaged are removed once another one is restored.
+        `run_folder.rewind`. Checkpoints that are damaged are removed once another one is restored. Nothing is touched
+        in a folder in which no `CheckpointCallback` has begun to train.
 
         Args:
             model: compiled and built as it was when it was saved, with the same weights that are not trained.
@@ -125,6 +126,8 @@ class CheckpointCallback(keras.callbacks.Callback):
             CheckpointError: if there are checkpoints, but all are damaged, or they are of another model.
             ValueError: if a file of the run is damaged, see `run_folder.rewind`.
         """
+        if not checkpoint_folder(self.log_dir).exists():
+            return 0
         self._open()
         base, damages = contents.base_checksum(model), {}
         for epoch in sorted(self._manager.all_steps(), reverse=True):
@@ -192,6 +195,18 @@ class CheckpointCallback(keras.callbacks.Callback):
     def _rewind(self, epochs):
         if processes.is_first():
             rewind(self.log_dir, epochs)
+
+
+class _Best:
+    """One of orbax's preservation policies. Its own, `BestN`, knows nothing of what earlier sessions have saved."""
+
+    def __init__(self, scores: dict[int, float]):
+        self._scores = scores
+
+    def should_preserve(self, checkpoints, *, context):
+        epochs = [checkpoint.step for checkpoint in checkpoints]
+        best = contents.best({epoch: self._scores[epoch] for epoch in epochs if epoch in self._scores})
+        return [epoch == best for epoch in epochs]
 
 
 class _DamagedError(Exception):

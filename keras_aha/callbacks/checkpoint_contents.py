@@ -1,7 +1,9 @@
 """What a checkpoint holds: the arrays of what is trained, and a record that tells whether they are what was saved."""
 
+import contextlib
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from keras_aha.distribution.checksums import checksums, combined
@@ -32,11 +34,12 @@ def describe(model: keras.Model) -> list[list[str]]:
     return [[name, str(tuple(v.shape)), v.dtype] for name, v in zip(names, trained_variables(model), strict=True)]
 
 
-def as_saved(model: keras.Model, base: int, states: list) -> ocp.args.Composite:
-    """The contents for orbax's `CheckpointManager.save`: of a compiled model, its `base_checksum`, and `[name, state]`
-    of each callback with a state, as JSON can hold them."""
+def as_saved(model: keras.Model, base: int, states: list, scores: dict[str, float]) -> ocp.args.Composite:
+    """The contents for orbax's `CheckpointManager.save`: of a compiled model, its `base_checksum`, `[name, state]` of
+    each callback with a state, as JSON can hold them, and the logs by which the best epoch may be found."""
     arrays = [variable.value for variable in trained_variables(model)]
     record = {"variables": describe(model), "checksums": checksums(arrays), "base": base, "callbacks": states}
+    record["scores"] = scores
     return ocp.args.Composite(arrays=ocp.args.StandardSave(_named(arrays)), record=ocp.args.JsonSave(_sealed(record)))
 
 
@@ -46,6 +49,21 @@ def read_record(folder: Path) -> dict:
     if sealed != _sealed(sealed["record"]):
         raise ValueError("Its record is not what was saved.")
     return sealed["record"]
+
+
+def read_scores(folder: Path, monitor: str) -> dict[int, float]:
+    """A log of each epoch that has a checkpoint in `folder` which can be read and has that log."""
+    scores = {}
+    for epoch in (path for path in folder.glob("*") if path.name.isdecimal()):
+        with contextlib.suppress(Exception):  # of orbax, or it is an older run's
+            scores[int(epoch.name)] = read_record(epoch)["scores"][monitor]
+    return scores
+
+
+def best(scores: dict[int, float]) -> int | None:
+    """The epoch with the largest number, the later one of equals; `None` if there is none."""
+    known = [(score, epoch) for epoch, score in scores.items() if not math.isnan(score)]
+    return max(known)[1] if known else None
 
 
 def read_arrays(folder: Path, variables: list) -> list[jax.Array]:

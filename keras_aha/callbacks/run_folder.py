@@ -12,7 +12,9 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-CHECKPOINTS = "checkpoints"  # the folder
+CHECKPOINTS = "saved_epochs"  # the folder; Jupyter's file browser cannot open one that is called `checkpoints`,
+_OLD_CHECKPOINTS = "checkpoints"  # as it was in earlier runs, which are read and go on there
+_EVENTS = ("train", "validation", "completions", "hyper_parameters")  # the folders of TensorBoard's events
 BEFORE, AFTER = "held_out_before.jsonl", "held_out_after.jsonl"
 BEHAVIOUR_RATES = "behaviours.csv"
 HISTORY = "history.csv"
@@ -21,11 +23,18 @@ FINDINGS = "findings.jsonl"
 SUMMARY = "summary.json"
 
 
+def checkpoint_folder(log_dir: str | os.PathLike) -> Path:
+    """The folder of a run's checkpoints, each in one that is called by its epoch; it may be missing."""
+    folder, old = Path(log_dir, CHECKPOINTS), Path(log_dir, _OLD_CHECKPOINTS)
+    return old if not folder.exists() and any(old.glob("[0-9]*")) else folder
+
+
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
     """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
 
     Rows of `history.csv`, lines of `completions.jsonl` and `findings.jsonl` and events of TensorBoard are left out if
-    they are of later epochs, or were not written to their end. Files may be missing.
+    they are of later epochs, or were not written to their end. Files may be missing. No others are touched:
+    what lies deeper in the folder may be another run's.
 
     Args:
         log_dir: the run's.
@@ -40,8 +49,9 @@ def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
     for path in (log_dir / COMPLETIONS, log_dir / FINDINGS):
         if path.exists():
             write_whole(path, b"".join(line for epoch, line in complete_lines(path) if epoch <= epochs))
-    for path in log_dir.glob("**/events.out.tfevents.*"):
-        _rewind_events(path, epochs)
+    for name in _EVENTS:
+        for path in (log_dir / name).glob("events.out.tfevents.*"):
+            _rewind_events(path, epochs)
 
 
 def _rewind_history(path: Path, epochs: int) -> None:

@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from keras_aha.callbacks.run_folder import BEFORE, CHECKPOINTS, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
+from keras_aha.callbacks import checkpoint_contents, run_folder
+from keras_aha.callbacks.run_folder import BEFORE, COMPLETIONS, FINDINGS, HISTORY, SUMMARY, complete_lines
 from keras_aha.evaluation.table_file import read_tables
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.changes import check_changes
@@ -78,7 +79,13 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
 
 def saved_epochs(log_dir: str | os.PathLike) -> int:
     """The epoch of a run's last checkpoint by its name; 0 if there is none."""
-    return max((int(path.name) for path in Path(log_dir, CHECKPOINTS).glob("*") if path.name.isdecimal()), default=0)
+    folder = run_folder.checkpoint_folder(log_dir)
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+
+
+def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int | None:
+    """The epoch of a run's best checkpoint by held-out accuracy, the later one of equals; `None` if none is known."""
+    return checkpoint_contents.best(checkpoint_contents.read_scores(run_folder.checkpoint_folder(log_dir), monitor))
 
 
 def best_epoch(log_dir: str | os.PathLike) -> int | None:

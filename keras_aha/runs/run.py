@@ -151,7 +151,7 @@ class Run:
         """The keyword arguments of the model's `fit`, which begins the run, or goes on with it if `resume` is set.
 
         Its callbacks write `history.csv`, `completions.jsonl`, `findings.jsonl`, TensorBoard's events and, after each
-        epoch, all that is needed to go on, in `checkpoints`. `recipe.toml` is written now.
+        epoch, all that is needed to go on, in `saved_epochs`. `recipe.toml` is written now.
 
         Raises:
             CheckpointError: if there are checkpoints and none can be restored, see `CheckpointCallback`.

@@ -5,11 +5,14 @@ from pathlib import Path
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback, CheckpointError
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
+from keras_aha.runs.check_files import best_epoch
+from keras_aha.runs.check_files import saved_epochs as last_epoch
 from keras_aha.training.grpo_model import GRPOModel
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 def build(make_policy, seed=0, rank=2, optimizer=keras.optimizers.AdamW):
@@ -52,11 +55,11 @@ class Other(Remembering):
     pass
 
 
-def train(model, folder, epochs, val_accuracy=(), before=(), after=(), **settings):
+def train(model, folder, epochs, val_accuracy=(), before=(), after=(), first=0, **settings):
     callbacks = [*before, CheckpointCallback(folder, **settings), *after]
     fit = keras.callbacks.CallbackList(callbacks, add_history=True, model=model, epochs=epochs)
     fit.on_train_begin()
-    for epoch in range(epochs):
+    for epoch in range(first, epochs):
         change(model, epoch)
         logs = {"val_accuracy": val_accuracy[epoch]} if epoch < len(val_accuracy) else {}
         fit.on_epoch_end(epoch, logs)
@@ -83,7 +86,7 @@ def folder(saved, tmp_path):
 
 
 def saved_epochs(folder):
-    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    return sorted(int(path.name) for path in (folder / "saved_epochs").iterdir())
 
 
 def test_what_is_restored_is_what_was_saved(make_policy, tmp_path):
@@ -102,9 +105,45 @@ def test_what_is_restored_is_what_was_saved(make_policy, tmp_path):
 
 def test_the_last_and_the_best_are_kept(model, tmp_path):
     train(model, tmp_path, 6, val_accuracy=[0.1, 0.9, 0.9, 0.3], keep=2)
-    assert saved_epochs(tmp_path) == [3, 5, 6]  # of the two best ones the later
+    assert saved_epochs(tmp_path) == [3, 5, 6] and best_epoch(tmp_path) == 3  # of the two best ones the later
+    train(model, tmp_path, 9, val_accuracy=[0.0] * 6 + [0.8, float("nan")], first=6, keep=2)  # as a resumed run
+    assert saved_epochs(tmp_path) == [3, 8, 9] and best_epoch(tmp_path) == 3
+    train(model, tmp_path, 12, val_accuracy=[0.0] * 9 + [0.95], first=9, keep=1)
+    assert saved_epochs(tmp_path) == [10, 12] and best_epoch(tmp_path) == 10
     with pytest.raises(ValueError, match="`keep` must be 1 or more. Received: keep=0"):
         CheckpointCallback(tmp_path, keep=0)
+
+
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_nothing_is_touched_that_is_not_the_runs_own(epochs, model, folder):
+    """Beside the folder of runs, one of which lies in another one; and a `history.csv` of someone else."""
+    outer = folder if epochs else folder.parent
+    for name in ("inner", "run/inner", "train/run", "completions", "run2/train"):
+        (outer / name / "train").mkdir(parents=True, exist_ok=True)
+        with tf.summary.create_file_writer(str(outer / name / "train")).as_default():
+            tf.summary.scalar("accuracy", 0.5, step=100)
+    if not epochs:
+        (outer / "history.csv").write_text("loss,epoch\n1.0,7\n")
+        (outer / "completions.jsonl").write_text("x\n")
+    before = contents(outer)
+    callback = CheckpointCallback(outer)
+    assert callback.restore(model) == epochs
+    callback.close()
+    assert contents(outer) == before
+
+
+def test_an_older_runs_folder_is_still_its_own(model, folder):
+    assert best_epoch(folder) is None
+    (folder / "saved_epochs").rename(folder / "checkpoints")
+    (folder / "history.csv").write_text("epoch,reward\n3,0.5\n4,0.5\n")
+    assert last_epoch(folder) == 3
+    train(model, folder, 5, first=CheckpointCallback(folder).restore(model))
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", "history.csv"} and last_epoch(folder) == 5
+    assert (folder / "history.csv").read_text() == "epoch,reward\n3,0.5\n"
 
 
 def flip(path):
@@ -120,7 +159,7 @@ def truncate(path):
 @pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
 def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
     """Either all is as it was saved, as some files do not matter, or it is the epoch before, and that is said."""
-    names = sorted(path.relative_to(saved) for path in (saved / "checkpoints" / "3").glob("**/*") if path.is_file())
+    names = sorted(path.relative_to(saved) for path in (saved / "saved_epochs" / "3").glob("**/*") if path.is_file())
     epochs = []
     for i, name in enumerate(names):
         folder = shutil.copytree(saved, tmp_path / str(i))
@@ -142,8 +181,8 @@ def test_no_damage_to_any_file_goes_unnoticed(damage, model, saved, tmp_path):
 def test_arrays_of_another_epoch_and_what_another_process_cannot_read(reason, model, folder, monkeypatch):
     """Arrays that orbax reads without complaint; a process that says so of the first checkpoint it is asked about."""
     if reason == "Its checksums":
-        shutil.rmtree(folder / "checkpoints" / "3" / "arrays")
-        shutil.copytree(folder / "checkpoints" / "1" / "arrays", folder / "checkpoints" / "3" / "arrays")
+        shutil.rmtree(folder / "saved_epochs" / "3" / "arrays")
+        shutil.copytree(folder / "saved_epochs" / "1" / "arrays", folder / "saved_epochs" / "3" / "arrays")
     else:
         failures = iter([True, False])
         monkeypatch.setattr(processes, "any_of", lambda flag: next(failures) or flag)
@@ -155,7 +194,7 @@ def test_arrays_of_another_epoch_and_what_another_process_cannot_read(reason, mo
 
 
 def test_where_all_are_damaged_nothing_is_touched(model, folder):
-    for path in folder.glob("checkpoints/*/record/metadata"):
+    for path in folder.glob("saved_epochs/*/record/metadata"):
         path.write_text("{}")
     change(model, 100)
     callback = CheckpointCallback(folder)

@@ -38,7 +38,7 @@ def folder(recipe, tmp_path):
     folder.mkdir()
     recipe.dump(folder / "recipe.toml")
     for name in ("1", "2", "3", "4.orbax-checkpoint-tmp"):
-        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "saved_epochs" / name).mkdir(parents=True)
     rows = [{"puzzle": puzzle, "text": "1+1=2 no", "correct": False} for puzzle in (0, 0, 1, 1, 2, 2)]
     tables = [with_behaviours(pd.DataFrame(some)) for some in (rows, rows[::2])]
     write_tables(folder / "held_out_before.jsonl", *tables)

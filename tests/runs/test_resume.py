@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     go_on = f"Go on: python scripts/fit.py --resume --log-dir {folder}\n"
     assert fit.main(["--log-dir", str(folder), *FLAGS, "--epochs", str(EPOCHS // 2), "--max-hours", "1e-6"]) == 0
     assert f"Stopped by time; nothing has been trained yet. {go_on}" in capsys.readouterr().out
-    assert not (folder / "held_out_before.jsonl").exists() and not (folder / "checkpoints" / "1").exists()
+    assert not (folder / "held_out_before.jsonl").exists() and not (folder / "saved_epochs" / "1").exists()
 
     limits, on_epoch_end = resource.getrlimit(resource.RLIMIT_FSIZE), CheckpointCallback.on_epoch_end
 
@@ -142,8 +142,8 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
         patch.setattr(CheckpointCallback, "on_epoch_end", limited)
         assert fit.main(["--resume", "--log-dir", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert f": A checkpoint cannot be written in {folder}/checkpoints: " in said and said.count("\n") == 1
-    assert "File too large" in said and said.endswith(go_on) and not (folder / "checkpoints" / "1").exists()
+    assert f": A checkpoint cannot be written in {folder}/saved_epochs: " in said and said.count("\n") == 1
+    assert "File too large" in said and said.endswith(go_on) and not (folder / "saved_epochs" / "1").exists()
 
     with monkeypatch.context() as patch:
         patch.setattr(time_limit_callback, "_MARGIN", 1e6)
@@ -210,7 +210,7 @@ def test_a_process_that_is_killed_as_it_writes_a_checkpoint(uninterrupted, tmp_p
     command = [sys.executable, __file__, "--log-dir", str(folder), *FLAGS]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONPATH": str(SCRIPTS.parent)})
     assert done.returncode == -signal.SIGKILL and saved_epochs(folder) == 1, done.stderr
-    assert trained(folder) == 2 and list(folder.glob("checkpoints/2*tmp*"))
+    assert trained(folder) == 2 and list(folder.glob("saved_epochs/2*tmp*"))
     assert fit.main(["--resume", "--log-dir", str(folder)]) == 0
     assert_same(folder, uninterrupted)
 
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_and_checkpoints_that_are_damaged(uninterrupted, tmp
     tables = [(path / "held_out_after.jsonl").read_text() for path in (folder, uninterrupted)]
     assert tables[0] == tables[1]  # made anew, as nothing was left to train
 
-    for path in folder.glob("checkpoints/*/arrays/**/*"):
+    for path in folder.glob("saved_epochs/*/arrays/**/*"):
         if path.is_file():
             os.truncate(path, path.stat().st_size // 2)
     assert fit.main(["--resume", "--log-dir", str(folder)]) == 2

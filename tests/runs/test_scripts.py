@@ -108,9 +108,9 @@ def test_what_libraries_in_c_log_is_held_back_and_what_python_writes_is_seen(tmp
 
 def test_a_runs_folder_holds_what_came_out(run):
     assert set(os.listdir(run)) == {
-        *("adapters.lora.h5", "behaviours.csv", "checkpoints", "completions", "completions.jsonl", "history.csv"),
+        *("adapters.lora.h5", "behaviours.csv", "completions", "completions.jsonl", "history.csv"),
         *("held_out_after.jsonl", "held_out_before.jsonl", "hyper_parameters", "recipe.toml", "report", "report.html"),
-        *("summary.json", "train", "validation"),
+        *("saved_epochs", "summary.json", "train", "validation"),
     }
     recipe = Recipe.load(run / "recipe.toml")
     assert (recipe.training.epochs, recipe.training.seed, recipe.lora.rank) == (2, 5, 2)
