@@ -170,18 +170,16 @@ def print_best(log_dir) -> None:
 
     import pandas as pd
 
-    best, last = best_epoch(log_dir), saved_epochs(log_dir)
+    best = best_epoch(log_dir)
     evaluated = [] if best is None else pd.read_csv(log_dir / HISTORY, index_col="epoch").dropna(subset="val_accuracy")
     if len(evaluated) < 2:
         return
-    row = evaluated.loc[best]
-    ends = [f"{row[f'val_accuracy_{end}']:.1%}" for end in ("low", "high") if f"val_accuracy_{end}" in row]
+    row, home = evaluated.loc[best], f"{_cli.command('export')} {shlex.quote(str(log_dir))} --epoch best"
+    ends = [f"{row[name]:.1%}" for name in ("val_accuracy_low", "val_accuracy_high") if name in row]
     interval = f" (95 % interval {' to '.join(ends)})" if ends else ""
-    home = f"Take it home: {_cli.command('export')} {shlex.quote(str(log_dir))} --epoch best"
-    print(
-        f"best held-out accuracy of {len(evaluated)} epochs: {row['val_accuracy']:.1%}{interval} after epoch {best}, "
-        + ("the last." if best == last else f"not the last. {home}")
-    )
+    which = "the last." if best == saved_epochs(log_dir) else f"not the last. Take it home: {home}"
+    found = f"{row['val_accuracy']:.1%}{interval} after epoch {best}, {which}"
+    print(f"best held-out accuracy of {len(evaluated)} epochs: {found}")
 
 
 def print_session_limit(max_hours: float | None) -> None:

@@ -1,6 +1,5 @@
 """The policy that a recipe describes."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.values import RecipeError
 from keras_aha.runs.in_section import in_section
-from keras_aha.runs.saved_policy import find_epoch, is_result, load_epoch
+from keras_aha.runs.saved_policy import checkpoints, load_epoch
 
 import keras_hub
 
@@ -32,16 +31,15 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     with in_section("model"):
         start = _adapters_file(recipe) if adapters and recipe.lora.start is not None else None
         policy = load_policy(**arguments, adapters=start)
-        if adapters and recipe.lora.start is not None and start is None:
+        if adapters and start_epoch(recipe) is not None:
             load_epoch(policy, recipe.lora.start, start_epoch(recipe))
         return policy
 
 
 def start_epoch(recipe: Recipe) -> int | None:
-    """After which epoch of the run that `lora.start` names its adapters are taken: the last that is saved. `None` if
-    the recipe names none, or that is not known. It raises ValueError if the run has saved none."""
+    """After which epoch adapters are taken if `lora.start` is the folder of a run that has checkpoints: the last."""
     start = recipe.lora.start
-    return find_epoch(start) if start is not None and Path(start).is_dir() else None
+    return max(checkpoints(start), default=None) if start is not None else None
 
 
 def policy_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -81,12 +79,9 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
 def _adapters_file(recipe: Recipe) -> Path | None:
     """The file that `lora.start` names, `None` if they are in a checkpoint; RecipeError if there are none, or their run
     had another alpha."""
-    section, epoch = recipe.lora, None
-    with contextlib.suppress(ValueError):  # a folder without any
-        epoch = start_epoch(recipe)
+    section, epoch = recipe.lora, start_epoch(recipe)
     path = Path(section.start) / ADAPTERS if Path(section.start).is_dir() else Path(section.start)
-    in_checkpoint = epoch is not None and not is_result(section.start, epoch)
-    if not in_checkpoint and not path.is_file():
+    if epoch is None and not path.is_file():
         raise RecipeError(
             f"There are no adapters to start from: lora.start is the folder of a run, or its {ADAPTERS}. "
             f"Received: lora.start={section.start!r}"
@@ -98,4 +93,4 @@ def _adapters_file(recipe: Recipe) -> Path | None:
             f"The run that saved the adapters multiplied them by another alpha: set lora.alpha={before}. "
             f"Received: lora.start={section.start!r}, lora.alpha={section.alpha}, lora.rank={section.rank}"
         )
-    return None if in_checkpoint else path
+    return path if epoch is None else None

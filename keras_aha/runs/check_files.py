@@ -88,16 +88,6 @@ def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int
     return checkpoint_contents.best(checkpoint_contents.read_scores(run_folder.checkpoint_folder(log_dir), monitor))
 
 
-def best_epoch(log_dir: str | os.PathLike) -> int | None:
-    """The saved epoch with the highest held-out accuracy by `history.csv`, of equal ones the later; `None` if none is
-    known."""
-    path, last = Path(log_dir, HISTORY), saved_epochs(log_dir)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    rows = [row for row in csv.DictReader(io.StringIO(text)) if _is_whole(row) and row.get("val_accuracy")]
-    known = [(float(row["val_accuracy"]), int(row["epoch"])) for row in rows]
-    return max((pair for pair in known if pair[1] <= (last or pair[1])), default=(0, None))[1]
-
-
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:
     """How many epochs a finished run has trained by its summary; `None` if it has none yet.
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -74,10 +73,12 @@ def evaluate(
             other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
     """
     changes = list(changes)
-    names = [_Name(target, _epoch_of(target, epoch))]
+    if epoch != "last" and not is_run(target):
+        raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
+    asked = [(target, epoch)] if against is None else [(target, epoch), (against, "last")]
+    names = [(name, find_epoch(name, which) if is_run(name) else None) for name, which in asked]
     recipes = {names[0]: find_recipe(target, recipe, changes)}
     if against is not None:  # a preset takes all but the weights from the other
-        names.append(_Name(against, _epoch_of(against)))
         of_run = is_run(against)
         recipes[names[1]] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[names[0]], against)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
@@ -88,30 +89,12 @@ def evaluate(
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(recipes[names[0]])
-    policies = [
-        load_trained(x, name.target, name.epoch or "last") if is_run(name.target) else build_policy(x)
-        for name, x in recipes.items()
-    ]
-    models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
-    return _measure(models, held_out, *names, seed=seed, waits=waits, wait_word=wait_word)
+    models = {name: GRPOModel(_load(recipe, *name)) for name, recipe in recipes.items()}
+    return _measure(models, held_out, names, seed, waits, wait_word)
 
 
-class _Name(NamedTuple):
-    """Whose policy: of a preset, which has no epoch, or of a run."""
-
-    target: str | os.PathLike
-    epoch: int | None
-
-    def __str__(self):
-        return str(self.target) + (f" after epoch {self.epoch}" if self.epoch is not None else "")
-
-
-def _epoch_of(target, epoch: int | str = "last") -> int | None:
-    if is_run(target):
-        return find_epoch(target, epoch)
-    if epoch != "last":
-        raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
-    return None
+def _load(recipe: Recipe, target, epoch: int | None):
+    return load_trained(recipe, target, epoch or "last") if is_run(target) else build_policy(recipe)
 
 
 def is_run(target: str | os.PathLike) -> bool:
@@ -142,11 +125,12 @@ def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
     if problems[0] != problems[-1]:
         raise ValueError(
             "Two policies are compared on the same puzzles, and their recipes have others: choose them by `recipe`, or "
-            f"by changes to [task] and [evaluation]. Received: {' and '.join(map(str, held_out))}"
+            f"by changes to [task] and [evaluation]. Received: {' and '.join(str(name) for name, _ in held_out)}"
         )
 
 
-def _measure(models, held_out, target, against=None, *, seed, waits, wait_word) -> EvaluationResult:
+def _measure(models, held_out, names, seed, waits, wait_word) -> EvaluationResult:
+    target = names[0]
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
@@ -157,13 +141,13 @@ def _measure(models, held_out, target, against=None, *, seed, waits, wait_word) 
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
     puzzles, numbers = _analyse(sampled, greedy, task.answer, list(task.labels(task.problem(0))))
-    numbers = {"target": str(target.target), "epoch": target.epoch, "seed": seed, **numbers, "throughput": speed}
+    numbers = {"target": str(target[0]), "epoch": target[1], "seed": seed, **numbers, "throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
-    if against is not None:
+    for against in names[1:]:
         other = held_out[against].evaluate(models[against])
         completions.append(_as_rows(other, against))
         accuracy = tables.summarize(other)["accuracy"]
-        other_policy = {"against": str(against.target), "epoch": against.epoch, "accuracy": accuracy}
+        other_policy = {"against": str(against[0]), "epoch": against[1], "accuracy": accuracy}
         numbers["comparison"] = other_policy | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]
@@ -194,8 +178,8 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, answer, labels: list[s
     return puzzles, numbers
 
 
-def _as_rows(table: pd.DataFrame, name: _Name, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
+def _as_rows(table: pd.DataFrame, name: tuple, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
     """A table with columns in front that tell it from others."""
-    columns = {"target": str(name.target), "epoch": name.epoch, "greedy": greedy, "waits": waits, "thought_on": 0}
+    columns = {"target": str(name[0]), "epoch": name[1], "greedy": greedy, "waits": waits, "thought_on": 0}
     columns |= table.to_dict("series")
     return table.assign(**columns)[list(columns)]

@@ -24,7 +24,7 @@ from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_
 from keras_aha.runs.check_files import PRESET
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
-from keras_aha.runs.saved_policy import find_epoch, is_result, load_epoch
+from keras_aha.runs.saved_policy import checkpoints, find_epoch, load_epoch
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -101,25 +101,20 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
 
 
 def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = "last") -> keras_hub.models.CausalLM:
-    """The policy that a run has trained, finished or not.
-
-    Args:
-        recipe: the run's own.
-        log_dir: its folder, which a `Run` wrote.
-        epoch: after which epoch, see `find_epoch`.
+    """The policy that a run has trained, after an epoch as `find_epoch` takes it: `recipe` is the run's own, `log_dir`
+    its folder, which a `Run` wrote.
 
     Raises:
         RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone.
     """
     number = find_epoch(log_dir, epoch)
-    from_result = is_result(log_dir, number)
-    if from_result and not recipe.lora.rank:
+    if not checkpoints(log_dir) and not recipe.lora.rank:
         return build_policy(recipe.override(f"model.preset={json.dumps(str(Path(log_dir, PRESET)))}"))
     policy = build_policy(recipe.override("lora.start=none"))
-    if from_result:
-        lora.load_adapters(policy.backbone, Path(log_dir, ADAPTERS))
-    else:
+    if checkpoints(log_dir):
         load_epoch(policy, log_dir, number)
+    else:
+        lora.load_adapters(policy.backbone, Path(log_dir, ADAPTERS))
     return policy
 
 

@@ -215,11 +215,7 @@ class Run:
 
     def _save_policy(self, as_in_checkpoint: bool):
         """Writes it by another name first: what stands there is complete, and of the last epoch that is saved."""
-        policy, epochs, rank = (
-            self.experiment.model.policy,
-            saved_epochs(self.log_dir),
-            self.experiment.recipe.lora.rank,
-        )
+        policy, epochs = self.experiment.model.policy, saved_epochs(self.log_dir)
         if not epochs:
             return
         if as_in_checkpoint and jax.process_count() == 1:
@@ -229,7 +225,10 @@ class Run:
                 return
             path, part = self._remove_policy()
             try:
-                lora.save_adapters(policy.backbone, part) if rank else policy.save_to_preset(str(part))
+                if path.name == ADAPTERS:
+                    lora.save_adapters(policy.backbone, part)
+                else:
+                    policy.save_to_preset(str(part))
             except RuntimeError as error:  # of h5py, if a disk is full
                 raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
             part.rename(path)

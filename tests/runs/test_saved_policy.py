@@ -6,6 +6,7 @@ import keras_aha as aha
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
+from keras_aha.callbacks.run_folder import checkpoint_folder
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE, Recipe
@@ -147,7 +148,7 @@ def test_an_interrupt_amid_an_epoch_leaves_the_policy_before_it(stopped, folder,
 
 def test_a_policy_without_checkpoints_is_neither_lost_nor_refused(stopped, folder):
     recipe = Recipe.load(folder / RECIPE)
-    shutil.rmtree(folder / "checkpoints")
+    shutil.rmtree(checkpoint_folder(folder))
     assert same(arrays(load_trained(recipe, folder)), stopped[1][2])
     assert aha.evaluate(folder).numbers["epoch"] is None
     with pytest.raises(ValueError, match="has a policy and no checkpoints, so it would begin anew and lose it"):

@@ -6,14 +6,18 @@ import json
 import re
 from pathlib import Path
 
+from keras_aha.callbacks.run_folder import BEFORE, HISTORY, SUMMARY
+from keras_aha.evaluation.table_file import read_tables
 from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
 from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.runs.summary_after import summary_after
+from keras_aha.runs.check_files import finished_epochs
+from keras_aha.runs.experiment import summarize_held_out
 from keras_aha.tasks import Task
 
 import jinja2
+import pandas as pd
 
 # Gemma 4 came under the Apache License, as did the embedded model.
 _LICENSES = {r"(code_)?gemma(2|3|3n|_1\.1|)_.*": "gemma", r"gemma4_.*": "apache-2.0"}
@@ -64,11 +68,31 @@ class ModelCard:
             name=self.run.resolve().name,
             base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
-            summary=summary_after(self.run, self.recipe, self.epoch),
+            summary=self._summary(),
             recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
+
+    def _summary(self) -> dict:
+        """`summary.json` if it is of this epoch, or as much as other files tell; `heldout_after` is `None` if there was
+        no evaluation after it."""
+        if self.epoch is not None and finished_epochs(self.run) == self.epoch:
+            return json.loads((self.run / SUMMARY).read_text(encoding="utf-8"))
+        history = pd.read_csv(self.run / HISTORY)
+        history = history[history["epoch"] <= (self.epoch or len(history))]
+        last = history.iloc[-1]
+        after = {name: last[f"val_{name}"] for name in ("accuracy", "greedy_accuracy", "format_rate")}
+        after["mean_completion_length"] = last["val_completion_length"]
+        after["ci95"] = [last.get(f"val_accuracy_{end}") for end in ("low", "high")]  # not there in older runs
+        return {
+            "seed": self.recipe.training.seed,
+            "epochs": len(history),
+            "wall_seconds": history["epoch_seconds"].sum(),
+            "generated_tokens": int(history["generated_tokens"].sum()),
+            "heldout_before": summarize_held_out(*read_tables(self.run / BEFORE)),
+            "heldout_after": None if pd.isna(last["val_accuracy"]) else after,
+        }
 
     def _recipe_text(self) -> str:
         """The recipe without folders of the machine that trained: a card is published."""

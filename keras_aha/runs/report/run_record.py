@@ -67,24 +67,17 @@ class RunRecord:
         return record._until(best_epoch(log_dir) if epoch == "best" else epoch)
 
     def _until(self, epoch: int | str | None) -> "RunRecord":
-        trained = int(self.history["epoch"].iloc[-1])
-        if epoch in ("last", trained):
+        epochs = self.history["epoch"]
+        if epoch in ("last", epochs.iloc[-1]):
             return self
-        if epoch not in set(self.history["epoch"]):
+        if epoch not in set(epochs):
             what = "No held-out accuracy is known" if epoch is None else f"Epoch {epoch} was not trained"
-            raise ValueError(
-                f'{what}: `epoch` must be one from 1 to {trained}, "best" or "last". '
-                f"Received: log_dir={str(self.log_dir)!r}"
-            )
-        return dataclasses.replace(
-            self,
-            epoch=epoch,
-            history=self.history[self.history["epoch"] <= epoch],
-            verdicts=self.verdicts.loc[:epoch],
-            completions=[row for row in self.completions if row["epoch"] <= epoch],
-            findings=[row for row in self.findings if row["epoch"] <= epoch],
-            **dict.fromkeys(("after", "rates", "summary")),
-        )
+            words = f'{what}: `epoch` must be one from 1 to {epochs.iloc[-1]}, "best" or "last". Received: '
+            raise ValueError(f"{words}log_dir={str(self.log_dir)!r}")
+        lists = [[row for row in rows if row["epoch"] <= epoch] for rows in (self.completions, self.findings)]
+        tables = dict(history=self.history[epochs <= epoch], verdicts=self.verdicts.loc[:epoch])
+        tables |= dict(zip(("completions", "findings"), lists, strict=True))
+        return dataclasses.replace(self, epoch=epoch, after=None, rates=None, summary=None, **tables)
 
 
 def _read_history(path: Path) -> pd.DataFrame:
