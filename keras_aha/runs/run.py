@@ -140,7 +140,7 @@ class Run:
         except KeyboardInterrupt:
             self._release()
             if jax.process_count() == 1:  # others would have to come here too
-                self._save_policy(as_in_checkpoint=True)
+                self._save_policy()
             raise
         finally:
             self._release()
@@ -185,12 +185,12 @@ class Run:
             OSError: if files cannot be written.
         """
         self._release()
-        self._save_policy(as_in_checkpoint=self._interrupt.signal is not None)  # in a notebook amid an epoch, maybe
+        self._save_policy()
         if self.stopped_by is not None:
             return
         evaluation = self.experiment.evaluation
-        resumed_after_its_last_epoch = evaluation.latest is None
-        self.after = self.experiment.evaluate() if resumed_after_its_last_epoch else evaluation.latest[1:]
+        is_old = evaluation.latest is None or evaluation.latest[0] + 1 != saved_epochs(self.log_dir)
+        self.after = self.experiment.evaluate() if processes.any_of(is_old) else evaluation.latest[1:]
         if processes.is_first():
             write_tables(self.log_dir / AFTER, *self.after)
             rates = behaviour_rates(self.before[0], self.after[0])
@@ -213,12 +213,12 @@ class Run:
         elif self._guard.reached:
             self.stopped_by = "skipped updates"
 
-    def _save_policy(self, as_in_checkpoint: bool):
+    def _save_policy(self):
         """Writes it by another name first: what stands there is complete, and of the last epoch that is saved."""
         policy, epochs = self.experiment.model.policy, saved_epochs(self.log_dir)
-        if not epochs:
+        if not processes.any_of(epochs > 0):
             return
-        if as_in_checkpoint and jax.process_count() == 1:
+        if jax.process_count() == 1:  # else there is nothing that may have left other values
             load_epoch(policy, self.log_dir, epochs)
         with whole(policy.trainable_variables):
             if not processes.is_first():

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from keras_aha.callbacks.checkpoint_callback import CheckpointError
 from keras_aha.callbacks.checkpoint_contents import read_policy
 from keras_aha.callbacks.run_folder import checkpoint_folder
 from keras_aha.models.lora import ADAPTERS
@@ -45,13 +46,13 @@ def checkpoints(log_dir: str | os.PathLike) -> list[int]:
 def load_epoch(policy: keras_hub.models.CausalLM, log_dir: str | os.PathLike, epoch: int) -> None:
     """Gives a policy what a run trained, from the checkpoint after an epoch.
 
-    It raises ValueError if the checkpoint is damaged, or of another model or other adapters.
+    It raises CheckpointError if the checkpoint is damaged, or of another model or other adapters.
     """
     variables = policy.trainable_variables
     try:
         arrays = read_policy(checkpoint_folder(log_dir) / str(epoch), variables)
     except Exception as error:  # of orbax, tensorstore or the file system
-        raise ValueError(
+        raise CheckpointError(
             f"The checkpoint after epoch {epoch} cannot be read: choose another `epoch`, of {checkpoints(log_dir)}. "
             f"Received: log_dir={str(log_dir)!r}, {' '.join(str(error).split())[:200]}"
         ) from error

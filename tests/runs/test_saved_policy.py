@@ -1,5 +1,6 @@
 """The policy after any saved epoch of a run that was stopped, killed or finished."""
 
+import os
 import shutil
 
 import keras_aha as aha
@@ -142,12 +143,27 @@ def test_an_interrupt_amid_an_epoch_leaves_the_policy_before_it(stopped, folder,
     monkeypatch.setattr(type(experiment.model.policy), "save_to_preset", half)
     monkeypatch.setattr(lora, "save_adapters", stop)
     with pytest.raises(KeyboardInterrupt):
-        Run(experiment, folder, resume=True)._save_policy(as_in_checkpoint=False)
+        Run(experiment, folder, resume=True)._save_policy()
     assert not (folder / PRESET).exists() and not (folder / ADAPTERS).exists()
+
+
+def test_what_is_measured_is_what_is_saved(stopped, folder):
+    """Whatever a callback of the user's does to weights as training ends, or after the last evaluation."""
+    run = Run(Experiment(Recipe.load(folder / RECIPE)), folder, resume=True)
+    run.evaluate_before()
+    run.experiment.evaluation.latest = 0, "of the first epoch", "of the first epoch"
+    run.finish()
+    assert same(result_of(folder), stopped[1][2]) and same(arrays(run.experiment.model.policy), stopped[1][2])
+    assert len(run.after[0]) == 6
 
 
 def test_a_policy_without_checkpoints_is_neither_lost_nor_refused(stopped, folder):
     recipe = Recipe.load(folder / RECIPE)
+    os.truncate(checkpoint_folder(folder) / "1" / "record" / "metadata", 9)
+    with pytest.raises(
+        ValueError, match=r"The checkpoint after epoch 1 cannot be read: choose another `epoch`, of "
+    ):
+        load_trained(recipe, folder, 1)
     shutil.rmtree(checkpoint_folder(folder))
     assert same(arrays(load_trained(recipe, folder)), stopped[1][2])
     assert aha.evaluate(folder).numbers["epoch"] is None
