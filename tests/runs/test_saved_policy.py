@@ -89,7 +89,7 @@ def test_each_saved_epoch_can_be_had(stopped):
     for epoch, expected in [(1, 1), (2, 2), ("last", 2), ("best", 2)]:
         assert same(arrays(load_trained(recipe, folder, epoch)), values[expected])
     for epoch in (3, "first"):
-        with pytest.raises(ValueError, match=f'{epoch} is not saved: `epoch` must be one of 1, 2, "best" or "last"'):
+        with pytest.raises(ValueError, match=f'{epoch!r} is not saved: `epoch` must be one of 1, 2, "best" or "last"'):
             load_trained(recipe, folder, epoch)
 
 
@@ -160,9 +160,7 @@ def test_what_is_measured_is_what_is_saved(stopped, folder):
 def test_a_policy_without_checkpoints_is_neither_lost_nor_refused(stopped, folder):
     recipe = Recipe.load(folder / RECIPE)
     os.truncate(checkpoint_folder(folder) / "1" / "record" / "metadata", 9)
-    with pytest.raises(
-        ValueError, match=r"The checkpoint after epoch 1 cannot be read: choose another `epoch`, of "
-    ):
+    with pytest.raises(ValueError, match=r"The checkpoint after epoch 1 cannot be read: choose another `epoch`, of "):
         load_trained(recipe, folder, 1)
     shutil.rmtree(checkpoint_folder(folder))
     assert same(arrays(load_trained(recipe, folder)), stopped[1][2])

@@ -61,6 +61,7 @@ def export(log_dir: str | os.PathLike, out: str | os.PathLike, formats=None, epo
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
     card = ModelCard(run, recipe, number, build_task(recipe), ends, classes)
+    _ = card.summary  # errors of the run's files, before weights are loaded
     policy = load_trained(recipe, run, number or "last")
     out.mkdir(parents=True, exist_ok=True)
     if "peft" in formats:  # before its adapters are merged

@@ -1,6 +1,7 @@
 """`ModelCard`: what stands in the `README.md` of an exported folder."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import re
@@ -14,6 +15,7 @@ from keras_aha.names import bare_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.experiment import summarize_held_out
+from keras_aha.runs.report.run_record import read_history
 from keras_aha.tasks import Task
 
 import jinja2
@@ -68,18 +70,19 @@ class ModelCard:
             name=self.run.resolve().name,
             base=bare_name(self.recipe.model.preset).rstrip("/").rpartition("/")[2],
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
-            summary=self._summary(),
+            summary=self.summary,
             recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
 
-    def _summary(self) -> dict:
+    @functools.cached_property
+    def summary(self) -> dict:
         """`summary.json` if it is of this epoch, or as much as other files tell; `heldout_after` is `None` if there was
         no evaluation after it."""
         if self.epoch is not None and finished_epochs(self.run) == self.epoch:
             return json.loads((self.run / SUMMARY).read_text(encoding="utf-8"))
-        history = pd.read_csv(self.run / HISTORY)
+        history = read_history(self.run / HISTORY)
         history = history[history["epoch"] <= (self.epoch or len(history))]
         last = history.iloc[-1]
         after = {name: last[f"val_{name}"] for name in ("accuracy", "greedy_accuracy", "format_rate")}

@@ -53,7 +53,7 @@ class RunRecord:
         record = cls(
             log_dir=log_dir,
             recipe=recipe,
-            history=_read_history(log_dir / HISTORY),
+            history=read_history(log_dir / HISTORY),
             verdicts=_read_verdicts(log_dir / _EVENTS),
             completions=_read_lines(log_dir / COMPLETIONS),
             before=read_tables(log_dir / BEFORE)[0],
@@ -80,7 +80,8 @@ class RunRecord:
         return dataclasses.replace(self, epoch=epoch, after=None, rates=None, summary=None, **tables)
 
 
-def _read_history(path: Path) -> pd.DataFrame:
+def read_history(path: Path) -> pd.DataFrame:
+    """`history.csv`; ValueError if the file is no such thing."""
     try:
         return pd.read_csv(path).astype({"epoch": int, "accuracy": float})
     except (KeyError, ValueError) as error:
