@@ -47,6 +47,7 @@ def main(argv=None) -> int:
             return train(name, recipe, log_dir, args, start)
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        print_best(log_dir)
         print(stopped_by(signal.Signals(number).name, log_dir))
         return 128 + number
 
@@ -126,7 +127,8 @@ def train(name, recipe, log_dir, args, start) -> int:
             "stands in the doctor's words; begin a new run with it."
         )
         return 1
-    print_best(log_dir)
+    if processes.is_first():
+        print_best(log_dir)
     if run.stopped_by is not None:
         print(stopped_by(run.stopped_by, log_dir))
         return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
@@ -172,7 +174,7 @@ def print_best(log_dir) -> None:
 
     best = best_epoch(log_dir)
     evaluated = [] if best is None else pd.read_csv(log_dir / HISTORY, index_col="epoch").dropna(subset="val_accuracy")
-    if len(evaluated) < 2:
+    if len(evaluated) < 2 or best not in evaluated.index:
         return
     row, home = evaluated.loc[best], f"{_cli.command('export')} {shlex.quote(str(log_dir))} --epoch best"
     ends = [f"{row[name]:.1%}" for name in ("val_accuracy_low", "val_accuracy_high") if name in row]
