@@ -2,7 +2,7 @@ import itertools
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
-from keras_aha.evaluation.tables import BEHAVIOURS, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks import Countdown
 from keras_aha.training import budget_forcing
