@@ -167,6 +167,16 @@ def at_least(bound: int):
     return integer
 
 
+def add_epoch_flag(parser: argparse.ArgumentParser, words: str) -> None:
+    """`--epoch`, a number, `best` or `last`, the default."""
+
+    def epoch(text: str) -> int | str:
+        return text if text in ("best", "last") else at_least(1)(text)
+
+    words = f"{words}: its number, best (by held-out accuracy) or last (default: %(default)s)"
+    parser.add_argument("--epoch", type=epoch, default="last", metavar="N", help=words)
+
+
 def positive(text: str) -> float:
     """An argparse type: a number above 0."""
     try:

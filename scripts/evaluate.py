@@ -10,6 +10,7 @@ import _cli
 def parse(argv):
     parser = _cli.new_parser(__doc__)
     parser.add_argument("target", metavar="TARGET", help="a run's folder, or a preset: its name, handle or folder")
+    _cli.add_epoch_flag(parser, "of a run, after which saved epoch it is measured")
     parser.add_argument("--against", metavar="TARGET", help="another run or preset, compared on the same puzzles")
     _cli.add_recipe_flags(parser, None, ", for a preset: whose task and lengths to take (default: that of its name)")
     parser.add_argument("--puzzles", type=_cli.at_least(1), help="held-out puzzles (default: the recipe's)")
@@ -40,7 +41,7 @@ def main(argv=None) -> int:
             def on_begin(made_with):
                 print(in_words(made_with), flush=True)
 
-            settings = {name: getattr(args, name) for name in ("against", "recipe", "seed")}
+            settings = {name: getattr(args, name) for name in ("epoch", "against", "recipe", "seed")}
             word = "Wait" if args.wait_word is None else args.wait_word
             settings |= dict(waits=args.wait or 0, wait_word=word, on_begin=on_begin)
             result = evaluate(args.target, **settings, changes=changes)
@@ -84,7 +85,9 @@ def print_numbers(numbers: dict) -> None:
         table = pd.DataFrame(numbers["by_label"])
         hidden = {"format_rate", *(name for name in table if name.startswith("mean_"))} - {"mean_completion_length"}
         print_table(table.drop(columns=hidden - {"mean_attempts"} if table["mean_attempts"].any() else hidden))
-    print(f"{numbers['target']}: {numbers['n']} held-out puzzles, {numbers['samples']} samples each")
+    print(
+        f"{with_epoch(numbers['target'], numbers)}: {numbers['n']} held-out puzzles, {numbers['samples']} samples each"
+    )
     _cli.print_accuracy(f"accuracy (mean@{numbers['samples']})", numbers)
     for kind in ("pass", "maj"):
         ends = numbers[f"{kind}_at_k_ci95"]
@@ -96,7 +99,7 @@ def print_numbers(numbers: dict) -> None:
     if "comparison" in numbers:
         other = numbers["comparison"]
         print(
-            f"against {other['against']}, {other['accuracy']:.1%}: {other['difference']:+.1%} "
+            f"against {with_epoch(other['against'], other)}, {other['accuracy']:.1%}: {other['difference']:+.1%} "
             f"{interval(other['ci95'])}, p = {other['p_value']:.2g}; better on {other['better']} puzzles, worse on "
             f"{other['worse']} of {other['n']}"
         )
@@ -104,6 +107,10 @@ def print_numbers(numbers: dict) -> None:
         print(f"\nthinking that would end goes on after {numbers['waits']['word']!r}:")
         curve = pd.DataFrame(numbers["waits"]["curve"])
         print_table(curve.assign(p_value=curve["p_value"].map("{:.1e}".format)))
+
+
+def with_epoch(target, numbers: dict) -> str:
+    return target if numbers["epoch"] is None else f"{target} after epoch {numbers['epoch']}"
 
 
 def interval(ends) -> str:

@@ -1,12 +1,13 @@
-"""Writes the policy of a finished run as folders that keras-hub, transformers and PEFT load, with model cards."""
+"""Writes the policy of a run as folders that keras-hub, transformers and PEFT load, with model cards."""
 
 import _cli
 
 
 def parse(argv):
     parser = _cli.new_parser(__doc__)
-    words = "a finished run's folder, such as runs/countdown_tiny-seed0"
+    words = "a run's folder, such as runs/countdown_tiny-seed0, finished or not"
     parser.add_argument("run", metavar="RUN", type=_cli.path, help=words)
+    _cli.add_epoch_flag(parser, "after which saved epoch")
     words = "where the folders come to lie (default: RUN/export)"
     parser.add_argument("--out", metavar="FOLDER", type=_cli.path, help=words)
     words = "keras, transformers or peft; may be given several times (default: all that the run can have)"
@@ -28,7 +29,7 @@ def main(argv=None) -> int:
         with _cli.quiet():
             from keras_aha.runs.export import export
 
-            folders = export(args.run, out, args.format, changes=args.set)
+            folders = export(args.run, out, args.format, args.epoch, changes=args.set)
     print(*folders, sep="\n")
     return 0
 

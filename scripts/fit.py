@@ -48,6 +48,7 @@ def main(argv=None) -> int:
             return train(name, recipe, log_dir, args, start)
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        print_best(log_dir)
         print(stopped_by(signal.Signals(number).name, log_dir))
         return 128 + number
 
@@ -135,6 +136,8 @@ def train(name, recipe, log_dir, args, start) -> int:
             "stands in the doctor's words; begin a new run with it."
         )
         return 1
+    if processes.is_first():
+        print_best(log_dir)
     if run.stopped_by is not None:
         print(stopped_by(run.stopped_by, log_dir))
         return 0 if run.stopped_by == "time" else 128 + signal.Signals[run.stopped_by]
@@ -180,6 +183,25 @@ def stopped_by(what, log_dir) -> str:
     return f"Stopped by {what}; {saved}. {how_to_go_on(log_dir)}"
 
 
+def print_best(log_dir) -> None:
+    """After which epoch the policy was best on held-out puzzles, if they were tried after several."""
+    from keras_aha.callbacks.run_folder import HISTORY
+    from keras_aha.runs.check_files import best_epoch, saved_epochs
+
+    import pandas as pd
+
+    best = best_epoch(log_dir)
+    evaluated = [] if best is None else pd.read_csv(log_dir / HISTORY, index_col="epoch").dropna(subset="val_accuracy")
+    if len(evaluated) < 2 or best not in evaluated.index:
+        return
+    row, home = evaluated.loc[best], f"{_cli.command('export')} {shlex.quote(str(log_dir))} --epoch best"
+    ends = [f"{row[name]:.1%}" for name in ("val_accuracy_low", "val_accuracy_high") if name in row]
+    interval = f" (95 % interval {' to '.join(ends)})" if ends else ""
+    which = "the last." if best == saved_epochs(log_dir) else f"not the last. Take it home: {home}"
+    found = f"{row['val_accuracy']:.1%}{interval} after epoch {best}, {which}"
+    print(f"best held-out accuracy of {len(evaluated)} epochs: {found}")
+
+
 def print_session_limit(max_hours: float | None) -> None:
     """If sessions are known to end, and no limit is given, says which would do."""
     from keras_aha.runs.machine import session_hours
@@ -190,6 +212,7 @@ def print_session_limit(max_hours: float | None) -> None:
 
 
 def print_plan(name, experiment, log_dir):
+    from keras_aha.runs.build_policy import start_epoch
     from keras_aha.runs.conditions import conditions
 
     recipe, policy = experiment.recipe, experiment.model.policy
@@ -197,7 +220,9 @@ def print_plan(name, experiment, log_dir):
     rollouts, held_out, lora = recipe.rollouts, recipe.evaluation, recipe.lora
     trained = sum(math.prod(variable.shape) for variable in policy.trainable_variables)
     base = policy.backbone.count_params() - (trained if lora.rank else 0)
-    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}" if lora.rank else "all"
+    epoch = start_epoch(recipe)
+    started = f", started from epoch {epoch} of {lora.start}" if epoch else ""
+    which = f"LoRA of rank {lora.rank} on {', '.join(lora.target)}{started}" if lora.rank else "all"
     rows = f"{rollouts.prompts_per_epoch} prompts × {rollouts.group_size} completions"
     limits = f"of at most {rollouts.max_completion_length} tokens at temperature {rollouts.temperature:g}"
     print(

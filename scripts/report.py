@@ -7,6 +7,7 @@ def parse(argv):
     parser = _cli.new_parser(__doc__)
     words = "a run's folder, such as runs/countdown_tiny-seed0, finished or not"
     parser.add_argument("run", metavar="RUN", type=_cli.path, help=words)
+    _cli.add_epoch_flag(parser, "up to which epoch")
     return parser.parse_args(argv)
 
 
@@ -16,7 +17,7 @@ def main(argv=None) -> int:
         with _cli.quiet():
             from keras_aha.runs.report import write_report
 
-            page = write_report(args.run)
+            page = write_report(args.run, args.epoch)
     print(page)
     return 0
 

@@ -10,6 +10,7 @@ from keras_aha.distribution.checksums import checksums, combined
 
 import jax
 import keras
+import numpy as np
 import orbax.checkpoint as ocp
 
 NAMES = ("arrays", "record")  # the folders of a checkpoint
@@ -71,6 +72,25 @@ def read_arrays(folder: Path, variables: list) -> list[jax.Array]:
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in values.items()}
     arrays = _read(folder / "arrays", ocp.StandardCheckpointHandler, ocp.args.StandardRestore(shapes))
     return [arrays[name] for name in shapes]
+
+
+def read_policy(folder: Path, variables: list) -> list[np.ndarray]:
+    """An array for each of a policy's trainable `variables`, as it was saved; nothing of the optimizer is read.
+
+    It raises ValueError if they are other variables, or an array is damaged, and errors of orbax.
+    """
+    record, count = read_record(folder), len(variables)
+    saved = record["variables"]
+    own = [[variable.path, str(tuple(variable.shape))] for variable in variables]
+    if [entry[:2] for entry in saved[:count]] != own or not saved[count][0].endswith("/iteration"):  # an optimizer's
+        raise ValueError("It is of another model, or of adapters of another rank or on other layers.")
+    shapes = _named([jax.ShapeDtypeStruct(v.shape, dtype) for v, (*_, dtype) in zip(variables, saved, strict=False)])
+    as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in shapes}
+    args = ocp.args.PyTreeRestore(shapes, restore_args=as_numpy, partial_restore=True)
+    arrays = list(_read(folder / "arrays", ocp.PyTreeCheckpointHandler, args).values())
+    if [checksums([array])[0] for array in arrays] != record["checksums"][:count]:
+        raise ValueError("Its checksums are wrong.")
+    return arrays
 
 
 def _named(arrays):

@@ -128,12 +128,9 @@ def _little_entropy(e):
 
 
 def _alike(e: dict) -> float:
-    """The share without a difference of reward among the groups that are not all right.
-
-    How many are all right, the logs do not say: those that differ are taken to be right in half of their completions.
-    """
+    """The share without a difference of reward among the groups that are not all right."""
     differ = 1 - e.get("zero_std_groups", 0.0)
-    wrong = 1 - e["accuracy"] + differ / 2  # groups that are not all right
+    wrong = 1 - e["accuracy"] + differ / 2  # not all right, if those that differ are right in half of their completions
     return (wrong - differ) / wrong
 
 

@@ -32,8 +32,9 @@ class EvaluateCallback(keras.callbacks.Callback):
         before = evaluation.evaluate(model)["correct"].mean()
         model.fit(rollouts.dataset, epochs=100, callbacks=[rollouts, evaluation])
 
-    Logs of every `every`-th epoch and of the last: `val_accuracy`, `val_format_rate`, `val_completion_length` (tokens),
-    `val_attempts`, `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
+    Logs of every `every`-th epoch and of the last: `val_accuracy`, with the ends of its 95 % interval over puzzles
+    `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
+    `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
     `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
@@ -117,6 +118,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
         logs |= {f"val_{name}": summary[name] for name in ("accuracy", "format_rate")}
+        logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())

@@ -20,6 +20,7 @@ _COLUMNS += ["learning_rate", "failed_rewards", "task_reward", "overlong_penalty
 _COLUMNS += ["curriculum_level", "difficulty", "refilled_groups", "refill_tokens", "left_out_problems"]
 _MACHINE = ["compiles", "mfu", "memory_gb", "peak_memory_gb"]
 _COLUMNS += ["tokens_per_second", "update_tokens_per_second", *_MACHINE]
+_COLUMNS += ["val_accuracy_low", "val_accuracy_high"]
 
 
 def of_the_machine(column: str) -> bool:

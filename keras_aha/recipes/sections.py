@@ -62,8 +62,9 @@ class Lora:
         alpha: Keras multiplies adapters by `alpha` / `rank`; "none" is the rank itself. For rsLoRA (arXiv:2312.03732)
             let it grow with √`rank`.
         target: names of layers of the backbone, by default all of Gemma's linears.
-        start: the folder of a run, or its `adapters.lora.h5`: training starts from its adapters, which need the same
-            `rank`, `alpha` and `target`. The reference policy is still the preset.
+        start: the folder of a run, or its `adapters.lora.h5`: training starts from its adapters, as they are after its
+            last epoch that is saved. They need the same `rank`, `alpha` and `target`. The reference policy is still the
+            preset.
     """
 
     rank: int = _from_to(0, 4096, default=16)

@@ -10,6 +10,7 @@ from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.values import RecipeError, assignment
 from keras_aha.runs.in_section import in_section
+from keras_aha.runs.saved_policy import checkpoints, load_epoch
 
 import keras_hub
 
@@ -28,7 +29,16 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
         arguments |= dict(quantization=None, lora_rank=0)
     with in_section("model"):
         start = adapters_file(recipe) if adapters and recipe.lora.start is not None else None
-        return load_policy(**arguments, adapters=start)
+        policy = load_policy(**arguments, adapters=start)
+        if adapters and start_epoch(recipe) is not None:
+            load_epoch(policy, recipe.lora.start, start_epoch(recipe))
+        return policy
+
+
+def start_epoch(recipe: Recipe) -> int | None:
+    """After which epoch adapters are taken if `lora.start` is the folder of a run that has checkpoints: the last."""
+    start = recipe.lora.start
+    return max(checkpoints(start), default=None) if start is not None else None
 
 
 def policy_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -65,14 +75,15 @@ def with_absolute_preset(recipe: Recipe) -> Recipe:
         return recipe.override(assignment("model.preset", find_preset(preset)))
 
 
-def adapters_file(recipe: Recipe) -> Path:
-    """The file that `lora.start` names; RecipeError if it is missing, or its run had another alpha."""
-    section = recipe.lora
+def adapters_file(recipe: Recipe) -> Path | None:
+    """The file that `lora.start` names, `None` if they are in a checkpoint; RecipeError if there are none, or their run
+    had another alpha."""
+    section, epoch = recipe.lora, start_epoch(recipe)
     path = local_path(section.start, "lora.start")
     path = path / ADAPTERS if path.is_dir() else path
-    if not path.is_file():
+    if epoch is None and not path.is_file():
         raise RecipeError(
-            f"There are no adapters to start from: lora.start is the folder of a finished run, or its {ADAPTERS}. "
+            f"There are no adapters to start from: lora.start is the folder of a run, or its {ADAPTERS}. "
             f"Received: lora.start={section.start!r}"
         )
     saved = path.with_name(RECIPE)
@@ -82,4 +93,4 @@ def adapters_file(recipe: Recipe) -> Path:
             f"The run that saved the adapters multiplied them by another alpha: set lora.alpha={before}. "
             f"Received: lora.start={section.start!r}, lora.alpha={section.alpha}, lora.rank={section.rank}"
         )
-    return path
+    return path if epoch is None else None

@@ -8,11 +8,13 @@ from keras_aha.callbacks import checkpoint_contents, run_folder
 from keras_aha.callbacks.run_folder import BEFORE, COMPLETIONS, FINDINGS, HISTORY, SUMMARY
 from keras_aha.evaluation.table_file import read_tables
 from keras_aha.files import local_path
+from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_folder import check_new_folder, check_writable
 from keras_aha.runs.sources import read_sources
 
+PRESET = "preset"  # the folder in a run's folder, if every weight was trained
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
 
 
@@ -61,6 +63,11 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
     if trained > recipe.training.epochs:
         raise ValueError(
             f"The run in {log_dir} has {trained} epochs already. Received: training.epochs={recipe.training.epochs}"
+        )
+    if not trained and any((log_dir / name).exists() for name in (ADAPTERS, PRESET)):
+        raise ValueError(
+            f"The run in {log_dir} has a policy and no checkpoints, so it would begin anew and lose it: put the "
+            f"checkpoints back, or begin another run from it by lora.start. Received: log_dir={str(log_dir)!r}"
         )
     finished_epochs(log_dir)
     _check_held_out(log_dir / BEFORE, recipe)

@@ -18,6 +18,7 @@ from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.in_section import in_section
+from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask
 from keras_aha.training.budget_forcing import word_to_ids
@@ -31,13 +32,13 @@ class EvaluationResult:
     """What a policy does on held-out puzzles. Rates are shares between 0 and 1, intervals are of 95 % over puzzles.
 
     Attributes:
-        numbers: ready for JSON. `target`, `seed`, `made_with` (see `conditions`) and what `summarize_held_out` says;
-            `mean_at_k`, `pass_at_k`, `maj_at_k` and their intervals `…_ci95`, by k; `by_label`, one record for each
-            combination of the task's labels, if it has any; `throughput` of the sampled completions, in tokens and
-            seconds; `comparison` with `against` (see `evaluation.compare`); `waits`, with the `curve` of accuracy
-            against tokens.
+        numbers: ready for JSON. `target`, the `epoch` after which a run was measured, `seed`, `made_with` (see
+            `conditions`) and what `summarize_held_out` says; `mean_at_k`, `pass_at_k`, `maj_at_k` and their intervals
+            `…_ci95`, by k; `by_label`, one record for each combination of the task's labels, if it has any;
+            `throughput` of the sampled completions, in tokens and seconds; `comparison` with `against` (see
+            `evaluation.compare`); `waits`, with the `curve` of accuracy against tokens.
         puzzles: one row a puzzle: its problem, labels, accuracy, pass@k and maj@k.
-        completions: one row a completion, with its text. `target`, `greedy` and `waits` tell what it is of.
+        completions: one row a completion, with its text. `target`, `epoch`, `greedy` and `waits` tell what it is of.
     """
 
     numbers: dict
@@ -48,6 +49,7 @@ class EvaluationResult:
 def evaluate(
     target: str | os.PathLike,
     *,
+    epoch: int | str = "last",
     against: str | os.PathLike | None = None,
     recipe: str | os.PathLike | None = None,
     changes: Iterable[str] = (),
@@ -60,7 +62,8 @@ def evaluate(
 
     Args:
         target: a run's folder, or a preset: its name, handle or folder.
-        against: another run or preset, compared on the same puzzles.
+        epoch: if `target` is a run, after which epoch: a number, `"best"` or `"last"`, see `find_epoch`.
+        against: another run, after its last epoch, or preset, compared on the same puzzles. It may be the same run.
         recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is that of its name, wherever
             it lies, see `recipe_of`.
         changes: to the recipes, as `Recipe.override` takes them: `["evaluation.puzzles=512", "evaluation.samples=16"]`.
@@ -70,16 +73,21 @@ def evaluate(
         on_begin: called with `made_with` when all is checked, before the long work.
 
     Raises:
-        RecipeError, ValueError: a recipe or preset that cannot be used, a run that has not finished, two policies with
+        RecipeError, ValueError: a recipe or preset that cannot be used, an epoch that is not saved, two policies with
             other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
     """
-    changes, name = list(changes), find_name(target, recipe)
-    recipes, made_with = {target: find_recipe(target, recipe, changes)}, {}
+    changes, own = list(changes), find_name(target, recipe)
+    if epoch != "last" and not is_run(target):
+        raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
+    asked = [(target, epoch)] if against is None else [(target, epoch), (against, "last")]
+    names = [(name, find_epoch(name, which) if is_run(name) else None) for name, which in asked]
+    recipes = {names[0]: find_recipe(target, recipe, changes)}
+    made_with = {names[0]: conditions(recipes[names[0]], own)}
     if against is not None:  # a preset takes all but the weights from the other
         of_run = is_run(against)
-        recipes[against] = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[target], against)
-        made_with[against] = conditions(recipes[against], find_name(against) if of_run else name)
-    made_with[target] = conditions(recipes[target], name)
+        other = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[names[0]], against)
+        recipes[names[1]] = other
+        made_with[names[1]] = conditions(other, find_name(against) if of_run else own)
     held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
     _check_puzzles(held_out)
     for name, recipe in recipes.items():
@@ -88,11 +96,14 @@ def evaluate(
         check_marks(tokenizer, held_out[name].task)
         if waits:
             word_to_ids(tokenizer, wait_word)
-    distribute_as(recipes[target])
-    policies = [load_trained(x, name) if is_run(name) else build_policy(x) for name, x in recipes.items()]
-    models = dict(zip(recipes, map(GRPOModel, policies), strict=True))
-    on_begin(made_with[target])
-    return _measure(models, held_out, made_with, target, against, seed, waits, wait_word)
+    distribute_as(recipes[names[0]])
+    models = {name: GRPOModel(_load(recipe, *name)) for name, recipe in recipes.items()}
+    on_begin(made_with[names[0]])
+    return _measure(models, held_out, made_with, seed, waits, wait_word)
+
+
+def _load(recipe: Recipe, target, epoch: int | None):
+    return load_trained(recipe, target, epoch or "last") if is_run(target) else build_policy(recipe)
 
 
 def is_run(target: str | os.PathLike) -> bool:
@@ -131,11 +142,12 @@ def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
     if problems[0] != problems[-1]:
         raise ValueError(
             "Two policies are compared on the same puzzles, and their recipes have others: choose them by `recipe`, or "
-            f"by changes to [task] and [evaluation]. Received: {' and '.join(map(str, held_out))}"
+            f"by changes to [task] and [evaluation]. Received: {' and '.join(str(name) for name, _ in held_out)}"
         )
 
 
-def _measure(models, held_out, made_with, target, against, seed, waits, wait_word) -> EvaluationResult:
+def _measure(models, held_out, made_with, seed, waits, wait_word) -> EvaluationResult:
+    target, *others = models
     waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
@@ -146,14 +158,15 @@ def _measure(models, held_out, made_with, target, against, seed, waits, wait_wor
     greedy = held_out[target].evaluate(models[target], greedy=True)
     task = held_out[target].task
     puzzles, numbers = _analyse(sampled, greedy, task, list(ask(task, "labels", task.problem(0), "a dictionary", dict)))
-    numbers = {"target": str(target), "seed": seed, "made_with": made_with[target], **numbers, "throughput": speed}
+    what = {"target": str(target[0]), "epoch": target[1], "seed": seed, "made_with": made_with[target]}
+    numbers = what | numbers | {"throughput": speed}
     completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
-    if against is not None:
+    for against in others:
         other = held_out[against].evaluate(models[against])
         completions.append(_as_rows(other, against))
         accuracy = tables.summarize(other)["accuracy"]
-        names = {"against": str(against), "made_with": made_with[against], "accuracy": accuracy}
-        numbers["comparison"] = names | comparison.compare(sampled, other)
+        what = {"against": str(against[0]), "epoch": against[1], "made_with": made_with[against], "accuracy": accuracy}
+        numbers["comparison"] = what | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]
         completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]
@@ -184,7 +197,8 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, task: Task, labels: li
     return puzzles, numbers
 
 
-def _as_rows(table: pd.DataFrame, target, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
+def _as_rows(table: pd.DataFrame, name: tuple, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
     """A table with columns in front that tell it from others."""
-    columns = {"target": str(target), "greedy": greedy, "waits": waits, "thought_on": 0} | table.to_dict("series")
+    columns = {"target": str(name[0]), "epoch": name[1], "greedy": greedy, "waits": waits, "thought_on": 0}
+    columns |= table.to_dict("series")
     return table.assign(**columns)[list(columns)]

@@ -21,9 +21,11 @@ from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.check_files import PRESET
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
+from keras_aha.runs.saved_policy import checkpoints, find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources, read_sources
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
@@ -32,8 +34,6 @@ from keras_aha.training.padded_prompts import PaddedPrompts
 import keras
 import keras_hub
 import pandas as pd
-
-PRESET = "preset"
 
 
 class Experiment:
@@ -121,21 +121,23 @@ def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
     return EvaluateCallback(task, every=every, samples=samples, seed=seed, **settings)
 
 
-def load_trained(recipe: Recipe, log_dir: str | os.PathLike) -> keras_hub.models.CausalLM:
-    """The policy that a run has trained: `recipe` is its own, `log_dir` its folder, which a `Run` wrote.
+def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = "last") -> keras_hub.models.CausalLM:
+    """The policy that a run has trained, after an epoch as `find_epoch` takes it: `recipe` is the run's own, `log_dir`
+    its folder, which a `Run` wrote.
 
     Raises:
-        RecipeError, ValueError: if the run has not finished, or the preset that it started from is gone, or another.
+        RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone or another.
     """
-    trained = local_path(log_dir, "log_dir") / (ADAPTERS if recipe.lora.rank else PRESET)
-    if not trained.exists():
-        raise ValueError(f"The run has not finished, as it has no {trained.name}. Received: {str(log_dir)!r}")
-    if not recipe.lora.rank:
-        return build_policy(recipe.override(assignment("model.preset", str(trained))))
+    number, log_dir = find_epoch(log_dir, epoch), local_path(log_dir, "log_dir")
+    if not checkpoints(log_dir) and not recipe.lora.rank:
+        return build_policy(recipe.override(assignment("model.preset", str(log_dir / PRESET))))
     policy = build_policy(recipe.override("lora.start=none"))
     if read_sources(log_dir):
         check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
-    lora.load_adapters(policy.backbone, trained)
+    if checkpoints(log_dir):
+        load_epoch(policy, log_dir, number)
+    else:
+        lora.load_adapters(policy.backbone, log_dir / ADAPTERS)
     return policy
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
 from keras_aha.callbacks.completions_callback import CompletionsCallback
@@ -27,12 +29,14 @@ from keras_aha.files import local_path, write_whole
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
-from keras_aha.runs.check_files import check_log_dir
+from keras_aha.runs.check_files import PRESET, check_log_dir, saved_epochs
 from keras_aha.runs.conditions import conditions
-from keras_aha.runs.experiment import PRESET, Experiment, summarize_held_out
+from keras_aha.runs.experiment import Experiment, summarize_held_out
 from keras_aha.runs.machine import devices_in_words, keep_compiled_programs
+from keras_aha.runs.saved_policy import load_epoch
 from keras_aha.runs.sources import SOURCES, check_sources, source_checksums
 
+import jax
 import keras
 import pandas as pd
 
@@ -138,11 +142,17 @@ class Run:
 
         Raises:
             CheckpointError, OSError: see `fit_arguments` and `finish`.
-            KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which.
+            KeyboardInterrupt: at SIGTERM or SIGINT during a rollout; `stopped_by` tells which. The policy after the
+                last epoch that is saved is written before.
         """
         with self._lock:
             try:
                 history = self.experiment.model.fit(**self.fit_arguments())
+            except KeyboardInterrupt:
+                self._release()
+                if jax.process_count() == 1:  # others would have to come here too
+                    self._save_policy()
+                raise
             finally:
                 self._release()
             self.finish()
@@ -168,6 +178,8 @@ class Run:
         self._begin()
         if self.is_over():  # no epoch is left to Keras, and callbacks have nothing to do
             return dict(x=experiment.rollouts.dataset, epochs=self._trained, initial_epoch=self._trained, verbose=0)
+        if processes.is_first():  # what an earlier stop has written is not the run's last policy much longer
+            self._remove_policy()
         callbacks = [experiment.rollouts, experiment.evaluation, UtilizationCallback(), *self._profile, *self._limits]
         callbacks += [self._guard, self._doctor, self._checkpoints, self._interrupt]
         if processes.is_first():
@@ -179,7 +191,8 @@ class Run:
     def finish(self) -> None:
         """Saves the policy; and what came of the run, unless it was stopped before its last epoch.
 
-        The policy is `adapters.lora.h5`, or the folder `preset` if every weight was trained. The rest is
+        The policy is `adapters.lora.h5`, or the folder `preset` if every weight was trained: as it is after the last
+        epoch that is saved, and nothing if none is. The rest is
         `held_out_after.jsonl`, `behaviours.csv` (see `evaluation.behaviour_rates`) and `summary.json`.
 
         Raises:
@@ -191,8 +204,8 @@ class Run:
             self._lock.release()
             return
         evaluation = self.experiment.evaluation
-        resumed_after_its_last_epoch = evaluation.latest is None
-        self.after = self.experiment.evaluate() if resumed_after_its_last_epoch else evaluation.latest[1:]
+        is_old = evaluation.latest is None or evaluation.latest[0] + 1 != saved_epochs(self.log_dir)
+        self.after = self.experiment.evaluate() if processes.any_of(is_old) else evaluation.latest[1:]
         if processes.is_first():
             write_tables(self.log_dir / AFTER, *self.after)
             rates = behaviour_rates(self.before[0], self.after[0])
@@ -218,18 +231,35 @@ class Run:
             self.stopped_by = "skipped updates"
 
     def _save_policy(self):
-        policy = self.experiment.model.policy
+        """Writes it by another name first: what stands there is complete, and of the last epoch that is saved."""
+        policy, epochs = self.experiment.model.policy, saved_epochs(self.log_dir)
+        if not processes.any_of(epochs > 0):
+            return
+        if jax.process_count() == 1:  # else there is nothing that may have left other values
+            load_epoch(policy, self.log_dir, epochs)
         with whole(policy.trainable_variables):
             if not processes.is_first():
                 return
+            path, part = self._remove_policy()
             try:
-                if self.experiment.recipe.lora.rank:
-                    lora.save_adapters(policy.backbone, self.log_dir / f"part-{ADAPTERS}")
-                    os.replace(self.log_dir / f"part-{ADAPTERS}", self.log_dir / ADAPTERS)
+                if path.name == ADAPTERS:
+                    lora.save_adapters(policy.backbone, part)
                 else:
-                    policy.save_to_preset(str(self.log_dir / PRESET))
+                    policy.save_to_preset(str(part))
             except RuntimeError as error:  # of h5py, if a disk is full
                 raise OSError(f"The policy cannot be saved: {' '.join(str(error).split())[:300]}") from error
+            part.rename(path)
+
+    def _remove_policy(self) -> tuple[Path, Path]:
+        """Removes what a stop or a kill has left, and returns its path, and the name under which it is written."""
+        path = self.log_dir / (ADAPTERS if self.experiment.recipe.lora.rank else PRESET)
+        part = path.with_name(f"part-{path.name}")
+        for left in (part, path):
+            if left.is_dir():
+                shutil.rmtree(left.rename(part))  # never half of a preset by its own name
+            else:
+                left.unlink(missing_ok=True)
+        return path, part
 
     def _summary(self) -> dict:
         recipe, epochs = self.experiment.recipe, pd.read_csv(self.log_dir / HISTORY)

@@ -23,8 +23,9 @@ def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[
     `policy` is as `build_policy` gives it, and untrained. All processes must call this.
     """
     files = task_files(recipe)
-    if recipe.lora.start is not None:
-        files["lora.start"] = adapters_file(recipe)
+    start = adapters_file(recipe) if recipe.lora.start is not None else None
+    if start is not None:  # and no checkpoint of a run, which may have trained on meanwhile
+        files["lora.start"] = start
     found = {BASE: base_checksum(policy)}
     for key, path in files.items():
         with open(path, "rb") as file:

@@ -9,6 +9,7 @@ from keras_aha.losses import GRPOLoss, aggregation_weights
 from keras_aha.models import lora
 from keras_aha.models.abstract_backbone import copy_backbone
 from keras_aha.models.internals import flatten_layers
+from keras_aha.training.check_optimizer import check_optimizer
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import check_positions, completion_log_probs
 from keras_aha.training.micro_batches import fold_trimmed, micro_batches
@@ -61,7 +62,7 @@ class GRPOModel(PolicyModel):
         """Configures training, and copies the policy as it is now if it needs a reference of its own (see above).
 
         Args:
-            optimizer: as in Keras, without `gradient_accumulation_steps` and `loss_scale_factor`.
+            optimizer: as in Keras, without `gradient_accumulation_steps`, `loss_scale_factor` and `use_ema`.
             loss: a `GRPOLoss`; `None` takes the default one.
             **kwargs: `run_eagerly`, `jit_compile` and `steps_per_execution`, as in Keras.
 
@@ -251,30 +252,6 @@ class _Mean(keras.metrics.Mean):
 
     def result(self):
         return self.total / self.count
-
-
-def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Raises ValueError if a `GRPOModel` cannot train with an optimizer, or not as its arguments promise."""
-    if optimizer.gradient_accumulation_steps:
-        raise ValueError(
-            "Gradients are accumulated over micro-batches: leave `gradient_accumulation_steps` out and set "
-            "`GRPOModel(policy, micro_batch_size=…)`, in a recipe training.micro_batch_size. Received: "
-            f"gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
-        )
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "A GRPOModel scales the loss by itself: give it the optimizer inside, and leave a global float16 policy of "
-            f"`keras.config.set_dtype_policy` out. Received: {optimizer.name}"
-        )
-    if optimizer.loss_scale_factor is not None:
-        raise ValueError(
-            "`loss_scale_factor` must be left out: a GRPOModel scales its loss by itself, and the factor would divide "
-            f"updates. Received: loss_scale_factor={optimizer.loss_scale_factor}"
-        )
-    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-        bound = vars(optimizer)[name]
-        if bound is not None and not bound > 0:  # which Keras takes as no bound
-            raise ValueError(f"`{name}` must be above 0, or left out. Received: {name}={bound}")
 
 
 def _loss_scale(policy, mask):

@@ -2,7 +2,7 @@ import itertools
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
-from keras_aha.evaluation.tables import BEHAVIOURS, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks import Countdown
 from keras_aha.training import budget_forcing
@@ -108,7 +108,8 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
     assert logs[4]["val_accuracy"] == sampled["correct"].mean()
     assert logs[4]["val_completion_length"] == sampled["completion_length"].mean()
     others = {"val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length", "evaluation_seconds"}
-    assert set(logs[4]) == others | {f"val_{name}" for name in BEHAVIOURS}
+    assert set(logs[4]) == others | {f"val_{name}" for name in (*BEHAVIOURS, "accuracy_low", "accuracy_high")}
+    assert [logs[4]["val_accuracy_low"], logs[4]["val_accuracy_high"]] == summarize(sampled)["ci95"]
     epoch, latest, greedy = callback.latest
     assert epoch == 4 and len(greedy) == 5
     pd.testing.assert_frame_equal(latest, sampled)

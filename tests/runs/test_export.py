@@ -201,7 +201,7 @@ LICENSES |= {
 @pytest.mark.parametrize("preset, licence", LICENSES.items())
 def test_the_license_is_the_bases(preset, licence):
     recipe = Recipe.load("countdown_tiny").override(f'model.preset="{preset}"')
-    assert ModelCard(None, recipe, None, {}, {}).license == licence
+    assert ModelCard(None, recipe, None, None, {}, {}).license == licence
 
 
 def test_text_from_outside_is_text():
@@ -373,7 +373,7 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
     )
     assert "the folder has no recipe.toml. Received: " in refused([tmp_path], capsys)
     shutil.copy(run / RECIPE, tmp_path)
-    assert "The run has not finished" in refused([tmp_path], capsys)
+    assert "No epoch of the run is saved: let it" in refused([tmp_path], capsys)
     assert not (tmp_path / "export").exists()
     assert script.main([str(run), "--out", str(tmp_path / "out"), "--format", "peft"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'peft'}\n"

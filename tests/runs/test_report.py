@@ -10,7 +10,7 @@ from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, s
 from keras_aha.files import json_lines
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_held_out
-from keras_aha.runs.report import completions, pictures, write_report
+from keras_aha.runs.report import completions, pictures, run_record, write_report
 from keras_aha.runs.report.run_record import RunRecord
 
 import numpy as np
@@ -141,6 +141,23 @@ def test_a_run_that_has_not_finished_has_its_curves(folder):
     assert "→" not in text and "Before and after" not in text
     pictures = {path.stem for path in (folder / "report").iterdir()}
     assert pictures == {"accuracy", "behaviours", "length", "reward", "verdicts"}
+
+
+def test_a_report_of_an_earlier_epoch_ends_there(folder, monkeypatch):
+    finding = {"name": "x", "seen": "a", "meaning": "b", "remedy": "c"}
+    (folder / "findings.jsonl").write_text("".join(json.dumps({"epoch": i} | finding) + "\n" for i in (1, 3)))
+    assert write_report(folder, 3) == write_report(folder, "last") == folder / "report.html"
+    record = RunRecord.load(folder, 2)
+    assert record.after is record.rates is record.summary is None
+    for table in (record.history["epoch"], record.verdicts.index):
+        assert list(table) == [1, 2]
+    assert [row["epoch"] for row in record.completions + record.findings] == [1, 2, 2, 1]
+    monkeypatch.setattr(run_record, "best_epoch", lambda log_dir: 2)
+    assert write_report(folder, "best") == folder / "report-2.html" and (folder / "report-2" / "accuracy.png").exists()
+    page = (folder / "report-2.html").read_text()
+    assert "This is the run up to epoch 2." in page and "After epoch 2 50.0% are." in page and "2 of 3 epochs" in page
+    with pytest.raises(ValueError, match='Epoch 4 was not trained: `epoch` must be one from 1 to 3, "best" or "last"'):
+        write_report(folder, 4)
 
 
 def test_a_run_that_goes_on_with_more_epochs_has_not_finished(folder):

@@ -3,7 +3,9 @@
 python tests/runs/test_resume.py [flags of fit.py] trains, and is killed as it writes a checkpoint.
 """
 
+import contextlib
 import fcntl
+import io
 import json
 import os
 import re
@@ -55,7 +57,14 @@ FLAGS = [part for change in SMALL for part in ("--set", change)]
 def uninterrupted(tmp_path_factory):
     """The folder of a run that nothing happens to."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert fit.main(["--log-dir", str(folder), *FLAGS]) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert fit.main(["--log-dir", str(folder), *FLAGS]) == 0
+    evaluated = pd.read_csv(folder / "history.csv").dropna(subset="val_accuracy").sort_values(["val_accuracy", "epoch"])
+    best = evaluated.iloc[-1]
+    share, low, high = (f"{best[name]:.1%}" for name in ("val_accuracy", "val_accuracy_low", "val_accuracy_high"))
+    which = "the last." if best["epoch"] == EPOCHS else f"not the last. Take it home: python scripts/export.py {folder}"
+    which = f"of 2 epochs: {share} (95 % interval {low} to {high}) after epoch {best['epoch']:.0f}, {which}"
+    assert f"best held-out accuracy {which}" in said.getvalue()
     return folder
 
 

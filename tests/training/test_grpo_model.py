@@ -97,6 +97,7 @@ def test_a_model_that_is_deleted_leaves_the_memory(make_policy, prompts, rows):
         (dict(loss_weights=[2.0]), "Received: loss_weights="),
         (dict(optimizer=keras.optimizers.Adam(gradient_accumulation_steps=2)), "micro_batch_size=….*steps=2"),
         (dict(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())), "scales the loss by itself"),
+        (dict(optimizer=keras.optimizers.SGD(use_ema=True)), "the policy that is saved is the one that was measured"),
         (dict(optimizer=keras.optimizers.SGD(loss_scale_factor=2.0**15)), "`loss_scale_factor` must be left out"),
         (dict(optimizer=keras.optimizers.SGD(clipnorm=0.0)), "`clipnorm` must be above 0, or left out. Received: clip"),
         (dict(optimizer=keras.optimizers.SGD(clipvalue=-1.0)), "`clipvalue` must be above 0"),

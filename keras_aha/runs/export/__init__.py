@@ -1,4 +1,4 @@
-"""A finished run → folders that keras-hub, transformers and PEFT load (`export`)."""
+"""A run → folders that keras-hub, transformers and PEFT load (`export`)."""
 
 from keras_aha.runs.export.export import FORMATS, export
 

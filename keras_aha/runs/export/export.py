@@ -1,4 +1,4 @@
-"""`export`: a finished run as folders for keras-hub, transformers and PEFT."""
+"""`export`: a run as folders for keras-hub, transformers and PEFT."""
 
 import functools
 import os
@@ -15,13 +15,13 @@ from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task, task_files
-from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
 from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_tokenizer, write_transformers
+from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.runs.sources import BASE
 
 import keras_hub
@@ -32,9 +32,14 @@ _GEMMAS = (keras_hub.models.GemmaBackbone, keras_hub.models.Gemma3Backbone)
 
 
 def export(
-    log_dir: str | os.PathLike, out: str | os.PathLike, formats=None, *, changes: Iterable[str] = ()
+    log_dir: str | os.PathLike,
+    out: str | os.PathLike,
+    formats: Iterable[str] | None = None,
+    epoch: int | str = "last",
+    *,
+    changes: Iterable[str] = (),
 ) -> list[Path]:
-    """Writes the policy of a finished run as one folder a format, each with a model card, `README.md`.
+    """Writes the policy of a run, finished or not, as one folder a format, each with a model card, `README.md`.
 
     `keras` is a preset of keras-hub, `transformers` a folder for Hugging Face's library: both of merged weights.
     `peft` is the adapters and the tokenizer; if the base is a folder of your own or the embedded model, on no hub, it
@@ -44,23 +49,24 @@ def export(
         log_dir: the run's folder, which a `Run` wrote.
         out: where the folders come to lie, made if it is missing.
         formats: some of `FORMATS`; `None` is all that the run can have, so without `"peft"` if it has no adapters.
+        epoch: after which epoch: a number, `"best"` or `"last"`, see `find_epoch`. The card says it.
         changes: to the recipe, if its preset or a file lies elsewhere now: `["model.preset=models/gemma2_2b_en"]`.
 
     Returns:
         The paths of the folders.
 
     Raises:
-        RecipeError, ValueError: if the run has not finished, has no such format, or a folder is there already; before
-            weights are loaded.
+        RecipeError, ValueError: if that epoch is not saved, the run has no such format, or a folder is there already;
+            before weights are loaded.
         OSError: if files cannot be written.
     """
     run, out = local_path(log_dir, "log_dir"), local_path(out, "out")
     with FolderLock(out, "out"):
-        return _export(run, out, formats, changes)
+        return _export(run, out, formats, epoch, changes)
 
 
-def _export(run: Path, out: Path, formats, changes) -> list[Path]:
-    recipe = _load_recipe(run, changes)
+def _export(run: Path, out: Path, formats, epoch, changes) -> list[Path]:
+    recipe, number = _load_recipe(run, changes), find_epoch(run, epoch)
     backbone = abstract_backbone(recipe.model.preset, recipe.model.dtype)
     formats = _checked(recipe, backbone, formats)
     folders = {name: out / name for name in formats}
@@ -73,8 +79,9 @@ def _export(run: Path, out: Path, formats, changes) -> list[Path]:
         classes["peft"] = hugging_face.base_class_name(recipe.model.preset, backbone)
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
-    card = ModelCard(run, recipe, build_task(recipe), ends, classes)
-    policy = load_trained(recipe, run)
+    card = ModelCard(run, recipe, number, build_task(recipe), ends, classes)
+    _ = card.summary  # errors of the run's files, before weights are loaded
+    policy = load_trained(recipe, run, number or "last")
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy, folder, card))
     if formats != ("peft",):
@@ -90,13 +97,10 @@ def _export(run: Path, out: Path, formats, changes) -> list[Path]:
 
 def _load_recipe(run: Path, changes: Iterable[str]) -> Recipe:
     if not (run / RECIPE).is_file():
-        raise ValueError(f"What is exported is a finished run; the folder has no {RECIPE}. Received: {str(run)!r}")
+        raise ValueError(f"What is exported is a run; the folder has no {RECIPE}. Received: {str(run)!r}")
     began = Recipe.load(run / RECIPE)
     recipe = began.override(changes)
     check_changes(began, recipe, may_move={BASE, "lora.start", *task_files(began)})
-    finished = finished_epochs(run)
-    if finished != recipe.training.epochs:  # other ones if it goes on with more
-        raise ValueError(f"The run has not finished, so there is nothing to tell of it yet. Received: {str(run)!r}")
     return recipe
 
 

@@ -7,16 +7,21 @@ import json
 import re
 from pathlib import Path
 
-from keras_aha.callbacks.run_folder import SUMMARY
+from keras_aha.callbacks.run_folder import BEFORE, HISTORY, SUMMARY
+from keras_aha.evaluation.table_file import read_tables
 from keras_aha.files import presets_folder
 from keras_aha.models import hugging_face
 from keras_aha.names import preset_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
+from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.conditions import conditions
+from keras_aha.runs.experiment import summarize_held_out
 from keras_aha.runs.export.chat_template import chat_template
+from keras_aha.runs.report.run_record import read_history
 from keras_aha.tasks import Task
 
 import jinja2
+import pandas as pd
 
 # Gemma 4 came under the Apache License, as did the embedded model.
 # Gemma's names are keras-hub's or Hugging Face's: gemma2_instruct_2b_en, gemma-2-2b-it.
@@ -26,10 +31,11 @@ _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")  # what CommonMark lets be escaped,
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """The facts about a finished run that its exported folders tell."""
+    """The facts about a run that its exported folders tell."""
 
     run: Path  # the run's folder
     recipe: Recipe  # the run's own
+    epoch: int | None  # after which the policy is exported; `None` if that is not known
     task: Task  # what it was trained on
     end_tokens: dict[int, str]  # id → piece, of the tokens that end a completion
     class_names: dict[str, str]  # format → the class that loads it, in `peft` that of the base; where there is one
@@ -78,11 +84,32 @@ class ModelCard:
             base=preset_name(self.recipe.model.preset),
             made_with=conditions(self.recipe, RECIPE),
             prompt=self.task.prompt(self.task.held_out(1).problem(0)),
-            summary=json.loads((self.run / SUMMARY).read_bytes()),
+            summary=self.summary,
             recipe_text=self._recipe_text(),
             version=importlib.metadata.version("keras-aha"),
         )
         (folder / "README.md").write_text(page, encoding="utf-8")
+
+    @functools.cached_property
+    def summary(self) -> dict:
+        """`summary.json` if it is of this epoch, or as much as other files tell; `heldout_after` is `None` if there was
+        no evaluation after it."""
+        if self.epoch is not None and finished_epochs(self.run) == self.epoch:
+            return json.loads((self.run / SUMMARY).read_bytes())
+        history = read_history(self.run / HISTORY)
+        history = history[history["epoch"] <= (self.epoch or len(history))]
+        last = history.iloc[-1]
+        after = {name: last[f"val_{name}"] for name in ("accuracy", "greedy_accuracy", "format_rate")}
+        after["mean_completion_length"] = last["val_completion_length"]
+        after["ci95"] = [last.get(f"val_accuracy_{end}") for end in ("low", "high")]  # not there in older runs
+        return {
+            "seed": self.recipe.training.seed,
+            "epochs": len(history),
+            "wall_seconds": history["epoch_seconds"].sum(),
+            "generated_tokens": int(history["generated_tokens"].sum()),
+            "heldout_before": summarize_held_out(*read_tables(self.run / BEFORE)),
+            "heldout_after": None if pd.isna(last["val_accuracy"]) else after,
+        }
 
     def _recipe_text(self) -> str:
         """The recipe without folders of the machine that trained: a card is published."""

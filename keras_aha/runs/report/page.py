@@ -18,10 +18,8 @@ from keras_aha.runs.report.run_record import RunRecord
 import jinja2
 import markupsafe
 
-_PICTURES = "report"  # their folder
 
-
-def write_report(log_dir: str | os.PathLike) -> Path:
+def write_report(log_dir: str | os.PathLike, epoch: int | str = "last") -> Path:
     """Writes `report.html` into a run's folder, a page that needs no other file, and its pictures as PNG into `report`.
 
     The page follows the browser's light or dark mode, and says of each number in which file of the run it stands. Of a
@@ -30,6 +28,8 @@ def write_report(log_dir: str | os.PathLike) -> Path:
 
     Args:
         log_dir: a run's folder, see `RunRecord`.
+        epoch: up to which epoch, a number, `"best"` by held-out accuracy, or `"last"`. The page of an earlier one than
+            the last, such as 7, is `report-7.html`, and its pictures are in `report-7`.
 
     Returns:
         The page's path.
@@ -38,17 +38,19 @@ def write_report(log_dir: str | os.PathLike) -> Path:
         ValueError: if the folder holds no run that has trained an epoch, or a file that is damaged, or is read-only.
         OSError: if a file cannot be read or written.
     """
-    record = RunRecord.load(log_dir)
+    record = RunRecord.load(log_dir, epoch)
     check_writable(record.log_dir, "log_dir")
     with FolderLock(log_dir, file=".report.lock", patience=60):  # not the run's: it may go on meanwhile
         return _write(record)
 
 
 def _write(record: RunRecord) -> Path:
+    name = "report" if record.epoch is None else f"report-{record.epoch}"
+    evaluated = record.history.dropna(subset="val_accuracy").to_dict("records")
     pictures = list(draw_pictures(record))
-    (record.log_dir / _PICTURES).mkdir(exist_ok=True)
+    (record.log_dir / name).mkdir(exist_ok=True)
     for picture in pictures:
-        write_whole(record.log_dir / _PICTURES / f"{picture.name}.png", picture.png)
+        write_whole(record.log_dir / name / f"{picture.name}.png", picture.png)
     # Autoescaping is what keeps a completion from becoming a part of the page.
     loader, blocks = jinja2.PackageLoader("keras_aha.runs.report", "."), dict(trim_blocks=True, lstrip_blocks=True)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
@@ -61,9 +63,10 @@ def _write(record: RunRecord) -> Path:
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
         pairs=[] if record.after is None else pairs(record, _prompts(record)),
+        latest=evaluated[-1] if evaluated else None,
         recipe_text=read_text(record.log_dir / RECIPE),
     )
-    path = record.log_dir / "report.html"
+    path = record.log_dir / f"{name}.html"
     write_whole(path, page)
     return path
 

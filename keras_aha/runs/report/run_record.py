@@ -10,7 +10,7 @@ from keras_aha.callbacks.run_folder import AFTER, BEFORE, BEHAVIOUR_RATES, COMPL
 from keras_aha.evaluation.table_file import read_tables
 from keras_aha.files import local_path
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.runs.check_files import finished_epochs
+from keras_aha.runs.check_files import best_epoch, finished_epochs
 
 import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
@@ -33,13 +33,14 @@ class RunRecord:
     rates: pd.DataFrame | None  # `behaviours.csv`
     summary: dict | None  # `summary.json`
     findings: list[dict]  # `findings.jsonl`, one a finding of the doctor
+    epoch: int | None = None  # up to which all of it is, if the run has gone on
 
     @classmethod
-    def load(cls, log_dir: str | os.PathLike) -> "RunRecord":
-        """Reads a run's folder.
+    def load(cls, log_dir: str | os.PathLike, epoch: int | str = "last") -> "RunRecord":
+        """Reads a run's folder, as it was after an epoch: a number, `"best"`, see `best_epoch`, or `"last"`.
 
         Raises:
-            ValueError: if it holds no run, none that has finished an epoch, or a file that is damaged.
+            ValueError: if it holds no run, none that has finished that epoch, or a file that is damaged.
             OSError: if a file cannot be read.
         """
         log_dir = local_path(log_dir, "log_dir")
@@ -54,7 +55,7 @@ class RunRecord:
         record = cls(
             log_dir=log_dir,
             recipe=recipe,
-            history=_read_history(log_dir / HISTORY),
+            history=read_history(log_dir / HISTORY),
             verdicts=_read_verdicts(log_dir / _EVENTS),
             completions=_read_lines(log_dir / COMPLETIONS),
             before=read_tables(log_dir / BEFORE)[0],
@@ -65,10 +66,24 @@ class RunRecord:
         )
         if record.history.empty or not record.completions:
             raise ValueError(f"The run has not finished an epoch. Received: {str(log_dir)!r}")
-        return record
+        return record._until(best_epoch(log_dir) if epoch == "best" else epoch)
+
+    def _until(self, epoch: int | str | None) -> "RunRecord":
+        epochs = self.history["epoch"]
+        if epoch in ("last", epochs.iloc[-1]):
+            return self
+        if epoch not in set(epochs):
+            what = "No held-out accuracy is known" if epoch is None else f"Epoch {epoch} was not trained"
+            words = f'{what}: `epoch` must be one from 1 to {epochs.iloc[-1]}, "best" or "last". Received: '
+            raise ValueError(f"{words}log_dir={str(self.log_dir)!r}")
+        lists = [[row for row in rows if row["epoch"] <= epoch] for rows in (self.completions, self.findings)]
+        tables = dict(history=self.history[epochs <= epoch], verdicts=self.verdicts.loc[:epoch])
+        tables |= dict(zip(("completions", "findings"), lists, strict=True))
+        return dataclasses.replace(self, epoch=epoch, after=None, rates=None, summary=None, **tables)
 
 
-def _read_history(path: Path) -> pd.DataFrame:
+def read_history(path: Path) -> pd.DataFrame:
+    """`history.csv`; ValueError if the file is no such thing."""
     try:
         return pd.read_csv(path).astype({"epoch": int, "accuracy": float})
     except (KeyError, ValueError) as error:

@@ -1,0 +1,60 @@
+"""The policy of a run after its last epoch, its best or another one: which are saved, and what they are."""
+
+import os
+from pathlib import Path
+
+from keras_aha.callbacks.checkpoint_callback import CheckpointError
+from keras_aha.callbacks.checkpoint_contents import read_policy
+from keras_aha.callbacks.run_folder import checkpoint_folder
+from keras_aha.models.lora import ADAPTERS
+from keras_aha.runs.check_files import PRESET, best_epoch, finished_epochs
+
+import keras_hub
+
+
+def find_epoch(log_dir: str | os.PathLike, epoch: int | str = "last") -> int | None:
+    """The epoch of a run after which its policy is asked for, if that is saved.
+
+    Args:
+        log_dir: the run's folder.
+        epoch: a number, `"last"`, the last one that is saved, or `"best"`, see `best_epoch`.
+
+    Returns:
+        Its number; `None` if the folder holds a policy alone, which does not tell of which epoch it is.
+
+    Raises:
+        ValueError: if that epoch is not saved; the message names those that are.
+    """
+    saved, received = checkpoints(log_dir), f"Received: log_dir={str(log_dir)!r}, epoch={epoch!r}"
+    if not saved and any(Path(log_dir, name).exists() for name in (ADAPTERS, PRESET)):
+        saved = [finished_epochs(log_dir)]
+    if not saved:
+        raise ValueError(f"No epoch of the run is saved: let it train one or more. {received}")
+    number = {"last": saved[-1], "best": best_epoch(log_dir)}.get(epoch, epoch)
+    if number not in saved:
+        what = "No held-out accuracy is known" if number is None else f"Epoch {number!r} is not saved"
+        raise ValueError(f'{what}: `epoch` must be one of {", ".join(map(str, saved))}, "best" or "last". {received}')
+    return number
+
+
+def checkpoints(log_dir: str | os.PathLike) -> list[int]:
+    """The epochs after which all that is trained is in a checkpoint. What stands beside them may be of an older stop:
+    it counts only if there are none."""
+    return sorted(int(path.name) for path in checkpoint_folder(log_dir).glob("*") if path.name.isdecimal())
+
+
+def load_epoch(policy: keras_hub.models.CausalLM, log_dir: str | os.PathLike, epoch: int) -> None:
+    """Gives a policy what a run trained, from the checkpoint after an epoch.
+
+    It raises CheckpointError if the checkpoint is damaged, or of another model or other adapters.
+    """
+    variables = policy.trainable_variables
+    try:
+        arrays = read_policy(checkpoint_folder(log_dir) / str(epoch), variables)
+    except Exception as error:  # of orbax, tensorstore or the file system
+        raise CheckpointError(
+            f"The checkpoint after epoch {epoch} cannot be read: choose another `epoch`, of {checkpoints(log_dir)}. "
+            f"Received: log_dir={str(log_dir)!r}, {' '.join(str(error).split())[:200]}"
+        ) from error
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
