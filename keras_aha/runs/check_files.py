@@ -12,9 +12,9 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.changes import check_changes
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_folder import check_new_folder, check_writable
-from keras_aha.runs.sources import read_sources
 
 PRESET = "preset"  # the folder in a run's folder, if every weight was trained
+SOURCES = "sources.json"  # see `runs.sources`
 _NEEDED = ("epoch", "generated_tokens", "epoch_seconds")  # columns of which a summary is made
 
 
@@ -101,6 +101,17 @@ def finished_epochs(log_dir: str | os.PathLike) -> int | None:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no summary of a run: remove it, and it is written again. Received: {error!r}"
+        ) from error
+
+
+def read_sources(log_dir: str | os.PathLike) -> dict[str, int | str]:
+    """What `source_checksums` said as the run in a folder began; nothing if it did not write it."""
+    path = Path(log_dir, SOURCES)
+    try:
+        return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read: put it back from a copy, or remove it. Received: {error!r}"
         ) from error
 
 

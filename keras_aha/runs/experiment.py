@@ -21,12 +21,12 @@ from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
 from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
-from keras_aha.runs.check_files import PRESET
+from keras_aha.runs.check_files import PRESET, read_sources
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.saved_policy import checkpoints, find_epoch, load_epoch
-from keras_aha.runs.sources import BASE, base_checksum, check_sources, read_sources
+from keras_aha.runs.sources import BASE, base_checksum, check_sources
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts

@@ -29,12 +29,12 @@ from keras_aha.files import local_path, write_whole
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE
-from keras_aha.runs.check_files import PRESET, check_log_dir, saved_epochs
+from keras_aha.runs.check_files import PRESET, SOURCES, check_log_dir, saved_epochs
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import Experiment, summarize_held_out
 from keras_aha.runs.machine import devices_in_words, keep_compiled_programs
 from keras_aha.runs.saved_policy import load_epoch
-from keras_aha.runs.sources import SOURCES, check_sources, source_checksums
+from keras_aha.runs.sources import check_sources, source_checksums
 
 import jax
 import keras

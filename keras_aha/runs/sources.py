@@ -1,19 +1,17 @@
 """`sources.json`: checksums of what a run's recipe names by a path, so that it may lie elsewhere later."""
 
 import hashlib
-import json
 import os
-from pathlib import Path
 
 from keras_aha.distribution.checksums import checksums, combined
 from keras_aha.models.internals import flatten_layers
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import adapters_file
 from keras_aha.runs.build_task import task_files
+from keras_aha.runs.check_files import SOURCES, read_sources
 
 import keras_hub
 
-SOURCES = "sources.json"  # the file in a run's folder
 BASE = "model.preset"
 
 
@@ -40,17 +38,6 @@ def base_checksum(policy: keras_hub.models.CausalLM) -> int:
     quantized = {id(v) for layer in layers if layer.quantization_mode is not None for v in layer.weights}
     own = [v for v in policy.backbone.weights if id(v) not in quantized and "lora_kernel" not in v.path]
     return combined(checksums([variable.value for variable in own]))
-
-
-def read_sources(log_dir: str | os.PathLike) -> dict[str, int | str]:
-    """What `source_checksums` said as the run in a folder began; nothing if it did not write it."""
-    path = Path(log_dir, SOURCES)
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be read: put it back from a copy, or remove it. Received: {error!r}"
-        ) from error
 
 
 def check_sources(log_dir: str | os.PathLike, recipe: Recipe, found: dict[str, int | str]) -> None:
