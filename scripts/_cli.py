@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import NoReturn
 
 _LONGEST = 600  # characters of an error's sentence
-_joined = []  # `supervisor`, if there are other processes
+_HEARTBEAT = 30  # seconds without a word, after which another process is lost
+_LOST = (
+    "This process or another one has ended by an error, so all of them do. Start all of them again: with --resume a "
+    "run goes on from its last checkpoint."
+)
+_joined = []  # what takes the last words back, if there are other processes
 
 
 def start(main) -> None:
@@ -39,9 +44,20 @@ def start(main) -> None:
         except KeyboardInterrupt:
             sys.exit(130)
     except BaseException as error:
-        if not (isinstance(error, SystemExit) and not error.code):
-            [supervisor.leave(error) for supervisor in _joined]
+        if _joined:
+            _end_joined(error)
         raise
+
+
+def _end_joined(error: BaseException) -> None:
+    from keras_aha.distribution.last_words import end_alone
+
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        end_alone(1)
+    _joined[0]()
+    if error.code:
+        end_alone(error.code)
 
 
 def command(name: str) -> str:
@@ -101,7 +117,7 @@ def errors_in_a_sentence():
     try:
         yield
     except (ValueError, ImportError, OSError) as error:
-        if any(supervisor.is_lost(error) for supervisor in _joined):
+        if _joined and "Gloo" in str(error):  # another process is lost, which the last words say
             raise
         if isinstance(error, ModuleNotFoundError) and error.name == "keras_aha":
             refuse("keras-aha is not installed: run `pip install -e .` in its folder first.")
@@ -220,12 +236,6 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process-id", type=at_least(0), metavar="I", help="which one this is, from 0")
 
 
-_LOST = (
-    "Another process has ended, or cannot be reached, so this one ends too. Start all of them again: with --resume a "
-    "run goes on from its last checkpoint."
-)
-
-
 def join_processes(args) -> None:
     """Waits for other processes, if the flags name any; all but the first fall silent. ValueError if none come."""
     named = {"--coordinator": args.coordinator, "--num-processes": args.num_processes, "--process-id": args.process_id}
@@ -239,19 +249,20 @@ def join_processes(args) -> None:
         raise ValueError(f"Several processes need {', '.join(named)}, all three. {received}")
     if given and args.process_id >= args.num_processes:
         raise ValueError(f"--process-id counts from 0, so it is below --num-processes. {received}")
-    from keras_aha.distribution import supervisor
     from keras_aha.distribution.coordinator import try_coordinator
+    from keras_aha.distribution.last_words import leave_last_words
 
     if given:
         try_coordinator(args.coordinator, args.process_id)
-    supervisor.continue_in_child(lambda: say(_LOST))
+    take_back = leave_last_words(_LOST)
     import jax
     import keras
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(*named.values(), heartbeat_timeout_seconds=supervisor.HEARTBEAT)
+        jax.distributed.initialize(*named.values(), heartbeat_timeout_seconds=_HEARTBEAT)
     except (RuntimeError, ValueError) as error:
+        take_back()
         if args.multi_host:
             raise ValueError(
                 "--multi-host finds no others in the environment of this machine, as a host of a TPU slice does: name "
@@ -259,7 +270,7 @@ def join_processes(args) -> None:
             ) from error
         raise ValueError(f"The other processes cannot be joined. {received}, {error}") from error
     keras.utils.set_random_seed(0)  # the same in all; what is trained has the recipe's
-    _joined.append(supervisor)
+    _joined.append(take_back)
     if jax.process_index():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lives
 

@@ -7,7 +7,7 @@ import warnings
 from keras_aha.callbacks import checkpoint_contents as contents
 from keras_aha.callbacks.run_folder import checkpoint_folder, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
-from keras_aha.distribution import processes, supervisor
+from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
 from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.files import local_path
@@ -112,8 +112,6 @@ class CheckpointCallback(keras.callbacks.Callback):
             self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
 
     def _failure(self, error):
-        if supervisor.is_lost(error):
-            return error
         return OSError(f"A checkpoint cannot be written in {checkpoint_folder(self.log_dir)}: {_in_a_line(error)}")
 
     # === Restoring ===
