@@ -55,9 +55,10 @@ class Recipe:
         """
         name = os.fspath(name_or_path)
         is_preset = not name.endswith(".toml") and ("://" in name or ("/" in name and Path(name).is_dir()))
-        path = _find_shipped(recipe_of(name) if is_preset else name)
         if name.endswith(".toml"):
             path = local_path(name, "recipe")
+        else:
+            path = _find_shipped(recipe_of(name) if is_preset else name)
         try:
             recipe = cls.from_dict(tomllib.loads(read_text(path)))
         except OSError as error:
