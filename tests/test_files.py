@@ -14,6 +14,7 @@ from keras_aha.files import json_lines, local_path, whole_folder
 from keras_aha.models.gguf import import_gguf
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.check_folder import check_new_folder
+from keras_aha.runs.conditions import conditions
 from keras_aha.runs.prime_preset import prime_preset
 
 import pandas as pd
@@ -46,8 +47,9 @@ def test_what_is_written_comes_back(tmp_path_factory, texts, text):
     for own, back in zip(tables, read_tables(folder / "tables.jsonl"), strict=True):
         pd.testing.assert_frame_equal(back.reset_index(drop=True), own)
     files = SimpleNamespace(csv=folder / "table.csv", parquet=folder / "table.parquet", json=None)
-    evaluate.write(files, SimpleNamespace(puzzles=table.set_index("puzzle"), completions=table))
-    back = pd.read_csv(files.csv, dtype={"problem": str, "text": str}, keep_default_na=False)
+    numbers = {"made_with": conditions(RECIPE, text)}
+    evaluate.write(files, SimpleNamespace(numbers=numbers, puzzles=table.set_index("puzzle"), completions=table))
+    back = pd.read_csv(files.csv, dtype={"problem": str, "text": str}, keep_default_na=False).drop(columns="made_with")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     pd.testing.assert_frame_equal(pd.read_parquet(files.parquet), table)
 

@@ -50,7 +50,7 @@ def load_epoch(policy: keras_hub.models.CausalLM, log_dir: str | os.PathLike, ep
     """
     variables = policy.trainable_variables
     try:
-        arrays = read_policy(checkpoint_folder(log_dir) / str(epoch), variables)
+        arrays = read_policy(checkpoint_folder(log_dir).absolute() / str(epoch), variables)
     except Exception as error:  # of orbax, tensorstore or the file system
         raise CheckpointError(
             f"The checkpoint after epoch {epoch} cannot be read: choose another `epoch`, of {checkpoints(log_dir)}. "

@@ -18,7 +18,7 @@ BASE = "model.preset"
 def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
     """Key of the recipe → checksum of what lies at its path: the preset, adapters to start from, files of the task.
 
-    `policy` is as `build_policy` gives it, and untrained. All processes must call this.
+    All processes must call this.
     """
     files = task_files(recipe)
     start = adapters_file(recipe) if recipe.lora.start is not None else None
@@ -32,11 +32,11 @@ def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[
 
 
 def base_checksum(policy: keras_hub.models.CausalLM) -> int:
-    """One number for the weights of the preset, adapters and quantized layers left out: other devices round those
-    otherwise, and norms tell models apart. All processes must call this."""
+    """One number for the weights of the preset that are not trained, but for quantized layers: other devices round
+    those otherwise, and norms tell models apart. All processes must call this."""
     layers = flatten_layers(policy.backbone)
     quantized = {id(v) for layer in layers if layer.quantization_mode is not None for v in layer.weights}
-    own = [v for v in policy.backbone.weights if id(v) not in quantized and "lora_kernel" not in v.path]
+    own = [v for v in policy.backbone.weights if id(v) not in quantized and not v.trainable]
     return combined(checksums([variable.value for variable in own]))
 
 

@@ -139,12 +139,8 @@ class GRPOModel(PolicyModel):
 
         scale = _loss_scale(self.policy, mask)
 
-        def scaled_loss(*arguments):
-            loss, sums = self._loss(*arguments)
-            return loss * scale, sums
-
         def gradient(micro_batch):
-            gradients, sums = jax.grad(scaled_loss, has_aux=True)(trainable, non_trainable, micro_batch)
+            gradients, sums = jax.grad(self._loss, has_aux=True)(trainable, non_trainable, micro_batch, scale)
             return as_split(self.trainable_variables, gradients), sums
 
         def accumulate(total, _, micro_batch):
@@ -157,19 +153,17 @@ class GRPOModel(PolicyModel):
         gradients, sums = fold_trimmed(accumulate, zeros, parts, self.completion_lengths)
         gradients = [g / scale for g in gradients]
 
-        counts = {name: jnp.sum(masks["surrogate_weights" if name in _SURROGATE else "weights"]) for name in sums}
-        counts["loss"] = 1.0  # its weights have divided it
-        values = {name: value / counts[name] for name, value in sums.items()}  # NaN where nothing counts
+        values, counted = _means(sums, masks)
         values["grad_norm"] = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradients))
         finite = jnp.isfinite(values["loss"]) & jnp.isfinite(values["grad_norm"])
         trainable, optimizer_variables = self._update(finite, gradients, trainable, optimizer_variables)
         values["skipped_updates"] = 1.0 - finite
-        counted = {name: finite & (count > 0) for name, count in counts.items()} | {"grad_norm": finite}
+        counted = {name: finite & flag for name, flag in counted.items()} | {"grad_norm": finite}
         metric_variables = self._track(metric_variables, values, counted | {"skipped_updates": True})
         return values, (trainable, non_trainable, optimizer_variables, metric_variables)
 
-    def _loss(self, trainable, non_trainable, batch):
-        """Loss of a micro-batch, and its metrics as sums over tokens."""
+    def _loss(self, trainable, non_trainable, batch, scale):
+        """Loss of a micro-batch times `scale`, and its metrics as sums over tokens."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         mask = batch["completion_mask"] > 0
         ref_log_probs, reference = None, self.policy if self.reference is None else self.reference
@@ -185,7 +179,7 @@ class GRPOModel(PolicyModel):
         loss, metrics = self.grpo_loss(log_probs, old, batch["advantages"], mask, *others)
         gap = jnp.where(mask, jnp.abs(log_probs - sampler), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}
-        return loss, jax.lax.stop_gradient(metrics)
+        return loss * scale, jax.lax.stop_gradient(metrics)
 
     def _log_probs(self, policy, batch, **settings):
         texts, length = (batch["token_ids"], batch["padding_mask"]), batch["completion_mask"].shape[1]
@@ -252,6 +246,13 @@ class _Mean(keras.metrics.Mean):
 
     def result(self):
         return self.total / self.count
+
+
+def _means(sums, masks):
+    """Means over the tokens that count, NaN where none do; and whether any do."""
+    counts = {name: jnp.sum(masks["surrogate_weights" if name in _SURROGATE else "weights"]) for name in sums}
+    counts["loss"] = 1.0  # its weights have divided it
+    return {name: x / counts[name] for name, x in sums.items()}, {name: n > 0 for name, n in counts.items()}
 
 
 def _loss_scale(policy, mask):

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 PACKAGE = Path(keras_aha.__file__).parent
-OF_NAMED_TUPLES = {"_replace", "_asdict"}
+PUBLIC = {"_replace", "_asdict", "_exit"}  # of named tuples, and of `os`
 
 
 def private_names(source: str) -> set[str]:
     """Private attributes of something else than `self`, and modules that libraries keep for themselves."""
     found = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr) and node.attr not in OF_NAMED_TUPLES:
+        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr) and node.attr not in PUBLIC:
             if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
                 found.add(node.attr)
         elif isinstance(node, ast.ImportFrom) and re.match(r"(keras|keras_hub)\.src|jax\._src", node.module or ""):

@@ -75,6 +75,7 @@ def folder(make_policy, tmp_path_factory):
     write(folder / "file", "mine")
     write(folder / "bad.toml", REQUIRED + "[rollouts]\ntemperature = nan\n")
     write(folder / "other" / "recipe.toml", REQUIRED)
+    (folder / "other" / "saved_epochs" / "1").mkdir(parents=True)
     write(folder / "full" / "file", "mine")
     write(folder / "few.csv", "nums,target\n1 2,3\n")
     write_adapters(make_policy, folder)

@@ -48,7 +48,7 @@ def small(preset):
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
     """The folder of a run, with what a shell, TOML, HTML, Markdown or a file's address would take for theirs."""
-    folder = tmp_path_factory.mktemp("runs") / "it's a “run” of Zoë, <50%> #1 {x}[1]*~?&`$HOME`"
+    folder = tmp_path_factory.mktemp("runs") / "it's a “run” of Zoë, <50%> #1 {x}]~&`$HOME`"
     with pytest.MonkeyPatch.context() as environment:
         for name, secret in SECRETS.items():
             environment.setenv(name, secret)

@@ -66,20 +66,7 @@ class RunRecord:
         )
         if record.history.empty or not record.completions:
             raise ValueError(f"The run has not finished an epoch. Received: {str(log_dir)!r}")
-        return record._until(best_epoch(log_dir) if epoch == "best" else epoch)
-
-    def _until(self, epoch: int | str | None) -> "RunRecord":
-        epochs = self.history["epoch"]
-        if epoch in ("last", epochs.iloc[-1]):
-            return self
-        if epoch not in set(epochs):
-            what = "No held-out accuracy is known" if epoch is None else f"Epoch {epoch} was not trained"
-            words = f'{what}: `epoch` must be one from 1 to {epochs.iloc[-1]}, "best" or "last". Received: '
-            raise ValueError(f"{words}log_dir={str(self.log_dir)!r}")
-        lists = [[row for row in rows if row["epoch"] <= epoch] for rows in (self.completions, self.findings)]
-        tables = dict(history=self.history[epochs <= epoch], verdicts=self.verdicts.loc[:epoch])
-        tables |= dict(zip(("completions", "findings"), lists, strict=True))
-        return dataclasses.replace(self, epoch=epoch, after=None, rates=None, summary=None, **tables)
+        return _until(record, best_epoch(log_dir) if epoch == "best" else epoch)
 
 
 def read_history(path: Path) -> pd.DataFrame:
@@ -88,6 +75,20 @@ def read_history(path: Path) -> pd.DataFrame:
         return pd.read_csv(path).astype({"epoch": int, "accuracy": float})
     except (KeyError, ValueError) as error:
         raise ValueError(f"The file holds no history of a run. Received: {str(path)!r}, {error}") from error
+
+
+def _until(record: RunRecord, epoch: int | str | None) -> RunRecord:
+    epochs = record.history["epoch"]
+    if epoch in ("last", epochs.iloc[-1]):
+        return record
+    if epoch not in set(epochs):
+        what = "No held-out accuracy is known" if epoch is None else f"Epoch {epoch} was not trained"
+        words = f'{what}: `epoch` must be one from 1 to {epochs.iloc[-1]}, "best" or "last". Received: '
+        raise ValueError(f"{words}log_dir={str(record.log_dir)!r}")
+    lists = [[row for row in rows if row["epoch"] <= epoch] for rows in (record.completions, record.findings)]
+    tables = dict(history=record.history[epochs <= epoch], verdicts=record.verdicts.loc[:epoch])
+    tables |= dict(zip(("completions", "findings"), lists, strict=True))
+    return dataclasses.replace(record, epoch=epoch, after=None, rates=None, summary=None, **tables)
 
 
 def _read_lines(path: Path) -> list[dict]:
