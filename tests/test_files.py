@@ -47,7 +47,7 @@ def test_what_is_written_comes_back(tmp_path_factory, texts, text):
     for own, back in zip(tables, read_tables(folder / "tables.jsonl"), strict=True):
         pd.testing.assert_frame_equal(back.reset_index(drop=True), own)
     files = SimpleNamespace(csv=folder / "table.csv", parquet=folder / "table.parquet", json=None)
-    numbers = {"made_with": conditions(RECIPE, text)}
+    numbers = {"made_with": conditions(RECIPE, "recipe")}
     evaluate.write(files, SimpleNamespace(numbers=numbers, puzzles=table.set_index("puzzle"), completions=table))
     back = pd.read_csv(files.csv, dtype={"problem": str, "text": str}, keep_default_na=False).drop(columns="made_with")
     pd.testing.assert_frame_equal(back, table, check_dtype=False)

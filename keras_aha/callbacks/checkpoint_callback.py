@@ -5,7 +5,7 @@ import time
 import warnings
 
 from keras_aha.callbacks import checkpoint_contents as contents
-from keras_aha.callbacks.run_folder import checkpoint_folder, rewind
+from keras_aha.callbacks.run_folder import check_no_pattern, checkpoint_folder, rewind
 from keras_aha.callbacks.stateful_callback import stateful_callbacks
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
@@ -42,7 +42,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         keep: how many of the latest stay, beside the best.
 
     Raises:
-        ValueError: if `keep` is less than 1.
+        ValueError: if `keep` is less than 1, or orbax would take the path for a pattern (`*`, `?`, `[`).
     """
 
     def __init__(self, log_dir: str | os.PathLike, monitor: str = "val_accuracy", keep: int = 3):
@@ -50,6 +50,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         if keep < 1:
             raise ValueError(f"`keep` must be 1 or more. Received: keep={keep}")
         self.log_dir = local_path(log_dir, "log_dir")
+        check_no_pattern(self.log_dir)
         self.monitor = monitor
         self.keep = keep
         self._lock = FolderLock(log_dir, one_thread=True)  # in which it trains

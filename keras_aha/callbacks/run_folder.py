@@ -26,14 +26,15 @@ _LONGEST_ROW = 100_000  # characters; `csv` refuses a line of garbage that is lo
 
 
 def checkpoint_folder(log_dir: str | os.PathLike) -> Path:
-    """The folder of a run's checkpoints, each in one that is called by its epoch; it may be missing.
-
-    It raises ValueError for a path in which orbax, as it writes, would see a pattern and not a name.
-    """
-    if re.search(r"[*?[]", os.path.abspath(log_dir)):
-        raise ValueError(f"`log_dir` must be a path without *, ? and [. Received: log_dir={str(log_dir)!r}")
+    """The folder of a run's checkpoints, each in one that is called by its epoch; it may be missing."""
     folder, old = Path(log_dir, CHECKPOINTS), Path(log_dir, _OLD_CHECKPOINTS)
     return old if not folder.exists() and any(old.glob("[0-9]*")) else folder
+
+
+def check_no_pattern(log_dir: str | os.PathLike) -> None:
+    """Raises ValueError for a path in which orbax, as it writes a checkpoint, would see a pattern and not a name."""
+    if re.search(r"[*?[]", os.path.abspath(log_dir)):
+        raise ValueError(f"`log_dir` must be a path without *, ? and [. Received: log_dir={str(log_dir)!r}")
 
 
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:

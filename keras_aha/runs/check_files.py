@@ -34,7 +34,7 @@ def check_log_dir(log_dir: str | os.PathLike, recipe: Recipe, resume: bool = Fal
             (see `check_changes`); if one of the run's files is damaged (see `check_run`).
     """
     own = local_path(log_dir, "log_dir") / RECIPE
-    run_folder.checkpoint_folder(log_dir)  # whose path not all names are fit for
+    run_folder.check_no_pattern(log_dir)
     if not os.path.isfile(own):  # which no name is too long for
         check_new_folder(log_dir, "log_dir")
         return []

@@ -119,7 +119,7 @@ class GRPOModel(PolicyModel):
         return super().fit(x, *args, **kwargs)
 
     def train_step(self, state, rollout):
-        """One optimizer update from one rollout, its gradient accumulated over micro-batches.
+        """One optimizer update from one rollout, its gradient accumulated over micro-batches; returns `(logs, state)`.
 
         An update whose loss or gradient is not finite is skipped: weights and moments stay as they are, and only the
         optimizer's count of iterations goes on, so that the next rollout is another one.
@@ -127,9 +127,6 @@ class GRPOModel(PolicyModel):
         Args:
             state: trainable, non-trainable, optimizer and metric variables, as Keras's JAX trainer passes them.
             rollout: the arrays of `Rollout.batch()`, `(B, …)`.
-
-        Returns:
-            `(logs, state)`.
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
         rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`

@@ -47,6 +47,6 @@ def test_a_wheel_trains_in_an_empty_folder(tmp_path):
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(installed / "keras_aha" / "__init__.py")
-    assert f"{run} is finished: 2 epochs." in done.stdout and f"{run}: 3 held-out puzzles" in done.stdout
+    assert f"{run} is finished: 2 epochs." in done.stdout and f"{run} after epoch 2: 3 held-out puzzles" in done.stdout
     assert "Received: 'nothing'" in done.stderr
     assert (here / run / "report.html").is_file() and [path.name for path in here.iterdir()] == ["runs"]
