@@ -22,7 +22,7 @@ def main() -> None:
         epochs = [0, *held_out["epoch"]]
         left.plot(history["epoch"], history["accuracy"], color=color, alpha=0.3, linewidth=1)
         accuracies = [summary["heldout_before"]["accuracy"], *held_out["val_accuracy"]]
-        left.plot(epochs, accuracies, "o-", color=color, markersize=4, label=f"seed {summary['seed']}")
+        left.plot(epochs, accuracies, "o-", color=color, markersize=4, label=run.name)
         right.plot(history["epoch"], history["completion_length"], color=color, linewidth=1)
     left.set(xlabel="epoch (one rollout, one update)", ylabel="accuracy", ylim=(0, 1), title="Solved puzzles")
     left.legend(title="dots: held-out\nthin: training", frameon=False, loc="lower right")
