@@ -44,7 +44,8 @@ class Model:
 
     Attributes:
         preset: a keras-hub preset, a folder that `save_to_preset` wrote, or a name in `presets/`.
-        dtype: of the weights and of what is computed with them.
+        dtype: of the weights and of what is computed with them. On a GPU without bfloat16 (T4, V100) take float16, in
+            which a Gemma's matrices are, and all else is float32.
         quantization: of the weights, which are then frozen.
     """
 
