@@ -55,7 +55,8 @@ def _end_joined(error: BaseException) -> None:
     if not isinstance(error, SystemExit):
         sys.excepthook(type(error), error, error.__traceback__)
         end_alone(1)
-    _joined[0]()
+    if error.code != 1:  # refused or stopped, in all of them alike
+        _joined[0]()
     if error.code:
         end_alone(error.code)
 

@@ -134,7 +134,7 @@ class PolicyModel(keras.Model):
             raise ValueError(
                 "The policy's log-probs are not finite: its activations leave the range of its dtype, or its weights "
                 'are broken. Set model.dtype to "bfloat16", or to "float32", which takes twice the memory. '
-                f"Received: dtype={self.policy.backbone.dtype_policy.name!r}"
+                f"Received: dtype={self.policy.backbone.token_embedding.dtype_policy.name!r}"
             )
         return completions
 
