@@ -10,4 +10,4 @@ def check(folder):
     averaged = ["--set", "optimizer.config.use_ema=true", "--set", "optimizer.config.ema_momentum=0.9"]
     result = run("fit", "--log-dir", folder / "run", "--epochs", 2, *SMALL, *averaged)
     assert not (folder / "run").exists()
-    return refused(result, "leave `use_ema` out, so that the policy that is saved is the one that was measured. Received: use_ema=True")
+    return refused(result, "leave `use_ema` out, so that the policy that is saved")
