@@ -5,7 +5,6 @@ A run that was stopped goes on by --resume, and ends as it would have without th
 """
 
 import argparse
-import contextlib
 import itertools
 import math
 import os
@@ -107,12 +106,10 @@ def train(name, recipe, log_dir, args, start) -> int:
         if finished_epochs(log_dir) == recipe.training.epochs:
             print(f"{log_dir} is finished: {recipe.training.epochs} epochs.")
             return 0
-        with contextlib.ExitStack() as if_refused, _cli.quiet():
-            lock = if_refused.enter_context(FolderLock(log_dir))  # noqa: F841  else held until this function ends
+        with FolderLock(log_dir), _cli.quiet():  # which the run takes over
             experiment = Experiment(recipe)
             limits = dict(max_hours=args.max_hours, start=start)
             run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
-            if_refused.pop_all()
 
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)
