@@ -81,16 +81,7 @@ def find_run(args, argv):
 def train(name, recipe, log_dir, args, start) -> int:
     with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
-        from keras_aha.runs.build_task import build_held_out
-
-        build_held_out(recipe)  # errors of the task, the optimizer and the preset are said before more is loaded
-        from keras_aha.runs.build_optimizer import build_optimizer
-
-        build_optimizer(recipe.optimizer, recipe.training.epochs)
         with _cli.quiet():
-            from keras_aha.runs.build_policy import with_absolute_preset
-
-            with_absolute_preset(recipe)
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.callbacks.compile_counter import CompileCounter
             from keras_aha.distribution import processes
