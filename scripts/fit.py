@@ -230,12 +230,14 @@ def print_plan(name, experiment, log_dir):
 
 def print_examples(task, before, after, count=3):
     """The first sample of the first held-out puzzles, whatever came of it."""
+    from keras_aha.names import printable
+
     for puzzle in range(min(count, len(task))):
-        print(f"\n{_cli.printable(task.prompt(task.problem(puzzle))).strip()}")
+        print(f"\n{printable(task.prompt(task.problem(puzzle))).strip()}")
         for when, table in (("before", before), ("after", after)):
             row = table[(table["puzzle"] == puzzle) & (table["sample"] == 0)].iloc[0]
             print(f"  {when}: {row['verdict']}")
-            print("\n".join(f"    {line}" for line in _cli.printable(row["text"]).splitlines()))
+            print("\n".join(f"    {line}" for line in printable(row["text"]).splitlines()))
     print()
 
 
