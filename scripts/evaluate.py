@@ -38,17 +38,15 @@ def main(argv=None) -> int:
             from keras_aha.runs.conditions import in_words
             from keras_aha.runs.evaluate import evaluate
 
-            def on_begin(made_with):
-                print(in_words(made_with), flush=True)
-
             settings = {name: getattr(args, name) for name in ("epoch", "against", "recipe", "seed")}
             word = "Wait" if args.wait_word is None else args.wait_word
-            settings |= dict(waits=args.wait or 0, wait_word=word, on_begin=on_begin)
-            result = evaluate(args.target, **settings, changes=changes)
+            result = evaluate(args.target, **settings, waits=args.wait or 0, wait_word=word, changes=changes)
+    made_with = in_words(result.numbers["made_with"])
+    print(made_with)
     print_numbers(result.numbers)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
-            write(args, result)
+            write(args, result, made_with)
     return 0
 
 
@@ -66,11 +64,9 @@ def check_flags(args) -> None:
         )
 
 
-def write(args, result) -> None:
-    from keras_aha.runs.conditions import in_words
-
+def write(args, result, made_with: str) -> None:
     if args.csv:
-        table = result.puzzles.assign(made_with=in_words(result.numbers["made_with"]))
+        table = result.puzzles.assign(made_with=made_with)
         table.to_csv(args.csv, quoting=csv.QUOTE_NONNUMERIC)  # else a lone carriage return ends a line
     if args.parquet:
         result.completions.to_parquet(args.parquet, index=False)
