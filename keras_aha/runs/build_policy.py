@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from keras_aha.files import local_path, presets_folder
+from keras_aha.files import local_path
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.policy import load_policy
-from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.recipes.values import RecipeError, assignment
+from keras_aha.recipes.values import RecipeError
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.saved_policy import checkpoints, load_epoch
 
@@ -64,15 +63,6 @@ def check_base(recipe: Recipe) -> None:
             "A quantized base is sampled as it is: leave one of model.quantization and rollouts.quantization out. "
             f"{received}, rollouts.quantization={recipe.rollouts.quantization!r}"
         )
-
-
-def with_absolute_preset(recipe: Recipe) -> Recipe:
-    """The recipe, its preset an absolute path if it is a folder of the user's; RecipeError for an unknown preset."""
-    preset = recipe.model.preset
-    with in_section("model"):
-        if is_download(preset) or (presets_folder() / preset).is_dir():
-            return recipe
-        return recipe.override(assignment("model.preset", find_preset(preset)))
 
 
 def adapters_file(recipe: Recipe) -> Path | None:

@@ -5,11 +5,9 @@ import importlib
 import inspect
 from collections.abc import Callable, Sized
 
-from keras_aha.files import local_path
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
-from keras_aha.recipes.values import assignment
 from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 from keras_aha.training.ask import ask, shown
@@ -56,12 +54,6 @@ def build_held_out(recipe: Recipe) -> Task:
         if ":" not in recipe.task.name:
             return task.held_out(recipe.evaluation.puzzles)
         return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
-
-
-def with_absolute_files(recipe: Recipe) -> Recipe:
-    """The recipe, the task's files named by absolute paths."""
-    files = task_files(recipe).items()
-    return recipe.override(assignment(key, str(local_path(path, key).resolve())) for key, path in files)
 
 
 def task_files(recipe: Recipe) -> dict[str, str]:

@@ -9,18 +9,18 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution.distribute import check_batch, distribute
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel
 from keras_aha.evaluation.tables import summarize
-from keras_aha.files import local_path
+from keras_aha.files import local_path, presets_folder
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
-from keras_aha.models.presets import load_tokenizer
+from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
-from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
-from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
+from keras_aha.runs.build_policy import build_policy, check_base
+from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.check_files import PRESET, read_sources
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.in_section import in_section
@@ -152,8 +152,11 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
 
     It raises RecipeError for an unknown preset.
     """
-    recipe = with_absolute_files(recipe)
+    paths = task_files(recipe)
     if recipe.lora.start is not None:
-        start = local_path(recipe.lora.start, "lora.start").resolve()
-        recipe = recipe.override(assignment("lora.start", str(start)))
-    return with_absolute_preset(recipe)
+        paths["lora.start"] = recipe.lora.start
+    places = {key: str(local_path(path, key).resolve()) for key, path in paths.items()}
+    if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
+        with in_section("model"):
+            places[BASE] = find_preset(recipe.model.preset)
+    return recipe.override(assignment(key, place) for key, place in places.items())
