@@ -8,8 +8,9 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.policy import load_policy
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.values import RecipeError
+from keras_aha.runs.check_files import saved_epochs
 from keras_aha.runs.in_section import in_section
-from keras_aha.runs.saved_policy import checkpoints, load_epoch
+from keras_aha.runs.saved_policy import load_epoch
 
 import keras_hub
 
@@ -36,8 +37,7 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
 
 def start_epoch(recipe: Recipe) -> int | None:
     """After which epoch adapters are taken if `lora.start` is the folder of a run that has checkpoints: the last."""
-    start = recipe.lora.start
-    return max(checkpoints(start), default=None) if start is not None else None
+    return None if recipe.lora.start is None else saved_epochs(recipe.lora.start) or None
 
 
 def policy_arguments(recipe: Recipe) -> dict[str, Any]:

@@ -78,10 +78,15 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
             run_folder.complete_lines(log_dir / name)
 
 
-def saved_epochs(log_dir: str | os.PathLike) -> int:
-    """The epoch of a run's last checkpoint by its name; 0 if there is none."""
+def checkpoints(log_dir: str | os.PathLike) -> list[int]:
+    """The epochs after which all that is trained is in a checkpoint, in order, by their names."""
     folder = run_folder.checkpoint_folder(log_dir)
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+def saved_epochs(log_dir: str | os.PathLike) -> int:
+    """The epoch of a run's last checkpoint; 0 if there is none."""
+    return max(checkpoints(log_dir), default=0)
 
 
 def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int | None:

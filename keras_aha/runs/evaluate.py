@@ -105,7 +105,7 @@ class _Measured:
 
     def load(self):
         run = is_run(self.target)
-        policy = load_trained(self.recipe, self.target, self.epoch or "last") if run else build_policy(self.recipe)
+        policy = load_trained(self.recipe, self.target, self.epoch) if run else build_policy(self.recipe)
         self.model = GRPOModel(policy)
 
     def rows(self, table: pd.DataFrame, greedy: bool = False, waits: int = 0) -> pd.DataFrame:

@@ -21,11 +21,11 @@ from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
-from keras_aha.runs.check_files import PRESET, read_sources
+from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
-from keras_aha.runs.saved_policy import checkpoints, find_epoch, load_epoch
+from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
@@ -129,12 +129,12 @@ def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = 
         RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone or another.
     """
     number, log_dir = find_epoch(log_dir, epoch), local_path(log_dir, "log_dir")
-    if not checkpoints(log_dir) and not recipe.lora.rank:
-        return build_policy(recipe.override(assignment("model.preset", str(log_dir / PRESET))))
+    is_checkpoint = number in checkpoints(log_dir)
+    if not is_checkpoint and not recipe.lora.rank:
+        return build_policy(recipe.override(assignment(BASE, str(log_dir / PRESET))))
     policy = build_policy(recipe.override("lora.start=none"))
-    if read_sources(log_dir):
-        check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
-    if checkpoints(log_dir):
+    check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
+    if is_checkpoint:
         load_epoch(policy, log_dir, number)
     else:
         lora.load_adapters(policy.backbone, log_dir / ADAPTERS)

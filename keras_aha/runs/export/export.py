@@ -81,7 +81,7 @@ def _export(run: Path, out: Path, formats, epoch, changes) -> list[Path]:
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
     card = ModelCard(run, recipe, number, build_task(recipe), ends, classes)
     _ = card.summary  # errors of the run's files, before weights are loaded
-    policy = load_trained(recipe, run, number or "last")
+    policy = load_trained(recipe, run, number)
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy, folder, card))
     if formats != ("peft",):
