@@ -18,11 +18,8 @@ import keras_hub
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
     """Loads the policy of `[model]`, with the adapters of `[lora]` and `training.remat`; see `load_policy`.
 
-    Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable.
-
-    Raises:
-        RecipeError: what `load_policy` raises, or adapters to start from that are missing, or that were multiplied by
-            another alpha.
+    Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable. It raises
+    RecipeError for what `load_policy` and `adapters_file` do.
     """
     arguments = policy_arguments(recipe)
     if not adapters:

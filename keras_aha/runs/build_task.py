@@ -20,10 +20,7 @@ _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are path
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
     """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`.
 
-    `seed` is the task's, if it takes one, unless the section has one.
-
-    Raises:
-        RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
+    `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
     name, arguments = recipe.task.name, recipe.task.arguments
     make = find_task(name)
@@ -45,10 +42,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
 
 def build_held_out(recipe: Recipe) -> Task:
-    """The held-out problems of `[evaluation]`, the same ones for every training seed.
-
-    It raises RecipeError for what `build_task` does, or if there are not so many.
-    """
+    """The held-out problems of `[evaluation]`, the same for every training seed; RecipeError if there are fewer."""
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):
         if ":" not in recipe.task.name:

@@ -109,10 +109,7 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
-
-    It raises RecipeError for what `build_held_out` does.
-    """
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
@@ -148,10 +145,7 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe as it is written into a run's folder, so that it means the same from anywhere.
-
-    It raises RecipeError for an unknown preset.
-    """
+    """The recipe as it stands in a run's folder, the same from anywhere; RecipeError for an unknown preset."""
     paths = task_files(recipe)
     if recipe.lora.start is not None:
         paths["lora.start"] = recipe.lora.start

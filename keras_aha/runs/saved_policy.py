@@ -40,10 +40,7 @@ def find_epoch(log_dir: str | os.PathLike, epoch: int | str = "last") -> int | N
 
 
 def load_epoch(policy: keras_hub.models.CausalLM, log_dir: str | os.PathLike, epoch: int) -> None:
-    """Gives a policy what a run trained, from the checkpoint after an epoch.
-
-    It raises CheckpointError if the checkpoint is damaged, or of another model or other adapters.
-    """
+    """Gives a policy what a run trained up to an epoch; CheckpointError if it is damaged, or of another model."""
     variables = policy.trainable_variables
     try:
         arrays = read_policy(checkpoint_folder(log_dir).absolute() / str(epoch), variables)
