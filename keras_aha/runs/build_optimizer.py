@@ -3,8 +3,8 @@
 import inspect
 
 from keras_aha.names import suggestion
-from keras_aha.recipes.sections import Optimizer, RecipeError
-from keras_aha.runs.in_section import in_section
+from keras_aha.recipes.sections import Optimizer
+from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.training.check_optimizer import check_optimizer
 
 import keras

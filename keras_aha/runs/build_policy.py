@@ -7,9 +7,8 @@ from keras_aha.files import local_path
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.policy import load_policy
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.recipes.values import RecipeError
+from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.runs.check_files import saved_epochs
-from keras_aha.runs.in_section import in_section
 from keras_aha.runs.saved_policy import load_epoch
 
 import keras_hub

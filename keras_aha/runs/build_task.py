@@ -7,8 +7,7 @@ from collections.abc import Callable, Sized
 
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.in_section import in_section
+from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 from keras_aha.training.ask import ask, shown
 

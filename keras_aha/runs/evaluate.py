@@ -11,12 +11,11 @@ from keras_aha.evaluation import comparison, intervals, tables
 from keras_aha.evaluation.at_k import at_k
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.recipes.recipe import RECIPE, Recipe, recipe_of
-from keras_aha.recipes.values import assignment
+from keras_aha.recipes.values import assignment, in_section
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
-from keras_aha.runs.in_section import in_section
 from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask

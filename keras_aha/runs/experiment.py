@@ -16,14 +16,12 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
-from keras_aha.recipes.values import assignment
+from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
-from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources

@@ -11,12 +11,12 @@ from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.models.tiny_gemma import tiny_gemma, tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.values import in_section
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out
-from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.priming import prime
