@@ -20,14 +20,12 @@ def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.Caus
     Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable. It raises
     RecipeError for what `load_policy` and `adapters_file` do.
     """
-    arguments = policy_arguments(recipe)
     if not adapters:
-        arguments |= dict(quantization=None, lora_rank=0)
+        recipe = recipe.override(["model.quantization=none", "lora.rank=0", "lora.start=none"])
     with in_section("model"):
-        start = adapters_file(recipe) if adapters and recipe.lora.start is not None else None
-        policy = load_policy(**arguments, adapters=start)
-        if adapters and start_epoch(recipe) is not None:
-            load_epoch(policy, recipe.lora.start, start_epoch(recipe))
+        policy = load_policy(**policy_arguments(recipe), adapters=adapters_file(recipe))
+        if epoch := start_epoch(recipe):
+            load_epoch(policy, recipe.lora.start, epoch)
         return policy
 
 
@@ -62,9 +60,11 @@ def check_base(recipe: Recipe) -> None:
 
 
 def adapters_file(recipe: Recipe) -> Path | None:
-    """The file that `lora.start` names, `None` if they are in a checkpoint; RecipeError if there are none, or their run
-    had another alpha."""
+    """The file of adapters that `lora.start` names, `None` if it names none, or a run that has checkpoints; RecipeError
+    if there are no adapters, or their run had another alpha."""
     section, epoch = recipe.lora, start_epoch(recipe)
+    if section.start is None:
+        return None
     path = local_path(section.start, "lora.start")
     path = path / ADAPTERS if path.is_dir() else path
     if epoch is None and not path.is_file():
