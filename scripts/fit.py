@@ -57,7 +57,6 @@ def find_run(args, argv):
     from keras_aha.distribution.folder_lock import check_unused
     from keras_aha.names import preset_name
     from keras_aha.recipes.recipe import RECIPE, Recipe
-    from keras_aha.runs.check_folder import check_new_folder
 
     changes = _cli.changes(args, epochs="training.epochs", seed="training.seed")
     name = args.recipe or _DEFAULT
@@ -66,14 +65,12 @@ def find_run(args, argv):
     log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
     check_unused(log_dir)
     own = log_dir / RECIPE
-    if not os.path.isfile(own):
-        check_new_folder(log_dir, "log_dir")
-    elif not args.resume:
+    if os.path.isfile(own) and not args.resume:
         _cli.refuse(  # whole, as both commands are to be copied
             f"{log_dir} holds a run. {how_to_go_on(log_dir)}; begin another: {how_to_begin_another(argv, log_dir)}. "
             f"Received: --log-dir {log_dir}, no --resume"
         )
-    elif args.recipe is None:
+    if os.path.isfile(own) and args.recipe is None:
         return log_dir.name, Recipe.load(own).override(changes), log_dir
     return name, recipe, log_dir
 
