@@ -35,18 +35,15 @@ def main(argv=None) -> int:
         _cli.join_processes(args)
         with _cli.quiet():
             from keras_aha.distribution import processes
-            from keras_aha.runs.conditions import in_words
             from keras_aha.runs.evaluate import evaluate
 
             settings = {name: getattr(args, name) for name in ("epoch", "against", "recipe", "seed")}
             word = "Wait" if args.wait_word is None else args.wait_word
             result = evaluate(args.target, **settings, waits=args.wait or 0, wait_word=word, changes=changes)
-    made_with = in_words(result.numbers["made_with"])
-    print(made_with)
     print_numbers(result.numbers)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
-            write(args, result, made_with)
+            write(args, result)
     return 0
 
 
@@ -64,9 +61,11 @@ def check_flags(args) -> None:
         )
 
 
-def write(args, result, made_with: str) -> None:
+def write(args, result) -> None:
+    from keras_aha.runs.conditions import in_words
+
     if args.csv:
-        table = result.puzzles.assign(made_with=made_with)
+        table = result.puzzles.assign(made_with=in_words(result.numbers["made_with"]))
         table.to_csv(args.csv, quoting=csv.QUOTE_NONNUMERIC)  # else a lone carriage return ends a line
     if args.parquet:
         result.completions.to_parquet(args.parquet, index=False)
@@ -75,8 +74,11 @@ def write(args, result, made_with: str) -> None:
 
 
 def print_numbers(numbers: dict) -> None:
+    from keras_aha.runs.conditions import in_words
+
     import pandas as pd
 
+    print(in_words(numbers["made_with"]))
     if "by_label" in numbers:
         table = pd.DataFrame(numbers["by_label"])
         hidden = {"format_rate", *(name for name in table if name.startswith("mean_"))} - {"mean_completion_length"}
