@@ -288,8 +288,3 @@ def print_accuracy(what: str, summary: dict) -> None:
         f"{summary['greedy_accuracy']:.1%} greedy; {tries}{summary['mean_completion_length']:.0f} tokens a completion",
         flush=True,
     )
-
-
-def printable(text: str) -> str:
-    """`text` without what a terminal would obey; line breaks stay."""
-    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

@@ -35,16 +35,11 @@ def main(argv=None) -> int:
         _cli.join_processes(args)
         with _cli.quiet():
             from keras_aha.distribution import processes
-            from keras_aha.runs.conditions import in_words
             from keras_aha.runs.evaluate import evaluate
-
-            def on_begin(made_with):
-                print(in_words(made_with), flush=True)
 
             settings = {name: getattr(args, name) for name in ("epoch", "against", "recipe", "seed")}
             word = "Wait" if args.wait_word is None else args.wait_word
-            settings |= dict(waits=args.wait or 0, wait_word=word, on_begin=on_begin)
-            result = evaluate(args.target, **settings, changes=changes)
+            result = evaluate(args.target, **settings, waits=args.wait or 0, wait_word=word, changes=changes)
     print_numbers(result.numbers)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
@@ -79,8 +74,11 @@ def write(args, result) -> None:
 
 
 def print_numbers(numbers: dict) -> None:
+    from keras_aha.runs.conditions import in_words
+
     import pandas as pd
 
+    print(in_words(numbers["made_with"]))
     if "by_label" in numbers:
         table = pd.DataFrame(numbers["by_label"])
         hidden = {"format_rate", *(name for name in table if name.startswith("mean_"))} - {"mean_completion_length"}

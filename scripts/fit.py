@@ -5,7 +5,6 @@ A run that was stopped goes on by --resume, and ends as it would have without th
 """
 
 import argparse
-import contextlib
 import itertools
 import math
 import os
@@ -58,7 +57,6 @@ def find_run(args, argv):
     from keras_aha.distribution.folder_lock import check_unused
     from keras_aha.names import preset_name
     from keras_aha.recipes.recipe import RECIPE, Recipe
-    from keras_aha.runs.check_folder import check_new_folder
 
     changes = _cli.changes(args, epochs="training.epochs", seed="training.seed")
     name = args.recipe or _DEFAULT
@@ -67,14 +65,12 @@ def find_run(args, argv):
     log_dir = args.log_dir or Path("runs", f"{name}-seed{recipe.training.seed}")
     check_unused(log_dir)
     own = log_dir / RECIPE
-    if not os.path.isfile(own):
-        check_new_folder(log_dir, "log_dir")
-    elif not args.resume:
+    if os.path.isfile(own) and not args.resume:
         _cli.refuse(  # whole, as both commands are to be copied
             f"{log_dir} holds a run. {how_to_go_on(log_dir)}; begin another: {how_to_begin_another(argv, log_dir)}. "
             f"Received: --log-dir {log_dir}, no --resume"
         )
-    elif args.recipe is None:
+    if os.path.isfile(own) and args.recipe is None:
         return log_dir.name, Recipe.load(own).override(changes), log_dir
     return name, recipe, log_dir
 
@@ -82,16 +78,7 @@ def find_run(args, argv):
 def train(name, recipe, log_dir, args, start) -> int:
     with _cli.errors_in_a_sentence():
         _cli.join_processes(args)
-        from keras_aha.runs.build_task import build_held_out
-
-        build_held_out(recipe)  # errors of the task, the optimizer and the preset are said before more is loaded
-        from keras_aha.runs.build_optimizer import build_optimizer
-
-        build_optimizer(recipe.optimizer, recipe.training.epochs)
         with _cli.quiet():
-            from keras_aha.runs.build_policy import with_absolute_preset
-
-            with_absolute_preset(recipe)
             from keras_aha.callbacks.checkpoint_callback import CheckpointError
             from keras_aha.callbacks.compile_counter import CompileCounter
             from keras_aha.distribution import processes
@@ -107,12 +94,10 @@ def train(name, recipe, log_dir, args, start) -> int:
         if finished_epochs(log_dir) == recipe.training.epochs:
             print(f"{log_dir} is finished: {recipe.training.epochs} epochs.")
             return 0
-        with contextlib.ExitStack() as if_refused, _cli.quiet():
-            lock = if_refused.enter_context(FolderLock(log_dir))  # noqa: F841  else held until this function ends
+        with FolderLock(log_dir), _cli.quiet():  # which the run takes over
             experiment = Experiment(recipe)
             limits = dict(max_hours=args.max_hours, start=start)
             run = Run(experiment, log_dir, name=name, resume=args.resume, profile=args.profile, **limits)
-            if_refused.pop_all()
 
     print_plan(name, experiment, log_dir)
     print_session_limit(args.max_hours)
@@ -242,12 +227,14 @@ def print_plan(name, experiment, log_dir):
 
 def print_examples(task, before, after, count=3):
     """The first sample of the first held-out puzzles, whatever came of it."""
+    from keras_aha.names import printable
+
     for puzzle in range(min(count, len(task))):
-        print(f"\n{_cli.printable(task.prompt(task.problem(puzzle))).strip()}")
+        print(f"\n{printable(task.prompt(task.problem(puzzle))).strip()}")
         for when, table in (("before", before), ("after", after)):
             row = table[(table["puzzle"] == puzzle) & (table["sample"] == 0)].iloc[0]
             print(f"  {when}: {row['verdict']}")
-            print("\n".join(f"    {line}" for line in _cli.printable(row["text"]).splitlines()))
+            print("\n".join(f"    {line}" for line in printable(row["text"]).splitlines()))
     print()
 
 

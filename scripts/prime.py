@@ -16,12 +16,8 @@ def main(argv=None) -> int:
     args = parse(argv)
     with _cli.errors_in_a_sentence():
         from keras_aha.recipes.recipe import Recipe
-        from keras_aha.runs.build_task import build_held_out
-        from keras_aha.runs.check_folder import check_new_folder
 
         recipe = Recipe.load(args.recipe).override(_cli.changes(args, seed="priming.seed"))
-        check_new_folder(args.out, "out")
-        build_held_out(recipe)  # its errors are said before libraries are loaded
         with _cli.quiet():
             from keras_aha.runs.conditions import conditions, in_words
             from keras_aha.runs.prime_preset import prime_preset

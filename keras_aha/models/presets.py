@@ -75,11 +75,6 @@ def load_tokenizer(preset: str) -> keras_hub.tokenizers.Tokenizer:
     return load_preset(keras_hub.tokenizers.Tokenizer, preset)
 
 
-def is_download(preset: str) -> bool:
-    """Whether `preset` is a preset of keras-hub or a handle, and no folder here; errors are those of `find_preset`."""
-    return not Path(find_preset(preset)).is_absolute()
-
-
 @contextlib.contextmanager
 def own_dtype(kind: type, dtype):
     """Lets the layers of a backbone of class `kind`, made in the block, have its dtype, what Keras takes as a policy.

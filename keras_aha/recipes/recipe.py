@@ -134,12 +134,9 @@ class Recipe:
 
 
 def recipe_of(preset: str | os.PathLike) -> str:
-    """The recipe in `presets/` that belongs to the name of a preset, wherever that lies.
+    """The recipe in `presets/` of a preset's name, wherever it lies; RecipeError, which names the nearest, if none is.
 
     A name of Hugging Face's has the recipe of the same model: `gemma2_instruct_2b_en` for `hf://google/gemma-2-2b-it`.
-
-    Raises:
-        RecipeError: if there is none; the message names the nearest.
     """
     known, name = _shipped(), preset_name(preset)
     found = [stem for stem in known if stem == name] or [stem for stem in known if _words(stem) == _words(name)]

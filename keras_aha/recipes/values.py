@@ -15,6 +15,17 @@ class RecipeError(ValueError):
     """A recipe, or a change to one, cannot be used; its message is one sentence for the user."""
 
 
+@contextlib.contextmanager
+def in_section(name: str):
+    """Makes a ValueError of what is built from a section a RecipeError that names the section."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"[{name}]: {error}") from error
+
+
 def convert(value, kind):
     """`value` as a key of type `kind` holds it: `"none"` as None, lists as tuples, integers as floats.
 

@@ -3,8 +3,8 @@
 import inspect
 
 from keras_aha.names import suggestion
-from keras_aha.recipes.sections import Optimizer, RecipeError
-from keras_aha.runs.in_section import in_section
+from keras_aha.recipes.sections import Optimizer
+from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.training.check_optimizer import check_optimizer
 
 import keras
@@ -13,15 +13,9 @@ _BASES = ("Optimizer", "LossScaleOptimizer", "LearningRateSchedule")
 
 
 def build_optimizer(section: Optimizer, steps: int) -> keras.optimizers.Optimizer:
-    """The Keras optimizer of `[optimizer]`, of a run of so many optimizer steps.
+    """The Keras optimizer of `[optimizer]`, see `sections.Optimizer`, of a run of so many optimizer steps.
 
-    `config.learning_rate` is a number or a schedule: a table of `class_name` and `config`. If the recipe leaves out a
-    schedule's `decay_steps`, they are those of the run, less those of a warm-up, so that `training.epochs` alone
-    decides.
-
-    Raises:
-        RecipeError: an unknown class or key (the message names the nearest), or a value that Keras does not take, or
-            takes and a `GRPOModel` does not.
+    It raises RecipeError for an unknown class or key, and a value that Keras or a `GRPOModel` does not take.
     """
     config, path = dict(section.config), "optimizer.config.learning_rate"
     rate = config.get("learning_rate")

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from keras_aha.files import local_path, presets_folder
+from keras_aha.files import local_path
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.policy import load_policy
-from keras_aha.models.presets import find_preset, is_download
 from keras_aha.recipes.recipe import RECIPE, Recipe
-from keras_aha.recipes.values import RecipeError, assignment
-from keras_aha.runs.in_section import in_section
-from keras_aha.runs.saved_policy import checkpoints, load_epoch
+from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.runs.check_files import saved_epochs
+from keras_aha.runs.saved_policy import load_epoch
 
 import keras_hub
 
@@ -18,27 +17,21 @@ import keras_hub
 def build_policy(recipe: Recipe, adapters: bool = True) -> keras_hub.models.CausalLM:
     """Loads the policy of `[model]`, with the adapters of `[lora]` and `training.remat`; see `load_policy`.
 
-    Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable.
-
-    Raises:
-        RecipeError: what `load_policy` raises, or adapters to start from that are missing, or that were multiplied by
-            another alpha.
+    Without `adapters`, `[lora]` and `model.quantization` are left alone: every weight is trainable. It raises
+    RecipeError for what `load_policy` and `adapters_file` do.
     """
-    arguments = policy_arguments(recipe)
     if not adapters:
-        arguments |= dict(quantization=None, lora_rank=0)
+        recipe = recipe.override(["model.quantization=none", "lora.rank=0", "lora.start=none"])
     with in_section("model"):
-        start = adapters_file(recipe) if adapters and recipe.lora.start is not None else None
-        policy = load_policy(**arguments, adapters=start)
-        if adapters and start_epoch(recipe) is not None:
-            load_epoch(policy, recipe.lora.start, start_epoch(recipe))
+        policy = load_policy(**policy_arguments(recipe), adapters=adapters_file(recipe))
+        if epoch := start_epoch(recipe):
+            load_epoch(policy, recipe.lora.start, epoch)
         return policy
 
 
 def start_epoch(recipe: Recipe) -> int | None:
     """After which epoch adapters are taken if `lora.start` is the folder of a run that has checkpoints: the last."""
-    start = recipe.lora.start
-    return max(checkpoints(start), default=None) if start is not None else None
+    return None if recipe.lora.start is None else saved_epochs(recipe.lora.start) or None
 
 
 def policy_arguments(recipe: Recipe) -> dict[str, Any]:
@@ -66,19 +59,12 @@ def check_base(recipe: Recipe) -> None:
         )
 
 
-def with_absolute_preset(recipe: Recipe) -> Recipe:
-    """The recipe, its preset an absolute path if it is a folder of the user's; RecipeError for an unknown preset."""
-    preset = recipe.model.preset
-    with in_section("model"):
-        if is_download(preset) or (presets_folder() / preset).is_dir():
-            return recipe
-        return recipe.override(assignment("model.preset", find_preset(preset)))
-
-
 def adapters_file(recipe: Recipe) -> Path | None:
-    """The file that `lora.start` names, `None` if they are in a checkpoint; RecipeError if there are none, or their run
-    had another alpha."""
+    """The file of adapters that `lora.start` names, `None` if it names none, or a run that has checkpoints; RecipeError
+    if there are no adapters, or their run had another alpha."""
     section, epoch = recipe.lora, start_epoch(recipe)
+    if section.start is None:
+        return None
     path = local_path(section.start, "lora.start")
     path = path / ADAPTERS if path.is_dir() else path
     if epoch is None and not path.is_file():

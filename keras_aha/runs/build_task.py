@@ -5,12 +5,9 @@ import importlib
 import inspect
 from collections.abc import Callable, Sized
 
-from keras_aha.files import local_path
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
-from keras_aha.recipes.values import assignment
-from keras_aha.runs.in_section import in_section
+from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
 from keras_aha.training.ask import ask, shown
 
@@ -22,10 +19,7 @@ _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are path
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
     """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`.
 
-    `seed` is the task's, if it takes one, unless the section has one.
-
-    Raises:
-        RecipeError: an unknown task or key (the message names the nearest), or a value that it does not take.
+    `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
     name, arguments = recipe.task.name, recipe.task.arguments
     make = find_task(name)
@@ -47,21 +41,12 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
 
 def build_held_out(recipe: Recipe) -> Task:
-    """The held-out problems of `[evaluation]`, the same ones for every training seed.
-
-    It raises RecipeError for what `build_task` does, or if there are not so many.
-    """
+    """The held-out problems of `[evaluation]`, the same for every training seed; RecipeError if there are fewer."""
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):
         if ":" not in recipe.task.name:
             return task.held_out(recipe.evaluation.puzzles)
         return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
-
-
-def with_absolute_files(recipe: Recipe) -> Recipe:
-    """The recipe, the task's files named by absolute paths."""
-    files = task_files(recipe).items()
-    return recipe.override(assignment(key, str(local_path(path, key).resolve())) for key, path in files)
 
 
 def task_files(recipe: Recipe) -> dict[str, str]:

@@ -50,14 +50,10 @@ def check_log_dir(log_dir: str | os.PathLike, recipe: Recipe, resume: bool = Fal
 
 
 def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
-    """Checks the files of a run that is to go on, in an instant; arrays of checkpoints are looked at as they are read.
+    """Raises ValueError if a file of a run does not hold what it has written, or it has more epochs than the recipe.
 
     A last line that was not written to its end is what a kill leaves, and no damage; nor is a file that is not there,
-    but for `history.csv` if there are checkpoints.
-
-    Raises:
-        ValueError: if a file does not hold what the run has written, with what to do; or the run has more epochs than
-            the recipe, with which it is to go on.
+    but for `history.csv` if there are checkpoints. Arrays of checkpoints are looked at as they are read.
     """
     log_dir = Path(log_dir)
     trained = saved_epochs(log_dir)
@@ -78,10 +74,15 @@ def check_run(log_dir: str | os.PathLike, recipe: Recipe) -> None:
             run_folder.complete_lines(log_dir / name)
 
 
-def saved_epochs(log_dir: str | os.PathLike) -> int:
-    """The epoch of a run's last checkpoint by its name; 0 if there is none."""
+def checkpoints(log_dir: str | os.PathLike) -> list[int]:
+    """The epochs after which all that is trained is in a checkpoint, in order, by their names."""
     folder = run_folder.checkpoint_folder(log_dir)
-    return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=0)
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+
+
+def saved_epochs(log_dir: str | os.PathLike) -> int:
+    """The epoch of a run's last checkpoint; 0 if there is none."""
+    return max(checkpoints(log_dir), default=0)
 
 
 def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int | None:
@@ -90,10 +91,7 @@ def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int
 
 
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:
-    """How many epochs a finished run has trained by its summary; `None` if it has none yet.
-
-    It raises ValueError if the summary cannot be read.
-    """
+    """How many epochs a run has trained by its summary; `None` if it has none yet, ValueError if it is damaged."""
     path = Path(log_dir, SUMMARY)
     if not path.exists():
         return None

@@ -13,10 +13,7 @@ _MARK = re.compile(r"<\|\w+\|?>|<\w+\|>|<(?:start|end)_of_\w+>|<[be]os>")
 
 def check_marks(tokenizer, task: Task) -> None:
     """Raises RecipeError if marks in the prompt of the task's first problem are no tokens, or if it begins with the
-    begin-token, which stands before each prompt anyway. The message names the template of the vocabulary's family.
-
-    It raises TaskError if the task has no such prompt.
-    """
+    begin-token; TaskError if there is no such prompt."""
     problem = ask(task, "problem", 0, "a problem for each number from 0 on")
     prompt = ask(task, "prompt", problem, "a text", str)
     (ids,) = prompt_ids(tokenizer, [prompt])

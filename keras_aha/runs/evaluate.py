@@ -3,21 +3,19 @@
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_aha.callbacks.compile_counter import CompileCounter
-from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.evaluation import comparison, intervals, tables
 from keras_aha.evaluation.at_k import at_k
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.recipes.recipe import RECIPE, Recipe, recipe_of
-from keras_aha.recipes.values import assignment
+from keras_aha.recipes.values import assignment, in_section
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
-from keras_aha.runs.in_section import in_section
 from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask
@@ -56,7 +54,6 @@ def evaluate(
     seed: int = 0,
     waits: int = 0,
     wait_word: str = "Wait",
-    on_begin: Callable[[dict], None] = lambda made_with: None,
 ) -> EvaluationResult:
     """Measures a policy on held-out puzzles: sampled at temperature 1, and greedily.
 
@@ -70,40 +67,51 @@ def evaluate(
         seed: of the samples.
         waits: budget forcing (arXiv:2501.19393): thinking that would end goes on up to so many times; 0 is never.
         wait_word: what is written there; `""` lets it just think on.
-        on_begin: called with `made_with` when all is checked, before the long work.
 
     Raises:
         RecipeError, ValueError: a recipe or preset that cannot be used, an epoch that is not saved, two policies with
             other puzzles, or a word that the vocabulary cannot write; before weights are loaded.
     """
-    changes, own = list(changes), find_name(target, recipe)
     if epoch != "last" and not is_run(target):
         raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
-    asked = [(target, epoch)] if against is None else [(target, epoch), (against, "last")]
-    names = [(name, find_epoch(name, which) if is_run(name) else None) for name, which in asked]
-    recipes = {names[0]: find_recipe(target, recipe, changes)}
-    made_with = {names[0]: conditions(recipes[names[0]], own)}
+    changes = list(changes)
+    measured = _Measured(target, epoch, *_find_recipe(target, recipe, changes), seed)
+    both = [measured]
     if against is not None:  # a preset takes all but the weights from the other
-        of_run = is_run(against)
-        other = find_recipe(against, changes=changes) if of_run else _of_preset(recipes[names[0]], against)
-        recipes[names[1]] = other
-        made_with[names[1]] = conditions(other, find_name(against) if of_run else own)
-    held_out = {name: build_evaluation(recipe, seed) for name, recipe in recipes.items()}
-    _check_puzzles(held_out)
-    for name, recipe in recipes.items():
+        shared = _of_preset(measured.recipe, against), measured.made_with["recipe"]
+        found = _find_recipe(against, None, changes) if is_run(against) else shared
+        both.append(_Measured(against, "last", *found, seed))
+    _check_puzzles(both)
+    for x in both:
         with in_section("model"):
-            tokenizer = load_tokenizer(recipe.model.preset)
-        check_marks(tokenizer, held_out[name].task)
+            tokenizer = load_tokenizer(x.recipe.model.preset)
+        check_marks(tokenizer, x.held_out.task)
         if waits:
             word_to_ids(tokenizer, wait_word)
-    distribute_as(recipes[names[0]])
-    models = {name: GRPOModel(_load(recipe, *name)) for name, recipe in recipes.items()}
-    on_begin(made_with[names[0]])
-    return _measure(models, held_out, made_with, seed, waits, wait_word)
+    distribute_as(measured.recipe)
+    for x in both:
+        x.load()
+    return _measure(both, seed, waits, wait_word)
 
 
-def _load(recipe: Recipe, target, epoch: int | None):
-    return load_trained(recipe, target, epoch or "last") if is_run(target) else build_policy(recipe)
+class _Measured:
+    """A policy that is measured; `model` is there once it is loaded."""
+
+    def __init__(self, target, epoch, recipe: Recipe, name: str, seed: int):
+        self.target, self.recipe = str(target), recipe
+        self.epoch = find_epoch(target, epoch) if is_run(target) else None
+        self.made_with, self.held_out = conditions(recipe, name), build_evaluation(recipe, seed)
+
+    def load(self):
+        run = is_run(self.target)
+        policy = load_trained(self.recipe, self.target, self.epoch) if run else build_policy(self.recipe)
+        self.model = GRPOModel(policy)
+
+    def rows(self, table: pd.DataFrame, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
+        """A table of its completions with columns in front that tell it from others."""
+        columns = {"target": self.target, "epoch": self.epoch, "greedy": greedy, "waits": waits, "thought_on": 0}
+        columns |= table.to_dict("series")
+        return table.assign(**columns)[list(columns)]
 
 
 def is_run(target: str | os.PathLike) -> bool:
@@ -111,65 +119,56 @@ def is_run(target: str | os.PathLike) -> bool:
     return os.path.isfile(Path(os.path.expanduser(target), RECIPE))
 
 
-def find_recipe(target, recipe=None, changes: Iterable[str] = ()) -> Recipe:
-    """The recipe of a run; for a preset `recipe`, or its own, with that preset in it. Arguments are those of
-    `evaluate`.
-
-    It raises RecipeError or ValueError if there is no such recipe, or one is given for a run, which has its own.
-    """
+def _find_recipe(target, recipe, changes: list[str]) -> tuple[Recipe, str]:
+    """The recipe of a run; for a preset `recipe`, or its own, with that preset in it. And its name or path."""
     if is_run(target):
         if recipe is not None:
             raise ValueError(f"A run has its own recipe: leave the other one out. Received: recipe={str(recipe)!r}")
-        return Recipe.load(Path(target, RECIPE)).override(changes)
-    return _of_preset(Recipe.load(find_name(target, recipe)).override(changes), target)
-
-
-def find_name(target, recipe=None) -> str:
-    """What the recipe of `find_recipe` is called, or the path of its file; errors are the same."""
-    if is_run(target):
-        return str(Path(target, RECIPE))
+        name = str(Path(target, RECIPE))
+        return Recipe.load(name).override(changes), name
     with in_section("model"):
         find_preset(str(target))
-    return recipe_of(target) if recipe is None else os.fspath(recipe)
+    name = recipe_of(target) if recipe is None else os.fspath(recipe)
+    return _of_preset(Recipe.load(name).override(changes), target), name
 
 
 def _of_preset(recipe: Recipe, preset: str | os.PathLike) -> Recipe:
     return recipe.override([assignment("model.preset", str(preset)), "lora.rank=0", "lora.start=none"])
 
 
-def _check_puzzles(held_out: dict[str, EvaluateCallback]) -> None:
-    problems = [[str(x.task.problem(i)) for i in range(len(x.task))] for x in held_out.values()]
+def _check_puzzles(both: list[_Measured]) -> None:
+    problems = [[str(task.problem(i)) for i in range(len(task))] for task in (x.held_out.task for x in both)]
     if problems[0] != problems[-1]:
         raise ValueError(
             "Two policies are compared on the same puzzles, and their recipes have others: choose them by `recipe`, or "
-            f"by changes to [task] and [evaluation]. Received: {' and '.join(str(name) for name, _ in held_out)}"
+            f"by changes to [task] and [evaluation]. Received: {' and '.join(x.target for x in both)}"
         )
 
 
-def _measure(models, held_out, made_with, seed, waits, wait_word) -> EvaluationResult:
-    target, *others = models
-    waited = held_out[target].evaluate_waits(models[target], waits, wait_word)
+def _measure(both: list[_Measured], seed, waits, wait_word) -> EvaluationResult:
+    measured, *others = both
+    held_out, model, task = measured.held_out, measured.model, measured.held_out.task
+    waited = held_out.evaluate_waits(model, waits, wait_word)
     compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
     compiles.close()
     seconds, tokens = time.perf_counter() - start, int(sampled["completion_length"].sum())
     speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiles.seconds}
     speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)
-    greedy = held_out[target].evaluate(models[target], greedy=True)
-    task = held_out[target].task
+    greedy = held_out.evaluate(model, greedy=True)
     puzzles, numbers = _analyse(sampled, greedy, task, list(ask(task, "labels", task.problem(0), "a dictionary", dict)))
-    what = {"target": str(target[0]), "epoch": target[1], "seed": seed, "made_with": made_with[target]}
+    what = {"target": measured.target, "epoch": measured.epoch, "seed": seed, "made_with": measured.made_with}
     numbers = what | numbers | {"throughput": speed}
-    completions = [_as_rows(sampled, target), _as_rows(greedy, target, greedy=True)]
+    completions = [measured.rows(sampled), measured.rows(greedy, greedy=True)]
     for against in others:
-        other = held_out[against].evaluate(models[against])
-        completions.append(_as_rows(other, against))
-        accuracy = tables.summarize(other)["accuracy"]
-        what = {"against": str(against[0]), "epoch": against[1], "made_with": made_with[against], "accuracy": accuracy}
+        other = against.held_out.evaluate(against.model)
+        completions.append(against.rows(other))
+        what = {"against": against.target, "epoch": against.epoch, "made_with": against.made_with}
+        what["accuracy"] = tables.summarize(other)["accuracy"]
         numbers["comparison"] = what | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]
-        completions += [_as_rows(table, target, waits=i) for i, table in enumerate(waited) if i]
+        completions += [measured.rows(table, waits=i) for i, table in enumerate(waited) if i]
         curve = comparison.accuracy_curve(waited).rename_axis("waits").reset_index()
         curve.insert(1, "thought_on", [float(table["thought_on"].mean()) for table in waited])
         numbers["waits"] = {"word": wait_word, "curve": curve.to_dict("records")}
@@ -195,10 +194,3 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, task: Task, labels: li
         means = puzzles.groupby(labels, dropna=False)[most].mean().reset_index()
         numbers["by_label"] = table.merge(means, on=labels).to_dict("records")
     return puzzles, numbers
-
-
-def _as_rows(table: pd.DataFrame, name: tuple, greedy: bool = False, waits: int = 0) -> pd.DataFrame:
-    """A table with columns in front that tell it from others."""
-    columns = {"target": str(name[0]), "epoch": name[1], "greedy": greedy, "waits": waits, "thought_on": 0}
-    columns |= table.to_dict("series")
-    return table.assign(**columns)[list(columns)]

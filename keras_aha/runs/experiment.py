@@ -9,23 +9,21 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution.distribute import check_batch, distribute
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel
 from keras_aha.evaluation.tables import summarize
-from keras_aha.files import local_path
+from keras_aha.files import local_path, presets_folder
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
-from keras_aha.models.presets import load_tokenizer
+from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import RecipeError
-from keras_aha.recipes.values import assignment
+from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
-from keras_aha.runs.build_policy import build_policy, check_base, with_absolute_preset
-from keras_aha.runs.build_task import build_held_out, build_task, with_absolute_files
-from keras_aha.runs.check_files import PRESET, read_sources
+from keras_aha.runs.build_policy import build_policy, check_base
+from keras_aha.runs.build_task import build_held_out, build_task, task_files
+from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
-from keras_aha.runs.in_section import in_section
 from keras_aha.runs.machine import unused_accelerator
-from keras_aha.runs.saved_policy import checkpoints, find_epoch, load_epoch
+from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
@@ -109,10 +107,7 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`.
-
-    It raises RecipeError for what `build_held_out` does.
-    """
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
@@ -129,12 +124,12 @@ def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = 
         RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone or another.
     """
     number, log_dir = find_epoch(log_dir, epoch), local_path(log_dir, "log_dir")
-    if not checkpoints(log_dir) and not recipe.lora.rank:
-        return build_policy(recipe.override(assignment("model.preset", str(log_dir / PRESET))))
+    is_checkpoint = number in checkpoints(log_dir)
+    if not is_checkpoint and not recipe.lora.rank:
+        return build_policy(recipe.override(assignment(BASE, str(log_dir / PRESET))))
     policy = build_policy(recipe.override("lora.start=none"))
-    if read_sources(log_dir):
-        check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
-    if checkpoints(log_dir):
+    check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
+    if is_checkpoint:
         load_epoch(policy, log_dir, number)
     else:
         lora.load_adapters(policy.backbone, log_dir / ADAPTERS)
@@ -148,12 +143,12 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe as it is written into a run's folder, so that it means the same from anywhere.
-
-    It raises RecipeError for an unknown preset.
-    """
-    recipe = with_absolute_files(recipe)
+    """The recipe as it stands in a run's folder, the same from anywhere; RecipeError for an unknown preset."""
+    paths = task_files(recipe)
     if recipe.lora.start is not None:
-        start = local_path(recipe.lora.start, "lora.start").resolve()
-        recipe = recipe.override(assignment("lora.start", str(start)))
-    return with_absolute_preset(recipe)
+        paths["lora.start"] = recipe.lora.start
+    places = {key: str(local_path(path, key).resolve()) for key, path in paths.items()}
+    if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
+        with in_section("model"):
+            places[BASE] = find_preset(recipe.model.preset)
+    return recipe.override(assignment(key, place) for key, place in places.items())

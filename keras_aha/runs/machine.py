@@ -81,10 +81,7 @@ def devices_in_words() -> str:
 
 
 def unused_accelerator() -> str | None:
-    """What to do if JAX computes on the CPU of a machine that has an accelerator, in a sentence; else `None`.
-
-    JAX itself says it in a log line that few see. Whoever chose the CPU by `JAX_PLATFORMS` hears nothing.
-    """
+    """What to do if JAX computes on the CPU of a machine that has an accelerator, unless the user chose so."""
     import jax
 
     if jax.default_backend() != "cpu" or jax.config.jax_platforms == "cpu":

@@ -3,20 +3,20 @@
 import dataclasses
 import os
 import random
-from pathlib import Path
 
+from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.files import local_path, whole_folder
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.models.tiny_gemma import tiny_gemma, tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.values import in_section
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out
-from keras_aha.runs.in_section import in_section
 from keras_aha.tasks import Task
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.priming import prime
@@ -44,10 +44,16 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
     out = local_path(out, "out")
     check_new_folder(out, "out")
     with FolderLock(out, "out") as lock:
-        return _prime(recipe, out, new, lock)
+        model, history, held_out = _prime(recipe, new)
+        with whole_folder(out) as made:
+            model.policy.save_to_preset(str(made))
+            epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
+            pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
+            lock.release()  # and its file, so that the folder is empty
+    return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
 
 
-def _prime(recipe: Recipe, out: Path, new: bool, lock: FolderLock) -> dict:
+def _prime(recipe: Recipe, new: bool) -> tuple[GRPOModel, keras.callbacks.History, EvaluateCallback]:
     priming = recipe.priming
     _check_adapters(recipe, new)
     task = build_task(recipe, priming.seed)
@@ -58,13 +64,10 @@ def _prime(recipe: Recipe, out: Path, new: bool, lock: FolderLock) -> dict:
     check_marks(tokenizer, task)
     turn_end_id(tokenizer, priming.stop_token)
     keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
-    policy = tiny_gemma() if new else build_policy(recipe, priming.adapters)
-    model = GRPOModel(policy)
+    model = GRPOModel(tiny_gemma() if new else build_policy(recipe, priming.adapters))
     settings = dataclasses.asdict(priming)
     del settings["adapters"]
-    history = prime(policy, task, **settings)
-    _save(policy, history, out, lock)
-    return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
+    return model, prime(model.policy, task, **settings), held_out
 
 
 def _check_adapters(recipe: Recipe, new: bool) -> None:
@@ -84,11 +87,3 @@ def _check_habits(task: Task, habits: dict) -> None:
         task.worked_solution(task.problem(0), random.Random(0), **habits)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
-
-
-def _save(policy, history: keras.callbacks.History, folder: Path, lock: FolderLock) -> None:
-    with whole_folder(folder) as made:
-        policy.save_to_preset(str(made))
-        epochs = pd.RangeIndex(1, len(history.epoch) + 1, name="epoch")
-        pd.DataFrame(history.history, index=epochs).to_csv(made / "priming.csv")
-        lock.release()  # and its file, so that the folder is empty

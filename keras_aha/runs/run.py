@@ -148,13 +148,11 @@ class Run:
         with self._lock:
             try:
                 history = self.experiment.model.fit(**self.fit_arguments())
-            except KeyboardInterrupt:
+            except BaseException as error:
                 self._release()
-                if jax.process_count() == 1:  # others would have to come here too
+                if isinstance(error, KeyboardInterrupt) and jax.process_count() == 1:  # others would have to come too
                     self._save_policy()
                 raise
-            finally:
-                self._release()
             self.finish()
         return history
 

@@ -7,7 +7,7 @@ from keras_aha.callbacks.checkpoint_callback import CheckpointError
 from keras_aha.callbacks.checkpoint_contents import read_policy
 from keras_aha.callbacks.run_folder import checkpoint_folder
 from keras_aha.models.lora import ADAPTERS
-from keras_aha.runs.check_files import PRESET, best_epoch, finished_epochs
+from keras_aha.runs.check_files import PRESET, best_epoch, checkpoints, finished_epochs
 
 import keras_hub
 
@@ -26,7 +26,9 @@ def find_epoch(log_dir: str | os.PathLike, epoch: int | str = "last") -> int | N
         ValueError: if that epoch is not saved; the message names those that are.
     """
     saved, received = checkpoints(log_dir), f"Received: log_dir={str(log_dir)!r}, epoch={epoch!r}"
-    if not saved and any(Path(log_dir, name).exists() for name in (ADAPTERS, PRESET)):
+    if not saved and any(
+        Path(log_dir, name).exists() for name in (ADAPTERS, PRESET)
+    ):  # else it may be of an older stop
         saved = [finished_epochs(log_dir)]
     if not saved:
         raise ValueError(f"No epoch of the run is saved: let it train one or more. {received}")
@@ -37,17 +39,8 @@ def find_epoch(log_dir: str | os.PathLike, epoch: int | str = "last") -> int | N
     return number
 
 
-def checkpoints(log_dir: str | os.PathLike) -> list[int]:
-    """The epochs after which all that is trained is in a checkpoint. What stands beside them may be of an older stop:
-    it counts only if there are none."""
-    return sorted(int(path.name) for path in checkpoint_folder(log_dir).glob("*") if path.name.isdecimal())
-
-
 def load_epoch(policy: keras_hub.models.CausalLM, log_dir: str | os.PathLike, epoch: int) -> None:
-    """Gives a policy what a run trained, from the checkpoint after an epoch.
-
-    It raises CheckpointError if the checkpoint is damaged, or of another model or other adapters.
-    """
+    """Gives a policy what a run trained up to an epoch; CheckpointError if it is damaged, or of another model."""
     variables = policy.trainable_variables
     try:
         arrays = read_policy(checkpoint_folder(log_dir).absolute() / str(epoch), variables)

@@ -16,13 +16,9 @@ BASE = "model.preset"
 
 
 def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
-    """Key of the recipe → checksum of what lies at its path: the preset, adapters to start from, files of the task.
-
-    All processes must call this.
-    """
+    """Key of the recipe → checksum of what lies at its path; all processes must call this."""
     files = task_files(recipe)
-    start = adapters_file(recipe) if recipe.lora.start is not None else None
-    if start is not None:  # and no checkpoint of a run, which may have trained on meanwhile
+    if start := adapters_file(recipe):  # and no checkpoint of a run, which may have trained on meanwhile
         files["lora.start"] = start
     found = {BASE: base_checksum(policy)}
     for key, path in files.items():

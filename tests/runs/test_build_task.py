@@ -1,6 +1,6 @@
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.build_task import build_task, with_absolute_files
+from keras_aha.runs.build_task import build_task
 from keras_aha.tasks import Countdown, Multiplication
 
 import pytest
@@ -59,12 +59,3 @@ def test_the_users_own(tmp_path, monkeypatch):
         build_task(recipe.override("task.moist=9"))
     with pytest.raises(RecipeError, match="DrawnTask cannot be made of the section's keys: Can't instantiate"):
         build_task(RECIPE.override("task.name=doubling_task:DrawnTask"))
-
-
-def test_files_are_made_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    recipe = RECIPE.override(["task.name=word_problems", "task.file=train.jsonl", "task.held_out_file=test.jsonl"])
-    arguments = with_absolute_files(recipe).task.arguments
-    assert arguments == {"file": str(tmp_path / "train.jsonl"), "held_out_file": str(tmp_path / "test.jsonl")}
-    own = RECIPE.override(["task.name=own:Task", "task.file=no path"])
-    assert with_absolute_files(own) == own

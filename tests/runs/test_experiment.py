@@ -12,8 +12,8 @@ from keras_aha.models import lora
 from keras_aha.recipes import sections
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.build_policy import build_policy, policy_arguments, with_absolute_preset
-from keras_aha.runs.experiment import Experiment, load_trained, summarize_held_out
+from keras_aha.runs.build_policy import build_policy, policy_arguments
+from keras_aha.runs.experiment import Experiment, load_trained, summarize_held_out, with_absolute_paths
 from keras_aha.runs.run import Run
 from keras_aha.training.priming import prime
 
@@ -107,8 +107,13 @@ def test_the_seed_decides_adapters_and_problems_but_not_what_is_held_out(recipe)
 
 def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
     monkeypatch.chdir(preset.parent)
-    assert with_absolute_preset(recipe.override("model.preset=tiny")).model.preset == str(preset)
-    assert with_absolute_preset(recipe.override("model.preset=gemma2_2b_en")).model.preset == "gemma2_2b_en"
+    files = ["task.name=word_problems", "task.file=file.jsonl", "task.held_out_file=held_out_file.jsonl"]
+    found = with_absolute_paths(recipe.override(["model.preset=tiny", "lora.start=run", *files]))
+    assert found.model.preset == str(preset) and found.lora.start == str(preset.parent / "run")
+    assert found.task.arguments == {name: str(preset.parent / f"{name}.jsonl") for name in ("file", "held_out_file")}
+    for name in ("gemma2_2b_en", "countdown_tiny"):
+        own = recipe.override([f"model.preset={name}", "task.name=own:Task", "task.file=no path"])
+        assert with_absolute_paths(own) == own
 
 
 # === Adapters of another run ===

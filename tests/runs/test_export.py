@@ -201,7 +201,7 @@ LICENSES |= {
 @pytest.mark.parametrize("preset, licence", LICENSES.items())
 def test_the_license_is_the_bases(preset, licence):
     recipe = Recipe.load("countdown_tiny").override(f'model.preset="{preset}"')
-    assert ModelCard(None, recipe, None, None, {}, {}).license == licence
+    assert ModelCard(None, recipe, None, None, {}, {}, None, None).license == licence
 
 
 def test_text_from_outside_is_text():

@@ -286,12 +286,6 @@ def test_the_first_completion_does_more_than_any_before(folder):
     assert (first.completion["epoch"], first.count) == (3, 3)
 
 
-def test_a_kept_completion_may_be_no_unicode(folder):
-    write_completions(folder, [(1, "\ud800 1+2=3 no\n" + SEARCH, True)])
-    assert completions.find_first(RunRecord.load(folder)).completion["text"].startswith("\ud800")
-    assert "\ufffd" in write_report(folder).read_text()
-
-
 def test_nothing_may_be_the_first(folder):
     record = RunRecord.load(folder)
     assert completions.find_first(record).completion is None  # as none does more than before

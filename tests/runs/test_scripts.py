@@ -88,10 +88,6 @@ def test_where_sessions_end_a_limit_is_suggested(monkeypatch, capsys):
     assert "--max-hours 8.5 " in capsys.readouterr().out
 
 
-def test_what_a_terminal_would_obey_is_not_printed():
-    assert _cli.printable("a\x1b[2Jb\r\nc\u202e") == "a\ufffd[2Jb\ufffd\nc\ufffd"
-
-
 def test_what_libraries_in_c_log_is_held_back_and_what_python_writes_is_seen(tmp_path):
     (tmp_path / "script.py").write_text(
         f"import os, sys; sys.path.insert(0, {str(SCRIPTS)!r}); import _cli\n"

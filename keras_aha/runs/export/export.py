@@ -1,6 +1,5 @@
 """`export`: a run as folders for keras-hub, transformers and PEFT."""
 
-import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +16,7 @@ from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task, task_files
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.experiment import load_trained
+from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
 from keras_aha.runs.export.peft_folder import write_peft
@@ -79,9 +79,11 @@ def _export(run: Path, out: Path, formats, epoch, changes) -> list[Path]:
         classes["peft"] = hugging_face.base_class_name(recipe.model.preset, backbone)
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
-    card = ModelCard(run, recipe, number, build_task(recipe), ends, classes)
+    task, hub_name = build_task(recipe), hugging_face.hub_name(recipe.model.preset)
+    template = chat_template([task.prompt(task.problem(i)) for i in range(8)])
+    card = ModelCard(run, recipe, number, task, ends, classes, hub_name, template)
     _ = card.summary  # errors of the run's files, before weights are loaded
-    policy = load_trained(recipe, run, number or "last")
+    policy = load_trained(recipe, run, number)
     if "peft" in formats:  # before its adapters are merged
         _write(folders["peft"], card, lambda folder: _write_peft(policy, folder, card))
     if formats != ("peft",):
@@ -89,9 +91,7 @@ def _export(run: Path, out: Path, formats, epoch, changes) -> list[Path]:
     if "keras" in formats:
         _write(folders["keras"], card, lambda folder: policy.save_to_preset(str(folder)))
     if "transformers" in formats:
-        ends = list(card.end_tokens)
-        write = functools.partial(write_transformers, policy, end_token_ids=ends, chat_template=card.chat_template)
-        _write(folders["transformers"], card, write)
+        _write(folders["transformers"], card, lambda folder: write_transformers(policy, folder, ends, template))
     return list(folders.values())
 
 
@@ -115,8 +115,6 @@ def _checked(recipe: Recipe, backbone, formats) -> tuple[str, ...]:
             "PEFT holds adapters, and the run has none, as it has trained every weight: take keras or transformers. "
             "Received: lora.rank=0"
         )
-    if set(chosen) - {"keras"}:
-        hugging_face.class_name(backbone)
     if recipe.model.quantization and not isinstance(backbone, _GEMMAS):
         raise ValueError(
             f"A quantized base is merged of Gemma, Gemma 2 and Gemma 3. Received: model.quantization="
@@ -130,7 +128,7 @@ def _write_peft(policy, folder: Path, card: ModelCard) -> None:
     write_tokenizer(policy.preprocessor.tokenizer, folder, card.chat_template)
     if card.hub_name is None:
         base = build_policy(card.recipe, adapters=False)
-        write_transformers(base, folder / _BASE, list(card.end_tokens), card.chat_template)
+        write_transformers(base, folder / _BASE, card.end_tokens, card.chat_template)
 
 
 def _write(folder: Path, card: ModelCard, write) -> None:

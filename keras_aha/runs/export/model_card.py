@@ -10,13 +10,11 @@ from pathlib import Path
 from keras_aha.callbacks.run_folder import BEFORE, HISTORY, SUMMARY
 from keras_aha.evaluation.table_file import read_tables
 from keras_aha.files import presets_folder
-from keras_aha.models import hugging_face
 from keras_aha.names import preset_name, printable
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.check_files import finished_epochs
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import summarize_held_out
-from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.runs.report.run_record import read_history
 from keras_aha.tasks import Task
 
@@ -39,27 +37,14 @@ class ModelCard:
     task: Task  # what it was trained on
     end_tokens: dict[int, str]  # id → piece, of the tokens that end a completion
     class_names: dict[str, str]  # format → the class that loads it, in `peft` that of the base; where there is one
-
-    @property
-    def hub_name(self) -> str | None:
-        """The base's repository on Hugging Face; `None` if it is on no hub, or it is not known which."""
-        return hugging_face.hub_name(self.recipe.model.preset)
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether the base's repository is known by the name of a folder alone."""
-        return self.hub_name is not None and Path(self.recipe.model.preset).is_absolute()
+    hub_name: str | None  # the base's repository on Hugging Face; `None` if it is on no hub, or it is not known which
+    chat_template: str | None  # what writes the prompts of the training, see `chat_template`
 
     @property
     def is_embedded(self) -> bool:
         """Whether the base is the model that comes with keras-aha."""
         preset = self.recipe.model.preset
         return Path(preset).name == preset and (presets_folder() / preset).is_dir()
-
-    @functools.cached_property
-    def chat_template(self) -> str | None:
-        """What writes the prompts of the training for the tokenizers of transformers, see `chat_template`."""
-        return chat_template([self.task.prompt(self.task.problem(i)) for i in range(8)])
 
     @property
     def license(self) -> str | None:

@@ -20,11 +20,7 @@ from safetensors.numpy import save_file
 def write_peft(backbone, folder: str | os.PathLike, base: str, base_class: str) -> None:
     """Writes `adapter_config.json` and `adapter_model.safetensors`, in float32, into a folder, made if it is missing.
 
-    Args:
-        backbone: one that `hugging_face.class_name` knows, with adapters.
-        folder: the folder; it is an OSError if files cannot be written there.
-        base: the name or folder of the model without adapters, for `base_model_name_or_path`.
-        base_class: the class of transformers that loads the base, see `hugging_face.base_class_name`.
+    `base` is the name or folder of the model without adapters, `base_class` what loads it, see `base_class_name`.
     """
     tensors, ranks, alphas = {}, {}, {}
     adapted = lora.adapted_layers(backbone)

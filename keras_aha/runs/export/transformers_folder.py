@@ -14,11 +14,7 @@ from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 def write_transformers(policy, folder: str | os.PathLike, end_token_ids, chat_template: str | None = None) -> None:
     """Writes config, weights without adapters, tokenizer and the ids at which `generate` stops; it makes the folder.
 
-    The tokenizer has `chat_template`, if there is one.
-
-    Raises:
-        ValueError: what `hugging_face.class_name` raises.
-        OSError: if files cannot be written.
+    It raises ValueError for what `hugging_face.class_name` does.
     """
     folder = Path(folder)
     config = hugging_face.config(policy.backbone, end_token_ids)
