@@ -53,7 +53,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         check_no_pattern(self.log_dir)
         self.monitor = monitor
         self.keep = keep
-        self._lock = FolderLock(log_dir, one_thread=True)  # in which it trains
+        self._lock = FolderLock(log_dir)
         self._manager = None
         self._scores = {}  # by epoch, those of `monitor`
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
