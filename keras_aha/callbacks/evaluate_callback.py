@@ -11,7 +11,7 @@ from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask, ask_prompt
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
 from keras_aha.training.rollout import PROMPT_MULTIPLE
@@ -179,7 +179,7 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     def _prompts(self, model):
         """`(token_ids, padding_mask)`, padded as in training, so that its compiled programs fit."""
-        prompts = [ask(self.task, "prompt", self.task.problem(i), "a text", str) for i in range(len(self.task))]
+        prompts = [ask_prompt(self.task, self.task.problem(i)) for i in range(len(self.task))]
         return [x[processes.share(len(prompts))] for x in model.tokenize(prompts, multiple=PROMPT_MULTIPLE)]
 
     def _complete(self, model, greedy=False):

@@ -6,7 +6,7 @@ from keras_aha.models.special_tokens import prompt_ids, token_id
 from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks import Task
 from keras_aha.tasks.template import TURNS
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask_problem, ask_prompt
 
 _MARK = re.compile(r"<\|\w+\|?>|<\w+\|>|<(?:start|end)_of_\w+>|<[be]os>")
 
@@ -17,8 +17,7 @@ def check_marks(tokenizer, task: Task) -> None:
 
     It raises TaskError if the task has no such prompt.
     """
-    problem = ask(task, "problem", 0, "a problem for each number from 0 on")
-    prompt = ask(task, "prompt", problem, "a text", str)
+    prompt = ask_prompt(task, ask_problem(task, 0))
     (ids,) = prompt_ids(tokenizer, [prompt])
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
     if prompt.startswith(("<bos>", begin or "<bos>")):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import TaskError, ask, shown, warn
+from keras_aha.training.ask import TaskError, ask, ask_problem, ask_prompt, shown, warn
 from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import numpy as np
@@ -58,33 +58,32 @@ class PaddedPrompts:
         if failures:
             self.left_out += len(failures)
             warn(f"An earlier problem takes the place of each that cannot be used, such as one here: {failures[0]}")
-        return [
-            usable[number] if number in usable else self._earlier(tokenizer, number // 2, rated) for number in numbers
-        ]
+        places = list(numbers)
+        while lacking := {place for place in places if place not in usable}:
+            if 0 in lacking:
+                raise failures[0]
+            earlier, failures = self._usable(tokenizer, {place // 2 for place in lacking}, rated)
+            usable |= earlier
+            places = [place // 2 if place in lacking else place for place in places]
+        return [usable[place] for place in places]
 
     def tokenize(self, model, problems: list) -> tuple[np.ndarray, np.ndarray]:
         """`(token_ids, padding_mask)`, each `(len(problems), length)` int32."""
-        prompts = [ask(self.task, "prompt", problem, "a text", str) for problem in problems]
+        prompts = [ask_prompt(self.task, problem) for problem in problems]
         token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
         self.length = max(self.length, token_ids.shape[1])
         pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
-
-    def _earlier(self, tokenizer, number, rated):
-        usable, failures = self._usable(tokenizer, [number], rated)
-        if failures and not number:
-            raise failures[0]
-        return usable[number] if usable else self._earlier(tokenizer, number // 2, rated)
 
     def _usable(self, tokenizer, numbers, rated=False) -> tuple[dict, list[TaskError]]:
         """Problems by number, and why others cannot be used."""
         asked, failures = {}, []
         for number in numbers:
             try:
-                problem = ask(self.task, "problem", number, "a problem for each number from 0 on")
+                problem = ask_problem(self.task, number)
                 if rated:  # which may take seconds each
                     ask(self.task, "difficulty", problem, "a number", int | float | np.number)
-                asked[number] = problem, ask(self.task, "prompt", problem, "a text", str)
+                asked[number] = problem, ask_prompt(self.task, problem)
             except TaskError as error:
                 failures.append(error)
         rows = prompt_ids(tokenizer, [prompt for _, prompt in asked.values()]) if asked else []
