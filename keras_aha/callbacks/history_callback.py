@@ -47,9 +47,6 @@ class HistoryCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._last = time.perf_counter()
         self._columns = []
-        if self.path.exists():
-            with open(self.path, encoding="utf-8", newline="") as file:
-                self._columns = next(csv.reader(file), [])
         self._add_columns(_COLUMNS)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -64,15 +61,15 @@ class HistoryCallback(keras.callbacks.Callback):
 
     def _add_columns(self, names):
         """Writes the file anew, with a header and empty cells in the rows that are there, if it lacks any."""
-        missing = [name for name in names if name not in self._columns]
-        if not missing:
+        if set(names) <= set(self._columns):
             return
         rows = []
-        if self._columns:
+        if self.path.exists():
             with open(self.path, encoding="utf-8", newline="") as file:
-                rows = [*csv.reader(file)][1:]
-        self._columns = [*self._columns, *missing]
+                rows = list(csv.reader(file))
+        own = rows[0] if rows else []
+        self._columns = [*own, *(name for name in names if name not in own)]
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([self._columns, *(row + [""] * (len(self._columns) - len(row)) for row in rows)])
+        table = [self._columns, *(row + [""] * (len(self._columns) - len(row)) for row in rows[1:])]
+        csv.writer(text, lineterminator="\n").writerows(table)
         write_whole(self.path, text.getvalue())
