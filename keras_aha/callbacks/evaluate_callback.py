@@ -96,15 +96,11 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.samples = samples
         self.greedy = greedy
         self.temperature = temperature
+        given = dict(max_completion_length=max_completion_length, max_rows=max_rows)
+        given |= dict(stop_tokens=stop_tokens, stop_strings=stop_strings)
         defaults = _sampling_of(rollouts)
-        self.sampling = dict(
-            max_completion_length=max_completion_length or defaults["max_completion_length"],
-            stop_tokens=defaults["stop_tokens"] if stop_tokens is None else tuple(stop_tokens),
-            stop_strings=defaults["stop_strings"] if stop_strings is None else tuple(stop_strings),
-            max_rows=max_rows or defaults["max_rows"],
-            seed=seed,
-            iteration=_ITERATION,
-        )
+        self.sampling = {name: defaults[name] if value is None else value for name, value in given.items()}
+        self.sampling |= dict(seed=seed, iteration=_ITERATION)
         self.latest = None
         self._warm = set()  # kinds of evaluation whose programs are compiled
 

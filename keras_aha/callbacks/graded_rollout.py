@@ -13,7 +13,7 @@ import numpy as np
 
 def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
     """The same four of all processes, in their order; all of them must call it, as it waits for them."""
-    arrays = {name: array for name, array in completions._asdict().items() if array is not None}
+    arrays = completions._asdict()
     gathered = processes.gather_rows(arrays | rewards)
     records = [(text, dataclasses.astuple(score)) for text, score in zip(texts, scores, strict=True)]
     texts, scores = zip(*((text, Score(*score)) for text, score in processes.gather_records(records)), strict=True)

@@ -8,23 +8,15 @@ from keras_aha.training.ask import TaskError, ask, ask_problem, ask_prompt, show
 from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import numpy as np
-import tqdm.auto
 
-_AT_ONCE, _PATIENCE = 1000, 2  # prompts tokenized in a call; seconds before a bar is shown
+_AT_ONCE = 1000  # prompts tokenized in a call
 
 
 class PaddedPrompts:
     """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again.
 
-    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens.
-
-    Args:
-        task: a `Task`.
-        limit: in tokens.
-
-    Attributes:
-        length: in tokens.
-        left_out: how many problems `problems` could not use since this was last set to 0.
+    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens. `left_out` is how many
+    could not be used by `problems` since it was last set to 0.
     """
 
     def __init__(self, task: Task, limit: int):
@@ -38,13 +30,10 @@ class PaddedPrompts:
         numbers = tuple(numbers)
         if self._looked_at == (numbers, tokenizer.vocabulary_size()):  # before the weights were loaded
             return
-        with tqdm.auto.tqdm(total=len(numbers), desc="prompts", delay=_PATIENCE, leave=False, unit="prompt") as bar:
-            for start in range(0, len(numbers), _AT_ONCE):
-                some = numbers[start : start + _AT_ONCE]
-                _, failures = self._usable(tokenizer, some)
-                for failure in failures:
-                    raise failure
-                bar.update(len(some))
+        for start in range(0, len(numbers), _AT_ONCE):
+            _, failures = self._usable(tokenizer, numbers[start : start + _AT_ONCE])
+            if failures:
+                raise failures[0]
         self._looked_at = numbers, tokenizer.vocabulary_size()
 
     def problems(self, tokenizer, numbers: Iterable[int], rated: bool = False) -> list:
