@@ -217,12 +217,6 @@ def test_a_tasks_score_that_fails_costs_that_completion_only(failure, words):
     assert {name: logs[name] for name in expected} == pytest.approx(expected)
 
 
-def test_a_score_becomes_plain_numbers():
-    """Which JSON can hold."""
-    scores, _, _ = grade(Fragile(lambda: Score(jnp.float32(0.5), np.True_, "odd")))
-    assert type(scores[2].reward) is float and scores[2] == Score(0.5, True, "odd") and scores[2].correct is True
-
-
 def test_groups_with_signal_have_two_rewards_that_differ():
     nan = np.nan
     without = [[0.1, 0.1, 0.1], [0.1, 0.1, nan], [0.1, nan, nan], [nan, nan, nan]]
@@ -230,10 +224,12 @@ def test_groups_with_signal_have_two_rewards_that_differ():
     assert groups_with_signal(rewards.ravel(), 3).tolist() == [True, True, False, False, False, False]
 
 
-def test_what_a_score_may_hold(task):
-    """Numbers of NumPy, and a verdict of any kind, as TensorBoard and files take only texts."""
-    scores, rewards, _ = grade(Fragile(lambda: Score(np.float32(0.5), np.True_, None)))
-    assert scores[2] == Score(0.5, True, "None") and type(scores[2].correct) is bool and rewards[2] == 0.5
+@pytest.mark.parametrize("number", [np.float32(0.5), jnp.float32(0.5)], ids=type)
+def test_a_score_becomes_plain_numbers_and_a_text(number):
+    """Which JSON and TensorBoard can hold."""
+    scores, rewards, _ = grade(Fragile(lambda: Score(number, np.True_, None)))
+    assert scores[2] == Score(0.5, True, "None") and rewards[2] == 0.5
+    assert type(scores[2].reward) is float and scores[2].correct is True
 
 
 def test_a_score_that_is_none_is_found_before_training():
