@@ -243,7 +243,8 @@ class RolloutCallback(StatefulCallback):
         if count is not None:
             self.prompts.look_at(tokenizer, range(count))
             return
-        firsts, lasts = ([self.curriculum.numbers(i), *self.refills.numbers(i)[-1:]] for i in (0, epochs - 1))
+        firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
+        lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
         drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
         self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
 
