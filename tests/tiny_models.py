@@ -84,6 +84,13 @@ def randomize(variables, seed):
         variable.assign(rng.normal(0.0, 0.3, variable.shape))
 
 
+def outputs(backbone):
+    """Final hidden states of one text."""
+    ids = np.array([[2, 12, 18, 23, 19, 7]])
+    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "position_ids": np.arange(6)[None]}  # Gemma 4's
+    return np.asarray(backbone({name: inputs[name] for name in backbone.input}))
+
+
 def tiny_tokenizer(shape):
     """Of a Gemma, the vocabulary of the embedded model; of others bytes, numbers of two digits, words, and marks."""
     import keras_hub

@@ -53,9 +53,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         check_no_pattern(self.log_dir)
         self.monitor = monitor
         self.keep = keep
-        self._lock = FolderLock(log_dir, one_thread=True)  # in which it trains
+        self._lock = FolderLock(log_dir)
         self._manager = None
-        self._scores = {}  # by epoch, those of `monitor`
         self._states = []  # `[name, state]` of callbacks, restored and not yet given to them
 
     # === Saving ===
@@ -107,7 +106,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             count_no_bytes()
             self._lock.acquire()
             folder = checkpoint_folder(self.log_dir).absolute()
-            self._scores = contents.read_scores(folder, self.monitor)
+            self._scores = contents.read_scores(folder, self.monitor)  # by epoch
             policy = AnyPreservationPolicy([LatestN(self.keep), _Best(self._scores)])
             options = ocp.CheckpointManagerOptions(preservation_policy=policy)
             self._manager = ocp.CheckpointManager(folder, options=options, item_names=contents.NAMES)
@@ -137,32 +136,31 @@ class CheckpointCallback(keras.callbacks.Callback):
         if not checkpoint_folder(self.log_dir).exists():
             return 0
         self._open()
-        base, damages = contents.base_checksum(model), {}
+        base, damages, restored = contents.base_checksum(model), {}, 0
         for epoch in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                self._restore(epoch, model, base)
-            except _DamagedError as error:
-                damages[epoch] = _in_a_line(error)
-                continue
-            for damaged, reason in damages.items():
-                warnings.warn(
-                    f"The checkpoint after epoch {damaged} is damaged and is removed; the run goes on from epoch "
-                    f"{epoch}. {reason}",
-                    stacklevel=2,
-                )
-                self._manager.delete(damaged)
-            self._rewind(epoch)
-            return epoch
-        if damages:
+            damage = self._restore(epoch, model, base)
+            if damage is None:
+                restored = epoch
+                break
+            damages[epoch] = _in_a_line(damage)
+        if damages and not restored:
             raise CheckpointError(
                 f"No checkpoint can be restored; begin a new run. Received: log_dir={str(self.log_dir)!r}, with "
                 f"damaged checkpoints after epochs {sorted(damages)}: {damages[max(damages)]}"
             )
-        self._rewind(0)
-        return 0
+        for damaged, reason in damages.items():
+            warnings.warn(
+                f"The checkpoint after epoch {damaged} is damaged and is removed; the run goes on from epoch "
+                f"{restored}. {reason}",
+                stacklevel=2,
+            )
+            self._manager.delete(damaged)
+        if processes.is_first():
+            rewind(self.log_dir, restored)
+        return restored
 
     def _restore(self, epoch, model, base):
-        """Raises `_DamagedError`, or CheckpointError for another model's; only what is whole is given to the model."""
+        """Gives the model what is whole, else returns what is wrong; raises CheckpointError for another model's."""
         folder, variables = self._manager.directory / str(epoch), contents.trained_variables(model)
         record, arrays, failure = None, [], None
         try:
@@ -174,16 +172,15 @@ class CheckpointCallback(keras.callbacks.Callback):
         except Exception as error:
             failure = error
         if processes.any_of(failure is not None):  # if one of several processes cannot read it, none goes on from it
-            raise _DamagedError(failure or "Another process cannot read it.") from failure
+            return failure or "Another process cannot read it."
         pairs = zip(variables, checksums(arrays), record["checksums"], strict=True)
         wrong = [variable.path for variable, own, saved in pairs if own != saved]
         if wrong:
-            raise _DamagedError(
-                f"Its checksums are wrong for {len(wrong)} of {len(variables)} arrays, such as {wrong[0]}."
-            )
+            return f"Its checksums are wrong for {len(wrong)} of {len(variables)} arrays, such as {wrong[0]}."
         for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
         self._states = record["callbacks"]
+        return None
 
     def _check_origin(self, record, model, base):
         saved, own = record["variables"], contents.describe(model)
@@ -200,10 +197,6 @@ class CheckpointCallback(keras.callbacks.Callback):
                 f"Received: log_dir={str(self.log_dir)!r}"
             )
 
-    def _rewind(self, epochs):
-        if processes.is_first():
-            rewind(self.log_dir, epochs)
-
 
 class _Best:
     """One of orbax's preservation policies. Its own, `BestN`, knows nothing of what earlier sessions have saved."""
@@ -215,10 +208,6 @@ class _Best:
         epochs = [checkpoint.step for checkpoint in checkpoints]
         best = contents.best({epoch: self._scores[epoch] for epoch in epochs if epoch in self._scores})
         return [epoch == best for epoch in epochs]
-
-
-class _DamagedError(Exception):
-    """A checkpoint that is not what was saved."""
 
 
 def _in_a_line(error):

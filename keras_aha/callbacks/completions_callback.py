@@ -7,6 +7,7 @@ import os
 from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
 from keras_aha.files import json_lines, local_path
+from keras_aha.names import printable
 
 import keras
 import tensorflow as tf
@@ -93,7 +94,6 @@ def _spread(rows: int, count: int) -> list[int]:
 
 def _as_markup(record: dict) -> str:
     """The completion between `<pre>` tags; TensorBoard reads text as Markdown, and none of it may take effect."""
-    text = f"{record['problem']}  {record['verdict']}\n{record['text']}"
-    text = "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+    text = printable(f"{record['problem']}  {record['verdict']}\n{record['text']}")
     # Markdown looks for fenced code before it looks for HTML.
     return "<pre>" + html.escape(text).replace("`", "&#96;").replace("~", "&#126;") + "</pre>"

@@ -20,11 +20,7 @@ _LEAST_EPOCHS, _PROBE_ROWS = 10, 4  # before the policy's movement is judged; co
 class DoctorCallback(StatefulCallback):
     """Looks at the logs and the rollout of each epoch and says what is wrong, what it means and what to do.
 
-    It knows groups without signal, a reward that stands at what the form pays, truncated completions, repeated tails,
-    collapsed entropy, problems that cannot be used, answers that cannot be read, weights or a policy that do not move,
-    a sampler that differs from the trainer, updates that are not finite, programs that are compiled again, a reward
-    that rises while held-out accuracy does not, and an accuracy that stays where it began; `doctor_findings` has a
-    function for each. A healthy run hears nothing.
+    `doctor_findings` has a function for each thing that it knows. A healthy run hears nothing.
 
     A finding is said once in a run: printed, added to `findings.jsonl` (`epoch`, counted from 1, and what a `Finding`
     has), and written to TensorBoard as the text `doctor` of the run `doctor`. With several processes each of them must

@@ -11,7 +11,7 @@ from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask, ask_prompt
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
 from keras_aha.training.rollout import PROMPT_MULTIPLE
@@ -96,15 +96,11 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.samples = samples
         self.greedy = greedy
         self.temperature = temperature
+        given = dict(max_completion_length=max_completion_length, max_rows=max_rows)
+        given |= dict(stop_tokens=stop_tokens, stop_strings=stop_strings)
         defaults = _sampling_of(rollouts)
-        self.sampling = dict(
-            max_completion_length=max_completion_length or defaults["max_completion_length"],
-            stop_tokens=defaults["stop_tokens"] if stop_tokens is None else tuple(stop_tokens),
-            stop_strings=defaults["stop_strings"] if stop_strings is None else tuple(stop_strings),
-            max_rows=max_rows or defaults["max_rows"],
-            seed=seed,
-            iteration=_ITERATION,
-        )
+        self.sampling = {name: defaults[name] if value is None else value for name, value in given.items()}
+        self.sampling |= dict(seed=seed, iteration=_ITERATION)
         self.latest = None
         self._warm = set()  # kinds of evaluation whose programs are compiled
 
@@ -179,7 +175,7 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     def _prompts(self, model):
         """`(token_ids, padding_mask)`, padded as in training, so that its compiled programs fit."""
-        prompts = [ask(self.task, "prompt", self.task.problem(i), "a text", str) for i in range(len(self.task))]
+        prompts = [ask_prompt(self.task, self.task.problem(i)) for i in range(len(self.task))]
         return [x[processes.share(len(prompts))] for x in model.tokenize(prompts, multiple=PROMPT_MULTIPLE)]
 
     def _complete(self, model, greedy=False):

@@ -8,15 +8,12 @@ from keras_aha.tasks.task import Score
 from keras_aha.training.grader import groups_with_signal, reward_logs
 from keras_aha.training.rollout import Rollout
 
-import jax
 import numpy as np
 
 
 def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
     """The same four of all processes, in their order; all of them must call it, as it waits for them."""
-    if jax.process_count() == 1:
-        return completions, texts, scores, rewards
-    arrays = {name: array for name, array in completions._asdict().items() if array is not None}
+    arrays = completions._asdict()
     gathered = processes.gather_rows(arrays | rewards)
     records = [(text, dataclasses.astuple(score)) for text, score in zip(texts, scores, strict=True)]
     texts, scores = zip(*((text, Score(*score)) for text, score in processes.gather_records(records)), strict=True)

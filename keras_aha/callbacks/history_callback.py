@@ -1,26 +1,25 @@
 """`HistoryCallback`: the logs of every epoch as a CSV file that has a column for each."""
 
 import csv
-import io
 import os
 import time
 
+from keras_aha.callbacks.run_folder import write_rows
 from keras_aha.evaluation.tables import BEHAVIOURS
-from keras_aha.files import local_path, write_whole
+from keras_aha.files import local_path
 
 import keras
 
-_COLUMNS = ["epoch", "reward", "accuracy", "format_rate", "completion_length", "truncated", "zero_std_groups"]
-_COLUMNS += ["generated_tokens", *BEHAVIOURS]
-_COLUMNS += ["loss", "entropy", "ratio", "clip_fraction", "sampler_gap", "grad_norm", "skipped_updates"]
-_COLUMNS += ["val_accuracy", "val_greedy_accuracy", "val_format_rate", "val_completion_length"]
-_COLUMNS += [f"val_{name}" for name in BEHAVIOURS]
-_COLUMNS += ["rollout_seconds", "update_seconds", "evaluation_seconds", "epoch_seconds"]
-_COLUMNS += ["learning_rate", "failed_rewards", "task_reward", "overlong_penalty", "kl", "importance_weight"]
-_COLUMNS += ["curriculum_level", "difficulty", "refilled_groups", "refill_tokens", "left_out_problems"]
 _MACHINE = ["compiles", "mfu", "memory_gb", "peak_memory_gb"]
-_COLUMNS += ["tokens_per_second", "update_tokens_per_second", *_MACHINE]
-_COLUMNS += ["val_accuracy_low", "val_accuracy_high"]
+_COLUMNS = f"""
+epoch reward accuracy format_rate completion_length truncated zero_std_groups generated_tokens {" ".join(BEHAVIOURS)}
+loss entropy ratio clip_fraction sampler_gap grad_norm skipped_updates
+val_accuracy val_greedy_accuracy val_format_rate val_completion_length {" ".join(f"val_{x}" for x in BEHAVIOURS)}
+rollout_seconds update_seconds evaluation_seconds epoch_seconds
+learning_rate failed_rewards task_reward overlong_penalty kl importance_weight
+curriculum_level difficulty refilled_groups refill_tokens left_out_problems
+tokens_per_second update_tokens_per_second {" ".join(_MACHINE)} val_accuracy_low val_accuracy_high
+""".split()
 
 
 def of_the_machine(column: str) -> bool:
@@ -47,9 +46,6 @@ class HistoryCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._last = time.perf_counter()
         self._columns = []
-        if self.path.exists():
-            with open(self.path, encoding="utf-8", newline="") as file:
-                self._columns = next(csv.reader(file), [])
         self._add_columns(_COLUMNS)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -64,15 +60,13 @@ class HistoryCallback(keras.callbacks.Callback):
 
     def _add_columns(self, names):
         """Writes the file anew, with a header and empty cells in the rows that are there, if it lacks any."""
-        missing = [name for name in names if name not in self._columns]
-        if not missing:
+        if set(names) <= set(self._columns):
             return
         rows = []
-        if self._columns:
+        if self.path.exists():
             with open(self.path, encoding="utf-8", newline="") as file:
-                rows = [*csv.reader(file)][1:]
-        self._columns = [*self._columns, *missing]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([self._columns, *(row + [""] * (len(self._columns) - len(row)) for row in rows)])
-        write_whole(self.path, text.getvalue())
+                rows = list(csv.reader(file))
+        own = rows[0] if rows else []
+        self._columns = [*own, *(name for name in names if name not in own)]
+        width = len(self._columns)
+        write_rows(self.path, [self._columns, *(row + [""] * (width - len(row)) for row in rows[1:])])

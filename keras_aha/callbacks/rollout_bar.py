@@ -44,11 +44,9 @@ class _OwnLines(io.TextIOBase):
     """Passes text on to `stream`, after a line break before the first of it."""
 
     def __init__(self, stream):
-        self.stream = stream
-        self._begin = "\n"
+        self.stream, self.begin = stream, "\n"
 
     def write(self, text):
-        self._begin, begin = "", self._begin
-        self.stream.write(begin + text)
-        self.stream.flush()
+        self.stream.write(self.begin + text)
+        self.begin = ""
         return len(text)

@@ -1,7 +1,6 @@
 """`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
 
 import dataclasses
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -208,9 +207,10 @@ class RolloutCallback(StatefulCallback):
 
     def _with_advantages(self, rollout):
         """With advantages, and 0 in the mask of rows in which nothing counts, so that nothing is computed for them."""
+        loss = self.model.grpo_loss
         has_signal = np.repeat(groups_with_signal(rollout.rewards, self.group_size), self.group_size)
         has_signal = has_signal & ~np.isnan(rollout.rewards)
-        counts = (has_signal | self.model.grpo_loss.needs_all_tokens) & ~(rollout.truncated & self.mask_truncated)
+        counts = (has_signal | bool(loss.kl_coef or loss.entropy_coef)) & ~(rollout.truncated & self.mask_truncated)
         mask = rollout.completion_mask * counts[:, None].astype("float32")
         advantages = np.asarray(group_advantages(rollout.rewards, **self.advantages))
         arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)
@@ -243,11 +243,10 @@ class RolloutCallback(StatefulCallback):
         if count is not None:
             self.prompts.look_at(tokenizer, range(count))
             return
-        own = [self.curriculum.numbers(i) for i in range(epochs)]
-        refills = [numbers for i in range(epochs) for numbers in self.refills.numbers(i)]
-        drawn = map(itertools.chain.from_iterable, (own, refills))
-        last = [numbers[-1] for numbers in (*own[-1:], *refills[-1:])]  # which a list may not have
-        self.prompts.look_at(tokenizer, [*(i for some in drawn for i in itertools.islice(some, _AHEAD)), *last])
+        firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
+        lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
+        drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
+        self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
 
     # === Bookkeeping ===
 

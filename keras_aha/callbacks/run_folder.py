@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_aha.files import local_path, read_text, write_whole
@@ -38,15 +39,11 @@ def check_no_pattern(log_dir: str | os.PathLike) -> None:
 
 
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:
-    """Takes the files of a run back to the end of an epoch, so that what is trained again is not there twice.
+    """Takes the files of a run back to its first `epochs`, so that what is trained again is not there twice.
 
     Rows of `history.csv`, lines of `completions.jsonl` and `findings.jsonl` and events of TensorBoard are left out if
     they are of later epochs, or were not written to their end. Files may be missing. No others are touched:
     what lies deeper in the folder may be another run's.
-
-    Args:
-        log_dir: the run's.
-        epochs: how many have been trained.
 
     Raises:
         ValueError: if a line that was written to its end does not say of which epoch it is.
@@ -68,10 +65,13 @@ def _rewind_history(path: Path, epochs: int) -> None:
     if not rows:
         path.unlink()  # and the next one begins anew
         return
+    write_rows(path, [rows[0], *(row.values() for row in rows)])
+
+
+def write_rows(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    """Writes a CSV file, its header the first row, whole or not at all."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole(path, text.getvalue())
 
 

@@ -9,9 +9,6 @@ class Gemma3Decoder(GemmaDecoder):
     Gemma 3 adds norms of queries and keys. Its RoPE has one base in layers with a window and another in the rest, which
     keras-hub's attention layer knows.
 
-    Args:
-        backbone: see `Decoder`.
-
     Raises:
         ValueError: if the backbone's attention is bidirectional, as EmbeddingGemma's is.
     """

@@ -15,9 +15,6 @@ class Gemma4Decoder(Decoder):
     another RoPE than the rest. The last layers may read the keys and values of earlier ones. Each layer may have its
     own embedding of the tokens, and experts.
 
-    Args:
-        backbone: see `Decoder`.
-
     Raises:
         ValueError: if the backbone's attention is bidirectional, or if it is an assistant, whose layers have no keys.
     """

@@ -9,11 +9,7 @@ import keras
 
 
 class GemmaDecoder(Decoder):
-    """Decodes with a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds post-norms, soft caps, windows.
-
-    Args:
-        backbone: see `Decoder`.
-    """
+    """Decodes with a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds norms, soft caps and windows."""
 
     def forward(self, token_ids, position, attend):
         x = embed(self.backbone, token_ids)

@@ -4,12 +4,8 @@ from keras_aha.decoding.buckets import Bucket, smallest
 
 
 def warm_up(new_batch, settings, sampling) -> None:
-    """Runs each program that such a batch may need, whatever the lengths of its completions, and samples nothing.
-
-    Args:
-        new_batch: makes a `Batch` of the shapes to come.
-        settings, sampling: as those of `Batch.decode`.
-    """
+    """Runs each program that a `Batch` of `new_batch()` may need, whatever the lengths of its completions, and samples
+    nothing; the other arguments are those of `Batch.decode`."""
     batch = new_batch()
     if batch.waiting:
         batch.alive[:] = False

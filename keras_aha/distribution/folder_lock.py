@@ -2,11 +2,9 @@
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import os
 import socket
-import threading
 import time
 import warnings
 import weakref
@@ -14,7 +12,6 @@ from pathlib import Path
 
 LOCK = ".lock"
 SECONDS = 20  # after which all hosts see a file that one of them has written
-_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 _holders = weakref.WeakValueDictionary()  # by path, of this process: each lives as long as a `FolderLock` has it
 
 
@@ -33,12 +30,11 @@ class FolderLock:
         name: what the caller's argument is called, for errors.
         file: its name; who holds the lock stands there.
         patience: seconds that another holder has to end.
-        one_thread: whether those of another thread that set it too are others.
     """
 
-    def __init__(self, folder: str | os.PathLike, name="log_dir", file=LOCK, patience=0.5, one_thread=False):
+    def __init__(self, folder: str | os.PathLike, name="log_dir", file=LOCK, patience=0.5):
         self._path = Path(os.path.realpath(folder), file)
-        self._patience, self._one_thread = patience, one_thread
+        self._patience = patience
         self._received = f"Received: {name}={str(folder)!r}"
         self._holder = None
 
@@ -54,14 +50,10 @@ class FolderLock:
         with processes.together():
             if processes.is_first():
                 self._take()
-        (text,) = processes.gather_records([self._holder.text] if processes.is_first() else [])
-        try:
-            with processes.together():
-                if not processes.is_first():
-                    self._find(text)
-        except ValueError:
-            self.release()
-            raise
+        (text,) = processes.gather_records([_read(self._path)] if processes.is_first() else [])
+        with processes.together():
+            if not processes.is_first():
+                self._find(text)
 
     def release(self) -> None:
         """Lets go of the lock, if it is held."""
@@ -75,35 +67,33 @@ class FolderLock:
         self.release()
 
     def _take(self):
-        end = time.monotonic() + self._patience
-        while self._holder is None:
-            self._holder = _take(self._path, self._one_thread)
-            if self._holder is None:
-                if time.monotonic() >= end:
-                    raise _in_use(self._path, self._received)
-                time.sleep(0.1)
+        self._holder = _wait(self._patience, lambda: _hold(self._path))
+        if self._holder is None:
+            other = _read(self._path) or "another process"
+            raise ValueError(
+                f"{self._path.parent} is in use by {other}: wait until it has ended, or end it. {self._received}"
+            )
 
     def _find(self, text):
-        end = time.monotonic() + SECONDS
-        while _read(self._path) != text:
-            if time.monotonic() >= end:
-                raise ValueError(
-                    f"Several processes need a folder that all of them see: {_this_process()} does not find there what "
-                    f"{text} has written. {self._received}"
-                )
-            time.sleep(0.2)
+        if not _wait(SECONDS, lambda: _read(self._path) == text):
+            raise ValueError(
+                f"Several processes need a folder that all of them see: {_this_process()} does not find there what "
+                f"{text} has written. {self._received}"
+            )
 
 
 def check_unused(folder: str | os.PathLike, name: str = "log_dir") -> None:
     """Raises ValueError if another process holds the lock of a folder, which may be missing."""
-    path = Path(os.path.realpath(folder), LOCK)
-    if path.is_file() and _take(path) is None:
-        raise _in_use(path, f"Received: {name}={str(folder)!r}")
+    if Path(folder, LOCK).is_file():
+        FolderLock(folder, name, patience=0)._take()
 
 
-def _in_use(path, received):
-    holder = _read(path) or "another process"
-    return ValueError(f"{path.parent} is in use by {holder}: wait until it has ended, or end it. {received}")
+def _wait(seconds, look):
+    """What `look` returns, as soon as that is true, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (seen := look()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return seen
 
 
 def _read(path):
@@ -124,43 +114,30 @@ class _Holder:
     """A locked file, which is removed once no `FolderLock` refers to it."""
 
     def __init__(self, file, path, missing):
-        self.file, self.thread = file, None
-        self.text = f"{_this_process()} since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
-        weakref.finalize(self, _let_go, file, path, missing, os.getpid())
+        self.file = file
+        weakref.finalize(self, _let_go, file, path, missing)
         file.truncate(0)
-        file.write(self.text.encode())
+        file.write(f"{_this_process()} since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}".encode())
 
 
-def _take(path, one_thread=False) -> _Holder | None:
-    """`None` if someone else holds it, be it another thread that is alive."""
-    own = threading.current_thread()
-    holder = _holders.get(str(path))
-    if holder is None or not _is_at(holder.file, path):
-        missing = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _open_locked(path)
-        if file is None:
-            return None
-        holder = _holders[str(path)] = _Holder(file, path, missing)
-    elif one_thread and holder.thread not in (None, own) and holder.thread.is_alive():
-        return None
-    holder.thread = own if one_thread else holder.thread
-    return holder
-
-
-def _open_locked(path):
-    """`None` if another process has it locked."""
+def _hold(path) -> _Holder | None:
+    """`None` if another process holds it."""
+    holder = _holders.get(path)
+    if holder is not None and _is_at(holder.file, path):
+        return holder
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "ab", buffering=0)  # noqa: SIM115  open for as long as it is locked
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return None
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
+    except OSError:
         warnings.warn(f"The disk of {path.parent} has no locks: see that no second process writes there.", stacklevel=2)
-        return file
-    return file if _is_at(file, path) else None  # it may have been removed as another process let go
+    if not _is_at(file, path):  # it was removed as another process let go
+        return None
+    holder = _holders[path] = _Holder(file, path, missing)
+    return holder
 
 
 def _is_at(file, path):
@@ -170,13 +147,12 @@ def _is_at(file, path):
         return False
 
 
-def _let_go(file, path, missing, process):
-    if os.getpid() == process:  # and not a fork of it
-        with contextlib.suppress(OSError):
-            if _is_at(file, path):
-                path.unlink()
-            for folder in missing:
-                folder.rmdir()  # unless there is something in it
+def _let_go(file, path, missing):
+    with contextlib.suppress(OSError, ValueError):  # something is in a folder; a fork closed the file
+        if _is_at(file, path):
+            path.unlink()
+        for folder in missing:
+            folder.rmdir()
     file.close()
 
 

@@ -129,11 +129,6 @@ class GRPOLoss:
             loss -= self.entropy_coef * ops.sum(weights * keep(entropy, mask))
         return loss, metrics
 
-    @property
-    def needs_all_tokens(self):
-        """Whether a term counts in completions without an advantage, too."""
-        return bool(self.kl_coef or self.entropy_coef)
-
     def get_config(self):
         """Returns the constructor's arguments."""
         return dict(vars(self))

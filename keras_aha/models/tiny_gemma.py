@@ -17,12 +17,11 @@ def tiny_gemma(**architecture) -> keras_hub.models.GemmaCausalLM:
     search of a dozen attempts fits 150 tokens. Every printable ASCII character has a piece of its own. `architecture`
     replaces arguments of `keras_hub.models.GemmaBackbone`.
     """
-    proto = vocabulary()
-    size = len(sentencepiece_model.ModelProto.FromString(proto).pieces)
-    shape = dict(vocabulary_size=size, num_layers=3, num_query_heads=4, num_key_value_heads=1)
+    tokenizer = tiny_tokenizer()
+    shape = dict(vocabulary_size=tokenizer.vocabulary_size(), num_layers=3, num_query_heads=4, num_key_value_heads=1)
     shape |= dict(hidden_dim=128, intermediate_dim=512, head_dim=32)
     backbone = keras_hub.models.GemmaBackbone(**shape | architecture)
-    preprocessor = keras_hub.models.GemmaCausalLMPreprocessor(tiny_tokenizer(), sequence_length=256)
+    preprocessor = keras_hub.models.GemmaCausalLMPreprocessor(tokenizer, sequence_length=256)
     return keras_hub.models.GemmaCausalLM(backbone=backbone, preprocessor=preprocessor)
 
 

@@ -6,7 +6,7 @@ from keras_aha.models.special_tokens import prompt_ids, token_id
 from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks import Task
 from keras_aha.tasks.template import TURNS
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask_problem, ask_prompt
 
 _MARK = re.compile(r"<\|\w+\|?>|<\w+\|>|<(?:start|end)_of_\w+>|<[be]os>")
 
@@ -14,8 +14,7 @@ _MARK = re.compile(r"<\|\w+\|?>|<\w+\|>|<(?:start|end)_of_\w+>|<[be]os>")
 def check_marks(tokenizer, task: Task) -> None:
     """Raises RecipeError if marks in the prompt of the task's first problem are no tokens, or if it begins with the
     begin-token; TaskError if there is no such prompt."""
-    problem = ask(task, "problem", 0, "a problem for each number from 0 on")
-    prompt = ask(task, "prompt", problem, "a text", str)
+    prompt = ask_prompt(task, ask_problem(task, 0))
     (ids,) = prompt_ids(tokenizer, [prompt])
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
     if prompt.startswith(("<bos>", begin or "<bos>")):

@@ -35,6 +35,16 @@ def ask(task: Task, method: str, value: Any, expected: str, kind: type = object)
     raise TaskError(sentence) from cause
 
 
+def ask_problem(task: Task, number: int) -> Any:
+    """`task.problem(number)`, see `ask`."""
+    return ask(task, "problem", number, "a problem for each number from 0 on")
+
+
+def ask_prompt(task: Task, problem: Any) -> str:
+    """`task.prompt(problem)`, see `ask`."""
+    return ask(task, "prompt", problem, "a text", str)
+
+
 def class_name(task: Task) -> str:
     """The name of the user's class, also of its held-out problems."""
     return type(task.task if isinstance(task, HeldOut) else task).__name__

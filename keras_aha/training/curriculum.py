@@ -1,7 +1,7 @@
 """`Curriculum`: problems as difficult as the policy can learn from."""
 
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import ask
+from keras_aha.training.ask import ask, ask_problem
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Curriculum:
 
     def pool(self, iteration: int) -> list:
         """The problems of these numbers."""
-        return [ask(self.task, "problem", i, "a problem for each number from 0 on") for i in self.numbers(iteration)]
+        return [ask_problem(self.task, i) for i in self.numbers(iteration)]
 
     def choose(self, pool: list) -> list:
         """The P problems of a pool that stand at the level; without a solve rate all of the pool."""

@@ -10,7 +10,6 @@ from keras_aha.training.time_limit import TimeLimitError, within
 
 import numpy as np
 
-_SHOWN = 200  # characters of what is shown in a message
 _LARGEST = float(np.finfo("float32").max)
 _MISSING = Score(math.nan, False, "error")
 _SCORE = "Score(reward, correct, verdict) of keras_aha.tasks whose reward is a finite number"
@@ -127,7 +126,7 @@ class Grader:
             raise
         except BaseException as error:  # whatever a user's function may raise
             cause, failure = error, f"raised {shown(error)}"
-        message = f"{who} {failure}. Received: problem={_text(problem)!r}, completion={text[:_SHOWN]!r}"
+        message = f"{who} {failure}. Received: problem={shown(problem)}, completion={shown(text)}"
         if self.on_error == "stop":
             raise TaskError(f'A reward failed, and on_reward_error is "stop": {message}') from cause
         if who not in reported:
@@ -182,13 +181,6 @@ def _as_number(value) -> float | None:
 def _as_score(value) -> Score | None:
     reward = _as_number(value.reward) if isinstance(value, Score) else None
     return None if reward is None else Score(reward, bool(value.correct), str(value.verdict))
-
-
-def _text(problem) -> str:
-    try:
-        return str(problem)
-    except Exception:  # of a user's class
-        return object.__repr__(problem)
 
 
 def _mean(values):

@@ -4,27 +4,19 @@ from collections.abc import Iterable
 
 from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import TaskError, ask, shown, warn
+from keras_aha.training.ask import TaskError, ask, ask_problem, ask_prompt, shown, warn
 from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import numpy as np
-import tqdm.auto
 
-_AT_ONCE, _PATIENCE = 1000, 2  # prompts tokenized in a call; seconds before a bar is shown
+_AT_ONCE = 1000  # prompts tokenized in a call
 
 
 class PaddedPrompts:
     """Tokenizes prompts, padded to one `length`, which only grows, so that programs need not be compiled again.
 
-    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens.
-
-    Args:
-        task: a `Task`.
-        limit: in tokens.
-
-    Attributes:
-        length: in tokens.
-        left_out: how many problems `problems` could not use since this was last set to 0.
+    A problem can be used if it can be made, and its prompt is a text of at most `limit` tokens. `left_out` is how many
+    could not be used by `problems` since it was last set to 0.
     """
 
     def __init__(self, task: Task, limit: int):
@@ -38,13 +30,10 @@ class PaddedPrompts:
         numbers = tuple(numbers)
         if self._looked_at == (numbers, tokenizer.vocabulary_size()):  # before the weights were loaded
             return
-        with tqdm.auto.tqdm(total=len(numbers), desc="prompts", delay=_PATIENCE, leave=False, unit="prompt") as bar:
-            for start in range(0, len(numbers), _AT_ONCE):
-                some = numbers[start : start + _AT_ONCE]
-                _, failures = self._usable(tokenizer, some)
-                for failure in failures:
-                    raise failure
-                bar.update(len(some))
+        for start in range(0, len(numbers), _AT_ONCE):
+            _, failures = self._usable(tokenizer, numbers[start : start + _AT_ONCE])
+            if failures:
+                raise failures[0]
         self._looked_at = numbers, tokenizer.vocabulary_size()
 
     def problems(self, tokenizer, numbers: Iterable[int], rated: bool = False) -> list:
@@ -58,33 +47,32 @@ class PaddedPrompts:
         if failures:
             self.left_out += len(failures)
             warn(f"An earlier problem takes the place of each that cannot be used, such as one here: {failures[0]}")
-        return [
-            usable[number] if number in usable else self._earlier(tokenizer, number // 2, rated) for number in numbers
-        ]
+        places = list(numbers)
+        while lacking := {place for place in places if place not in usable}:
+            if 0 in lacking:
+                raise failures[0]
+            earlier, failures = self._usable(tokenizer, {place // 2 for place in lacking}, rated)
+            usable |= earlier
+            places = [place // 2 if place in lacking else place for place in places]
+        return [usable[place] for place in places]
 
     def tokenize(self, model, problems: list) -> tuple[np.ndarray, np.ndarray]:
         """`(token_ids, padding_mask)`, each `(len(problems), length)` int32."""
-        prompts = [ask(self.task, "prompt", problem, "a text", str) for problem in problems]
+        prompts = [ask_prompt(self.task, problem) for problem in problems]
         token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
         self.length = max(self.length, token_ids.shape[1])
         pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
-
-    def _earlier(self, tokenizer, number, rated):
-        usable, failures = self._usable(tokenizer, [number], rated)
-        if failures and not number:
-            raise failures[0]
-        return usable[number] if usable else self._earlier(tokenizer, number // 2, rated)
 
     def _usable(self, tokenizer, numbers, rated=False) -> tuple[dict, list[TaskError]]:
         """Problems by number, and why others cannot be used."""
         asked, failures = {}, []
         for number in numbers:
             try:
-                problem = ask(self.task, "problem", number, "a problem for each number from 0 on")
+                problem = ask_problem(self.task, number)
                 if rated:  # which may take seconds each
                     ask(self.task, "difficulty", problem, "a number", int | float | np.number)
-                asked[number] = problem, ask(self.task, "prompt", problem, "a text", str)
+                asked[number] = problem, ask_prompt(self.task, problem)
             except TaskError as error:
                 failures.append(error)
         rows = prompt_ids(tokenizer, [prompt for _, prompt in asked.values()]) if asked else []

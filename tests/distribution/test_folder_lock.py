@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 from keras_aha.distribution import folder_lock, processes
 from keras_aha.distribution.folder_lock import LOCK, FolderLock, check_unused
@@ -65,26 +64,6 @@ def test_a_process_may_take_it_again(tmp_path):
     assert (tmp_path / "run" / LOCK).exists()
     del first
     assert not os.listdir(tmp_path / "run")
-
-
-def test_two_threads_that_train(tmp_path):
-    failures, training = [], FolderLock(tmp_path, one_thread=True)
-
-    def train():
-        try:
-            with FolderLock(tmp_path), FolderLock(tmp_path, one_thread=True):
-                pass
-        except ValueError as error:
-            failures.append(str(error))
-
-    for held in (True, False):
-        training.acquire()
-        if not held:
-            training.release()
-        thread = threading.Thread(target=train)
-        thread.start()
-        thread.join()
-    assert len(failures) == 1 and f"in use by process {os.getpid()}" in failures[0]
 
 
 def test_a_child_that_lives_longer_does_not_hold_it(tmp_path):

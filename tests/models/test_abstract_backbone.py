@@ -16,7 +16,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
-from tiny_models import SHAPES
+from tiny_models import SHAPES, outputs
 
 PUBLISHED = {name: facts["metadata"]["params"] for name, facts in keras_hub.models.CausalLM.presets.items()}
 # Gemma 4's model card: an encoder of images of about 150 (small models) or 550 million, one of audio of about 300.
@@ -112,12 +112,6 @@ def test_an_unknown_preset_is_told_the_nearest():
 
 
 # === Copies ===
-
-
-def outputs(backbone):
-    ids = np.array([[2, 12, 18, 23, 19, 7]])
-    inputs = {"token_ids": ids, "padding_mask": np.ones_like(ids), "position_ids": np.arange(6)[None]}  # Gemma 4's
-    return np.asarray(backbone({name: inputs[name] for name in backbone.input}))
 
 
 SCALED = dict(num_layers=1, head_dim=32, attention_logit_soft_cap=None, query_head_dim_normalize=False)  # as 27B

@@ -28,7 +28,7 @@ def loaded(preset, dtype):
     return aha.GRPOModel(policy)
 
 
-def batch(vocabulary_size, width):
+def batch(vocabulary_size):
     rng = np.random.default_rng(0)
     shape = ROWS, TOKENS + LENGTH
     log_probs = np.full((ROWS, LENGTH), -1.0, "float32")
@@ -46,7 +46,7 @@ def batch(vocabulary_size, width):
 def update(preset, dtype):
     """Log-probs, and what one update by plain gradients changes, all adapters in one vector."""
     model = loaded(preset, dtype)
-    rollout = batch(model.policy.backbone.vocabulary_size, LENGTH)
+    rollout = batch(model.policy.backbone.vocabulary_size)
     log_probs = model.log_probs(rollout["token_ids"], rollout["padding_mask"], LENGTH)
     model.compile(keras.optimizers.SGD(2.0**10), aha.GRPOLoss(clip_range=1e9))
     before = [np.asarray(variable, "float64") for variable in model.trainable_variables]
