@@ -84,7 +84,7 @@ class FolderLock:
 
 def check_unused(folder: str | os.PathLike, name: str = "log_dir") -> None:
     """Raises ValueError if another process holds the lock of a folder, which may be missing."""
-    if Path(folder, LOCK).is_file():
+    if os.path.isfile(Path(folder, LOCK)):  # which no name is too long for
         FolderLock(folder, name, patience=0)._take()
 
 
