@@ -49,7 +49,7 @@ class FolderLock:
 
         with processes.together():
             if processes.is_first():
-                self._take()
+                self._holder = _take(self._path, self._patience, self._received)
         (text,) = processes.gather_records([_read(self._path)] if processes.is_first() else [])
         with processes.together():
             if not processes.is_first():
@@ -66,14 +66,6 @@ class FolderLock:
     def __exit__(self, *error):
         self.release()
 
-    def _take(self):
-        self._holder = _wait(self._patience, lambda: _hold(self._path))
-        if self._holder is None:
-            other = _read(self._path) or "another process"
-            raise ValueError(
-                f"{self._path.parent} is in use by {other}: wait until it has ended, or end it. {self._received}"
-            )
-
     def _find(self, text):
         if not _wait(SECONDS, lambda: _read(self._path) == text):
             raise ValueError(
@@ -85,7 +77,15 @@ class FolderLock:
 def check_unused(folder: str | os.PathLike, name: str = "log_dir") -> None:
     """Raises ValueError if another process holds the lock of a folder, which may be missing."""
     if os.path.isfile(Path(folder, LOCK)):  # which no name is too long for
-        FolderLock(folder, name, patience=0)._take()
+        _take(Path(os.path.realpath(folder), LOCK), 0, f"Received: {name}={str(folder)!r}")
+
+
+def _take(path, patience, received):
+    holder = _wait(patience, lambda: _hold(path))
+    if holder is None:
+        other = _read(path) or "another process"
+        raise ValueError(f"{path.parent} is in use by {other}: wait until it has ended, or end it. {received}")
+    return holder
 
 
 def _wait(seconds, look):
