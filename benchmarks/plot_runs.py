@@ -25,7 +25,7 @@ def main() -> None:
         left.plot(epochs, accuracies, "o-", color=color, markersize=4, label=run.name)
         right.plot(history["epoch"], history["completion_length"], color=color, linewidth=1)
     left.set(xlabel="epoch (one rollout, one update)", ylabel="accuracy", ylim=(0, 1), title="Solved puzzles")
-    left.legend(title="dots: held-out\nthin: training", frameon=False, loc="lower right")
+    figure.legend(title="dots: held-out\nthin: training", frameon=False, loc="outside right upper")
     right.set(xlabel="epoch", ylabel="tokens", ylim=(0, None), title="Completion length")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
