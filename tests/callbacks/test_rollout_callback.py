@@ -184,6 +184,10 @@ def test_all_problems_of_a_list_are_looked_at_before_training(model, monkeypatch
     callback.look_at_prompts(model.tokenizer, epochs=1)
     with pytest.raises(TaskError, match="a problem for each number from 0 on.*IndexError.*, for 3"):
         callback.look_at_prompts(model.tokenizer, epochs=2)
+    drawn, callback = [], RolloutCallback(task, **SETTINGS, refills=2)
+    monkeypatch.setattr(callback.prompts, "look_at", lambda tokenizer, numbers: drawn.extend(numbers))
+    callback.look_at_prompts(model.tokenizer, epochs=2)
+    assert drawn == [0, 3, 2**32, 2**32 + 15]  # the first and the last, of two epochs and of their four refills
 
 
 def test_rewards_and_masks_are_those_of_the_arguments(model):
