@@ -51,9 +51,13 @@ class FolderLock:
             if processes.is_first():
                 self._holder = _take(self._path, self._patience, self._received)
         (text,) = processes.gather_records([_read(self._path)] if processes.is_first() else [])
-        with processes.together():
-            if not processes.is_first():
-                self._find(text)
+        try:
+            with processes.together():
+                if not processes.is_first():
+                    self._find(text)
+        except ValueError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Lets go of the lock, if it is held."""
