@@ -3,7 +3,7 @@ from keras_aha.recipes.recipe import RecipeError, recipe_of
 
 import pytest
 
-CACHE = "/root/.cache/huggingface/hub/models--google--gemma-2-2b-it/snapshots/299a8560bedf22ed"
+CACHE = "/home/ann/.cache/huggingface/hub/models--google--gemma-2-2b-it/snapshots/299a8560bedf22ed"
 
 
 @pytest.mark.parametrize(
