@@ -7,8 +7,8 @@ The embedded model writes four completions of eight tokens an epoch, and everyth
 Prints a line twenty times, and draws the five curves into a PNG if one is named. Ends with exit code 1 if one of them
 rises from the middle of the run to its end by more than the limits below.
 
-Resident memory creeps by some 60 KiB an epoch, for a reason that is not proved: by `mallinfo2` and `gc.get_objects` what
-is in use stays where it is (431 MiB after 120 epochs, 432 after 360).
+Resident memory creeps by some 60 KiB an epoch, for a reason that is not proved: by `mallinfo2` and `gc.get_objects`
+what is in use stays where it is (431 MiB after 120 epochs, 432 after 360).
 """
 
 import argparse

@@ -85,9 +85,10 @@ def saved_epochs(log_dir: str | os.PathLike) -> int:
     return max(checkpoints(log_dir), default=0)
 
 
-def best_epoch(log_dir: str | os.PathLike, monitor: str = "val_accuracy") -> int | None:
+def best_epoch(log_dir: str | os.PathLike) -> int | None:
     """The epoch of a run's best checkpoint by held-out accuracy, the later one of equals; `None` if none is known."""
-    return checkpoint_contents.best(checkpoint_contents.read_scores(run_folder.checkpoint_folder(log_dir), monitor))
+    folder = run_folder.checkpoint_folder(log_dir)
+    return checkpoint_contents.best(checkpoint_contents.read_scores(folder, "val_accuracy"))
 
 
 def finished_epochs(log_dir: str | os.PathLike) -> int | None:

@@ -32,7 +32,9 @@ def find_epoch(log_dir: str | os.PathLike, epoch: int | str = "last") -> int | N
         saved = [finished_epochs(log_dir)]
     if not saved:
         raise ValueError(f"No epoch of the run is saved: let it train one or more. {received}")
-    number = {"last": saved[-1], "best": best_epoch(log_dir)}.get(epoch, epoch)
+    number = saved[-1] if epoch == "last" else epoch
+    if epoch == "best":
+        number = best_epoch(log_dir)
     if number not in saved:
         what = "No held-out accuracy is known" if number is None else f"Epoch {number!r} is not saved"
         raise ValueError(f'{what}: `epoch` must be one of {", ".join(map(str, saved))}, "best" or "last". {received}')
