@@ -9,6 +9,7 @@ number of tokens. Prompts are token ids, new ones each iteration.
 
 W1: 8 prompts of 64 tokens × 8 completions of 128.
 W2: 4 × 8, 64 + 512.
+W3: 8 × 8, 256 + 64, as with worked examples in the prompt.
 T:  2 × 4, 16 + 16, to see that it runs.
 
 Prints one JSON line: medians of seconds, tokens per second, peak memory of the process, the cores that were busy with
@@ -28,6 +29,7 @@ from typing import NamedTuple
 
 from keras_aha.losses import GRPOLoss, group_advantages
 from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.micro_batches import by_length
 
 import jax
 import keras
@@ -51,7 +53,12 @@ class Workload(NamedTuple):
         return self.prompts * self.group_size
 
 
-WORKLOADS = {"W1": Workload(8, 8, 64, 128, 16), "W2": Workload(4, 8, 64, 512, 4), "T": Workload(2, 4, 16, 16, 4)}
+WORKLOADS = {
+    "W1": Workload(8, 8, 64, 128, 16),
+    "W2": Workload(4, 8, 64, 512, 4),
+    "W3": Workload(8, 8, 256, 64, 16),
+    "T": Workload(2, 4, 16, 16, 4),
+}
 
 
 def main() -> None:
@@ -61,7 +68,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="iterations before these (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="train every weight, against a copy as reference")
     parser.add_argument(
-        "--micro-batch-size", type=int, help="rows whose activations are held at a time (default: 16 for W1, 4 for W2)"
+        "--micro-batch-size", type=int, help="rows whose activations are held at a time (default: 16, 4 for W2 and T)"
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -144,7 +151,9 @@ class Trainer:
             group_advantages(rewards, workload.group_size),
         )
         rewarded = time.perf_counter()
-        loss = self.train(rollout.batch())
+        shape = workload.rows, workload.group_size, workload.prompt_length, workload.completion_length
+        shared = self.model.rows_per_prompt(*shape)
+        loss = self.train(by_length(rollout.batch(), self.model.micro_batch_size, shared, workload.group_size))
         end = time.perf_counter()
         seconds = {"wall": end - begin, "rollout": sampled - begin, "train": end - rewarded}
         return Iteration(seconds, completions.token_ids, completions.lengths, rewards, loss)

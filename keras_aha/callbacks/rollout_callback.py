@@ -232,8 +232,9 @@ class RolloutCallback(StatefulCallback):
         self.model.rollout = rollout
         own = processes.share(len(rollout.rewards))
         batch = {name: x[own] for name, x in rollout.batch().items()}
-        size = self.model.micro_batch_size
-        self.dataset.batch = by_length(batch, size and size // jax.process_count())
+        size, (rows, length) = self.model.micro_batch_size, rollout.completion_mask.shape
+        shared = self.model.rows_per_prompt(rows, self.group_size, rollout.token_ids.shape[1] - length, length)
+        self.dataset.batch = by_length(batch, size and size // jax.process_count(), shared, self.group_size)
 
     # === Before training ===
 

@@ -10,14 +10,19 @@ def scaled(attention, query):
     return query * jnp.asarray(normalize**-0.5, query.dtype)
 
 
-def attend(attention, query, parts):
+def attend(attention, query, parts, positions, starts, window: int | None = None):
     """Attention of each query over keys and values that may lie in several arrays.
+
+    A query sees the positions from its row's first to its own, and no more of them than the window.
 
     Args:
         attention: keras-hub's attention layer, whose soft cap and softmax are used.
         query: `(B, t, N, H)`, scaled.
-        parts: `(keys, values, visible)` triples: `(X, K, S, H)` twice, and `(B, t, S)` bool. X divides B: row b reads
-            row b // (B / X) of the arrays. So the rows of a group can share their prompt.
+        parts: `(keys, values, positions)` triples: `(X, K, S, H)` twice, and `(S,)` int32, below 0 if there is nothing.
+            X divides B: row b reads row b // (B / X) of the arrays. So the rows of a group can share their prompt.
+        positions: `(t,)` int32, of the queries.
+        starts: `(B,)` int32, each row's first position.
+        window: in tokens; `None` for no limit.
 
     Returns:
         `(B, t, N, H)`.
@@ -31,7 +36,10 @@ def attend(attention, query, parts):
     logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
     if attention.logit_soft_cap is not None:
         logits = jnp.tanh(logits / attention.logit_soft_cap) * attention.logit_soft_cap
-    visible = jnp.concatenate([visible for _, _, visible in parts], axis=-1)
+    held = jnp.concatenate([held for _, _, held in parts])
+    visible = (held <= positions[:, None]) & (held >= starts[:, None, None])
+    if window is not None:
+        visible &= positions[:, None] - held < window
     weights = attention.softmax(logits, mask=visible[:, None, None]).astype(logits.dtype)
 
     output, first = 0.0, 0

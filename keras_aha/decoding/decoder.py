@@ -1,13 +1,16 @@
-"""`Decoder`: what the segment loop needs of a model."""
+"""`Decoder`: a Gemma written down once, for rollouts with a cache and for training."""
 
 import abc
+import functools
 from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
 from keras_aha.models.head import float32_logits
+from keras_aha.models.internals import is_rematerialised
 from keras_aha.models.lora import using_merged
 
+import jax
 import jax.numpy as jnp
 
 
@@ -24,7 +27,7 @@ class Prompt(NamedTuple):
 
 
 class Decoder(abc.ABC):
-    """Runs the layers of a keras-hub backbone with a cache; a subclass writes down the model in `forward`.
+    """Runs the layers of a keras-hub backbone; a subclass writes down the model: `embed`, `project` and `finish`.
 
     Prompts are left-padded, so that all rows are at one index. RoPE is relative: this is exact if padding is masked.
 
@@ -35,39 +38,90 @@ class Decoder(abc.ABC):
     def __init__(self, backbone):
         self.backbone = backbone
 
-    @property
-    def cached_layers(self) -> list:
-        """The layers that have keys and values."""
-        return self.backbone.transformer_layers
-
-    @property
-    def windows(self) -> tuple[int | None, ...]:
-        """The sliding window of each cached layer, in tokens; `None` for a layer that sees everything."""
-        attentions = [layer.attention for layer in self.cached_layers]
-        return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
-
-    def ring_sizes(self, slots: int) -> tuple[int, ...]:
-        """How many of `slots` positions each cached layer keeps: no more than its window."""
-        return tuple(slots if window is None else min(slots, window) for window in self.windows)
+    # === The model ===
 
     @abc.abstractmethod
-    def forward(self, token_ids, position, attend):
+    def embed(self, token_ids):
+        """`(B, t)` → what goes into the first layer `(B, t, D)`, and a list of what each layer is given besides."""
+
+    @abc.abstractmethod
+    def project(self, layer, x, positions):
+        """A layer's input → `(query, (key, value))`.
+
+        Args:
+            layer: one of `backbone.transformer_layers`.
+            x: `(B, t, D)`.
+            positions: `(t,)` int32.
+
+        Returns:
+            A scaled query `(B, t, N, H)`, key and value `(B, t, K, H)`, query and key rotated; `(query, None)` if the
+            layer reads the keys and values of an earlier one.
+        """
+
+    @abc.abstractmethod
+    def finish(self, layer, x, attended, extra):
+        """The rest of a layer: its input `(B, t, D)`, what it attended to `(B, t, N, H)` → its output `(B, t, D)`."""
+
+    def source(self, number: int) -> int:
+        """The number of the layer whose keys and values layer `number` reads: its own, or an earlier one's."""
+        return number
+
+    def forward(self, token_ids, positions, attend, cache=None):
         """The backbone's forward; the caller computes the attention.
+
+        Blocks that Keras would compute again in the backward pass (`keras.RematScope`) are computed again here too.
 
         Args:
             token_ids: `(B, t)` int32.
-            position: int32 scalar, of the first of them.
-            attend: called once a layer, in order, as `attend(attention, query, key, value)`: keras-hub's attention
-                layer, a scaled query `(B, t, N, H)`, key and value `(B, t, K, H)`, query and key rotated. It returns
-                `(B, t, N, H)`. A layer that reads what cached layer i has calls `attend(attention, query, layer=i)`.
+            positions: `(t,)` int32.
+            attend: called in each layer as `attend(layer, i, query, keys, values)`: a scaled query `(B, t, N, H)`, and
+                what layer i holds. It returns `(B, t, N, H)`, or in the last layer fewer of the t: the last ones.
+            cache: rings of K and V of each cached layer `(B, K, S, H)`, into which those of the one token are written.
+                `None` holds what is computed here and nothing else, `(B, t, K, H)`.
 
         Returns:
-            Final hidden states `(B, t, D)`.
+            `(hidden, cache)`: final hidden states, as many as `attend` returned, and what each cached layer holds.
         """
+        x, extras = self.embed(token_ids)
+        held = []
+        for number, (layer, extra) in enumerate(zip(self.backbone.transformer_layers, extras, strict=True)):
+            source = self.source(number)
+            earlier = held[source] if source < number else cache and cache[number]
+            block = functools.partial(self._block, layer, positions, functools.partial(attend, layer, source))
+            x, pair = (jax.checkpoint(block) if is_rematerialised(layer) else block)(x, extra, earlier)
+            held += [pair] if source == number else []
+        return self.backbone.layer_norm(x), tuple(held)
+
+    def _block(self, layer, positions, attend, x, extra, held):
+        query, new = self.project(layer, x, positions)
+        if new is not None and held is not None:
+            new = tuple(write(ring, by_head(z), positions[0]) for ring, z in zip(held, new, strict=True))
+        held = held if new is None else new
+        attended = attend(query, *held)
+        unused = x.shape[1] - attended.shape[1]
+        x, extra = jax.tree.map(lambda z: jnp.split(z, [unused], axis=1)[1], (x, extra))
+        return self.finish(layer, x, attended, extra), held
+
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """The sliding window of each layer that has keys and values, in tokens; `None` if it sees everything."""
+        layers = [layer for i, layer in enumerate(self.backbone.transformer_layers) if self.source(i) == i]
+        attentions = [layer.attention for layer in layers]
+        return tuple(a.sliding_window_size if a.use_sliding_window_attention else None for a in attentions)
 
     def logits(self, hidden):
         """`(B, D)` → `(B, V)` float32, soft-capped as the model says."""
         return float32_logits(self.backbone.token_embedding, hidden)
+
+    def using(self, weights):
+        """Runs the backbone on `weights`, its values with those of `lora.adapted_values`."""
+        return using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True)))
+
+    # === What it is used for ===
+
+    def ring_sizes(self, slots: int) -> tuple[int, ...]:
+        """How many of `slots` positions each cached layer keeps: no more than its window."""
+        return tuple(slots if window is None else min(slots, window) for window in self.windows)
 
     def prefill(self, token_ids, starts, position):
         """Reads prompts.
@@ -81,20 +135,14 @@ class Decoder(abc.ABC):
             `(hidden, cache)`: final hidden states at the last position `(P, D)`; each layer's K and V `(P, K, L, H)`.
         """
         positions = position + jnp.arange(token_ids.shape[1])
-        age = positions[:, None] - positions
-        cache = []
 
-        def attend_to_prompt(attention, query, key=None, value=None, layer=None):
-            if layer is None:
-                layer = len(cache)
-                cache.append((jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)))
-            window = self.windows[layer]
-            visible = (age >= 0) & (positions >= starts[:, None, None])
-            if window is not None:
-                visible &= age < window
-            return attend(attention, query, [(*cache[layer], visible)])
+        def attend_to_prompt(layer, i, query, keys, values):
+            needed = 1 if self._is_last(layer) else len(positions)
+            parts = [(by_head(keys), by_head(values), positions)]
+            return attend(layer.attention, query[:, -needed:], parts, positions[-needed:], starts, self.windows[i])
 
-        return self.forward(token_ids, position, attend_to_prompt)[:, -1], tuple(cache)
+        hidden, cache = self.forward(token_ids, positions, attend_to_prompt)
+        return hidden[:, 0], jax.tree.map(by_head, cache)
 
     def step(self, token_ids, index, starts, cache, prompt: Prompt | None = None):
         """Reads one token a row.
@@ -109,33 +157,69 @@ class Decoder(abc.ABC):
         Returns:
             `(hidden, cache)`: final hidden states `(B, D)`, and the cache with these tokens' K and V.
         """
-        new_cache = []
+        positions = jnp.reshape(index, 1)
 
-        def attend_to_cache(attention, query, key=None, value=None, layer=None):
-            if layer is None:
-                layer = len(new_cache)
-                new = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-                new_cache.append(tuple(write(*pair, index) for pair in zip(cache[layer], new, strict=True)))
-            keys, values = new_cache[layer]
-            oldest = starts if prompt is None else jnp.maximum(starts, prompt.length)
-            # A ring of a layer with a window is no longer than the window: what it holds is in sight.
-            parts = [(keys, values, _at_least(held_positions(keys.shape[2], index), oldest))]
-            if prompt is not None:
-                parts.insert(0, self._prompt_part(prompt, layer, index, starts))
-            return attend(attention, query, parts)
+        def attend_to_cache(layer, i, query, keys, values):
+            held = held_positions(keys.shape[2], index)
+            if prompt is None:
+                parts = [(keys, values, held)]
+            else:
+                prompt_keys, prompt_values = prompt.cache[i]
+                of_prompt = held_positions(prompt_keys.shape[2], prompt.length - 1)
+                written = jnp.where(held < prompt.length, -1, held)
+                parts = [(prompt_keys, prompt_values, of_prompt), (keys, values, written)]
+            return attend(layer.attention, query, parts, positions, starts, self.windows[i])
 
-        return self.forward(token_ids[:, None], index, attend_to_cache)[:, 0], tuple(new_cache)
+        hidden, cache = self.forward(token_ids[:, None], positions, attend_to_cache, cache)
+        return hidden[:, 0], cache
 
-    def _prompt_part(self, prompt, layer, index, starts):
-        keys, values = prompt.cache[layer]
-        oldest = starts if self.windows[layer] is None else jnp.maximum(starts, index - self.windows[layer] + 1)
-        return keys, values, _at_least(held_positions(keys.shape[2], prompt.length - 1), oldest)
+    def read_completions(self, prompt_ids, starts, completion_ids):
+        """Reads given completions, as `prefill` and `step` would; each prompt once for its G completions.
 
-    def using(self, weights):
-        """Runs the backbone on `weights`, its values with those of `lora.adapted_values`."""
-        return using_merged(self.backbone, list(zip(self.backbone.variables, weights, strict=True)))
+        A prompt and its completions are one row of tokens, so that a layer multiplies all of them at once. All are
+        shifted by one: a completion begins with its prompt's last token, which predicts its first.
+
+        Args:
+            prompt_ids: `(P, L)` int32, left-padded.
+            starts: `(P,)` int32, the column of each prompt's first token.
+            completion_ids: `(P · G, C)` int32.
+
+        Returns:
+            The hidden states that predict the completions' tokens, `(P · G, C, D)`.
+        """
+        (prompts, length), (rows, new) = prompt_ids.shape, completion_ids.shape
+        group = rows // prompts
+        inputs = jnp.hstack([jnp.repeat(prompt_ids[:, -1:], group, axis=0), completion_ids[:, :-1]])
+        token_ids = jnp.hstack([jnp.roll(prompt_ids, 1, axis=1), inputs.reshape(prompts, -1)])
+        positions = jnp.arange(length + new) - 1  # the first column is nobody's
+
+        def attend_to_tree(layer, i, query, keys, values):
+            def attended(query, keys, values, last, starts):
+                parts = [(by_head(keys), by_head(values), positions[:last])]
+                queried = positions[last - query.shape[1] : last]
+                return attend(layer.attention, query, parts, queried, starts, self.windows[i])
+
+            def of_rows(prompt, own):  # (P, L, K, H) and (P, G · C, K, H) → (P · G, L + C, K, H)
+                return jnp.hstack([jnp.repeat(prompt, group, axis=0), own.reshape(rows, new, *own.shape[2:])])
+
+            if group == 1:
+                query = jnp.split(query, [length], axis=1)[1] if self._is_last(layer) else query
+                return attended(query, keys, values, length + new, starts)
+            # By `split`, whose gradient is not a sum of padded arrays: XLA's code for such a sum ends the process on CPU.
+            prompt, own = zip(*(jnp.split(x, [length], axis=1) for x in (query, keys, values)), strict=True)
+            query, *pair = own[0].reshape(rows, new, *query.shape[2:]), *map(of_rows, prompt[1:], own[1:])
+            output = attended(query, *pair, length + new, jnp.repeat(starts, group)).reshape(own[0].shape)
+            if self._is_last(layer):
+                return output
+            return jnp.hstack([attended(*prompt, length, starts), output])
+
+        token_positions = jnp.hstack([positions[:length], jnp.tile(positions[length:], group)])
+        return self.forward(token_ids, token_positions, attend_to_tree)[0].reshape(rows, new, -1)
+
+    def _is_last(self, layer) -> bool:
+        return layer is self.backbone.transformer_layers[-1]
 
 
-def _at_least(positions, oldest):
-    """Which of `positions` `(S,)` each row sees, `(B, 1, S)`: none before `oldest` `(B,)`."""
-    return positions >= oldest[:, None, None]
+def by_head(x):
+    """`(B, t, K, H)` → `(B, K, t, H)`."""
+    return jnp.swapaxes(x, 1, 2)

@@ -4,7 +4,7 @@ from keras_aha.decoding.gemma_decoder import GemmaDecoder
 
 
 class Gemma3Decoder(GemmaDecoder):
-    """Decodes text with a `keras_hub.models.Gemma3Backbone` (arXiv:2503.19786); its vision encoder is not used.
+    """Runs a `keras_hub.models.Gemma3Backbone` (arXiv:2503.19786) on text; its vision encoder is not used.
 
     Gemma 3 adds norms of queries and keys. Its RoPE has one base in layers with a window and another in the rest, which
     keras-hub's attention layer knows.

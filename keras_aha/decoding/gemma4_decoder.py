@@ -9,7 +9,7 @@ import keras
 
 
 class Gemma4Decoder(Decoder):
-    """Decodes text with a `keras_hub.models.Gemma4Backbone`; its encoders of images and audio are not used.
+    """Runs a `keras_hub.models.Gemma4Backbone` on text; its encoders of images and audio are not used.
 
     Unlike in Gemma 3, values are normalised too and queries are not scaled. Layers with a window have other heads and
     another RoPE than the rest. The last layers may read the keys and values of earlier ones. Each layer may have its
@@ -29,21 +29,30 @@ class Gemma4Decoder(Decoder):
             )
         super().__init__(backbone)
 
-    @property
-    def cached_layers(self):
-        return [layer for layer in self.backbone.transformer_layers if not layer.is_kv_shared_layer]
+    def source(self, number):
+        layer = self.backbone.transformer_layers[number]
+        return layer.kv_shared_layer_index if layer.is_kv_shared_layer else number
 
-    def forward(self, token_ids, position, attend):
+    def embed(self, token_ids):
         x = embed(self.backbone, token_ids)
-        layers = self.backbone.transformer_layers
-        for layer, embedding in zip(layers, self._embeddings(token_ids, x), strict=True):
-            x = x + layer.post_attention_norm(_attention(layer, layer.pre_attention_norm(x), position, attend))
-            x = x + layer.post_ffw_norm(_feed_forward(layer, x))
-            if embedding is not None:
-                y = keras.activations.gelu(layer.per_layer_input_gate(x), approximate=True) * embedding
-                x = x + layer.post_per_layer_input_norm(layer.per_layer_up_proj(y))
-            x = x * keras.ops.cast(layer.layer_scalar, x.dtype)
-        return self.backbone.layer_norm(x)
+        return x, self._embeddings(token_ids, x)
+
+    def project(self, layer, x, positions):
+        attention, x = layer.attention, layer.pre_attention_norm(x)
+        query = rotate(attention, attention.query_norm(attention.query_dense(x)), positions)
+        if layer.is_kv_shared_layer:
+            return query, None
+        key = attention.key_dense(x)
+        value = attention.value_norm(key if attention.attention_k_eq_v else attention.value_dense(x))
+        return query, (rotate(attention, attention.key_norm(key), positions), value)
+
+    def finish(self, layer, x, attended, extra):
+        x = x + layer.post_attention_norm(layer.attention.output_dense(attended))
+        x = x + layer.post_ffw_norm(_feed_forward(layer, x))
+        if extra is not None:  # the layer's own embedding of the tokens
+            y = keras.activations.gelu(layer.per_layer_input_gate(x), approximate=True) * extra
+            x = x + layer.post_per_layer_input_norm(layer.per_layer_up_proj(y))
+        return x * keras.ops.cast(layer.layer_scalar, x.dtype)
 
     def _embeddings(self, token_ids, x):
         """Each layer's own embedding of the tokens, `(B, t, E)`; `None` for each if the model has none."""
@@ -55,17 +64,6 @@ class Gemma4Decoder(Decoder):
         projected = jnp.split(projected, backbone.num_layers, axis=-1)
         pairs = zip(projected, embeddings, strict=True)
         return [(backbone.per_layer_projection_norm(p) + embedding) * 2**-0.5 for p, embedding in pairs]
-
-
-def _attention(layer, x, position, attend):
-    attention = layer.attention
-    query = rotate(attention, attention.query_norm(attention.query_dense(x)), position)
-    if layer.is_kv_shared_layer:
-        return attention.output_dense(attend(attention, query, layer=layer.kv_shared_layer_index))
-    key = attention.key_dense(x)
-    value = attention.value_norm(key if attention.attention_k_eq_v else attention.value_dense(x))
-    key = rotate(attention, attention.key_norm(key), position)
-    return attention.output_dense(attend(attention, query, key, value))
 
 
 def _feed_forward(layer, x):

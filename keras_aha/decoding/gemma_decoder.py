@@ -9,19 +9,21 @@ import keras
 
 
 class GemmaDecoder(Decoder):
-    """Decodes with a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds norms, soft caps and windows."""
+    """Runs a `keras_hub.models.GemmaBackbone`; Gemma 2 (arXiv:2408.00118) adds norms, soft caps and windows."""
 
-    def forward(self, token_ids, position, attend):
-        x = embed(self.backbone, token_ids)
-        for layer in self.backbone.transformer_layers:
-            attention = layer.attention
-            y = layer.pre_attention_norm(x)
-            query, key = (rotate(attention, z, position) for z in self.query_and_key(attention, y))
-            y = attention.output_dense(attend(attention, scaled(attention, query), key, attention.value_dense(y)))
-            x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
-            y = feed_forward(layer, layer.pre_ffw_norm(x))
-            x = x + (layer.post_ffw_norm(y) if layer.use_post_ffw_norm else y)
-        return self.backbone.layer_norm(x)
+    def embed(self, token_ids):
+        return embed(self.backbone, token_ids), [None] * self.backbone.num_layers
+
+    def project(self, layer, x, positions):
+        attention, x = layer.attention, layer.pre_attention_norm(x)
+        query, key = (rotate(attention, z, positions) for z in self.query_and_key(attention, x))
+        return scaled(attention, query), (key, attention.value_dense(x))
+
+    def finish(self, layer, x, attended, extra):
+        y = layer.attention.output_dense(attended)
+        x = x + (layer.post_attention_norm(y) if layer.use_post_attention_norm else y)
+        y = feed_forward(layer, layer.pre_ffw_norm(x))
+        return x + (layer.post_ffw_norm(y) if layer.use_post_ffw_norm else y)
 
     def query_and_key(self, attention, x):
         """Of an attention layer's inputs, before their rotation."""

@@ -7,6 +7,7 @@ one of them away or changes what it does.
 import contextlib
 
 import jax
+import jax.numpy as jnp
 import keras
 from keras.src.backend.common import global_state
 
@@ -69,13 +70,21 @@ def stored_scale(layer, scale):
     return layer._adjust_scale_for_quant(scale, "kernel")
 
 
-def rotate(attention, x, position):
-    """Rotary embedding as an attention layer of Gemma applies it: `(B, T, N, H)` at positions from `position` on.
+def rotate(attention, x, positions):
+    """Rotary embedding as an attention layer of Gemma applies it: `(B, t, N, H)` at positions `(t,)`.
 
-    Layers of Gemma 3 and 4 have several, and only this method knows which.
+    Layers of Gemma 3 and 4 have several, and only this method knows which. It counts from a number on; an array of
+    them, which Keras adds as it would the number, places each token by itself.
     https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/gemma/gemma_attention.py (`_apply_rope`)
     """
-    return attention._apply_rope(x, position)
+    return attention._apply_rope(x, positions - jnp.arange(x.shape[1]))
+
+
+def is_rematerialised(layer) -> bool:
+    """Whether a layer was made in a `keras.RematScope` that names it. Keras reads that only where it calls the layer.
+    https://github.com/keras-team/keras/blob/v3.15.1/keras/src/layers/layer.py (`rematerialized_call`)
+    """
+    return layer._remat_mode is not None and layer.name in layer._remat_mode.layer_names
 
 
 def empty_cache(policy, token_ids):
@@ -103,31 +112,6 @@ def replaced_calls(layers, make):
             del layer.call  # the class has one
             if call is not None:
                 layer.call = call
-
-
-@contextlib.contextmanager
-def plain_attention(attentions):
-    """Keeps attention layers of Gemma out of Keras's fused operation, which loses a soft cap on a TPU inside a jit.
-
-    There its kernel cannot take a mask that is traced, and what Keras 3.15 falls back to has no soft cap.
-    https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/gemma/gemma_attention.py
-    (`_use_fused_attention_op`)
-
-    Raises:
-        AttributeError: if an upgrade has renamed the method, so that the cap would be lost in silence.
-    """
-    for attention in attentions:
-        if not hasattr(type(attention), "_use_fused_attention_op"):
-            raise AttributeError(
-                f"{type(attention).__name__} has no _use_fused_attention_op any more: update keras-aha, or install "
-                "the keras-hub of its pyproject.toml."
-            )
-        attention._use_fused_attention_op = lambda: False  # hides the method of the class
-    try:
-        yield
-    finally:
-        for attention in attentions:
-            del attention._use_fused_attention_op
 
 
 @contextlib.contextmanager

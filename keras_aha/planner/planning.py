@@ -65,7 +65,9 @@ class Planning:
         self.rows = rollouts.prompts_per_epoch * rollouts.group_size  # of an optimizer step
         self.prompt_length = -(-rollouts.max_prompt_length // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
         variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
-        batch = empty_batch(self.rows, self.prompt_length, rollouts.max_completion_length)
+        lengths = self.prompt_length, rollouts.max_completion_length
+        shared = model.rows_per_prompt(self.rows, rollouts.group_size, *lengths)
+        batch = empty_batch(self.rows, *lengths, shared)
         self.state = jax.tree.map(layouts.variable, (*variables, model.metrics_variables))
         self.batch = jax.tree.map(layouts.batch, batch)
         self.resident = memory.resident(model, self.state, layouts)

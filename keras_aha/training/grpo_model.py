@@ -2,6 +2,7 @@
 
 import math
 
+from keras_aha.decoding import decoder_for
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import batch_parts, global_rows, local_rows, split_rows
 from keras_aha.distribution.fsdp import as_split, gathering
@@ -12,8 +13,9 @@ from keras_aha.models.internals import flatten_layers
 from keras_aha.training.check_optimizer import check_optimizer
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import check_positions, completion_log_probs
-from keras_aha.training.micro_batches import fold_trimmed, micro_batches
+from keras_aha.training.micro_batches import fold_trimmed, micro_batches, rows_per_prompt
 from keras_aha.training.policy_model import PolicyModel, mark_as_built
+from keras_aha.training.rollout import split_texts
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +128,7 @@ class GRPOModel(PolicyModel):
 
         Args:
             state: trainable, non-trainable, optimizer and metric variables, as Keras's JAX trainer passes them.
-            rollout: the arrays of `Rollout.batch()`, `(B, …)`.
+            rollout: the arrays of `Rollout.batch()`, `(B, …)`, but for prompts, which adjacent rows may share, `(P, …)`.
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
         rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`
@@ -179,8 +181,15 @@ class GRPOModel(PolicyModel):
         return loss * scale, jax.lax.stop_gradient(metrics)
 
     def _log_probs(self, policy, batch, **settings):
-        texts, length = (batch["token_ids"], batch["padding_mask"]), batch["completion_mask"].shape[1]
-        return completion_log_probs(policy, *texts, length, batch["temperature"], **settings)
+        arrays = (batch[name] for name in ("prompt_ids", "prompt_mask", "completion_ids", "temperature"))
+        return completion_log_probs(policy, *arrays, **settings)
+
+    def rows_per_prompt(self, rows: int, group_size: int, prompt_length: int, completion_length: int) -> int:
+        """How many rows of a group share a prompt in an update of so many rows, see `micro_batches.rows_per_prompt`."""
+        if decoder_for(self.policy.backbone) is None:  # it reads a prompt for each row
+            return 1
+        on_a_device = (self.micro_batch_size or rows) // batch_parts()
+        return rows_per_prompt(group_size, on_a_device, prompt_length, completion_length)
 
     def _update(self, finite, gradients, trainable, optimizer_variables):
         """The optimizer's step; where it is not `finite`, the clock goes on and nothing else changes."""
@@ -202,7 +211,7 @@ class GRPOModel(PolicyModel):
     # === Log-probs ===
 
     def log_probs(self, token_ids, padding_mask, completion_length: int, temperature: float = 1.0):
-        """Log-probs of given completions, teacher-forced.
+        """Log-probs of given completions, teacher-forced, each with a prompt of its own.
 
         Args:
             token_ids, padding_mask: `(B, T)`, left-padded prompts followed by completions.
@@ -213,7 +222,7 @@ class GRPOModel(PolicyModel):
             `(B, C)` float32, 0 where there is padding.
         """
         token_ids, padding_mask = np.asarray(token_ids, "int32"), np.asarray(padding_mask, "int32")
-        rows, batch = len(token_ids), {"token_ids": token_ids, "padding_mask": padding_mask}
+        rows, batch = len(token_ids), split_texts(token_ids, padding_mask, completion_length)
         batch["completion_mask"] = padding_mask[:, -completion_length:].astype("float32")
         batch["temperature"] = np.full(rows, temperature, "float32")
         size = self.micro_batch_size if rows > (self.micro_batch_size or rows) else None

@@ -1,9 +1,9 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
+from keras_aha.decoding import decoder_for
 from keras_aha.distribution.distribute import batch_parts
-from keras_aha.distribution.gemma_parallel import GEMMAS
 from keras_aha.models.head import float32_logits
-from keras_aha.models.internals import flatten_layers, plain_attention
+from keras_aha.models.internals import flatten_layers
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,18 @@ _CHUNK_ELEMENTS = 2**26  # logits held at a time on each device: 256 MiB in floa
 
 
 def completion_log_probs(
-    policy, token_ids, padding_mask, completion_length: int, temperature, entropy_gradient: bool = False
+    policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False
 ):
     """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
 
-    Only the positions that predict completion tokens are unembedded, chunk by chunk. Where the embedding is trained,
-    the backward pass computes the logits of each chunk again.
+    A Gemma reads each prompt once for its G completions. Only the positions that predict completion tokens are
+    unembedded, chunk by chunk. Where the embedding is trained, the backward pass computes the logits of each chunk
+    again.
 
     Args:
         policy: a keras-hub `CausalLM`; its variables are read at call time, so it may be inside a `StatelessScope`.
-        token_ids, padding_mask: `(B, T)`, left-padded.
-        completion_length: C; the last C positions of `token_ids` are the completion.
+        prompt_ids, prompt_mask: `(P, L)`, left-padded.
+        completion_ids: `(B, C)`, G = B / P completions of each prompt in adjacent rows.
         temperature: `(B,)` float32, divides the logits.
         entropy_gradient: whether the entropy has one.
 
@@ -34,15 +35,7 @@ def completion_log_probs(
         ValueError: what `check_positions` raises.
     """
     check_positions(policy)
-    inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
-    if "position_ids" in policy.backbone.input:  # Gemma 4, whose RoPE is relative too
-        inputs["position_ids"] = jnp.broadcast_to(jnp.arange(token_ids.shape[1]), token_ids.shape)
-    layers = policy.backbone.transformer_layers if isinstance(policy.backbone, GEMMAS) else []
-    # Keras's fused attention would lose a soft cap on a TPU.
-    with plain_attention([layer.attention for layer in layers if layer.attention.logit_soft_cap is not None]):
-        hidden = policy.backbone(inputs)
-    hidden = hidden[:, -completion_length - 1 : -1]
-    targets = token_ids[:, -completion_length:]
+    hidden, targets = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids), completion_ids
     unembedding = policy.backbone.token_embedding
     vocabulary_size = policy.backbone.vocabulary_size
 
@@ -57,7 +50,19 @@ def completion_log_probs(
     log_probs_of = _linearized(log_probs_of, entropy_gradient) if frozen else jax.checkpoint(log_probs_of)
     chunks = _split(hidden, vocabulary_size), _split(targets, vocabulary_size)
     _, outputs = jax.lax.scan(lambda _, chunk: (None, log_probs_of(*chunk)), None, chunks)
-    return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :completion_length] for x in outputs)
+    return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, : targets.shape[1]] for x in outputs)
+
+
+def _hidden_states(policy, prompt_ids, prompt_mask, completion_ids):
+    """What predicts each token of the completions, `(B, C, D)`; a model without a `Decoder` computes it by itself."""
+    decoder = decoder_for(policy.backbone)
+    if decoder is not None:
+        return decoder.read_completions(prompt_ids, jnp.argmax(prompt_mask, axis=1), completion_ids)
+    group, length = len(completion_ids) // len(prompt_ids), prompt_ids.shape[1]
+    token_ids, padding_mask = (jnp.repeat(x, group, axis=0) for x in (prompt_ids, prompt_mask))
+    token_ids = jnp.hstack([token_ids, completion_ids])
+    padding_mask = jnp.hstack([padding_mask, jnp.ones_like(completion_ids)])  # nothing looks ahead to what is padding
+    return policy.backbone({"token_ids": token_ids, "padding_mask": padding_mask})[:, length - 1 : -1]
 
 
 def check_positions(policy) -> None:

@@ -8,6 +8,7 @@ from keras_aha.models.special_tokens import prompt_ids, turn_end_id
 from keras_aha.tasks.task import Task
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.rollout import split_texts
 
 import jax.numpy as jnp
 import keras
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 _LENGTH_STEPS = 32, 64  # prompts and completions are padded to multiples of these, so that few programs are compiled
-_INPUTS = {"token_ids": "int32", "padding_mask": "int32", "completion_mask": "float32"}
+_INPUTS = ("prompt_ids", "prompt_mask", "completion_ids")
 _POOL = 16  # batches drawn together and sorted by length, so that little padding is trained on
 
 
@@ -65,10 +66,10 @@ def prime(
     task.worked_solution(task.problem(0), random.Random(seed), **habits or {})  # an error here is one, in `fit` a page
     imitator, schedule = _Imitator(policy), _schedule(learning_rate, steps)
     imitator.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
-    specs = {name: tf.TensorSpec((None, None), kind) for name, kind in _INPUTS.items()}
+    specs = {name: tf.TensorSpec((None, None), "int32") for name in _INPUTS}
     batches = tf.data.Dataset.from_generator(
         lambda: _batches(tokenizer, task, batch_size, stop_id, seed, habits or {}),
-        output_signature=(specs, specs["completion_mask"]),
+        output_signature=(specs, tf.TensorSpec((None, None), "float32")),
     )
     steps_per_epoch = max(1, steps // 50)
     settings = dict(epochs=steps // steps_per_epoch, steps_per_epoch=steps_per_epoch, callbacks=callbacks, verbose=2)
@@ -91,11 +92,10 @@ class _Imitator(keras.Model):
         self.policy = policy
 
     def call(self, inputs):
-        """`{"token_ids", "padding_mask"}`, `(B, T)`, and `"completion_mask"` `(B, C)` → `(B, C)`."""
-        length, temperature = inputs["completion_mask"].shape[1], jnp.ones(len(inputs["token_ids"]))
-        texts = inputs["token_ids"], inputs["padding_mask"]
+        """`{"prompt_ids", "prompt_mask"}`, `(B, L)`, and `"completion_ids"` `(B, C)` → `(B, C)`."""
+        arrays = (inputs[name] for name in ("prompt_ids", "prompt_mask", "completion_ids"))
         with linear_gradients(self.policy):
-            return completion_log_probs(self.policy, *texts, length, temperature)[0]
+            return completion_log_probs(self.policy, *arrays, jnp.ones(len(inputs["prompt_ids"])))[0]
 
 
 def _cross_entropy(mask, log_probs):
@@ -127,6 +127,4 @@ def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple:
         text = slice(start - len(prompt), start + len(completion))
         token_ids[i, text] = [*prompt, *completion]
         padding_mask[i, text] = 1
-    completion_mask = padding_mask[:, start:].astype("float32")
-    inputs = {"token_ids": token_ids, "padding_mask": padding_mask, "completion_mask": completion_mask}
-    return inputs, completion_mask
+    return split_texts(token_ids, padding_mask, length), padding_mask[:, start:].astype("float32")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
-_TRAINED_ON = "token_ids padding_mask completion_mask old_log_probs sampler_log_probs advantages temperature".split()
+_TRAINED_ON = "completion_mask old_log_probs sampler_log_probs advantages temperature".split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,9 @@ class Rollout:
         return self.padding_mask[:, -self.completion_mask.shape[1] :].sum(axis=1)
 
     def batch(self) -> dict[str, np.ndarray]:
-        """The arrays that `GRPOModel.train_step` takes, each with the leading axis B."""
-        batch = {name: getattr(self, name) for name in _TRAINED_ON}
+        """The arrays that `GRPOModel.train_step` takes: `_TRAINED_ON`, and texts as `split_texts` splits them."""
+        batch = split_texts(self.token_ids, self.padding_mask, self.completion_mask.shape[1])
+        batch |= {name: getattr(self, name) for name in _TRAINED_ON}
         return batch if self.has_signal is None else batch | {"has_signal": self.has_signal}
 
     def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
@@ -75,10 +76,19 @@ class Rollout:
         return dataclasses.replace(self, **changed)
 
 
-def empty_batch(rows: int, prompt_length: int, completion_length: int) -> dict[str, np.ndarray]:
-    """`Rollout.batch()` filled with zeros, to compile with."""
-    length = prompt_length + completion_length
-    kinds = dict.fromkeys(_TRAINED_ON, ((completion_length,), "float32"))
-    kinds |= dict.fromkeys(("token_ids", "padding_mask"), ((length,), "int32"))
-    kinds |= dict.fromkeys(("advantages", "has_signal", "temperature"), ((), "float32"))
-    return {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in kinds.items()}
+def split_texts(token_ids, padding_mask, completion_length: int) -> dict[str, np.ndarray]:
+    """`(B, T)` arrays → `prompt_ids` and `prompt_mask`, `(B, L)`, and `completion_ids`, `(B, C)`."""
+    return {
+        "prompt_ids": token_ids[:, :-completion_length],
+        "prompt_mask": padding_mask[:, :-completion_length],
+        "completion_ids": token_ids[:, -completion_length:],
+    }
+
+
+def empty_batch(rows: int, prompt_length: int, completion_length: int, rows_per_prompt: int = 1) -> dict:
+    """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with."""
+    prompts, completions = (rows // rows_per_prompt, prompt_length), (rows, completion_length)
+    kinds = dict.fromkeys(("prompt_ids", "prompt_mask"), (prompts, "int32")) | {"completion_ids": (completions, "int32")}
+    kinds |= dict.fromkeys(("completion_mask", "old_log_probs", "sampler_log_probs"), (completions, "float32"))
+    kinds |= dict.fromkeys(("advantages", "has_signal", "temperature"), ((rows,), "float32"))
+    return {name: np.zeros(*kind) for name, kind in kinds.items()}
