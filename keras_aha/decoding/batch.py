@@ -176,7 +176,6 @@ class Batch:
         if self.group_size > 1 and self.prompt_length >= SHARED_PROMPT and not self.queued:
             hidden, cache = self._prefill(prompts, 0, shared=True)
             self.prompt = Prompt(cache, self.prompt_length)
-            hidden = self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0))
             sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
             cache = self.placement.empty_cache(cache, len(self.ids), sizes)
         else:
@@ -201,17 +200,20 @@ class Batch:
         self.rows = self.placement.rows(Rows(self.keys[self.ids], starts, self.firsts))
 
     def _prefill(self, prompts, position, shared=False):
+        """`(hidden, cache)` of the rows of prompts; if groups share their prompts' cache, that of the prompts."""
         prompts = np.minimum(prompts, len(self.prompt_ids) - 1)
         starts = self.prompt_starts[prompts] + np.int32(position)
-        return jitted_steps.prefill(
-            weakref.ref(self.decoder),
-            self.weights,
-            *self.placement.rows((self.prompt_ids[prompts], starts)),
-            jnp.int32(position),
-            group_size=1 if shared else self.group_size,
-            slots=self.prompt_length + (0 if shared else self.bucket.new_tokens),
-            dtype=self.cache_dtype,
-        )
+        arrays, position = self.placement.rows((self.prompt_ids[prompts], starts)), jnp.int32(position)
+        decoder, dtype = weakref.ref(self.decoder), self.cache_dtype
+        hidden, columns = jitted_steps.prefill(decoder, self.weights, *arrays, position, dtype=dtype)
+        hidden = self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0))
+        group_size, slots = (1, 0) if shared else (self.group_size, self.bucket.new_tokens)
+        columns, cache = list(columns), []
+        for size in self.decoder.ring_sizes(self.prompt_length + slots):
+            layer = columns.pop(0)  # as in `_replace_cache`: no second cache exists
+            settings = dict(size=size, group_size=group_size)
+            cache.append(tuple(jitted_steps.ring_of_columns(x, position, **settings) for x in layer))
+        return hidden, tuple(cache)
 
     def _record(self, sampled, stop_state):
         """Appends a segment to the completions of its rows."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
+from keras_aha.decoding.self_attention import by_head, in_chunks, self_attention
 from keras_aha.models.head import float32_logits
 from keras_aha.models.internals import is_rematerialised
 from keras_aha.models.lora import using_merged
@@ -139,7 +140,11 @@ class Decoder(abc.ABC):
         def attend_to_prompt(layer, i, query, keys, values):
             needed = 1 if self._is_last(layer) else len(positions)
             parts = [(by_head(keys), by_head(values), positions)]
-            return attend(layer.attention, query[:, -needed:], parts, positions[-needed:], starts, self.windows[i])
+
+            def attended(query, positions):
+                return attend(layer.attention, query, parts, positions, starts, self.windows[i])
+
+            return in_chunks(attended, query[:, -needed:], positions[-needed:])
 
         hidden, cache = self.forward(token_ids, positions, attend_to_prompt)
         return hidden[:, 0], jax.tree.map(by_head, cache)
@@ -195,9 +200,8 @@ class Decoder(abc.ABC):
 
         def attend_to_tree(layer, i, query, keys, values):
             def attended(query, keys, values, last, starts):
-                parts = [(by_head(keys), by_head(values), positions[:last])]
-                queried = positions[last - query.shape[1] : last]
-                return attend(layer.attention, query, parts, queried, starts, self.windows[i])
+                arrays = query, keys, values, positions[:last], starts
+                return self_attention(layer.attention, *arrays, self.windows[i])
 
             def of_rows(prompt, own):  # (P, L, K, H) and (P, G · C, K, H) → (P · G, L + C, K, H)
                 return jnp.hstack([jnp.repeat(prompt, group, axis=0), own.reshape(rows, new, *own.shape[2:])])
@@ -218,8 +222,3 @@ class Decoder(abc.ABC):
 
     def _is_last(self, layer) -> bool:
         return layer is self.backbone.transformer_layers[-1]
-
-
-def by_head(x):
-    """`(B, t, K, H)` → `(B, K, t, H)`."""
-    return jnp.swapaxes(x, 1, 2)

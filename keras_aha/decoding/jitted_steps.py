@@ -51,17 +51,13 @@ class Sampled(NamedTuple):
     log_probs: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("decoder", "group_size", "slots", "dtype"))
-def prefill(decoder, weights, token_ids, starts, position, *, group_size, slots, dtype):
-    """Reads each prompt once, from `position` on, and repeats its state for its group: `(hidden, cache)`."""
+@functools.partial(jax.jit, static_argnames=("decoder", "dtype"))
+def prefill(decoder, weights, token_ids, starts, position, *, dtype):
+    """Reads each prompt once, from `position` on: `(hidden, cache)`, the cache as columns, see `ring_of_columns`."""
     decoder = decoder()
     with decoder.using(weights):
         hidden, cache = decoder.prefill(token_ids, starts, position)
-    cache = tuple(
-        tuple(rings.from_columns(columns.astype(dtype), position, size) for columns in layer)
-        for layer, size in zip(cache, decoder.ring_sizes(slots), strict=True)
-    )
-    return jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), (hidden, cache))
+    return hidden, jax.tree.map(lambda columns: columns.astype(dtype), cache)
 
 
 @functools.partial(jax.jit, static_argnames=("decoder", "sampling", "parts"), donate_argnames=("state",))
@@ -99,6 +95,12 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=
 
 
 # === Moving rows: one array at a time, so that no second cache exists; and each within its part of the rows ===
+
+
+@functools.partial(jax.jit, static_argnames=("size", "group_size"))
+def ring_of_columns(columns, position, *, size, group_size):
+    """A ring of `size` slots for each of the G completions of prompts, of their columns `(P, K, L, H)`."""
+    return jnp.repeat(rings.from_columns(columns, position, size), group_size, axis=0)
 
 
 @functools.partial(jax.jit, static_argnames=("size",))

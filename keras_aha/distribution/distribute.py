@@ -157,6 +157,25 @@ def local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
+def over_mesh(function, query, *pair_and_starts):
+    """Attention of each device's rows and heads, by a `function` that XLA cannot split.
+
+    Args:
+        function: `(query, keys, values, starts)` → what is like the query.
+        query: `(B, t, N, H)`.
+        *pair_and_starts: keys and values `(B, S, K, H)`, and `(B,)`.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return function(query, *pair_and_starts)
+    mesh, (keys, values, starts) = distribution.device_mesh.backend_mesh, pair_and_starts
+    if keys.shape[2] % mesh.shape["model"]:  # a device would have queries of some heads and keys of none
+        keys, values = (jnp.repeat(x, query.shape[2] // x.shape[2], axis=2) for x in (keys, values))
+    heads = PartitionSpec("batch", None, "model")
+    specs = dict(in_specs=(heads, heads, heads, PartitionSpec("batch")), out_specs=heads)
+    return jax.shard_map(function, mesh=mesh, **specs, check_vma=False)(query, keys, values, starts)
+
+
 # === Weights ===
 
 

@@ -44,7 +44,7 @@ class Compiler:
         """`decoding.jitted_steps.prefill`."""
         self.on_program("prefill")
         arguments = weakref.ref(shapes.decoder), shapes.weights, *shapes.prompts, np.int32(0)
-        lowered = jitted_steps.prefill.lower(*arguments, **shapes.prefill_settings)
+        lowered = jitted_steps.prefill.lower(*arguments, dtype=shapes.cache_dtype)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
 
     def segment(self, shapes: RolloutShapes) -> Program:

@@ -78,14 +78,15 @@ def rollout_phases(
     cache = bytes_on_a_device(shapes.cache)
     beside = max(0, segment.argument_bytes - read_by_decoding(shapes) - cache)
     beside += segment.temp_bytes + segment.output_bytes
-    reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + prefill.output_bytes
-    if shapes.admitted:  # prompts are read while others are being decoded, some at a time
-        reading = max(reading - cache, int(reading * shapes.admitted))
+    columns = prefill.output_bytes  # keys and values of the prompts, of which the cache is then made ring by ring
+    reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + columns
+    # If prompts wait, some are read at a time later on, while others are being decoded.
+    later = int(max(reading, columns + cache) * shapes.admitted)
+    reading = max(reading - cache, columns, later)
     code = prefill.code_bytes + segment.code_bytes
-    begun = cache if shapes.admitted else 0
     return {
         "merge": _parts(**resident, merged_weights=merging),
-        "prefill": _parts(**resident, merged_weights=decoding, cache=begun, activations=reading, program=code),
+        "prefill": _parts(**resident, merged_weights=decoding, cache=cache, activations=reading, program=code),
         "decode": _parts(**resident, merged_weights=decoding, cache=cache, activations=beside, program=code),
     }
 

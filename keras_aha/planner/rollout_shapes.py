@@ -27,7 +27,7 @@ class RolloutShapes:
         weights: values of its variables.
         state, rows, prompt: of `jitted_steps.segment`, with caches of full length.
         prompts: `(token_ids, starts)` of `jitted_steps.prefill`, those that are read together.
-        prefill_settings: its static arguments.
+        cache_dtype: of keys and values.
         parts: into which rows are split.
         cache_length: tokens that each row has room for, its prompt included.
         admitted: the share of these prompts that is read at a time later on, beside a full cache; 0 if none waits.
@@ -39,7 +39,7 @@ class RolloutShapes:
     rows: Rows
     prompt: Prompt | None
     prompts: tuple
-    prefill_settings: dict
+    cache_dtype: str
     parts: int
     cache_length: int
     admitted: float
@@ -138,11 +138,7 @@ def rollout_shapes(
         rows=jax.tree.map(of_rows, rows),
         prompt=Prompt(jax.tree.map(of_cache, prompt.cache), prompt_length) if shared else None,
         prompts=tuple(of_rows(np.zeros(shape, "int32")) for shape in ((read, prompt_length), (read,))),
-        prefill_settings=dict(
-            group_size=1 if shared else group_size,
-            slots=prompt_length + (0 if shared else first.new_tokens),
-            dtype=batch.cache_dtype,
-        ),
+        cache_dtype=batch.cache_dtype,
         parts=placement.parts,
         cache_length=prompt_length + batch.bucket.new_tokens,
         admitted=batch.admitted / read if batch.queued else 0.0,

@@ -28,9 +28,9 @@ class Steps:
     def ring_sizes(self, slots):
         return ()
 
-    def prefill(self, decoder, weights, token_ids, starts, position, *, group_size, slots, dtype):
+    def prefill(self, decoder, weights, token_ids, starts, position, *, dtype):
         np.testing.assert_array_equal(starts - position, token_ids[:, 1])
-        return np.repeat(token_ids[:, :1], group_size, axis=0).astype("float32"), ()
+        return token_ids[:, :1].astype("float32"), ()
 
     def segment(self, decoder, sampling, weights, state, rows, prompt, settings, *, parts):
         index, first = int(state.index), int(state.index)
