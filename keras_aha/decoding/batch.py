@@ -98,11 +98,18 @@ class Batch:
         prompts = self.read + np.arange(self.admitted)
         ids, alive = self._rows_of(prompts)
         self.read = min(self.read + self.admitted, len(self.prompt_ids))
-        index = int(self.state.index)
-        hidden, cache = self._prefill(prompts, index - self.prompt_length)
-        old = self.state.hidden, self.state.cache, self.state.alive, self.state.automaton
-        new = hidden, cache, *self.placement.rows((alive, np.zeros(count, "int32")))
-        self.state = State(self.state.index, *jitted_steps.admit(old, new, self._within_parts(places)))
+        index, within = int(self.state.index), self._within_parts(places)
+        position = index - self.prompt_length
+        hidden, columns = self._prefill(prompts, position)
+
+        def put(ring, x, size):
+            return jitted_steps.admit_columns(ring, x, position, within, group_size=self.group_size)
+
+        self._replace_cache(self.prompt_length + self.bucket.new_tokens, put, columns)
+        names = "hidden", "alive", "automaton"
+        new = hidden, *self.placement.rows((alive, np.zeros(count, "int32")))
+        arrays = jitted_steps.admit([getattr(self.state, name) for name in names], list(new), within)
+        self.state = self.state._replace(**dict(zip(names, arrays, strict=True)))
         places = places.ravel()
         self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
         self._set_rows()
@@ -155,15 +162,15 @@ class Batch:
         slots = bucket.new_tokens + (0 if self.prompt else self.prompt_length)
         self._replace_cache(slots, lambda ring, prompts, size: jitted_steps.resize(ring, index, size=size))
 
-    def _replace_cache(self, slots, new_ring):
-        """Puts `new_ring(ring, prompts, size)` in the place of each ring; `prompts` is the shared one, or `None`."""
+    def _replace_cache(self, slots, new_ring, beside=None):
+        """Puts `new_ring(ring, x, size)` in the place of each ring; x is of `beside`, by default of shared prompts."""
         sizes = self.decoder.ring_sizes(slots)
-        prompts = self.prompt.cache if self.prompt else [(None, None)] * len(sizes)
+        beside = beside or (self.prompt.cache if self.prompt else [(None, None)] * len(sizes))
         old, new = list(self.state.cache), []
         self.state = self.state._replace(cache=())
-        for size, shared in zip(sizes, prompts, strict=True):
+        for size, others in zip(sizes, beside, strict=True):
             layer = old.pop(0)  # nothing else holds it: its memory is free before the next layer's rings are made
-            new.append(tuple(new_ring(*rings, size) for rings in zip(layer, shared, strict=True)))
+            new.append(tuple(new_ring(*rings, size) for rings in zip(layer, others, strict=True)))
         self.state = self.state._replace(cache=tuple(new))
 
     def _begin(self):
@@ -173,13 +180,18 @@ class Batch:
         self.firsts = np.full(len(self.ids), self.prompt_length, "int32")
         self._set_rows()
         self.prompt = None
-        if self.group_size > 1 and self.prompt_length >= SHARED_PROMPT and not self.queued:
-            hidden, cache = self._prefill(prompts, 0, shared=True)
+        shared = self.group_size > 1 and self.prompt_length >= SHARED_PROMPT and not self.queued
+        hidden, columns = self._prefill(prompts, 0)
+        sizes = self.decoder.ring_sizes(self.prompt_length + (0 if shared else self.bucket.new_tokens))
+        columns, cache = list(columns), []
+        for size in sizes:
+            layer, settings = columns.pop(0), dict(size=size, group_size=1 if shared else self.group_size)
+            cache.append(tuple(jitted_steps.ring_of_columns(x, 0, **settings) for x in layer))
+        cache = tuple(cache)
+        if shared:
             self.prompt = Prompt(cache, self.prompt_length)
             sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
             cache = self.placement.empty_cache(cache, len(self.ids), sizes)
-        else:
-            hidden, cache = self._prefill(prompts, 0)
         alive, automaton = self.placement.rows((self.alive, np.zeros(len(self.ids), "int32")))
         self.state = State(jnp.int32(self.prompt_length), hidden, cache, alive, automaton)
 
@@ -199,21 +211,14 @@ class Batch:
         starts = self.prompt_starts[self.ids // self.group_size] + self.firsts - self.prompt_length
         self.rows = self.placement.rows(Rows(self.keys[self.ids], starts, self.firsts))
 
-    def _prefill(self, prompts, position, shared=False):
-        """`(hidden, cache)` of the rows of prompts; if groups share their prompts' cache, that of the prompts."""
+    def _prefill(self, prompts, position):
+        """Of the rows of prompts `hidden`, and of the prompts the columns of their cache."""
         prompts = np.minimum(prompts, len(self.prompt_ids) - 1)
         starts = self.prompt_starts[prompts] + np.int32(position)
-        arrays, position = self.placement.rows((self.prompt_ids[prompts], starts)), jnp.int32(position)
-        decoder, dtype = weakref.ref(self.decoder), self.cache_dtype
-        hidden, columns = jitted_steps.prefill(decoder, self.weights, *arrays, position, dtype=dtype)
-        hidden = self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0))
-        group_size, slots = (1, 0) if shared else (self.group_size, self.bucket.new_tokens)
-        columns, cache = list(columns), []
-        for size in self.decoder.ring_sizes(self.prompt_length + slots):
-            layer = columns.pop(0)  # as in `_replace_cache`: no second cache exists
-            settings = dict(size=size, group_size=group_size)
-            cache.append(tuple(jitted_steps.ring_of_columns(x, position, **settings) for x in layer))
-        return hidden, tuple(cache)
+        arrays = self.placement.rows((self.prompt_ids[prompts], starts))
+        decoder, settings = weakref.ref(self.decoder), dict(dtype=self.cache_dtype)
+        hidden, columns = jitted_steps.prefill(decoder, self.weights, *arrays, jnp.int32(position), **settings)
+        return self.placement.rows(jnp.repeat(hidden, self.group_size, axis=0)), columns
 
     def _record(self, sampled, stop_state):
         """Appends a segment to the completions of its rows."""

@@ -209,7 +209,7 @@ class Decoder(abc.ABC):
             if group == 1:
                 query = jnp.split(query, [length], axis=1)[1] if self._is_last(layer) else query
                 return attended(query, keys, values, length + new, starts)
-            # By `split`, whose gradient is not a sum of padded arrays: XLA's code for such a sum ends the process on CPU.
+            # Not by slices: the gradient would be a sum of padded arrays, and XLA's code for it ends the process on CPU.
             prompt, own = zip(*(jnp.split(x, [length], axis=1) for x in (query, keys, values)), strict=True)
             query, *pair = own[0].reshape(rows, new, *query.shape[2:]), *map(of_rows, prompt[1:], own[1:])
             output = attended(query, *pair, length + new, jnp.repeat(starts, group)).reshape(own[0].shape)
@@ -217,7 +217,8 @@ class Decoder(abc.ABC):
                 return output
             return jnp.hstack([attended(*prompt, length, starts), output])
 
-        column = jnp.arange(token_ids.shape[1])  # not joined of two: XLA would keep the angles of each layer as constants
+        # Not joined of two arrays: then XLA would keep the angles of each layer as constants.
+        column = jnp.arange(token_ids.shape[1])
         column = jnp.where(column < length, column, length + (column - length) % new)
         return self.forward(token_ids, column - 1, attend_to_tree)[0].reshape(rows, new, -1)
 

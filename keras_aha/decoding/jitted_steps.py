@@ -128,12 +128,19 @@ def take_rows(arrays, places):
 @functools.partial(jax.jit, donate_argnames=("old",))
 def admit(old, new, places):
     """Puts rows into the `places` `(parts, n)` of others, in every array of `old`."""
+    return jax.tree.map(lambda x, y: _put(x, y, places), old, new)
 
-    def put(x, y):
-        put_part = jax.vmap(lambda part, rows, new: part.at[rows].set(new))
-        return put_part(_by_part(x, len(places)), places, _by_part(y, len(places))).reshape(x.shape)
 
-    return jax.tree.map(put, old, new)
+@functools.partial(jax.jit, donate_argnames=("old",), static_argnames=("group_size",))
+def admit_columns(old, columns, position, places, *, group_size):
+    """The same in a ring, of what `ring_of_columns` makes."""
+    new = ring_of_columns(columns, position, size=old.shape[2], group_size=group_size)
+    return _put(old, new, places)
+
+
+def _put(old, new, places):
+    put_part = jax.vmap(lambda part, rows, new: part.at[rows].set(new))
+    return put_part(_by_part(old, len(places)), places, _by_part(new, len(places))).reshape(old.shape)
 
 
 def _take(array, places):

@@ -1,5 +1,7 @@
 """Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
 
+import math
+
 from keras_aha.models.adapters_beside import is_beside
 from keras_aha.models.internals import flatten_layers
 from keras_aha.models.lora import adapted_layers
@@ -7,6 +9,7 @@ from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program
 from keras_aha.planner.rollout_shapes import RolloutShapes, adapted_dtypes
 
+import jax
 import keras
 
 PARTS = ("weights", "adapters_and_optimizer", "merged_weights", "cache", "batch", "activations", "program")
@@ -80,8 +83,7 @@ def rollout_phases(
     beside += segment.temp_bytes + segment.output_bytes
     columns = prefill.output_bytes  # keys and values of the prompts, of which the cache is then made ring by ring
     reading = max(0, prefill.argument_bytes - read_by_decoding(shapes)) + prefill.temp_bytes + columns
-    # If prompts wait, some are read at a time later on, while others are being decoded.
-    later = int(max(reading, columns + cache) * shapes.admitted)
+    later = int(reading * shapes.admitted)  # of prompts that waited, beside a full cache
     reading = max(reading - cache, columns, later)
     code = prefill.code_bytes + segment.code_bytes
     return {
@@ -93,9 +95,11 @@ def rollout_phases(
 
 def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:
     """Completing held-out problems: as `decode` of a rollout, but for the keys and values of other shapes."""
-    cache = bytes_on_a_device(shapes.cache)
-    admitted = int(cache * shapes.admitted)  # keys and values of prompts that are read beside a full cache
-    return decode | {"cache": cache, "activations": decode["activations"] + admitted}
+    read, length = shapes.prompts[0].shape
+    rings = jax.tree.leaves(shapes.state.cache)
+    columns = sum(bytes_on_a_device(ring) * read * length / math.prod(ring.shape[::2]) for ring in rings)
+    admitted = int(columns * shapes.admitted)  # keys and values of prompts that are read beside a full cache
+    return decode | {"cache": bytes_on_a_device(shapes.cache), "activations": decode["activations"] + admitted}
 
 
 def _parts(**parts: int) -> dict[str, int]:

@@ -56,10 +56,10 @@ class Steps:
         return tuple(np.asarray(array)[among(places, len(array))] for array in arrays)
 
     def admit(self, old, new, places):
-        arrays = [np.array(array) for array in old if not isinstance(array, tuple)]
-        for array, rows in zip(arrays, (x for x in new if not isinstance(x, tuple)), strict=True):
+        arrays = [np.array(array) for array in old]
+        for array, rows in zip(arrays, new, strict=True):
             array[among(places, len(array))] = rows
-        return arrays[0], (), *arrays[1:]
+        return arrays
 
 
 def most(alive, parts):
