@@ -209,7 +209,7 @@ class Decoder(abc.ABC):
             if group == 1:
                 query = jnp.split(query, [length], axis=1)[1] if self._is_last(layer) else query
                 return attended(query, keys, values, length + new, starts)
-            # Not by slices: the gradient would be a sum of padded arrays, and XLA's code for it ends the process on CPU.
+            # Not by slices, whose gradient is a sum of padded arrays: XLA's code for that ends the process on CPU.
             prompt, own = zip(*(jnp.split(x, [length], axis=1) for x in (query, keys, values)), strict=True)
             query, *pair = own[0].reshape(rows, new, *query.shape[2:]), *map(of_rows, prompt[1:], own[1:])
             output = attended(query, *pair, length + new, jnp.repeat(starts, group)).reshape(own[0].shape)
