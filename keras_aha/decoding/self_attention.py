@@ -83,7 +83,8 @@ def splash_attention(query, keys, values, starts, *, first, soft_cap, window, in
     query = jnp.moveaxis(query.reshape(rows, queries, kv_heads, -1, head_dim), 1, 3)  # (B, K, N / K, t, H)
     of_row = jax.vmap(kernel, (0, 0, 0, None))
     segments = splash.SegmentIds(is_text[:, -queries:], is_text)
-    output = jax.vmap(of_row)(query, by_head(keys), by_head(values), segments)
+    with jax.named_scope(f"window={window or slots}"):  # for the planner, which counts operations by the program's text
+        output = jax.vmap(of_row)(query, by_head(keys), by_head(values), segments)
     return jnp.moveaxis(output, 3, 1)[:, :length].reshape(rows, length, heads, head_dim)
 
 

@@ -30,6 +30,22 @@ def test_a_convolution_counts_what_meets_no_padding():
     assert matrix_flops(CONVOLUTION) == 2 * 4 * 6 * 5 * (5 * 3 - 1)
 
 
+KERNEL = """
+ENTRY %main (q: bf16[2,4,2,10,8], k: bf16[2,4,16,8]) -> bf16[2,4,2,10,8] {
+  %q = bf16[2,4,2,10,8]{4,3,2,1,0} parameter(0)
+  %k = bf16[2,4,16,8]{3,2,1,0} parameter(1)
+  ROOT %splash_mqa_fwd.1 = bf16[2,4,2,10,8]{4,3,2,1,0} custom-call(%q, %k, %k), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}, metadata={op_name="jit(f)/jvp(window=9)/pallas_call"}
+}
+"""
+
+
+def test_a_kernel_counts_the_pairs_that_see_each_other():
+    # The first of 10 queries sees 7 of the 16 keys, the second 8, and with this window the others 9.
+    assert matrix_flops(KERNEL) == 2 * 2 * (2 * 4 * 2) * (7 + 8 + 8 * 9) * 8
+
+
 ADD = """
 %add (a: f32[], b: f32[]) -> f32[] {
   %a = f32[] parameter(0)

@@ -15,7 +15,7 @@ import numpy as np
 def matrix_flops(text: str, turns: int = 1) -> int:
     """Operations of all matrix products of a program, `compiled.as_text()`, on one device; of what may run, the most.
 
-    Kernels of Pallas are not looked into.
+    Of kernels of Pallas only those of Splash attention count, the pairs of tokens that see each other.
 
     Args:
         turns: of loops that run as often as data say, see `ProgramText.runs`.
@@ -24,7 +24,12 @@ def matrix_flops(text: str, turns: int = 1) -> int:
     return total(program.runs(program.entry, _flops, turns))
 
 
+_KERNELS = {"splash_mqa_fwd": 2, "splash_mqa_dq": 3, "splash_mqa_dkv": 4}  # matrix products of a pair of tokens
+
+
 def _flops(x: Instruction, computation) -> int:
+    if x.op == "custom-call":
+        return sum(products * _of_pairs(x, computation) for name, products in _KERNELS.items() if name in x.name)
     if x.op not in ("dot", "convolution"):
         return 0
     left, right = (dims(computation[name].type) for name in x.operands)
@@ -39,6 +44,16 @@ def _flops(x: Instruction, computation) -> int:
     )
     spatial = [_products(axis, inputs, kernel, output, x.line) for axis in sorted(set(output) - {"b", "f"})]
     return 2 * output["b"] * output["f"] * kernel["i"] * math.prod(spatial)
+
+
+def _of_pairs(x: Instruction, computation) -> int:
+    """Of one product, of queries `(B, K, N / K, t, H)` and keys `(B, K, S, H)`; `self_attention` names the window."""
+    shapes = [dims(computation[name].type) for name in x.operands]
+    queries, keys = next(shape for shape in shapes if len(shape) == 5), next(shape for shape in shapes if len(shape) == 4)
+    window = re.search(r"window=(\d+)", x.line)
+    seen = np.arange(keys[2] - queries[3], keys[2]) + 1
+    pairs = int(np.minimum(seen, int(window[1]) if window else keys[2]).sum())
+    return 2 * math.prod(queries[:3]) * pairs * queries[4]
 
 
 def _products(axis: str, inputs, kernel, output, line: str) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "f8e4m3fn": 8, "f8e5m2": 8, "bf16": 16, "f16": 16, "s16": 16}
 _BITS |= {"u16": 16, "s32": 32, "u32": 32, "f32": 32, "s64": 64, "u64": 64, "f64": 64}
 _ARRAY = re.compile(r"\b([a-z]+\d+[a-z0-9]*|pred)\[([\d,]*)\](\{[^}]*\})?")
+_KERNEL_METADATA = re.compile(r"\n\"xprof_metadata\".*\n")  # of kernels of Pallas, in the middle of an instruction
 _CALLED = re.compile(r"\b(?:calls|condition|body|to_apply)=(%[\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations=\{|(?:true|false)_computation=)([^},]*(?:, %[^},]*)*)")
 
@@ -70,7 +71,7 @@ class ProgramText:
     def __init__(self, text: str):
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry, current = "", {}
-        for line in text.splitlines():
+        for line in _KERNEL_METADATA.sub("", text).splitlines():
             if match := re.match(r"(ENTRY )?(%[\w.\-]+) \(.*\{$", line):
                 current = self.computations[match[2]] = {}
                 self.entry = match[2] if match[1] else self.entry
