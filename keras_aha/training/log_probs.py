@@ -12,9 +12,7 @@ import keras_hub
 _CHUNK_ELEMENTS = 2**26  # logits held at a time on each device: 256 MiB in float32
 
 
-def completion_log_probs(
-    policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False
-):
+def completion_log_probs(policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False):
     """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
 
     A Gemma reads each prompt once for its G completions. Only the positions that predict completion tokens are

@@ -35,7 +35,9 @@ def with_gradients(backbone, read):
             hidden = read()
         return jnp.sum(hidden * np.random.default_rng(1).normal(size=hidden.shape).astype(hidden.dtype)), hidden
 
-    gradients, hidden = jax.jit(jax.grad(weighted_sum, has_aux=True))([v.value.astype(backbone.compute_dtype) for v in variables])
+    gradients, hidden = jax.jit(jax.grad(weighted_sum, has_aux=True))(
+        [v.value.astype(backbone.compute_dtype) for v in variables]
+    )
     return hidden, dict(zip([v.path for v in variables], gradients, strict=True))
 
 

@@ -17,7 +17,9 @@ ROWS, LENGTH, PROMPT = 2, 6, 4
 
 def gradient_of(policy):
     rng = np.random.default_rng(0)
-    prompt_ids, completion_ids = (rng.integers(4, 200, shape).astype("int32") for shape in ((1, PROMPT), (ROWS, LENGTH)))
+    prompt_ids, completion_ids = (
+        rng.integers(4, 200, shape).astype("int32") for shape in ((1, PROMPT), (ROWS, LENGTH))
+    )
     texts = prompt_ids, np.ones_like(prompt_ids), completion_ids
     trainable, frozen = policy.trainable_variables, policy.non_trainable_variables
 

@@ -45,7 +45,10 @@ def fold(batches, programs=3):
 
 
 def expected_sums(batches):
-    return np.sum(batches["completion_mask"] * batches["completion_ids"], axis=(1, 2)) + 1000 * batches["prompt_ids"][:, 1, 0]
+    return (
+        np.sum(batches["completion_mask"] * batches["completion_ids"], axis=(1, 2))
+        + 1000 * batches["prompt_ids"][:, 1, 0]
+    )
 
 
 @pytest.mark.parametrize("needed, cut", [(0, None), (32, 32), (33, 64), (65, 128)])

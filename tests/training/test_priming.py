@@ -55,7 +55,10 @@ def test_the_first_loss_is_the_cross_entropy_of_completions(make_policy, task):
     policy = make_policy("gemma", num_layers=1)
     stop_id = turn_end_id(policy.preprocessor.tokenizer)
     inputs, mask = next(_batches(policy.preprocessor.tokenizer, task, 4, stop_id, 3, HABITS))
-    token_ids, padding_mask = np.hstack([*inputs.values()][::2]), np.hstack([inputs["prompt_mask"], mask]).astype("int32")
+    token_ids, padding_mask = (
+        np.hstack([*inputs.values()][::2]),
+        np.hstack([inputs["prompt_mask"], mask]).astype("int32"),
+    )
     logits = np.asarray(policy({"token_ids": token_ids, "padding_mask": padding_mask}), "float64")[:, :-1]
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     chosen = np.take_along_axis(log_probs, token_ids[:, 1:, None], axis=-1)[..., 0][:, -mask.shape[1] :]
