@@ -228,9 +228,7 @@ def test_by_hand_a_prompt_counts_once_for_the_rows_that_share_it(make_policy):
     model = GRPOModel(make_policy("gemma", num_layers=1), micro_batch_size=8)
     for shared in (1, 4):
         batch = jax.tree.map(jnp.asarray, empty_batch(32, 64, 16, shared))
-        programs[shared] = ByHand(Recipe.load("countdown_tiny").override("loss.kl_coef=0")).train_step(
-            model, (), batch
-        )()
+        programs[shared] = planner.train_step(model, (), batch)()
         lengths = np.full(32, 80), np.full(32, 16)
         assert programs[shared].flops == update_flops(model.policy.backbone, *lengths, share=1 / shared)
     # Six prompts fewer: of each token the block's input and five arrays, and of each pair two for each of two heads.
