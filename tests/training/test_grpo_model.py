@@ -159,6 +159,13 @@ def test_log_probs_hold_no_more_rows_than_a_micro_batch(model, rows, monkeypatch
     assert sizes[-1] == 2
 
 
+def test_only_a_decoder_reads_a_prompt_for_several_rows(make_policy, gemma):
+    shape = dict(rows=8, group_size=4, prompt_length=64, completion_length=8)
+    assert GRPOModel(gemma).rows_per_prompt(**shape) == 4
+    assert GRPOModel(gemma, micro_batch_size=2).rows_per_prompt(**shape) == 2
+    assert GRPOModel(make_policy("llama_3")).rows_per_prompt(**shape) == 1
+
+
 def batch_of(rows, policy, **changes):
     """Two completions, one good and one bad, on which `policy` is on-policy."""
     old_log_probs = np.asarray(log_probs_of(policy, rows))

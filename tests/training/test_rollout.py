@@ -82,6 +82,13 @@ def test_by_length(prompts, group_size, shared, size):
         assert (np.diff(lengths[own].ravel()) >= 0).all()
 
 
+def test_by_length_where_a_process_begins_within_a_group():
+    own = {name: x[6:] for name, x in grouped(3, 4).items()}
+    parts = micro_batches(by_length(own, 2, 2, 4), 2)
+    assert sorted(parts["advantages"].ravel()) == list(range(6, 12))
+    np.testing.assert_array_equal(parts["prompt_ids"][..., 0] + 0 * parts["advantages"], parts["advantages"] // 4)
+
+
 @pytest.mark.parametrize(
     "group_size, rows, lengths, expected",
     [
