@@ -128,7 +128,7 @@ class GRPOModel(PolicyModel):
 
         Args:
             state: trainable, non-trainable, optimizer and metric variables, as Keras's JAX trainer passes them.
-            rollout: the arrays of `Rollout.batch()`, `(B, …)`; prompts, which adjacent rows may share, `(P, …)`.
+            rollout: the arrays of `Rollout.batch()`, `(B, …)`; adjacent rows may share a prompt, then `(P, …)`.
         """
         trainable, non_trainable, optimizer_variables, metric_variables = state
         rollout = jax.tree.map(jnp.asarray, rollout)  # of NumPy if `run_eagerly`

@@ -88,8 +88,8 @@ def split_texts(token_ids, padding_mask, completion_length: int) -> dict[str, np
 def empty_batch(rows: int, prompt_length: int, completion_length: int, rows_per_prompt: int = 1) -> dict:
     """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with."""
     prompts, completions = (rows // rows_per_prompt, prompt_length), (rows, completion_length)
-    kinds = dict.fromkeys(("prompt_ids", "prompt_mask"), (prompts, "int32"))
-    kinds |= {"completion_ids": (completions, "int32")}
-    kinds |= dict.fromkeys(("completion_mask", "old_log_probs", "sampler_log_probs"), (completions, "float32"))
-    kinds |= dict.fromkeys(("advantages", "has_signal", "temperature"), ((rows,), "float32"))
+    kinds = {name: (prompts, "int32") for name in ("prompt_ids", "prompt_mask")}
+    kinds["completion_ids"] = completions, "int32"
+    kinds |= {name: (completions, "float32") for name in ("completion_mask", "old_log_probs", "sampler_log_probs")}
+    kinds |= {name: ((rows,), "float32") for name in ("advantages", "has_signal", "temperature")}
     return {name: np.zeros(*kind) for name, kind in kinds.items()}
