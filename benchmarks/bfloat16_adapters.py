@@ -42,22 +42,18 @@ def main() -> None:
 
 
 def sample(policy, recipe, puzzles, group, length):
-    """`(token_ids, padding_mask, weights)` of completions, half of which shall be likelier than they are."""
+    """`(prompt_ids, prompt_mask, completion_ids, weights)`; half of the completions shall be likelier than they are."""
     model, task = GRPOModel(policy), build_task(recipe)
     prompts, mask = model.tokenize([task.prompt(task.problem(i)) for i in range(puzzles)])
     completions = model.generate(prompts, mask, group_size=group, max_completion_length=length)
     live = np.arange(length) < completions.lengths[:, None]
-    token_ids, padding_mask = (
-        np.concatenate([np.repeat(prompt, group, axis=0), completion], axis=1)
-        for prompt, completion in ((prompts, completions.token_ids), (mask, live.astype("int32")))
-    )
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(live), 1))
-    return token_ids, padding_mask, jnp.asarray(signs * live / live.sum(), "float32")
+    return prompts, mask, completions.token_ids, jnp.asarray(signs * live / live.sum(), "float32")
 
 
 def progress(policy, forward, batch, rate):
     """How far the loss has fallen after `UPDATES` of Adam, by the forward pass of the block `forward(policy)`."""
-    token_ids, padding_mask, weights = batch
+    *texts, weights = batch
     trained, frozen = policy.backbone.trainable_variables, policy.backbone.non_trainable_variables
 
     @jax.jit
@@ -65,8 +61,7 @@ def progress(policy, forward, batch, rate):
     def loss(values, frozen_values):
         pairs = [*zip(trained, values, strict=True), *zip(frozen, frozen_values, strict=True)]
         with keras.StatelessScope(pairs), forward(policy):
-            ones = jnp.ones(len(token_ids))
-            return -(weights * completion_log_probs(policy, token_ids, padding_mask, LENGTH, ones)[0]).sum()
+            return -(weights * completion_log_probs(policy, *texts, jnp.ones(len(weights)))[0]).sum()
 
     optimizer = keras.optimizers.Adam(rate)
     optimizer.build(trained)

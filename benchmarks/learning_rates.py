@@ -46,13 +46,13 @@ def main() -> None:
     batch = sample(policy, recipe, args.puzzles, args.group, args.length)
     print(f"{'rate':>8} {'updates':>8} {'KL, nats':>10} {'KL / (rate · updates)²':>23} {'‖s A B‖ / ‖W‖':>14}")
     for rate in args.rates:
-        for updates, kl, change in movement(policy, batch, args.length, rate):
+        for updates, kl, change in movement(policy, batch, rate):
             print(f"{rate:8.0e} {updates:8} {kl:10.1e} {kl / (rate * updates) ** 2:23.0f} {change:14.1e}", flush=True)
 
 
-def movement(policy, batch, length, rate):
+def movement(policy, batch, rate):
     """`(updates, KL, relative change)`, in nats a token and on average over kernels."""
-    token_ids, padding_mask, weights = batch
+    *texts, weights = batch
     trained, frozen = policy.backbone.trainable_variables, policy.backbone.non_trainable_variables
     frozen_values = [variable.value for variable in frozen]
 
@@ -63,7 +63,7 @@ def movement(policy, batch, length, rate):
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(values, frozen_values):
         with scope(values, frozen_values), linear_gradients(policy):
-            log_probs = completion_log_probs(policy, token_ids, padding_mask, length, jnp.ones(len(token_ids)))[0]
+            log_probs = completion_log_probs(policy, *texts, jnp.ones(len(weights)))[0]
         return -(weights * log_probs).sum(), log_probs
 
     @jax.jit

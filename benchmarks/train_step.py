@@ -111,11 +111,11 @@ def full_logits_step(model: GRPOModel):
 
     def loss_of(trainable, non_trainable, batch):
         with keras.StatelessScope(list(zip(variables, [*trainable, *non_trainable], strict=True))):
-            logits = model.policy({"token_ids": batch["token_ids"], "padding_mask": batch["padding_mask"]})
+            token_ids, mask = jnp.hstack([batch["prompt_ids"], batch["completion_ids"]]), batch["completion_mask"]
+            padding_mask = jnp.hstack([batch["prompt_mask"], mask.astype("int32")])
+            logits = model.policy({"token_ids": token_ids, "padding_mask": padding_mask})
         log_softmax = jax.nn.log_softmax(logits / batch["temperature"][:, None, None])
-        targets = batch["token_ids"][:, 1:, None]
-        log_probs = jnp.take_along_axis(log_softmax[:, :-1], targets, axis=-1)[..., 0]
-        mask = batch["completion_mask"]
+        log_probs = jnp.take_along_axis(log_softmax[:, :-1], token_ids[:, 1:, None], axis=-1)[..., 0]
         ratio = jnp.exp(log_probs[:, -mask.shape[1] :] - batch["old_log_probs"])
         advantages = batch["advantages"][:, None]
         surrogate = jnp.minimum(ratio * advantages, jnp.clip(ratio, 1 - CLIP, 1 + CLIP) * advantages)

@@ -75,17 +75,17 @@ def start_anew(model):
         variable.assign(np.zeros(variable.shape))
 
 
-def given_batch(vocabulary_size, length):
-    """A rollout's arrays, of no policy in particular; prompts of up to `length` tokens."""
+def given_batch(vocabulary_size, length, shared=2):
+    """A rollout's arrays, of no policy in particular; prompts of up to `length` tokens, each of `shared` rows."""
     rng = np.random.default_rng(0)
     rows = PROMPTS * GROUP
     mask = (np.arange(LENGTH) < rng.integers(1, LENGTH + 1, (rows, 1))).astype("float32")
-    prompt = np.arange(length) >= rng.integers(0, length // 2, (rows, 1))
-    padding_mask = np.hstack([prompt, mask > 0]).astype("int32")
+    prompt_mask = (np.arange(length) >= rng.integers(0, length // 2, (rows // shared, 1))).astype("int32")
     log_probs = rng.normal(-5, 1, mask.shape).astype("float32") * mask
     return {
-        "token_ids": rng.integers(1, vocabulary_size, padding_mask.shape).astype("int32") * padding_mask,
-        "padding_mask": padding_mask,
+        "prompt_ids": rng.integers(1, vocabulary_size, prompt_mask.shape).astype("int32") * prompt_mask,
+        "prompt_mask": prompt_mask,
+        "completion_ids": rng.integers(1, vocabulary_size, mask.shape).astype("int32") * mask.astype("int32"),
         "completion_mask": mask,
         "old_log_probs": log_probs,
         "sampler_log_probs": log_probs,

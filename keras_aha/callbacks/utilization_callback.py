@@ -7,6 +7,7 @@ from keras_aha.models import lora
 from keras_aha.models.flops import forward_flops, update_flops
 
 import keras
+import numpy as np
 
 
 class UtilizationCallback(keras.callbacks.Callback):
@@ -14,9 +15,9 @@ class UtilizationCallback(keras.callbacks.Callback):
 
     - `update_seconds`: from the end of the rollout to the epoch's end.
     - `update_tokens_per_second`: prompt and completion tokens of the rollout, without padding, times updates.
-    - `mfu`: model flops utilisation, 0 to 1, only where the peak of the devices is known; see `utilization`. Where the
-      loss has a KL, the forward pass of the reference counts.
-    - `memory_gb`, `peak_memory_gb`: see `utilization.memory_gb`. The peak is the process's, rollouts included.
+    - `mfu`: model flops utilisation, 0 to 1, only if the peak of the devices is known; see `models.flops`. A prompt
+      counts once, for all its completions. If the loss has a KL, the forward pass of the reference counts.
+    - `memory_gb`, `peak_memory_gb`: see `distribution.devices.memory_gb`. The peak is the process's, rollouts included.
 
     The first epoch's seconds hold compiling.
 
@@ -53,9 +54,12 @@ class UtilizationCallback(keras.callbacks.Callback):
         """Model flops of one update."""
         backbone = self.model.policy.backbone
         completion_length = rollout.old_log_probs.shape[1]
-        lengths = (rollout.padding_mask.sum(axis=1), rollout.padding_mask[:, -completion_length:].sum(axis=1))
-        flops = update_flops(backbone, *lengths)
+        prompts = np.where(rollout.padding_mask, rollout.token_ids, -1)[:, :-completion_length]
+        _, prompt_of_row, rows = np.unique(prompts, axis=0, return_inverse=True, return_counts=True)
+        lengths = rollout.padding_mask.sum(axis=1), rollout.padding_mask[:, -completion_length:].sum(axis=1)
+        counted = *lengths, 1.0 / rows[prompt_of_row]
+        flops = update_flops(backbone, *counted)
         if self.model.grpo_loss.kl_coef:
             with lora.adapters_off(backbone):
-                flops += forward_flops(backbone, *lengths)
+                flops += forward_flops(backbone, *counted)
         return flops

@@ -14,7 +14,7 @@ from keras import layers
 _QUERIES = ("query", "q_proj")  # names of the layer, the latter in SmolLM3
 
 
-def forward_flops(backbone, lengths, completion_lengths) -> float:
+def forward_flops(backbone, lengths, completion_lengths, share=1.0) -> float:
     """Model flops of one forward pass, two for each multiply-add.
 
     Counted are, for each token, the kernels of `Dense` and `EinsumDense` layers and their adapters where those are on,
@@ -27,22 +27,25 @@ def forward_flops(backbone, lengths, completion_lengths) -> float:
         backbone: a `keras_hub.models.Backbone` with a `token_embedding`, such as a `GemmaBackbone`.
         lengths: `(B,)`, tokens of each row, its completion included, its padding not.
         completion_lengths: `(B,)`, those of its completion.
+        share: `(B,)` or a number, of its prompt that counts for a row: 1 / G if G rows share one that is read once.
     """
-    return _flops(backbone, lengths, completion_lengths, backward=False)
+    return _flops(backbone, lengths, completion_lengths, share, backward=False)
 
 
-def update_flops(backbone, lengths, completion_lengths) -> float:
+def update_flops(backbone, lengths, completion_lengths, share=1.0) -> float:
     """Model flops of a forward and a backward pass; arguments and what is counted as in `forward_flops`.
 
     A product with trained weights costs three times its forward, and so does attention; one with frozen weights twice,
     as it needs no gradient of the weights.
     """
-    return _flops(backbone, lengths, completion_lengths, backward=True)
+    return _flops(backbone, lengths, completion_lengths, share, backward=True)
 
 
-def _flops(backbone, lengths, completion_lengths, backward: bool) -> float:
+def _flops(backbone, lengths, completion_lengths, share, backward: bool) -> float:
     lengths = np.asarray(lengths, "float64")
-    tokens, pairs = lengths.sum(), (lengths * (lengths + 1) / 2).sum()
+    prompts, left_out = lengths - completion_lengths, 1.0 - np.asarray(share)
+    tokens = np.sum(lengths - left_out * prompts)
+    pairs = np.sum(lengths * (lengths + 1) / 2 - left_out * prompts * (prompts + 1) / 2)
 
     def passes(trained: bool) -> int:
         return 2 + trained if backward else 1

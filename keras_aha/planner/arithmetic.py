@@ -28,12 +28,14 @@ class ByHand:
     def train_step(self, model, state, batch) -> Callable[[], Program]:
         """A function that returns the step of a device's rows, whose activations are held a micro-batch at a time."""
         backbone = model.policy.backbone
-        rows, length = (n // parts for n, parts in zip(batch["token_ids"].shape, (batch_parts(), 1), strict=True))
-        size = (model.micro_batch_size or rows * batch_parts()) // batch_parts()
-        lengths = np.full(rows, length), np.full(rows, batch["completion_mask"].shape[1])
+        (all_rows, new), (prompts, length) = batch["completion_ids"].shape, batch["prompt_ids"].shape
+        rows, share = all_rows // batch_parts(), prompts / all_rows  # a prompt is read once for the rows that share it
+        size = (model.micro_batch_size or all_rows) // batch_parts()
+        counted = np.full(rows, length + new), np.full(rows, new), share
         passes = 1 + self.recompute + self.reference
-        flops = update_flops(backbone, *lengths) + (passes - 1) * forward_flops(backbone, *lengths)
-        activations = self._activations(backbone, size, length)
+        flops = update_flops(backbone, *counted) + (passes - 1) * forward_flops(backbone, *counted)
+        tokens, pairs = new + share * length, new * (new + length) + share * length**2
+        activations = self._activations(backbone, size * tokens, size * pairs)
         arguments = bytes_on_a_device((state, batch))
         moved = rows // size * ((2 + passes) * arguments + 3 * activations)
         return lambda: Program(arguments, activations + _LOGITS, int(flops), moved)
@@ -45,7 +47,7 @@ class ByHand:
         prompts = -(-prompts // shapes.parts)
         flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
         weights = bytes_on_a_device(shapes.weights)
-        return Program(weights, _block(backbone, prompts, length), int(flops), weights)
+        return Program(weights, _block(backbone, prompts * length, prompts * length**2), int(flops), weights)
 
     def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""
@@ -57,17 +59,23 @@ class ByHand:
         logits = 3 * 4 * rows * backbone.vocabulary_size
         return Program(arguments, logits, int(flops), arguments)
 
-    def _activations(self, backbone, rows: int, length: int) -> int:
+    def _activations(self, backbone, tokens: float, pairs: float) -> int:
         """Bytes that a backward pass needs: inputs of the blocks, and the inside of one if it is computed again."""
         layers = backbone.num_layers
-        inputs = layers * rows * length * backbone.hidden_dim * _itemsize(backbone)
-        return inputs + _block(backbone, rows, length) * (1 if self.recompute else layers)
+        inputs = layers * int(tokens) * backbone.hidden_dim * _itemsize(backbone)
+        return inputs + _block(backbone, tokens, pairs) * (1 if self.recompute else layers)
 
 
-def _block(backbone, rows: int, length: int) -> int:
-    """Bytes of the inside of a block: five arrays as wide as its feed-forward layer, two of attention weights."""
+def _block(backbone, tokens: float, pairs: float) -> int:
+    """Bytes of the inside of a block: five arrays as wide as its feed-forward layer, two of attention weights.
+
+    Args:
+        backbone: of a Gemma.
+        tokens: those that the block reads.
+        pairs: of a token and one that it may attend to, masked or not.
+    """
     gate = backbone.transformer_layers[0].gating_ffw.partial_output_shape[-1]
-    return rows * length * (5 * gate + 2 * backbone.num_query_heads * length) * _itemsize(backbone)
+    return int(5 * tokens * gate + 2 * backbone.num_query_heads * pairs) * _itemsize(backbone)
 
 
 def _itemsize(backbone) -> int:

@@ -10,6 +10,7 @@ from keras_aha.tasks.task import Score
 from keras_aha.training.ask import TaskError
 from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.micro_batches import micro_batches
 
 import jax
 import keras
@@ -75,6 +76,15 @@ def begin(model, task=TASK, **settings):
     callback.on_epoch_end(0, logs)
     callback.on_train_end()
     return model.rollout, logs
+
+
+def test_groups_share_their_prompts_in_what_is_trained_on(trained):
+    callback, rollouts, _ = trained
+    callback._hand_over(rollouts[-1])  # as at the begin of its epoch; after training the dataset is empty
+    parts = micro_batches(callback.dataset.batch, 4)
+    assert parts["prompt_ids"].shape[:2] == (2, 1) and parts["completion_ids"].shape == (2, 4, 8)
+    given = np.dstack([np.repeat(parts["prompt_ids"], 4, axis=1), parts["completion_ids"]])
+    assert sorted(map(bytes, np.concatenate(given))) == sorted(map(bytes, rollouts[-1].token_ids))
 
 
 def test_fields_of_the_rollout(trained, model):

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 
-LENGTHS, COMPLETIONS = [8, 6, 7, 5], [4, 2, 3, 1]  # tokens of a row, and of them completion
+LENGTHS, COMPLETIONS = [8, 6, 6, 5], [4, 2, 3, 1]  # tokens of a row, and of them completion
+SHARE = [1 / 3, 1 / 3, 1, 1 / 3]  # prompts are the same four tokens, but for the third's three
 PEAK = 1e9
 UPDATES = 2
 
@@ -44,11 +45,11 @@ def trained(make_policy):
 def test_tokens_are_those_of_the_padding_mask_and_flops_those_of_policy_and_reference(trained):
     model, logs = trained
     for seconds, speed in zip(logs["update_seconds"], logs["update_tokens_per_second"], strict=True):
-        assert seconds * speed == pytest.approx(UPDATES * (8 + 6 + 7 + 5)) and seconds > 0
+        assert seconds * speed == pytest.approx(UPDATES * (8 + 6 + 6 + 5)) and seconds > 0
     backbone = model.policy.backbone
-    flops = update_flops(backbone, LENGTHS, COMPLETIONS)
+    flops = update_flops(backbone, LENGTHS, COMPLETIONS, SHARE)
     with lora.adapters_off(backbone):
-        flops += forward_flops(backbone, LENGTHS, COMPLETIONS)
+        flops += forward_flops(backbone, LENGTHS, COMPLETIONS, SHARE)
     for seconds, mfu in zip(logs["update_seconds"], logs["mfu"], strict=True):
         assert seconds * mfu == pytest.approx(UPDATES * flops / PEAK)
     for now, peak in zip(logs["memory_gb"], logs["peak_memory_gb"], strict=True):
@@ -59,7 +60,7 @@ def test_without_a_reference_and_without_a_known_peak(trained, monkeypatch):
     model, _ = trained
     monkeypatch.setattr(model.grpo_loss, "kl_coef", 0.0)
     logs = logs_of(model, UtilizationCallback(PEAK))
-    flops = update_flops(model.policy.backbone, LENGTHS, COMPLETIONS)
+    flops = update_flops(model.policy.backbone, LENGTHS, COMPLETIONS, SHARE)
     assert logs["mfu"] * logs["update_seconds"] == pytest.approx(UPDATES * flops / PEAK)
     assert "mfu" not in logs_of(model, UtilizationCallback())  # a CPU is in no table
 

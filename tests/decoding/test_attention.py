@@ -19,25 +19,31 @@ def layer(request, make_policy):
 
 
 def make_parts(*shapes, length=LENGTH, heads=HEADS):
-    """Random parts, `(X, S)` each; every query sees something."""
+    """`(query, parts, positions, starts)`, random, parts of `(X, S)` each; every query sees its own position.
+
+    The positions of all parts are different ones, in no order, and some slots hold nothing.
+    """
     rng = np.random.default_rng(0)
-    parts = []
+    total = sum(slots for _, slots in shapes)
+    places, parts = iter(rng.permutation(total)), []
     for arrays, slots in shapes:
         keys, values = (rng.normal(size=(arrays, KV_HEADS, slots, HEAD_DIM)).astype("float32") for _ in range(2))
-        visible = rng.random((ROWS, length, slots)) < 0.7
-        visible[..., 0] = True
-        parts.append((keys, values, visible))
-    return rng.normal(size=(ROWS, length, heads, HEAD_DIM)).astype("float32"), parts
+        held = np.array([next(places) for _ in range(slots)])
+        parts.append((keys, values, np.where(np.isin(held, (0, 2)), -1, held).astype("int32")))
+    positions = rng.permutation(np.arange(3, total))[:length].astype("int32")
+    starts = rng.integers(0, positions.min() + 1, ROWS).astype("int32")
+    return rng.normal(size=(ROWS, length, heads, HEAD_DIM)).astype("float32"), parts, positions, starts
 
 
-def exact(layer, query, parts):
+def exact(layer, query, parts, positions, starts, window=None):
     """One query head of one row at a time, from the definition."""
     scale = 1 / np.sqrt(HEAD_DIM if layer.query_head_dim_normalize else HIDDEN // query.shape[2])
     output = np.zeros(query.shape)
     for row, t, head in np.ndindex(query.shape[:3]):
         keys, values = [], []
-        for part_keys, part_values, visible in parts:
-            source, seen = row * len(part_keys) // ROWS, visible[row, t]
+        for part_keys, part_values, held in parts:
+            age = positions[t] - held
+            source, seen = row * len(part_keys) // ROWS, (age >= 0) & (age < (window or 99)) & (held >= starts[row])
             kv_head = head * KV_HEADS // query.shape[2]
             keys.append(part_keys[source, kv_head][seen])
             values.append(part_values[source, kv_head][seen])
@@ -51,22 +57,22 @@ def exact(layer, query, parts):
 
 # A cache of each row's own; all rows read one; three rows share a prompt; a prompt of one token.
 @pytest.mark.parametrize("shapes", [[(6, 5)], [(1, 5)], [(2, 5), (6, 3)], [(1, 1), (6, 4)]], ids=str)
-@pytest.mark.parametrize("dtype", ("float32", "bfloat16"))
-def test_equals_the_definition(layer, shapes, dtype):
+@pytest.mark.parametrize("dtype, window", (("float32", None), ("bfloat16", None), ("float32", 2), ("float32", 9)))
+def test_equals_the_definition(layer, shapes, dtype, window):
     """In float32, whatever the dtype of the cache."""
-    query, parts = make_parts(*shapes)
-    parts = [(keys.astype(dtype), values.astype(dtype), visible) for keys, values, visible in parts]
-    output = jax.jit(lambda query, parts: attend(layer, scaled(layer, query), parts))(query, parts)
+    query, parts, *places = make_parts(*shapes)
+    parts = [(keys.astype(dtype), values.astype(dtype), held) for keys, values, held in parts]
+    output = jax.jit(lambda query, *rest: attend(layer, scaled(layer, query), *rest, window))(query, parts, *places)
     assert output.dtype == "float32"
-    np.testing.assert_allclose(output, exact(layer, query, parts), atol=2e-6)
+    np.testing.assert_allclose(output, exact(layer, query, parts, *places, window), atol=2e-6)
 
 
 def test_each_query_head_with_keys_of_its_own(layer):
     """As Gemma 7B has them: still products of matrices, for which a TPU leaves the cache as it lies."""
-    query, parts = make_parts((6, 5), length=1, heads=KV_HEADS)
-    attended = jax.jit(lambda query, parts: attend(layer, scaled(layer, query), parts))
-    np.testing.assert_allclose(attended(query, parts), exact(layer, query, parts), atol=2e-6)
-    products = [e for e in attended.trace(query, parts).jaxpr.eqns if e.primitive.name == "dot_general"]
+    arguments = make_parts((6, 5), length=1, heads=KV_HEADS)
+    attended = jax.jit(lambda query, *rest: attend(layer, scaled(layer, query), *rest))
+    np.testing.assert_allclose(attended(*arguments), exact(layer, *arguments), atol=2e-6)
+    products = [e for e in attended.trace(*arguments).jaxpr.eqns if e.primitive.name == "dot_general"]
     assert len(products) == 2
     for product in products:
         axes = [set(c) | set(b) for c, b in zip(*product.params["dimension_numbers"], strict=True)]

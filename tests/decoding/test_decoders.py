@@ -82,11 +82,8 @@ def test_log_probs_are_those_of_training(shape, make_policy, prompts):
     policy = make_policy(shape, lora_rank=2)
     completions, _ = sample(decoder_for(policy.backbone), PolicySampler(policy).merged_values(), prompts, 2)
     live = np.arange(LENGTH) < completions.lengths[:, None]
-    token_ids = np.hstack([np.repeat(prompts[0], 2, axis=0), completions.token_ids])
-    padding_mask = np.hstack([np.repeat(prompts[1], 2, axis=0), live]).astype("int32")
-    expected, _ = jax.jit(completion_log_probs, static_argnums=(0, 3))(
-        policy, token_ids, padding_mask, LENGTH, np.ones(len(live), "float32")
-    )
+    texts = *prompts, completions.token_ids
+    expected, _ = jax.jit(completion_log_probs, static_argnums=0)(policy, *texts, np.ones(len(live), "float32"))
     np.testing.assert_allclose(completions.log_probs[live], expected[live], atol=1e-5)
 
 

@@ -53,7 +53,7 @@ def test_a_block_that_is_computed_again_gathers_again(make_policy):
         model.compile("adam")
         variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
         state = jax.tree.map(lambda variable: variable.value, (*variables, model.metrics_variables))
-        program = jax.jit(model.train_step).lower(state, empty_batch(4, 8, 32)).as_text()
+        program = jax.jit(model.train_step).lower(state, empty_batch(4, 8, 32, rows_per_prompt=2)).as_text()
     found = re.findall(r"(%\w+) = sdy.sharding_constraint ([%\w#]+) <@mesh, \[([^>]*)\]", program)
     split = {name for name, _, axes in found if "batch" in axes}
     gathers = [name for name, operand, axes in found if operand in split and "batch" not in axes]

@@ -1,6 +1,8 @@
 """Small changes of a bfloat16 kernel by its adapters are not rounded away, in training or in rollouts."""
 
 from keras_aha.models import lora
+from keras_aha.models.internals import kernel_variable
+from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.linear_gradients import linear_gradients
 
 import jax
@@ -72,3 +74,19 @@ def test_progress_beside_a_quantized_kernel():
     """Keras's own sum, which is rounded once as long as XLA may keep more than is asked for, as it does by default."""
     expected = progress("float32", 1e-4, True, "int8")
     np.testing.assert_allclose(progress("bfloat16", 1e-4, True, "int8"), expected, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ("gating_ffw", "gating_ffw_2", "ffw_linear"))
+def test_feed_forward_layers_of_gemma_4_in_training(make_policy, name):
+    """keras-hub's block multiplies by their kernels past the layers: there so small a change is no change at all."""
+    shape = dict(num_layers=3, num_kv_shared_layers=1, dtype="bfloat16")
+    model, rng = GRPOModel(make_policy("gemma_4", lora_rank=2, fresh_adapters=True, **shape)), np.random.default_rng(0)
+    layers = [getattr(block, name) for block in model.policy.backbone.transformer_layers]
+    for layer in layers:
+        kernel_variable(layer).assign(rng.choice([-0.25, 0.25], layer.kernel.shape))
+    rows = rng.integers(1, 180, (4, 12)).astype("int32"), np.ones((4, 12), "int32")
+    before = model.log_probs(*rows, 6)
+    for layer in layers:
+        layer.lora_kernel_b.assign(rng.choice([-2e-4, 2e-4], layer.lora_kernel_b.shape))
+        np.testing.assert_array_equal(layer.kernel, kernel_variable(layer).value)
+    assert np.abs(model.log_probs(*rows, 6) - before).max() > 1e-3

@@ -1,6 +1,7 @@
 """A Gemma in float16: what its matrices hold, what the stream is, and that it samples and learns as in float32."""
 
 import keras_aha as aha
+from keras_aha.training.rollout import split_texts
 
 import keras
 import numpy as np
@@ -30,11 +31,9 @@ def loaded(preset, dtype):
 
 def batch(vocabulary_size):
     rng = np.random.default_rng(0)
-    shape = ROWS, TOKENS + LENGTH
+    token_ids = rng.integers(1, vocabulary_size, (ROWS, TOKENS + LENGTH)).astype("int32")
     log_probs = np.full((ROWS, LENGTH), -1.0, "float32")
-    return {
-        "token_ids": rng.integers(1, vocabulary_size, shape).astype("int32"),
-        "padding_mask": np.ones(shape, "int32"),
+    return token_ids, split_texts(token_ids, np.ones_like(token_ids), LENGTH) | {
         "completion_mask": np.ones((ROWS, LENGTH), "float32"),
         "advantages": rng.normal(0, 1, ROWS).astype("float32"),
         "old_log_probs": log_probs,
@@ -46,8 +45,8 @@ def batch(vocabulary_size):
 def update(preset, dtype):
     """Log-probs, and what one update by plain gradients changes, all adapters in one vector."""
     model = loaded(preset, dtype)
-    rollout = batch(model.policy.backbone.vocabulary_size)
-    log_probs = model.log_probs(rollout["token_ids"], rollout["padding_mask"], LENGTH)
+    token_ids, rollout = batch(model.policy.backbone.vocabulary_size)
+    log_probs = model.log_probs(token_ids, np.ones_like(token_ids), LENGTH)
     model.compile(keras.optimizers.SGD(2.0**10), aha.GRPOLoss(clip_range=1e9))
     before = [np.asarray(variable, "float64") for variable in model.trainable_variables]
     model.fit(OneBatch(rollout), verbose=0)

@@ -43,6 +43,14 @@ def test_every_weight():
     assert update_flops(backbone, LENGTHS, COMPLETIONS) == 3 * 2 * (PRODUCTS + ATTENTION)
 
 
+def test_a_prompt_that_rows_share_counts_once():
+    """Rows of 3 and 5 tokens behind prompts of 1: of the second one, one token and its one pair."""
+    backbone = gemma()
+    shared = forward_flops(backbone, [3, 5], [2, 4], share=0.5)
+    assert shared == 2 * (PRODUCTS + ATTENTION - KERNELS - ATTENTION // PAIRS)
+    assert update_flops(backbone, [3, 5], [2, 4], share=[0.5, 0.5]) == 3 * shared
+
+
 @pytest.mark.parametrize("mode", [None, "int8", "int4"])
 def test_adapters(mode):
     """x·A takes the kernel's inputs × rank, and what follows rank × the kernel's outputs: here 16 or 8."""

@@ -96,25 +96,27 @@ def test_replaced_calls_wrap_one_another_and_are_taken_back():
     assert said == ["inner", "outer", "outer"] and "call" not in vars(layer)
 
 
-def test_attention_without_the_fused_operation(make_policy, monkeypatch):
-    attention = make_policy("gemma_2").backbone.transformer_layers[0].attention
-    assert isinstance(attention._use_fused_attention_op(), bool)
-    monkeypatch.setattr(type(attention), "_use_fused_attention_op", lambda self: True)
-    with internals.plain_attention([attention]):
-        assert attention._use_fused_attention_op() is False
-    assert attention._use_fused_attention_op() is True
-    monkeypatch.delattr(type(attention), "_use_fused_attention_op")
-    with pytest.raises(AttributeError, match="_use_fused_attention_op any more"):
-        with internals.plain_attention([attention]):
-            pass
+@pytest.mark.parametrize("shape", ("gemma", "gemma_3", "gemma_4"))
+def test_an_array_of_positions_places_each_token_by_itself(make_policy, shape):
+    """As keras-hub's own cached forward does, which counts from a number on."""
+    layers = make_policy(shape).backbone.transformer_layers
+    for attention in (layers[0].attention, layers[-1].attention):  # with a window and without, which rotate otherwise
+        x = np.random.default_rng(0).normal(size=(2, 4, 2, attention.head_dim)).astype("float32")
+        found = internals.rotate(attention, x, np.array([7, 0, 8, 0], "int32"))
+        for t, position in enumerate((7, 0, 8, 0)):
+            alone = attention._apply_rope(x[:, t : t + 1], position)
+            np.testing.assert_allclose(found[:, t : t + 1], alone, atol=1e-6)
+        assert np.abs(found[:, 0] - attention._apply_rope(x[:, :1], 0)[:, 0]).max() > 0.1
 
 
-def test_rotation_starts_where_it_is_told(gemma):
-    attention = gemma.backbone.transformer_layers[0].attention
-    x = np.random.default_rng(0).normal(size=(1, 3, 2, 8)).astype("float32")
-    at_5, from_4 = internals.rotate(attention, x, 5), internals.rotate(attention, np.roll(x, 1, axis=1), 4)
-    np.testing.assert_allclose(at_5[:, :2], from_4[:, 1:], atol=1e-5)
-    assert np.abs(at_5 - internals.rotate(attention, x, 0)).max() > 0.1
+def test_a_layer_knows_whether_it_is_rematerialised():
+    layers = [keras.layers.Dense(1, name="plain")]
+    with keras.RematScope(mode="list_of_layers", layer_names=["again"]):
+        layers += [keras.layers.Dense(1, name="again"), keras.layers.Dense(1, name="other")]
+    assert [internals.is_rematerialised(layer) for layer in layers] == [False, True, False]
+    x = np.ones((1, 1))
+    programs = [str(jax.make_jaxpr(jax.grad(lambda x, layer=layer: layer(x).sum()))(x)) for layer in layers]
+    assert ["remat" in program for program in programs] == [False, True, False]  # Keras itself does so
 
 
 def test_an_empty_cache(gemma):

@@ -10,20 +10,22 @@ from keras_aha.training.log_probs import completion_log_probs
 import jax
 import keras
 import numpy as np
+import pytest
 
 ROWS, LENGTH, PROMPT = 2, 6, 4
 
 
 def gradient_of(policy):
     rng = np.random.default_rng(0)
-    token_ids = rng.integers(4, 200, (ROWS, PROMPT + LENGTH)).astype("int32")
+    prompt_ids, completion_ids = (
+        rng.integers(4, 200, shape).astype("int32") for shape in ((1, PROMPT), (ROWS, LENGTH))
+    )
+    texts = prompt_ids, np.ones_like(prompt_ids), completion_ids
     trainable, frozen = policy.trainable_variables, policy.non_trainable_variables
 
     def loss(values, rest):
         with keras.StatelessScope(list(zip([*trainable, *frozen], [*values, *rest], strict=True))):
-            log_probs, _ = completion_log_probs(
-                policy, token_ids, np.ones_like(token_ids), LENGTH, np.ones(ROWS, "float32")
-            )
+            log_probs, _ = completion_log_probs(policy, *texts, np.ones(ROWS, "float32"))
         return log_probs.mean()
 
     arguments = [variable.value for variable in trainable], [variable.value for variable in frozen]
@@ -31,8 +33,12 @@ def gradient_of(policy):
     return jax.jit(jax.grad(loss)), arguments, blocks
 
 
-def test_large_models_are_computed_again(make_policy, tmp_path, monkeypatch):
-    made = make_policy("gemma_2", num_layers=3)
+@pytest.mark.parametrize(
+    "shape, architecture",
+    [("gemma_2", {}), ("gemma_4", dict(sliding_window_pattern=2, num_kv_shared_layers=1))],  # keys of another block
+)
+def test_large_models_are_computed_again(shape, architecture, make_policy, tmp_path, monkeypatch):
+    made = make_policy(shape, num_layers=3, **architecture)
     made.save_to_preset(str(tmp_path / "preset"))
     preset = str(tmp_path / "preset")
     assert module.rematerialised_blocks(preset, "float32", None) == []

@@ -12,11 +12,15 @@ from keras_aha.distribution.devices import chip
 from keras_aha.models.flops import update_flops
 from keras_aha.models.internals import as_if_on
 from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
+from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.program import _temp_bytes
 from keras_aha.planner.topology import tpu_layout
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.rollout import empty_batch
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -48,7 +52,6 @@ def plan_and_run(preset, name):
     """What a plan says that each device takes, and what a run has there: bytes of arguments."""
     from keras_aha.decoding import batch as decoding_batch
     from keras_aha.runs.experiment import Experiment
-    from keras_aha.training.rollout import empty_batch
 
     import keras
 
@@ -69,7 +72,7 @@ def plan_and_run(preset, name):
 
     variables = [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
     state = [variable.value for variable in (*variables, *model.metrics_variables)]
-    arrays = empty_batch(32, 64, 64).values()
+    arrays = empty_batch(32, 64, 64, model.rows_per_prompt(32, 4, 64, 64)).values()
     batch = [jax.device_put(x, distribution.get_data_layout(x.shape).backend_layout) for x in arrays]
     decoding_batch.jitted_steps.segment = spy
     settings = {key: getattr(recipe.rollouts, key) for key in ("group_size", "max_rows", "quantization")}
@@ -99,9 +102,7 @@ def plan_and_measure():
         return 0, -1
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from keras_aha.runs.experiment import Experiment
-    from keras_aha.training.rollout import empty_batch
 
-    import jax.numpy as jnp
     from process import forget_peak, peak_mib, resident_mib
 
     recipe = Recipe.load("countdown_tiny").override(["rollouts.prompts_per_epoch=2", "training.micro_batch_size=32"])
@@ -110,7 +111,7 @@ def plan_and_measure():
         model = Experiment(recipe).model
     state = [model.trainable_variables, model.non_trainable_variables, model.optimizer.variables]
     state = jax.tree.map(lambda variable: variable.value, (*state, model.metrics_variables))
-    batch = jax.tree.map(jnp.asarray, empty_batch(32, 32, 256))
+    batch = jax.tree.map(jnp.asarray, empty_batch(32, 32, 256, model.rows_per_prompt(32, 16, 32, 256)))
     batch["completion_mask"] += 1  # or there would be nothing to compute
     compiled = jax.jit(model.train_step, donate_argnums=0).lower(state, batch).compile()
     forget_peak()
@@ -137,13 +138,18 @@ def test_a_plan_on_a_cpu(make_policy, tmp_path):
     recipe = small_recipe(tmp_path / "wide", "lora.rank=2", "rollouts.max_rows=16")
     planned = plan(recipe, "cpu:1", price_per_chip_hour=1.0)
     wide.backbone.enable_lora(2, target_layer_names=list(Recipe.load("countdown_tiny").lora.target))
-    rows, length = 32, 128
-    expected = update_flops(wide.backbone, np.full(rows, length), np.full(rows, 64))
-    hidden = length * (length - 1) / 2  # pairs that a causal mask hides, and that are computed
-    expected += rows * 3 * 2 * 2 * 2 * hidden * 4 * 32
-    expected -= 2 * rows * length * 64 * (4 + 2 + 2) * 32  # what the first block's q, k and v would give the embedding
+    rows, length, prompts = 32, 128, 8  # a group of four shares its prompt
+    expected = update_flops(wide.backbone, np.full(rows, length), np.full(rows, 64), share=prompts / rows)
+    # Pairs that a causal mask hides are computed. Of the last block, a prompt has keys and values only.
+    pairs = 2 * rows * 64 * length + prompts * 64 * 64
+    pairs -= 2 * rows * (64 * 64 + 64 * 65 / 2) + 2 * prompts * 64 * 65 / 2
+    expected += 3 * 2 * 2 * pairs * 4 * 32
+    tokens, kernels = rows * 64 + prompts * 64, 2 * 4 * 32 * 64 + 3 * 64 * 256  # query, output, feed-forward
+    adapters = 2 * (2 * (128 + 64) + 3 * (64 + 256))
+    expected -= prompts * 64 * 2 * (2 * kernels + 3 * adapters)
+    expected -= 2 * tokens * 64 * (4 + 2 + 2) * 32  # what the first block's q, k and v would give the embedding
     assert planned.train.micro_batches == 2
-    assert abs(planned.train.step.flops / expected - 1) < 0.02
+    assert abs(planned.train.step.flops / expected - 1) < 0.01
     assert planned.train.step.collectives == planned.decode.step.collectives == {}
     assert planned.hbm_bytes_per_chip == max(sum(parts.values()) for parts in planned.phases.values())
     assert planned.fits and not planned.advice
@@ -214,6 +220,20 @@ def test_a_gpu_is_planned_by_hand():
     run = planned.run
     assert run.epoch_seconds == run.rollout_seconds + run.update_seconds
     assert run.run_price == pytest.approx(0.5 * run.run_seconds / 3600)
+
+
+def test_by_hand_a_prompt_counts_once_for_the_rows_that_share_it(make_policy):
+    """32 rows of 64 + 16 tokens, eight at a time; one layer, whose gate and up are of 16 each."""
+    planner, programs = ByHand(Recipe.load("countdown_tiny").override("loss.kl_coef=0")), {}
+    model = GRPOModel(make_policy("gemma", num_layers=1), micro_batch_size=8)
+    for shared in (1, 4):
+        batch = jax.tree.map(jnp.asarray, empty_batch(32, 64, 16, shared))
+        programs[shared] = planner.train_step(model, (), batch)()
+        lengths = np.full(32, 80), np.full(32, 16)
+        assert programs[shared].flops == update_flops(model.policy.backbone, *lengths, share=1 / shared)
+    # Six prompts fewer: of each token the block's input and five arrays, and of each pair two for each of two heads.
+    saved = 6 * (64 * (16 + 5 * 16) + 64 * 64 * 2 * 2) * 4
+    assert programs[1].temp_bytes - programs[4].temp_bytes == saved
 
 
 def test_a_table_of_which_a_token_reads_one_row_is_not_read_by_a_decode_step():

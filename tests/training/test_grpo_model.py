@@ -8,6 +8,7 @@ from keras_aha.losses import GRPOLoss
 from keras_aha.training import grpo_model
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.rollout import split_texts
 from keras_aha.training.rollout_dataset import RolloutDataset
 
 import jax
@@ -33,7 +34,8 @@ def rows():
 
 
 def log_probs_of(policy, rows):
-    return jax.jit(lambda *rows: completion_log_probs(policy, *rows, LENGTH, np.ones(2, "float32"))[0])(*rows)
+    texts = split_texts(*rows, LENGTH).values()
+    return jax.jit(lambda *texts: completion_log_probs(policy, *texts, np.ones(2, "float32"))[0])(*texts)
 
 
 def test_tokenize_pads_on_the_left_after_the_begin_token(model, prompts):
@@ -157,12 +159,19 @@ def test_log_probs_hold_no_more_rows_than_a_micro_batch(model, rows, monkeypatch
     assert sizes[-1] == 2
 
 
+def test_only_a_decoder_reads_a_prompt_for_several_rows(make_policy, gemma):
+    shape = dict(rows=8, group_size=4, prompt_length=64, completion_length=8)
+    assert GRPOModel(gemma).rows_per_prompt(**shape) == 4
+    assert GRPOModel(gemma, micro_batch_size=2).rows_per_prompt(**shape) == 2
+    assert GRPOModel(make_policy("llama_3")).rows_per_prompt(**shape) == 1
+
+
 def batch_of(rows, policy, **changes):
     """Two completions, one good and one bad, on which `policy` is on-policy."""
-    old_log_probs, (token_ids, padding_mask) = np.asarray(log_probs_of(policy, rows)), rows
-    batch = dict(token_ids=token_ids, padding_mask=padding_mask, temperature=np.ones(2, "float32"))
+    old_log_probs = np.asarray(log_probs_of(policy, rows))
+    batch = split_texts(*rows, LENGTH) | dict(temperature=np.ones(2, "float32"))
     batch |= dict(old_log_probs=old_log_probs, sampler_log_probs=old_log_probs)
-    batch["completion_mask"] = padding_mask[:, -LENGTH:].astype("float32")
+    batch["completion_mask"] = rows[1][:, -LENGTH:].astype("float32")
     return batch | {"advantages": np.array([1.0, -1.0], "float32")} | changes
 
 

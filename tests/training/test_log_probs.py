@@ -1,9 +1,8 @@
 """Log-probs in chunks against the plain log-softmax of all logits."""
 
-import types
-
 from keras_aha.training import log_probs as module
 from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.rollout import split_texts
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +32,11 @@ def rows():
 def weighted_sum(policy, rows, entropy_weight, entropy_gradient=False):
     """A function of the embeddings, with the log-probs and entropies as its second result."""
 
+    texts = split_texts(*rows, LENGTH).values()
+
     def run(embeddings):
         with keras.StatelessScope([(policy.backbone.token_embedding._embeddings, embeddings)]):
-            log_probs, entropy = completion_log_probs(policy, *rows, LENGTH, TEMPERATURE, entropy_gradient)
+            log_probs, entropy = completion_log_probs(policy, *texts, TEMPERATURE, entropy_gradient)
         return (PARTS * (log_probs + entropy_weight * entropy)).sum(), (log_probs, entropy)
 
     return run
@@ -94,23 +95,4 @@ def test_absolute_positions_are_refused(rows):
     backbone = keras_hub.models.GPT2Backbone(**shape, max_sequence_length=32)
     policy = keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
     with pytest.raises(ValueError, match="embeddings of absolute positions.*Received: policy=GPT2CausalLM"):
-        completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)
-
-
-def test_soft_caps_are_kept_where_keras_chooses_fused_attention(make_policy, rows, monkeypatch):
-    """On a TPU Keras's fused attention leaves the soft cap out inside a jit; only the choice is made here as there."""
-    policy = make_policy("gemma_2")
-
-    def log_probs():
-        return jax.jit(lambda: completion_log_probs(policy, *rows, LENGTH, TEMPERATURE)[0])()
-
-    def hidden():
-        return jax.jit(lambda *x: policy.backbone(dict(zip(("token_ids", "padding_mask"), x, strict=True))))(*rows)
-
-    expected, as_keras = log_probs(), hidden()
-    tpu = [types.SimpleNamespace(platform="tpu")]
-    with monkeypatch.context() as patch:
-        patch.setattr(jax, "devices", lambda *_: tpu)
-        found, as_keras_on_tpu = log_probs(), hidden()
-    assert np.abs(as_keras_on_tpu - as_keras).max() > 0.01  # the fault is there
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+        completion_log_probs(policy, *split_texts(*rows, LENGTH).values(), TEMPERATURE)

@@ -8,6 +8,7 @@ import pytest
 from conftest import AS_FOR_USERS
 
 PROMPT, LENGTH = 3, 128
+COMPLETIONS = ("completion_ids", "completion_mask")
 
 
 def make_batches(*needed, length=LENGTH):
@@ -15,7 +16,8 @@ def make_batches(*needed, length=LENGTH):
     rng = np.random.default_rng(0)
     lengths = np.array([[n, n // 2, 0, n] for n in needed])
     return {
-        "token_ids": rng.integers(1, 9, (len(needed), 4, PROMPT + length)),
+        "prompt_ids": rng.integers(1, 9, (len(needed), 2, PROMPT)),
+        "completion_ids": rng.integers(1, 9, (len(needed), 4, length)),
         "completion_mask": (np.arange(length) < lengths[..., None]).astype("float32"),
         "advantages": rng.normal(size=(len(needed), 4)).astype("float32"),
     }
@@ -28,18 +30,25 @@ def fold(batches, programs=3):
     def function(carry, i, batch):
         length = batch["completion_mask"].shape[1]
         shapes = {name: x.shape for name, x in batch.items()}
-        assert shapes == {"token_ids": (4, PROMPT + length), "completion_mask": (4, length), "advantages": (4,)}
+        assert shapes == {"prompt_ids": (2, PROMPT), "advantages": (4,)} | dict.fromkeys(COMPLETIONS, (4, length))
         jax.debug.callback(lambda i: seen.append((int(i), length)), i, ordered=True)
         mask = batch["completion_mask"]
         return {
-            "sums": carry["sums"].at[i].set(jnp.sum(mask * batch["token_ids"][:, PROMPT:])),
+            "sums": carry["sums"].at[i].set(jnp.sum(mask * batch["completion_ids"]) + 1000 * batch["prompt_ids"][1, 0]),
             "last": carry["last"] + batch["advantages"] * mask[:, 0],
         }
 
-    zeros = {"sums": jnp.zeros(len(batches["token_ids"])), "last": jnp.zeros(4)}
+    zeros = {"sums": jnp.zeros(len(batches["prompt_ids"])), "last": jnp.zeros(4)}
     carry = jax.jit(lambda batches: fold_trimmed(function, zeros, batches, programs))(batches)
     jax.effects_barrier()
     return carry, seen
+
+
+def expected_sums(batches):
+    return (
+        np.sum(batches["completion_mask"] * batches["completion_ids"], axis=(1, 2))
+        + 1000 * batches["prompt_ids"][:, 1, 0]
+    )
 
 
 @pytest.mark.parametrize("needed, cut", [(0, None), (32, 32), (33, 64), (65, 128)])
@@ -47,7 +56,7 @@ def test_is_cut_to_the_shortest_length_that_holds_all(needed, cut):
     batches = make_batches(needed)
     carry, seen = fold(batches)
     assert seen == ([] if cut is None else [(0, cut)])  # and of the others nothing is computed
-    assert carry["sums"] == np.sum(batches["completion_mask"] * batches["token_ids"][..., PROMPT:])
+    np.testing.assert_array_equal(carry["sums"], expected_sums(batches) if cut else [0])
     np.testing.assert_array_equal(carry["last"], (batches["advantages"] * batches["completion_mask"][..., 0])[0])
 
 
@@ -56,7 +65,7 @@ def test_each_has_its_own_length():
     carry, seen = fold(batches)
     assert seen == [(1, 32), (4, 32), (3, 64), (0, 128), (5, 128)]
     mask = batches["completion_mask"]
-    np.testing.assert_array_equal(carry["sums"], np.sum(mask * batches["token_ids"][..., PROMPT:], axis=(1, 2)))
+    np.testing.assert_array_equal(carry["sums"], expected_sums(batches) * mask.any(axis=(1, 2)))
     np.testing.assert_allclose(carry["last"], np.sum(batches["advantages"] * mask[..., 0], axis=0), rtol=1e-6)
     whole, seen = fold(batches, programs=1)
     assert seen == [(i, 128) for i in (1, 4, 3, 0, 5)]  # of one program nothing is cut

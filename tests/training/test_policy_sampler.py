@@ -48,13 +48,10 @@ def completions(sample):
 def teacher_forced(model, prompt, completions, temperature=1.0):
     """Log-probs by the uncached forward, as in training, 0 after the end."""
     rows, length = completions.token_ids.shape
-    repeats = rows // len(prompt[0])
-    live = (np.arange(length) < completions.lengths[:, None]).astype("int32")
-    token_ids = np.hstack([np.repeat(prompt[0], repeats, axis=0), completions.token_ids])
-    padding_mask = np.hstack([np.repeat(prompt[1], repeats, axis=0), live])
+    live = np.arange(length) < completions.lengths[:, None]
     temperatures = np.full(rows, temperature, "float32")
-    forward = jax.jit(lambda *arrays: completion_log_probs(model.policy, *arrays, length, temperatures)[0])
-    return np.asarray(forward(token_ids, padding_mask)) * live
+    forward = jax.jit(lambda *arrays: completion_log_probs(model.policy, *arrays, temperatures)[0])
+    return np.asarray(forward(*prompt, completions.token_ids)) * live
 
 
 def test_stop_strings_and_stop_tokens(model, completions):

@@ -29,12 +29,10 @@ def test_prompts_are_read_and_completions_learned(gemma, task, batches):
     seen = []
     for inputs, completion_mask in batches:
         rows, length = completion_mask.shape
-        assert rows == 4 and length % 64 == 0 and (inputs["token_ids"].shape[1] - length) % 32 == 0
-        np.testing.assert_array_equal(inputs["completion_mask"], completion_mask)
-        np.testing.assert_array_equal(inputs["padding_mask"][:, -length:], completion_mask)
-        for ids, mask, taught in zip(inputs["token_ids"], inputs["padding_mask"], completion_mask, strict=True):
-            first = len(ids) - len(taught)
-            prompt, completion = ids[:first][mask[:first] > 0], ids[first:][taught > 0]
+        assert rows == 4 and length % 64 == 0 and inputs["prompt_ids"].shape[1] % 32 == 0
+        for *arrays, taught in zip(*inputs.values(), completion_mask, strict=True):
+            mask = np.hstack([arrays[1], taught])
+            prompt, completion = arrays[0][arrays[1] > 0], arrays[2][taught > 0]
             assert prompt[0] == tokenizer.start_token_id
             assert completion[-1] == tokenizer.token_to_id("<end_of_turn>")
             assert (np.diff(np.flatnonzero(mask)) == 1).all()  # nothing between them
@@ -57,8 +55,11 @@ def test_the_first_loss_is_the_cross_entropy_of_completions(make_policy, task):
     policy = make_policy("gemma", num_layers=1)
     stop_id = turn_end_id(policy.preprocessor.tokenizer)
     inputs, mask = next(_batches(policy.preprocessor.tokenizer, task, 4, stop_id, 3, HABITS))
-    token_ids = inputs["token_ids"]
-    logits = np.asarray(policy({"token_ids": token_ids, "padding_mask": inputs["padding_mask"]}), "float64")[:, :-1]
+    token_ids, padding_mask = (
+        np.hstack([*inputs.values()][::2]),
+        np.hstack([inputs["prompt_mask"], mask]).astype("int32"),
+    )
+    logits = np.asarray(policy({"token_ids": token_ids, "padding_mask": padding_mask}), "float64")[:, :-1]
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     chosen = np.take_along_axis(log_probs, token_ids[:, 1:, None], axis=-1)[..., 0][:, -mask.shape[1] :]
     history = prime(policy, task, steps=1, batch_size=4, learning_rate=1e-2, habits=HABITS, seed=3)

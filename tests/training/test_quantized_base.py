@@ -77,18 +77,15 @@ def completions(policy, prompt):
     )
 
 
-def sequences(prompt, completions):
-    """`(token_ids, padding_mask, live)`: prompts and completions, and which tokens of the latter there are."""
-    live = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
-    token_ids, padding_mask = (np.repeat(array, GROUP, axis=0) for array in prompt)
-    return np.hstack([token_ids, completions.token_ids]), np.hstack([padding_mask, live]).astype("int32"), live
+def live_tokens(completions):
+    return np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
 
 
 def teacher_forced(policy, prompt, completions):
-    token_ids, padding_mask, live = sequences(prompt, completions)
+    live = live_tokens(completions)
     ones = np.ones(len(live), "float32")
-    forward = jax.jit(lambda *arrays: completion_log_probs(policy, *arrays, live.shape[1], ones)[0])
-    return np.asarray(forward(token_ids, padding_mask)) * live
+    forward = jax.jit(lambda *arrays: completion_log_probs(policy, *arrays, ones)[0])
+    return np.asarray(forward(*prompt, completions.token_ids)) * live
 
 
 def test_kernels_are_integers_and_only_adapters_are_trained(policy):
@@ -159,8 +156,9 @@ def test_a_gradient_comes_through_the_logits(tie_weights):
 
 
 def test_a_step_is_that_of_the_dequantized_model(policy, dequantized, prompt, completions, one_batch):
-    token_ids, padding_mask, live = sequences(prompt, completions)
-    batch = dict(token_ids=token_ids, padding_mask=padding_mask, completion_mask=live.astype("float32"))
+    live = live_tokens(completions)
+    batch = dict(zip(("prompt_ids", "prompt_mask"), prompt, strict=True), completion_ids=completions.token_ids)
+    batch["completion_mask"] = live.astype("float32")
     batch |= dict(old_log_probs=completions.log_probs, sampler_log_probs=completions.log_probs)
     batch["advantages"] = np.random.default_rng(3).normal(size=len(live)).astype("float32")
     batch["temperature"] = np.ones(len(live), "float32")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_aha.training.micro_batches import by_length, micro_batches
+from keras_aha.training.micro_batches import by_length, micro_batches, rows_per_prompt
 from keras_aha.training.rollout import Rollout
 
 import numpy as np
@@ -50,16 +50,60 @@ def test_micro_batches_take_rows_in_turn(size, shape):
             np.testing.assert_array_equal(array[row % shape[0], row // shape[0]], batch[name][row])
 
 
-@pytest.mark.parametrize("size", (None, 6, 3, 2, 1))
-def test_by_length(size):
-    """Micro-batches are of rows of about one length, the untrained first; what belongs to a row stays together."""
-    mask = np.zeros((6, 5))
-    for row, columns in enumerate([[0, 1, 2], [0, 4], [], [0], [0, 1, 2, 3], [0, 1]]):
-        mask[row, columns] = 1
-    batch = {"completion_mask": mask, "advantages": np.arange(6)}
-    parts = micro_batches(by_length(batch, size), size)
-    assert parts["advantages"].ravel().tolist() == [2, 3, 5, 0, 4, 1]
-    np.testing.assert_array_equal(parts["completion_mask"].reshape(6, 5), mask[parts["advantages"].ravel()])
+def grouped(prompts, group_size):
+    """A batch in which all that belongs to row i says so: its prompt is i // G, its completion and advantage i."""
+    rows, rng = prompts * group_size, np.random.default_rng(1)
+    batch = rollout(rows).batch()
+    batch["completion_mask"] = (np.arange(5) < rng.integers(0, 6, (rows, 1))) * rng.integers(0, 2, (rows, 5))
+    batch["prompt_ids"] = np.repeat(np.arange(rows) // group_size, 3).reshape(rows, 3)
+    batch["completion_ids"] = np.repeat(np.arange(rows), 5).reshape(rows, 5)
+    return batch | {"advantages": np.arange(rows)}
+
+
+@pytest.mark.parametrize(
+    "prompts, group_size, shared, size",
+    [(6, 1, 1, 2), (3, 4, 1, 3), (3, 4, 2, 2), (3, 4, 2, 6), (3, 4, 4, 4), (2, 8, 4, 8), (2, 8, 2, None)],
+)
+def test_by_length(prompts, group_size, shared, size):
+    """Every row once, those that share a prompt in one micro-batch and nearest in length, the shortest first."""
+    batch = grouped(prompts, group_size)
+    lengths = np.max(np.arange(1, 6) * batch["completion_mask"], axis=1)
+    parts = micro_batches(by_length(batch, size, shared, group_size), size)
+    rows = parts["advantages"].reshape(-1, shared)
+    assert sorted(rows.ravel()) == list(range(prompts * group_size))
+    np.testing.assert_array_equal(parts["completion_ids"][..., 0].reshape(-1, shared), rows)
+    np.testing.assert_array_equal(parts["completion_mask"].reshape(-1, 5), batch["completion_mask"][rows.ravel()])
+    assert parts["prompt_ids"].shape == (len(parts["advantages"]), len(rows) // len(parts["advantages"]), 3)
+    np.testing.assert_array_equal(parts["prompt_ids"][..., 0].reshape(-1, 1) + 0 * rows, rows // group_size)
+    longest = lengths[rows].max(axis=1)
+    assert (np.diff(longest) >= 0).all()
+    for group in range(prompts):  # its rows by length, cut into sub-groups
+        own = rows[rows[:, 0] // group_size == group]
+        assert (np.diff(lengths[own].ravel()) >= 0).all()
+
+
+def test_by_length_where_a_process_begins_within_a_group():
+    own = {name: x[6:] for name, x in grouped(3, 4).items()}
+    parts = micro_batches(by_length(own, 2, 2, 4), 2)
+    assert sorted(parts["advantages"].ravel()) == list(range(6, 12))
+    np.testing.assert_array_equal(parts["prompt_ids"][..., 0] + 0 * parts["advantages"], parts["advantages"] // 4)
+
+
+@pytest.mark.parametrize(
+    "group_size, rows, lengths, expected",
+    [
+        (16, 16, (512, 512), 8),  # 784, 544, 448, 448 (the larger is taken) and 544 with 1, 2, 4, 8 and 16
+        (8, 16, (256, 64), 8),
+        (8, 16, (64, 512), 2),  # 352, 352, 400, 520
+        (8, 2, (256, 64), 2),  # no more than a micro-batch holds
+        (6, 9, (100, 1), 3),  # and what divides both
+        (4, 1, (100, 1), 1),
+        (4, 4, (1, 100), 1),
+    ],
+)
+def test_rows_that_share_a_prompt(group_size, rows, lengths, expected):
+    """By hand: L / s + C (1 + s / G) / 2 tokens a row."""
+    assert rows_per_prompt(group_size, rows, *lengths) == expected
 
 
 @pytest.mark.parametrize("size", (4, 12))

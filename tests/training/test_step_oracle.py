@@ -8,6 +8,8 @@ import itertools
 
 from keras_aha.losses import GRPOLoss, group_advantages
 from keras_aha.training.grpo_model import GRPOModel
+from keras_aha.training.micro_batches import by_length
+from keras_aha.training.rollout import split_texts
 
 import jax
 import keras
@@ -50,7 +52,7 @@ class Sides:
         self.batch = {**batch, "old_log_probs": old.astype("float32"), "sampler_log_probs": sampler.astype("float32")}
 
     def batch_of(self, choice, rows=8):
-        """The first `rows` rows as `train_step` takes them."""
+        """The first `rows` rows."""
         batch = {name: value[:rows] for name, value in self.batch.items()}
         kept = LENGTHS[:rows, None] < COMPLETION + (not choice["mask_truncated"])
         batch["completion_mask"] = batch["completion_mask"] * kept
@@ -58,6 +60,12 @@ class Sides:
         advantages = group_advantages(rewards[:rows], min(4, rows), choice["scale"], choice["baseline"])
         batch["advantages"] = np.asarray(advantages)
         return batch | {"has_signal": np.arange(rows) < (4 if choice.get("alike") else rows)}
+
+    def given(self, choice, shared, rows=8):
+        """The same as `train_step` takes them, with a prompt for each `shared` rows."""
+        batch = self.batch_of(choice, rows)
+        texts = split_texts(batch.pop("token_ids"), batch.pop("padding_mask"), COMPLETION)
+        return by_length(texts | batch, self.model.micro_batch_size, shared, min(4, rows))
 
     def expected(self, choice, rows=8):
         """The oracle's loss, and its gradients of the adapters."""
@@ -94,6 +102,7 @@ def batch():
     token_ids = rng.integers(1, 200, (8, 6 + COMPLETION)).astype("int32")
     columns = np.arange(6 + COMPLETION)
     padding_mask = ((columns >= PADDING[:, None]) & (columns < 6 + LENGTHS[:, None])).astype("int32")
+    token_ids[:, :6] = np.repeat(token_ids[::4, :6], 4, axis=0)  # a group has one prompt
     batch = dict(token_ids=token_ids * padding_mask, padding_mask=padding_mask)
     batch["temperature"] = np.linspace(0.7, 1.4, 8).astype("float32")
     return batch | {"completion_mask": padding_mask[:, 6:].astype("float32")}
@@ -160,7 +169,7 @@ def test_a_cover_of_train_steps(sides):
         kinds = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
         before = [[variable.value for variable in kind] for kind in (*kinds, model.metrics_variables)]
         with jax.disable_jit():
-            logs, (after, *_) = model.train_step(tuple(before), sides.batch_of(choice, rows))
+            logs, (after, *_) = model.train_step(tuple(before), sides.given(choice, 2, rows))
         expected = sides.expected(choice, rows)
         clipped.append(expected.metrics["clip_fraction"] / expected.tokens["clip_fraction"])
         assert_equal_logs(logs, expected, choice)
@@ -172,21 +181,21 @@ def test_a_cover_of_train_steps(sides):
 
 COMPILED = [
     # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps
-    # The last value: with a group whose rewards are all equal.
-    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1, True),
-    ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2, True),
-    ("sides", "std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4, False),
+    # The last values: with a group whose rewards are all equal; how many rows share a prompt.
+    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1, True, 4),
+    ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2, True, 2),
+    ("sides", "std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4, False, 1),
 ]
 
 
 @pytest.mark.parametrize("values", COMPILED)
 def test_compiled(request, one_batch, values):
-    sides, choice = request.getfixturevalue(values[0]), dict(zip([*AXES, "alike"], values[1:], strict=True))
+    sides, choice = request.getfixturevalue(values[0]), dict(zip([*AXES, "alike", "shared"], values[1:], strict=True))
     model, variables = sides.model, sides.model.policy.variables
     model.micro_batch_size = 8 // choice["splits"]
     model.compile(keras.optimizers.SGD(SGD), loss=grpo_loss(choice))
     before = [np.asarray(variable) for variable in variables]
-    logs = model.fit(one_batch(sides.batch_of(choice)), verbose=0).history
+    logs = model.fit(one_batch(sides.given(choice, choice["shared"])), verbose=0).history
     updates = {v.path: (old - np.asarray(v)) / SGD for v, old in zip(variables, before, strict=True)}
     for variable, value in zip(variables, before, strict=True):
         variable.assign(value)
