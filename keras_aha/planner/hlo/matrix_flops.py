@@ -49,7 +49,7 @@ def _flops(x: Instruction, computation) -> int:
 def _of_pairs(x: Instruction, computation) -> int:
     """Of one product, of queries `(B, K, N / K, t, H)` and keys `(B, K, S, H)`; `self_attention` names the window."""
     shapes = [dims(computation[name].type) for name in x.operands]
-    queries, keys = next(shape for shape in shapes if len(shape) == 5), next(shape for shape in shapes if len(shape) == 4)
+    queries, keys = (next(shape for shape in shapes if len(shape) == rank) for rank in (5, 4))
     window = re.search(r"window=(\d+)", x.line)
     seen = np.arange(keys[2] - queries[3], keys[2]) + 1
     pairs = int(np.minimum(seen, int(window[1]) if window else keys[2]).sum())
