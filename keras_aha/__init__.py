@@ -21,6 +21,7 @@ _HOMES = {
     "RolloutCallback": "callbacks.rollout_callback",
     "Run": "runs.run",
     "TimeLimitCallback": "callbacks.time_limit_callback",
+    "check": "planner",
     "distribute": "distribution.distribute",
     "evaluate": "runs.evaluate",
     "export": "runs.export",
