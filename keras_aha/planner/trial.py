@@ -22,6 +22,7 @@ from keras_aha.training.micro_batches import by_length
 from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _FIRST_TEXT = 100  # the token ids below it are marks, in every vocabulary that there is
@@ -77,7 +78,7 @@ class Trial:
         """Compiled, with one length of completions, as the planner counts."""
         recipe = self.recipe
         distribute_as(recipe)
-        optimizer = build_optimizer(recipe.optimizer, 2)
+        optimizer = build_optimizer(recipe.optimizer, recipe.training.epochs * recipe.rollouts.updates_per_rollout)
         policy = random_policy(**policy_arguments(recipe)) if self.is_random else build_policy(recipe)
         model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1)
         model.compile(optimizer, GRPOLoss(**dataclasses.asdict(recipe.loss)))
@@ -146,19 +147,20 @@ class Trial:
         model, start = self.model, time.perf_counter()
         variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
         variables = *variables, model.metrics_variables
-        state = [[variable.value for variable in some] for some in variables]
-        batch, shardings = global_rows(self.batch), jax.tree.map(lambda x: x.sharding, state)
-        step = jax.jit(model.train_step, donate_argnums=0, out_shardings=(None, tuple(shardings)))
-        compiled = step.lower(tuple(state), batch).compile()
-        compile_seconds, memory = time.perf_counter() - start, compiled.memory_analysis()
-        held = bytes_on_a_device((state, [x for x in jax.tree.leaves(batch) if isinstance(x, jax.Array)]))
+        state = tuple([variable.value for variable in some] for some in variables)
+        batch = jax.tree.map(jnp.asarray, global_rows(self.batch))
+        # As the planner lowers it, so that each can take the other's program from JAX's cache.
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), (state, batch))
+        shardings = None, jax.tree.map(lambda x: x.sharding, state)
+        compiled = jax.jit(model.train_step, donate_argnums=0, out_shardings=shardings).lower(*shapes).compile()
+        compile_seconds, held = time.perf_counter() - start, bytes_on_a_device(shapes)
         for _ in range(2):
             start = time.perf_counter()
-            logs, state = jax.block_until_ready(compiled(tuple(state), batch))
+            logs, state = jax.block_until_ready(compiled(state, batch))
             seconds = time.perf_counter() - start
         for variable, value in zip(sum(map(list, variables), []), sum(map(list, state), []), strict=True):
             set_value(variable, value)
-        return Timed((logs, held, memory), compile_seconds, seconds)
+        return Timed((logs, held, compiled.memory_analysis()), compile_seconds, seconds)
 
 
 def _timed(call) -> Timed:
