@@ -125,13 +125,13 @@ def _plan(name: str, trial: Trial, plans: list) -> CheckFinding:
 
 
 def _kill_and_resume(name: str) -> CheckFinding:
-    """See there."""
+    """`kill_and_resume`, in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         saved, different = kill_and_resume(Path(folder))
     return CheckFinding(
         name,
         f"the {EPOCHS} epochs of a run without a kill",
-        f"killed with {saved} saved; different: {', '.join(different) or 'nothing'}",
+        f"killed with {saved} saved, and then {'other ' + ', '.join(different) if different else 'the same'}",
         "wrong" if different else "right",
         dict(epochs=EPOCHS, saved_epochs=saved, different_columns=len(different)),
     )

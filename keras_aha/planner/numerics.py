@@ -37,8 +37,8 @@ def sampler_and_trainer(name: str, trial: Trial) -> CheckFinding:
     bounds = _GAPS[products_in(trial)]
     return CheckFinding(
         name,
-        f"log-probs differ by < {bounds[0]:g} nats, at most {bounds[1]:g}",
-        f"{mean:.2g} on average, {largest:.2g} at most",
+        f"within {bounds[0]:g} nats a token, {bounds[1]:g} at most",
+        f"{mean:.2g} nats a token, {largest:.2g} at most",
         "right" if mean < bounds[0] and largest < bounds[1] else "wrong",
         dict(mean=mean, largest=largest, mean_bound=bounds[0], largest_bound=bounds[1], products_in=products_in(trial)),
     )
