@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-# Products' dtype → mean and largest difference of a log-prob, in nats. bfloat16 and float16: about three times what
+# Products' dtype → mean and largest difference of a log-prob, in nats. bfloat16 and float16: three to four times what
 # the real Gemma 3 270M differs by from float32 (LOG.md, "float16 on a real model"), as sampler and trainer both do.
 _GAPS = {"float32": (1e-4, 1e-3), "float16": (3e-3, 0.05), "bfloat16": (0.035, 0.5)}
 _EPSILONS = {"float32": 2**-20, "float16": 2**-11, "bfloat16": 2**-8}  # of a product, by the sum of its terms
