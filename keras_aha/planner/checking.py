@@ -32,9 +32,9 @@ def check(
 
         print(aha.check())
 
-    Nothing is downloaded: a Gemma's weights are random, those of the embedded model are real. It takes three to ten
-    minutes on an accelerator, and less than five on two CPU cores. A check that ends by an error is a finding, and the
-    others go on.
+    Nothing is downloaded: a Gemma's weights are random, those of the embedded model are real. It takes less
+    than five minutes on two CPU cores, and should take three to ten on an accelerator, on which it has not run yet. A
+    check that ends by an error is a finding, and the others go on.
 
     Args:
         recipe: name of the recipe whose model, adapters, loss and optimizer are taken; rows and tokens are few. `None`
