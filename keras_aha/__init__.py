@@ -21,6 +21,7 @@ _HOMES = {
     "RolloutCallback": "callbacks.rollout_callback",
     "Run": "runs.run",
     "TimeLimitCallback": "callbacks.time_limit_callback",
+    "check": "planner",
     "distribute": "distribution.distribute",
     "evaluate": "runs.evaluate",
     "export": "runs.export",
@@ -33,7 +34,6 @@ _HOMES = {
 _ROOMS = ("losses", "tasks")
 # XLA for TPUs compiles each fusion of a gather and a product by itself: with 42 layers that takes twice as long.
 _LIBTPU_FLAG = "xla_tpu_enable_async_collective_fusion"
-
 __all__ = [*_HOMES, *_ROOMS]
 
 

@@ -27,7 +27,7 @@ def check_versions() -> None:
     """Raises ImportError if an installed package is too old or too new. Packages that are not installed pass."""
     reasons, packages, received = [], [], []
     for package, (oldest, too_new, why) in SUPPORTED.items():
-        version = _installed(package)
+        version = installed(package)
         if version is None:
             continue
         base = Version(Version(version).base_version)  # a release to come, such as 3.15.0.dev1, counts as that release
@@ -37,7 +37,7 @@ def check_versions() -> None:
             reasons.append(f"{package} before {too_new}, because it was never tried with newer versions")
         else:
             continue
-        extras = ",".join(extra for brought, extra in _EXTRAS.items() if package == "jax" and _installed(brought))
+        extras = ",".join(extra for brought, extra in _EXTRAS.items() if package == "jax" and installed(brought))
         packages.append(f'"{package}{extras and f"[{extras}]"}>={oldest},<{too_new}"')
         received.append(f"{package} {version}")
     if reasons:
@@ -47,7 +47,8 @@ def check_versions() -> None:
         )
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Of a package; `None` if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -50,7 +50,7 @@ def test_versions_between_are_taken(tmp_path, version):
     assert child(tmp_path, "-c", "import keras_aha.tasks", keras=version).returncode == 0
 
 
-COMMANDS = ["fit.py", "evaluate.py run", "prime.py --out new", "plan.py --topology t4", "report.py run"]
+COMMANDS = ["fit.py", "evaluate.py run", "prime.py --out new", "plan.py --topology t4", "check.py", "report.py run"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -35,18 +35,24 @@ def abstract_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
         ValueError: an unknown preset, or one that cannot be downloaded or read.
     """
     known = "://" in preset and not preset.startswith("hf://")  # where anyone's changed model may have the name
-    table = _known().get(preset_name(preset) if known else preset)
+    name = preset_name(preset) if known else preset
     with without_values():
-        if table is not None:
-            kind = getattr(keras_hub.models, table.pop("class_name"))
-            with own_dtype(kind, dtype):
-                return scale_queries(kind(dtype=dtype_policy(kind, dtype), **table))
+        if name in known_presets():
+            return new_backbone(name, dtype)
         backbone = load_preset(keras_hub.models.Backbone, preset, load_weights=False, dtype=dtype)
         kind = type(backbone)
         policy = dtype_policy(kind, dtype)
         if kind in (*ENCODERS, keras_hub.models.SmolLM3Backbone) or policy != dtype:
             backbone = copy_backbone(backbone, dtype=policy, **dict.fromkeys(ENCODERS.get(kind, ())))
         return scale_queries(backbone)
+
+
+def new_backbone(preset: str, dtype: str) -> keras_hub.models.Backbone:
+    """The same of one of `known_presets`, its variables with values as before any training."""
+    table = _known()[preset]
+    kind = getattr(keras_hub.models, table.pop("class_name"))
+    with own_dtype(kind, dtype):
+        return scale_queries(kind(dtype=dtype_policy(kind, dtype), **table))
 
 
 def copy_backbone(backbone: keras_hub.models.Backbone, **changes) -> keras_hub.models.Backbone:

@@ -3,11 +3,12 @@
 import os
 
 from keras_aha.models import lora
-from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, scale_queries
+from keras_aha.models.abstract_backbone import ENCODERS, abstract_backbone, new_backbone, scale_queries
 from keras_aha.models.dtype_policy import dtype_policy
-from keras_aha.models.internals import flatten_layers, without_values
+from keras_aha.models.internals import embeddings_variable, flatten_layers, without_values
 from keras_aha.models.presets import load_preset, load_tokenizer, own_dtype
 from keras_aha.models.quantization import abstract_quantized, quantize_base
+from keras_aha.models.tiny_gemma import vocabulary
 from keras_aha.names import suggestion
 
 import jax
@@ -17,6 +18,10 @@ import keras_hub
 
 LINEARS = ("query", "key", "value", "attention_output", "ffw_gating", "ffw_gating_2", "ffw_linear")  # of a Gemma
 _ENCODING_MODELS = (keras_hub.models.Gemma3CausalLM, keras_hub.models.Gemma4CausalLM)
+_SEEING = {  # what their tokenizers may be told to lack
+    keras_hub.models.Gemma3CausalLM: dict(has_vision_tokens=False),
+    keras_hub.models.Gemma4CausalLM: dict(has_vision_tokens=False, has_video_tokens=False),
+}
 # Their blocks multiply by the kernels of their feed-forward layers directly, past the scales of quantized ones.
 _KERNEL_READERS = (keras_hub.models.Gemma4Backbone, keras_hub.models.Gemma3nBackbone)
 _DTYPES = ("float32", "bfloat16", "float16")  # each also as Keras's "mixed_…", with weights in float32
@@ -114,6 +119,33 @@ def abstract_policy(
             _enable_lora(backbone, lora_rank, lora_alpha, lora_targets)
         kind = getattr(keras_hub.models, type(backbone).__name__.replace("Backbone", "CausalLM"))
         return kind(backbone=backbone, preprocessor=None, compile=False)  # compiled, it would have an optimizer
+
+
+def random_policy(preset: str, *, seed: int = 0, **arguments) -> keras_hub.models.CausalLM:
+    """The policy that `load_policy` loads, with random weights, adapters too, so that nothing is downloaded.
+
+    Logits have about unit variance. Its tokenizer is the embedded model's, so its texts mean nothing.
+
+    Args:
+        preset: one of a Gemma, of `known_presets`.
+        seed: of all weights.
+        **arguments: those of `abstract_policy`, which raises the same errors.
+    """
+    described = abstract_policy(preset, **arguments)
+    kind, dtype = type(described), arguments.get("dtype", "float32")
+    keras.utils.set_random_seed(seed)
+    with _rematerialised(preset, dtype, arguments.get("remat")):
+        backbone = new_backbone(preset, dtype)
+    table = embeddings_variable(backbone.token_embedding)
+    table.assign(keras.random.normal(table.shape, stddev=backbone.hidden_dim**-0.5, dtype=table.dtype))
+    if quantization := arguments.get("quantization"):
+        quantize_base(backbone, quantization)
+    if lora_rank := arguments.get("lora_rank", 16):
+        _enable_lora(backbone, lora_rank, arguments.get("lora_alpha"), arguments.get("lora_targets", LINEARS))
+        for variable in backbone.trainable_variables:
+            variable.assign(keras.random.normal(variable.shape, stddev=0.02, dtype=variable.dtype))
+    tokenizer = kind.preprocessor_cls.tokenizer_cls(proto=vocabulary(), **_SEEING.get(kind, {}))
+    return kind(backbone=backbone, preprocessor=kind.preprocessor_cls(tokenizer), compile=False)
 
 
 def rematerialised_blocks(preset: str, dtype: str, remat: bool | None) -> list[str]:

@@ -26,10 +26,10 @@ _PARTS = {
 def in_a_line(plan: Plan) -> str:
     """One line, such as a recipe's comment holds."""
     fits = "fits" if plan.fits else "does not fit"
-    memory = f"{_gb(plan.hbm_bytes_per_chip)} of {_gb(plan.hbm_limit_bytes)} a chip"
+    memory = f"{in_gb(plan.hbm_bytes_per_chip)} of {in_gb(plan.hbm_limit_bytes)} a chip"
     line = f"{preset_name(plan.preset)} on {_place(plan)}: {fits}, {memory}"
     if run := plan.run:
-        line += f"; at best {_time(run.epoch_seconds)} an epoch, {_time(run.run_seconds)} for {run.epochs}"
+        line += f"; at best {in_time(run.epoch_seconds)} an epoch, {in_time(run.run_seconds)} for {run.epochs}"
         line += "" if run.run_price is None else f", costing {run.run_price:.2f}"
     return line
 
@@ -45,9 +45,11 @@ def in_a_table(plan: Plan) -> str:
     lines.append(f"  decode step   {decode.rows} rows, {decode.sequences_per_chip} a chip, {room}")
     lines += _step_lines(decode.step, decode.floor_bytes)
     if run is not None:
-        parts = f"rollout {_time(run.rollout_seconds)}, update {_time(run.update_seconds)}"
-        lines.append(f"  epoch         at best {_time(run.epoch_seconds)}: {parts}")
-        lines.append(f"  run           at best {_time(run.run_seconds)} for {run.epochs} epochs and their evaluations")
+        parts = f"rollout {in_time(run.rollout_seconds)}, update {in_time(run.update_seconds)}"
+        lines.append(f"  epoch         at best {in_time(run.epoch_seconds)}: {parts}")
+        lines.append(
+            f"  run           at best {in_time(run.run_seconds)} for {run.epochs} epochs and their evaluations"
+        )
         if run.run_price is not None:
             lines.append(f"  price         {run.epoch_price:.2f} an epoch, {run.run_price:.2f} the run")
     if plan.compile_seconds:
@@ -74,11 +76,11 @@ def _step_lines(step: StepEstimate | None, floor_bytes: int | None = None) -> li
     if step is None:
         return ["    a chip      its program does not fit"]
     floor = "" if floor_bytes is None else f" ({step.bytes / floor_bytes:.2f} times the least possible)"
-    kinds = [f"{sums['count']} {kind} of {_gb(sums['bytes'])}" for kind, sums in step.collectives.items()]
-    work = f"{step.flops / 1e12:.2f} TFLOP, {_gb(step.bytes)} to and from memory{floor}"
+    kinds = [f"{sums['count']} {kind} of {in_gb(sums['bytes'])}" for kind, sums in step.collectives.items()]
+    work = f"{step.flops / 1e12:.2f} TFLOP, {in_gb(step.bytes)} to and from memory{floor}"
     lines = [f"    a chip      {work}, {', '.join(kinds) or 'nothing'} between chips"]
     if step.seconds is not None:
-        lines.append(f"    at best     {_time(step.seconds)}, {step.tokens_per_second:,.0f} tokens/s")
+        lines.append(f"    at best     {in_time(step.seconds)}, {step.tokens_per_second:,.0f} tokens/s")
     return lines
 
 
@@ -88,25 +90,25 @@ def in_plain_words(plan: Plan) -> str:
     chips = "the one chip" if plan.chips == 1 else f"each of the {plan.chips} chips"
     phases = {"train": "the update", "merge": "the moment when adapters are merged"}
     largest = sorted(plan.parts, key=plan.parts.get, reverse=True)[:3]
-    parts = "; ".join(f"{_gb(plan.parts[part])} of {_PARTS[part][1]}" for part in largest if plan.parts[part])
+    parts = "; ".join(f"{in_gb(plan.parts[part])} of {_PARTS[part][1]}" for part in largest if plan.parts[part])
     paragraphs = [
         f"Training {preset_name(plan.preset)} repeats one thing. The model writes completions for a few problems: this "
         "is the rollout. Each completion is scored. Then the weights are changed so that completions with a high score "
         f"become more likely: this is the update. Both have to fit into the memory of {chips} of {_place(plan)}.",
-        f"A chip has room for {_gb(plan.hbm_limit_bytes)}. The most is needed in "
-        f"{phases.get(plan.largest_phase, 'the rollout')}: {_gb(plan.hbm_bytes_per_chip)}. The largest parts of that: "
-        f"{parts}. " + ("So it fits." if plan.fits else "So it does not fit."),
+        f"A chip has room for {in_gb(plan.hbm_limit_bytes)}. The most is needed in "
+        f"{phases.get(plan.largest_phase, 'the rollout')}: {in_gb(plan.hbm_bytes_per_chip)}. The largest parts of "
+        f"that: {parts}. " + ("So it fits." if plan.fits else "So it does not fit."),
         f"In an update each chip works on {train.sequences_per_chip:g} sequences of {train.sequence_length} tokens "
         f"at a time. In the rollout it writes {decode.sequences_per_chip} completions at once, one token of each in a "
-        f"step. A step has to read all weights and all keys and values, at least {_gb(decode.floor_bytes)}. Its time "
+        f"step. A step has to read all weights and all keys and values, at least {in_gb(decode.floor_bytes)}. Its time "
         "depends mostly on that.",
     ]
     if run := plan.run:
         cost = "" if run.run_price is None else f" and cost {run.run_price:.2f}"
         paragraphs.append(
-            f"At the very best an epoch takes {_time(run.epoch_seconds)}: the rollout {_time(run.rollout_seconds)}, "
-            f"the update {_time(run.update_seconds)}. The recipe's {run.epochs} epochs, with evaluations, then take "
-            f"{_time(run.run_seconds)}{cost}. No program reaches a chip's published speed: expect two or three times "
+            f"At the very best an epoch takes {in_time(run.epoch_seconds)}: the rollout {in_time(run.rollout_seconds)},"
+            f" the update {in_time(run.update_seconds)}. The recipe's {run.epochs} epochs, with evaluations, then take "
+            f"{in_time(run.run_seconds)}{cost}. No program reaches a chip's published speed: expect two or three times "
             "as long."
         )
     if plan.advice:
@@ -118,12 +120,13 @@ def _place(plan: Plan) -> str:
     return "this machine" if plan.topology == "local" else plan.topology
 
 
-def _gb(size: float) -> str:
+def in_gb(size: float) -> str:
     """Of 10⁹ bytes; of 10⁶ if that is too little to see."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"
 
 
-def _time(seconds: float) -> str:
+def in_time(seconds: float) -> str:
+    """In the unit that suits it."""
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms"
     if seconds < 100:
