@@ -47,13 +47,13 @@ def _flops(x: Instruction, computation) -> int:
 
 
 def _of_pairs(x: Instruction, computation) -> int:
-    """Of one product, of queries `(B, K, N / K, t, H)` and keys `(B, K, S, H)`; `self_attention` names the window."""
-    shapes = [dims(computation[name].type) for name in x.operands]
-    queries, keys = (next(shape for shape in shapes if len(shape) == rank) for rank in (5, 4))
+    """Of one product, of queries `(…, t, H)` and keys `(…, S, H)`; `self_attention` names the window."""
+    types = [computation[name].type for name in x.operands]
+    queries, keys = [dims(kind) for kind in types if kind.startswith(("bf16", "f16", "f32"))][:2]
     window = re.search(r"window=(\d+)", x.line)
-    seen = np.arange(keys[2] - queries[3], keys[2]) + 1
-    pairs = int(np.minimum(seen, int(window[1]) if window else keys[2]).sum())
-    return 2 * math.prod(queries[:3]) * pairs * queries[4]
+    seen = np.arange(keys[-2] - queries[-2], keys[-2]) + 1
+    pairs = int(np.minimum(seen, int(window[1]) if window else keys[-2]).sum())
+    return 2 * math.prod(queries[:-2]) * pairs * queries[-1]
 
 
 def _products(axis: str, inputs, kernel, output, line: str) -> int:
