@@ -5,17 +5,20 @@
 For each mesh, arguments of `distribute`, or none of it: one epoch, an evaluation, and five epochs on given rollouts.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
 
 import keras_aha as aha
+from keras_aha.decoding.self_attention import splash_attention
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
-from keras_aha.distribution.distribute import whole
+from keras_aha.distribution.distribute import over_mesh, whole
 from keras_aha.tasks import Score, Task
 
 import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 from tiny_models import randomize, tiny_policy
@@ -122,12 +125,28 @@ def epochs(sizes) -> dict:
     model.fit(OneBatch(own), epochs=5, verbose=0, shuffle=False)
     query = model.policy.backbone.get_layer("decoder_block_0").attention.query_dense
     shards = {name: getattr(query, name).value for name in ("_kernel", "lora_kernel_a", "lora_kernel_b")}
+    if jax.process_count() == 1:
+        result["kernel_outputs"] = kernel_outputs()
     return result | {
         "adapters": flat(model),
         "losses": np.array(model.history.history["loss"]),
         "devices": np.array(len(shards["_kernel"].sharding.device_set)),
         **{f"shard{name}": np.array(x.addressable_shards[0].data.shape) for name, x in shards.items()},
     }
+
+
+def kernel_outputs():
+    """Of the attention kernel, two key-value heads or one: each device computes its rows and heads."""
+    rng = np.random.default_rng(0)
+    query, keys, values = (rng.normal(size=(4, n, heads, 128)) for n, heads in ((3, 8), (5, 2), (5, 2)))
+    kernel = functools.partial(splash_attention, first=0, soft_cap=5.0, window=None, interpret=True)
+
+    def gradients(*arrays):
+        return jax.grad(lambda *arrays: jnp.sum(over_mesh(kernel, *arrays) ** 2), (0, 1, 2))(*arrays)
+
+    starts = np.array([0, 1, 2, 2])
+    outputs = [jax.jit(gradients)(query, keys[:, :, :n], values[:, :, :n], starts) for n in (1, 2)]
+    return np.concatenate([np.asarray(x).ravel() for x in jax.tree.leaves(outputs)])
 
 
 def flat(model):

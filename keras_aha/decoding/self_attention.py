@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-_LONG = 1024  # queries; with fewer, logits of all pairs take less than the rest of a block
+_LONG = 1024  # queries; with fewer, chunks are not worth their recomputation
+_KERNEL = 256  # queries, from which the kernel is used
 _CHUNK = 256  # queries whose logits are held at a time
 _TILE = 128  # lengths that the kernel takes are multiples of it
 
@@ -30,7 +31,7 @@ def self_attention(attention, query, keys, values, positions, starts, window: in
     Returns:
         `(B, t, N, H)`.
     """
-    if query.shape[1] >= _LONG and jax.default_backend() == "tpu" and query.shape[3] % _TILE == 0:
+    if query.shape[1] >= _KERNEL and jax.default_backend() == "tpu" and query.shape[3] % _TILE == 0:
         settings = dict(soft_cap=attention.logit_soft_cap, window=window)
         kernel = functools.partial(splash_attention, first=positions[0], **settings)
         return over_mesh(kernel, query, keys, values, starts)

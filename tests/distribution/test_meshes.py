@@ -77,6 +77,9 @@ def test_meshes(meshes):
     """A device has of the query's kernel and adapter: heads, hidden features, and head features or rank."""
     check(meshes["1x4", 0], meshes["alone", 0], 4, [2, 16, 8], [2, 16, 2])
     check(meshes["4x1 split", 0], meshes["alone", 0], 4, [8, 4, 8], [8, 16, 2])
+    for name in ("1x4", "4x1 split"):
+        outputs = [meshes[each, 0]["kernel_outputs"] for each in (name, "alone")]
+        np.testing.assert_allclose(*outputs, atol=1e-4)  # of up to 20
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 import check as script  # noqa: E402
 
-TINY = {"gemma_2": "gemma2_2b_en", "gemma_3": "gemma3_270m", "gemma_4": "gemma4_2b"}
-KINDS = {"gemma_2": "GemmaBackbone", "gemma_3": "Gemma3Backbone", "gemma_4": "Gemma4Backbone"}
+TINY = {"gemma_2": "gemma2_2b_en", "gemma_3": "gemma3_270m"}
+KINDS = {"gemma_2": "GemmaBackbone", "gemma_3": "Gemma3Backbone"}
 
 
 @pytest.fixture
@@ -36,9 +36,8 @@ def known(monkeypatch):
     monkeypatch.setattr(abstract_backbone, "_known", lambda: {name: dict(table) for name, table in tables.items()})
 
 
-@pytest.mark.parametrize("shape", TINY)
-def test_a_random_policy_has_adapters_that_move_it(known, shape):
-    policy = random_policy(TINY[shape], dtype="bfloat16", lora_rank=2)
+def test_a_random_policy_has_adapters_that_move_it(known):
+    policy = random_policy(TINY["gemma_2"], dtype="bfloat16", lora_rank=2)
     backbone, tokens = policy.backbone, np.arange(100, 112)[None]
     assert backbone.token_embedding.compute_dtype == "bfloat16" and len(policy.trainable_variables) > 4
     assert all(np.asarray(variable, "float32").any() for variable in policy.trainable_variables)
