@@ -31,7 +31,7 @@ def self_attention(attention, query, keys, values, positions, starts, window: in
     Returns:
         `(B, t, N, H)`.
     """
-    if query.shape[1] >= _KERNEL and jax.default_backend() == "tpu" and query.shape[3] % _TILE == 0:
+    if _has_kernel() and query.shape[1] >= _KERNEL and query.shape[3] % _TILE == 0:
         settings = dict(soft_cap=attention.logit_soft_cap, window=window)
         kernel = functools.partial(splash_attention, first=positions[0], **settings)
         return over_mesh(kernel, query, keys, values, starts)
@@ -41,6 +41,11 @@ def self_attention(attention, query, keys, values, positions, starts, window: in
         return attend(attention, query, [(keys, values, positions)], positions_of_query, starts, window)
 
     return in_chunks(attended, query, positions[-query.shape[1] :])
+
+
+def _has_kernel() -> bool:
+    """Whether the devices are TPUs that can multiply bfloat16 in a kernel; of v2 and v3 their compiler says no."""
+    return jax.default_backend() == "tpu" and jax.devices()[0].device_kind not in ("TPU v2", "TPU v3")
 
 
 def in_chunks(attended, query, positions):

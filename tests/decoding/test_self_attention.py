@@ -6,6 +6,7 @@ import types
 from keras_aha.decoding import self_attention as module
 from keras_aha.decoding.attention import attend
 from keras_aha.distribution.distribute import over_mesh
+from keras_aha.models.internals import as_if_on
 
 import jax
 import jax.numpy as jnp
@@ -87,3 +88,15 @@ def test_no_logits_of_all_pairs(monkeypatch):
     monkeypatch.setattr(module, "_LONG", 8)
     monkeypatch.setattr(module, "_CHUNK", 48)
     assert f"{queries},{slots}]" not in program() and f"48,{slots}]" in program()
+
+
+@pytest.mark.parametrize(
+    "kind, queries, expected", [("TPU v5 lite", 256, 1), ("TPU v5 lite", 255, 0), ("TPU v3", 256, 0)]
+)
+def test_where_the_kernel_is_used(kind, queries, expected, monkeypatch):
+    used = []
+    monkeypatch.setattr(module, "over_mesh", lambda kernel, query, *arrays: used.append(kernel) or query)
+    arrays, positions, starts, _ = inputs(queries, queries, 2, 1, "float32")
+    with as_if_on([types.SimpleNamespace(device_kind=kind)], "tpu"):
+        module.self_attention(settings("float32", None), *arrays, jnp.asarray(positions), starts)
+    assert len(used) == expected
