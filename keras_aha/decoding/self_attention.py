@@ -48,10 +48,15 @@ def _has_kernel() -> bool:
     return jax.default_backend() == "tpu" and jax.devices()[0].device_kind not in ("TPU v2", "TPU v3")
 
 
+def at_a_time(queries: int) -> int:
+    """Of how many queries `in_chunks` holds the logits at a time."""
+    return queries if queries < _LONG else _CHUNK
+
+
 def in_chunks(attended, query, positions):
-    """`attended(query, positions)`, for `_CHUNK` of `(B, t, N, H)` at a time if there are many."""
+    """`attended(query, positions)`, for some of `(B, t, N, H)` at a time if there are many."""
     length = query.shape[1]
-    if length < _LONG:
+    if at_a_time(length) == length:
         return attended(query, positions)
     more = -length % _CHUNK
     query = jnp.pad(query, ((0, 0), (0, more), (0, 0), (0, 0)))

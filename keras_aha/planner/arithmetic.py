@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from keras_aha.decoding.self_attention import at_a_time
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.models.policy import rematerialised_blocks
@@ -34,7 +35,7 @@ class ByHand:
         counted = np.full(rows, length + new), np.full(rows, new), share
         passes = 1 + self.recompute + self.reference
         flops = update_flops(backbone, *counted) + (passes - 1) * forward_flops(backbone, *counted)
-        tokens, pairs = new + share * length, new * (new + length) + share * length**2
+        tokens, pairs = new + share * length, at_a_time(new) * (new + length) + share * at_a_time(length) * length
         activations = self._activations(backbone, size * tokens, size * pairs)
         arguments = bytes_on_a_device((state, batch))
         moved = rows // size * ((2 + passes) * arguments + 3 * activations)
@@ -47,7 +48,7 @@ class ByHand:
         prompts = -(-prompts // shapes.parts)
         flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
         weights = bytes_on_a_device(shapes.weights)
-        return Program(weights, _block(backbone, prompts * length, prompts * length**2), int(flops), weights)
+        return Program(weights, _block(backbone, prompts * length, prompts * at_a_time(length) * length), int(flops), weights)
 
     def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""
@@ -72,7 +73,7 @@ def _block(backbone, tokens: float, pairs: float) -> int:
     Args:
         backbone: of a Gemma.
         tokens: those that the block reads.
-        pairs: of a token and one that it may attend to, masked or not.
+        pairs: of a token and one that it may attend to, masked or not, whose logits are held at a time.
     """
     gate = backbone.transformer_layers[0].gating_ffw.partial_output_shape[-1]
     return int(5 * tokens * gate + 2 * backbone.num_query_heads * pairs) * _itemsize(backbone)
