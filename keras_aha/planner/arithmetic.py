@@ -47,8 +47,8 @@ class ByHand:
         prompts, length = shapes.prompts[0].shape
         prompts = -(-prompts // shapes.parts)
         flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
-        weights = bytes_on_a_device(shapes.weights)
-        return Program(weights, _block(backbone, prompts * length, prompts * at_a_time(length) * length), int(flops), weights)
+        weights, pairs = bytes_on_a_device(shapes.weights), prompts * at_a_time(length) * length
+        return Program(weights, _block(backbone, prompts * length, pairs), int(flops), weights)
 
     def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""
