@@ -26,7 +26,7 @@ def loaded(preset, dtype):
     policy = aha.load_policy(preset, dtype=dtype, lora_rank=2)
     for variable in policy.trainable_variables:  # those of A are of any dtype's own draw
         variable.assign(np.random.default_rng(len(variable.path)).normal(0, 0.1, variable.shape))
-    return aha.GRPOModel(policy)
+    return aha.GRPOModel(policy, completion_lengths=1)
 
 
 def batch(vocabulary_size):
