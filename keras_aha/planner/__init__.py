@@ -1,7 +1,7 @@
 """The planner: does a recipe fit on which devices, and how fast can it be; and, on a machine, was that so."""
 
-from keras_aha.planner.check_record import CheckFinding, CheckReport
-from keras_aha.planner.checking import check
+from keras_aha.planner.checks.check_record import CheckFinding, CheckReport
+from keras_aha.planner.checks.checking import check
 from keras_aha.planner.plan_record import DecodePlan, Plan, RunEstimate, StepEstimate, TrainPlan
 from keras_aha.planner.plan_text import in_a_line, in_a_table, in_plain_words
 from keras_aha.planner.planning import plan

@@ -11,11 +11,11 @@ from pathlib import Path
 from keras_aha.models import abstract_backbone
 from keras_aha.models.head import float32_logits
 from keras_aha.models.policy import random_policy
-from keras_aha.planner import checking, numerics, speed
-from keras_aha.planner.check_record import CheckFinding, CheckReport, first_sentence
-from keras_aha.planner.kill_and_resume import kill_and_resume
+from keras_aha.planner.checks import checking, numerics, speed
+from keras_aha.planner.checks.check_record import CheckFinding, CheckReport, first_sentence
+from keras_aha.planner.checks.kill_and_resume import kill_and_resume
+from keras_aha.planner.checks.trial import Trial
 from keras_aha.planner.planning import plan
-from keras_aha.planner.trial import Trial
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_a_kill_and_a_resume(tmp_path):
 @pytest.mark.slow
 def test_two_devices_draw_the_tokens_of_one():
     code = (
-        "from keras_aha.planner import checking, numerics; from keras_aha.planner.trial import Trial; "
+        "from keras_aha.planner.checks import checking, numerics; from keras_aha.planner.checks.trial import Trial; "
         "trial = Trial(checking._small('countdown_tiny', ['lora.rank=2', 'rollouts.max_completion_length=16'])); "
         "print(numerics.one_device_and_all('all', trial).verdict)"
     )

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keras_aha.distribution.devices import chip
-from keras_aha.planner import numerics, speed
-from keras_aha.planner.check_record import CheckFinding, CheckReport, first_sentence
-from keras_aha.planner.kill_and_resume import EPOCHS, kill_and_resume
+from keras_aha.planner.checks import numerics, speed
+from keras_aha.planner.checks.check_record import CheckFinding, CheckReport, first_sentence
+from keras_aha.planner.checks.kill_and_resume import EPOCHS, kill_and_resume
+from keras_aha.planner.checks.trial import Trial
 from keras_aha.planner.plan_text import in_gb
 from keras_aha.planner.planning import plan
 from keras_aha.planner.topology import find_topology
-from keras_aha.planner.trial import Trial
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.machine import devices_in_words, find_machine
 from keras_aha.versions import installed

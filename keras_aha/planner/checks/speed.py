@@ -1,10 +1,10 @@
 """Checks of speed and memory: what the planner says of a recipe, against what a `Trial` of it measures."""
 
 from keras_aha.distribution.devices import memory_gb
-from keras_aha.planner.check_record import CheckFinding
+from keras_aha.planner.checks.check_record import CheckFinding
+from keras_aha.planner.checks.trial import Trial
 from keras_aha.planner.plan_record import Plan
 from keras_aha.planner.plan_text import in_gb, in_time
-from keras_aha.planner.trial import Trial
 
 import jax
 

@@ -5,8 +5,8 @@ import contextlib
 from keras_aha import decoding
 from keras_aha.decoding.stop_table import stop_table
 from keras_aha.models.head import float32_logits
-from keras_aha.planner.check_record import CheckFinding
-from keras_aha.planner.trial import Trial
+from keras_aha.planner.checks.check_record import CheckFinding
+from keras_aha.planner.checks.trial import Trial
 from keras_aha.training.policy_sampler import PolicySampler
 
 import jax

@@ -1,0 +1,1 @@
+"""`check` of a machine: what is predicted, against what is measured."""
