@@ -217,10 +217,8 @@ class Decoder(abc.ABC):
                 return output
             return jnp.hstack([attended(*prompt, length, starts), output])
 
-        # Not joined of two arrays: then XLA would keep the angles of each layer as constants.
-        column = jnp.arange(token_ids.shape[1])
-        column = jnp.where(column < length, column, length + (column - length) % new)
-        return self.forward(token_ids, column - 1, attend_to_tree)[0].reshape(rows, new, -1)
+        token_positions = jnp.hstack([positions[:length], jnp.tile(positions[length:], group)])
+        return self.forward(token_ids, token_positions, attend_to_tree)[0].reshape(rows, new, -1)
 
     def _is_last(self, layer) -> bool:
         return layer is self.backbone.transformer_layers[-1]
