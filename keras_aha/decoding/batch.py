@@ -106,10 +106,10 @@ class Batch:
             return jitted_steps.admit_columns(ring, x, position, within, group_size=self.group_size)
 
         self._replace_cache(self.prompt_length + self.bucket.new_tokens, put, columns)
-        names = "hidden", "alive", "automaton"
+        old = self.state.hidden, self.state.alive, self.state.automaton
         new = hidden, *self.placement.rows((alive, np.zeros(count, "int32")))
-        arrays = jitted_steps.admit([getattr(self.state, name) for name in names], list(new), within)
-        self.state = self.state._replace(**dict(zip(names, arrays, strict=True)))
+        hidden, living, automaton = jitted_steps.admit(old, new, within)
+        self.state = self.state._replace(hidden=hidden, alive=living, automaton=automaton)
         places = places.ravel()
         self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
         self._set_rows()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_aha.decoding.attention import attend
 from keras_aha.decoding.cache import held_positions, write
-from keras_aha.decoding.self_attention import by_head, in_chunks, self_attention
+from keras_aha.decoding.self_attention import by_head, chunked_attention, self_attention
 from keras_aha.models.head import float32_logits
 from keras_aha.models.internals import is_rematerialised
 from keras_aha.models.lora import using_merged
@@ -138,13 +138,8 @@ class Decoder(abc.ABC):
         positions = position + jnp.arange(token_ids.shape[1])
 
         def attend_to_prompt(layer, i, query, keys, values):
-            needed = 1 if self._is_last(layer) else len(positions)
-            parts = [(by_head(keys), by_head(values), positions)]
-
-            def attended(query, positions):
-                return attend(layer.attention, query, parts, positions, starts, self.windows[i])
-
-            return in_chunks(attended, query[:, -needed:], positions[-needed:])
+            query = query[:, -1:] if self._is_last(layer) else query
+            return chunked_attention(layer.attention, query, keys, values, positions, starts, self.windows[i])
 
         hidden, cache = self.forward(token_ids, positions, attend_to_prompt)
         return hidden[:, 0], jax.tree.map(by_head, cache)
@@ -209,7 +204,7 @@ class Decoder(abc.ABC):
             if group == 1:
                 query = jnp.split(query, [length], axis=1)[1] if self._is_last(layer) else query
                 return attended(query, keys, values, length + new, starts)
-            # Not by slices, whose gradient is a sum of padded arrays: XLA's code for that ends the process on CPU.
+            # Not by slices, whose gradient is a sum of padded arrays: with it XLA's code ended the process on CPU.
             prompt, own = zip(*(jnp.split(x, [length], axis=1) for x in (query, keys, values)), strict=True)
             query, *pair = own[0].reshape(rows, new, *query.shape[2:]), *map(of_rows, prompt[1:], own[1:])
             output = attended(query, *pair, length + new, jnp.repeat(starts, group)).reshape(own[0].shape)

@@ -16,10 +16,10 @@ _TILE = 128  # lengths that the kernel takes are multiples of it
 
 
 def self_attention(attention, query, keys, values, positions, starts, window: int | None = None):
-    """Attention of the last t of S tokens, by a kernel on a TPU, and elsewhere by `attend`, some queries at a time.
+    """Attention of the last t of S tokens, by a kernel on a TPU, and elsewhere by `chunked_attention`.
 
     The kernel is JAX's Splash attention, after FlashAttention (arXiv:2205.14135). It keeps no logits for the backward
-    pass; the other formulation computes those of a chunk again.
+    pass.
 
     Args:
         attention, window: see `attend`.
@@ -35,35 +35,35 @@ def self_attention(attention, query, keys, values, positions, starts, window: in
         settings = dict(soft_cap=attention.logit_soft_cap, window=window)
         kernel = functools.partial(splash_attention, first=positions[0], **settings)
         return over_mesh(kernel, query, keys, values, starts)
-    keys, values = by_head(keys), by_head(values)
+    return chunked_attention(attention, query, keys, values, positions, starts, window)
 
-    def attended(query, positions_of_query):
-        return attend(attention, query, [(keys, values, positions)], positions_of_query, starts, window)
 
-    return in_chunks(attended, query, positions[-query.shape[1] :])
+def chunked_attention(attention, query, keys, values, positions, starts, window: int | None = None):
+    """The same by `attend`, `at_a_time` queries after another; the backward pass computes a chunk's logits again."""
+    length = query.shape[1]
+    part, queried = (by_head(keys), by_head(values), positions), positions[-length:]
+
+    def attended(query, positions):
+        return attend(attention, query, [part], positions, starts, window)
+
+    if at_a_time(length) == length:
+        return attended(query, queried)
+    more = -length % _CHUNK
+    query = jnp.pad(query, ((0, 0), (0, more), (0, 0), (0, 0)))
+    chunks = jnp.moveaxis(query.reshape(len(query), -1, _CHUNK, *query.shape[2:]), 1, 0)
+    queried = jnp.pad(queried, (0, more), mode="edge").reshape(-1, _CHUNK)
+    output = jax.lax.map(jax.checkpoint(lambda chunk: attended(*chunk)), (chunks, queried))
+    return jnp.moveaxis(output, 0, 1).reshape(query.shape)[:, :length]
+
+
+def at_a_time(queries: int) -> int:
+    """Of how many queries `chunked_attention` holds the logits at a time."""
+    return queries if queries < _LONG else _CHUNK
 
 
 def _has_kernel() -> bool:
     """Whether the devices are TPUs that can multiply bfloat16 in a kernel; of v2 and v3 their compiler says no."""
     return jax.default_backend() == "tpu" and jax.devices()[0].device_kind not in ("TPU v2", "TPU v3")
-
-
-def at_a_time(queries: int) -> int:
-    """Of how many queries `in_chunks` holds the logits at a time."""
-    return queries if queries < _LONG else _CHUNK
-
-
-def in_chunks(attended, query, positions):
-    """`attended(query, positions)`, for some of `(B, t, N, H)` at a time if there are many."""
-    length = query.shape[1]
-    if at_a_time(length) == length:
-        return attended(query, positions)
-    more = -length % _CHUNK
-    query = jnp.pad(query, ((0, 0), (0, more), (0, 0), (0, 0)))
-    chunks = jnp.moveaxis(query.reshape(len(query), -1, _CHUNK, *query.shape[2:]), 1, 0)
-    positions = jnp.pad(positions, (0, more), mode="edge").reshape(-1, _CHUNK)
-    output = jax.lax.map(jax.checkpoint(lambda chunk: attended(*chunk)), (chunks, positions))
-    return jnp.moveaxis(output, 0, 1).reshape(query.shape)[:, :length]
 
 
 def splash_attention(query, keys, values, starts, *, first, soft_cap, window, interpret=False):

@@ -157,18 +157,19 @@ def local_rows(array: jax.Array) -> np.ndarray:
     return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
-def over_mesh(function, query, *pair_and_starts):
+def over_mesh(function, query, keys, values, starts):
     """Attention of each device's rows and heads, by a `function` that XLA cannot split.
 
     Args:
         function: `(query, keys, values, starts)` → what is like the query.
         query: `(B, t, N, H)`.
-        *pair_and_starts: keys and values `(B, S, K, H)`, and `(B,)`.
+        keys, values: `(B, S, K, H)`.
+        starts: `(B,)`.
     """
     distribution = keras.distribution.distribution()
     if distribution is None:
-        return function(query, *pair_and_starts)
-    mesh, (keys, values, starts) = distribution.device_mesh.backend_mesh, pair_and_starts
+        return function(query, keys, values, starts)
+    mesh = distribution.device_mesh.backend_mesh
     if keys.shape[2] % mesh.shape["model"]:  # a device would have queries of some heads and keys of none
         keys, values = (jnp.repeat(x, query.shape[2] // x.shape[2], axis=2) for x in (keys, values))
     heads = PartitionSpec("batch", None, "model")

@@ -57,7 +57,7 @@ class Rollout:
         return self.padding_mask[:, -self.completion_mask.shape[1] :].sum(axis=1)
 
     def batch(self) -> dict[str, np.ndarray]:
-        """The arrays that `GRPOModel.train_step` takes: `_TRAINED_ON`, and texts as `split_texts` splits them."""
+        """The arrays that `GRPOModel.train_step` takes, each with the leading axis B; its texts are `split_texts`."""
         batch = split_texts(self.token_ids, self.padding_mask, self.completion_mask.shape[1])
         batch |= {name: getattr(self, name) for name in _TRAINED_ON}
         return batch if self.has_signal is None else batch | {"has_signal": self.has_signal}
