@@ -77,6 +77,8 @@ class RolloutCallback(StatefulCallback):
         refills: rounds in which groups whose rewards are all equal are replaced (dynamic sampling), see `Refills`. The
             first epoch samples such a round even if none is needed, so that no later one compiles anything; its tokens
             are not counted.
+        shuffle_rewards: whether the update sees the rewards in a random order, each at a completion of any prompt, so
+            that they teach nothing: the control of an experiment. Logs and other callbacks see them as they are.
         updates_per_rollout: optimizer steps on each rollout.
         seed: of the sampling keys.
 
@@ -114,6 +116,7 @@ class RolloutCallback(StatefulCallback):
         overlong_buffer: int | None = None,
         curriculum: float | None = None,
         refills: int = 0,
+        shuffle_rewards: bool = False,
         updates_per_rollout: int = 1,
         seed: int = 0,
     ):
@@ -136,6 +139,7 @@ class RolloutCallback(StatefulCallback):
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
         self.mask_truncated = mask_truncated
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
+        self.shuffle_rewards = shuffle_rewards
         self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
         self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
@@ -207,12 +211,13 @@ class RolloutCallback(StatefulCallback):
 
     def _with_advantages(self, rollout):
         """With advantages, and 0 in the mask of rows in which nothing counts, so that nothing is computed for them."""
-        loss = self.model.grpo_loss
-        has_signal = np.repeat(groups_with_signal(rollout.rewards, self.group_size), self.group_size)
-        has_signal = has_signal & ~np.isnan(rollout.rewards)
+        loss, rewards = self.model.grpo_loss, rollout.rewards
+        if self.shuffle_rewards:
+            rewards = np.random.default_rng((self.sampling["seed"], self._iteration)).permutation(rewards)
+        has_signal = np.repeat(groups_with_signal(rewards, self.group_size), self.group_size) & ~np.isnan(rewards)
         counts = (has_signal | bool(loss.kl_coef or loss.entropy_coef)) & ~(rollout.truncated & self.mask_truncated)
         mask = rollout.completion_mask * counts[:, None].astype("float32")
-        advantages = np.asarray(group_advantages(rollout.rewards, **self.advantages))
+        advantages = np.asarray(group_advantages(rewards, **self.advantages))
         arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)
         return dataclasses.replace(rollout, **arrays)
 

@@ -108,6 +108,7 @@ class Rollouts:
     overlong_buffer: int | None = _at_least(1, default=None)
     curriculum: float | None = _rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
     refills: int = _from_to(0, 100, default=0)
+    shuffle_rewards: bool = False
     reward_seconds: float | None = _above_zero(default=5.0)
     on_reward_error: str = _one_of("skip", "stop")
     updates_per_rollout: int = _at_least(1, default=1)

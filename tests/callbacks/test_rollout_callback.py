@@ -214,6 +214,11 @@ def test_rewards_and_masks_are_those_of_the_arguments(model):
     masked, _ = begin(model, mask_truncated=True)
     assert plain.truncated.any() and not plain.truncated.all()
     np.testing.assert_array_equal(masked.completion_mask, plain.completion_mask * ~plain.truncated[:, None])
+    control, _ = begin(model, shuffle_rewards=True, advantage_scale=None)
+    order = np.random.default_rng((SETTINGS["seed"], int(model.optimizer.iterations)))
+    shuffled = order.permutation(plain.rewards).reshape(2, 4)
+    assert (shuffled != groups).any() and control.rewards.tolist() == plain.rewards.tolist()
+    np.testing.assert_allclose(control.advantages, (shuffled - shuffled.mean(1, keepdims=True)).ravel(), atol=1e-6)
     rewards = {"length": (lambda problem, text: len(text) if text != plain.texts[5] else float("nan"), 0.1)}
     with pytest.warns(UserWarning, match="The reward 'length' returned nan, which is no finite number") as caught:
         rollout, logs = begin(model, rewards=rewards)
