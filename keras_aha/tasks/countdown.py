@@ -8,6 +8,7 @@ from functools import cached_property
 from os import PathLike
 
 from keras_aha.tasks.answer_tag import read_answer
+from keras_aha.tasks.countdown_examples import EXAMPLE_PUZZLES, EXAMPLE_TEMPLATES, shown, worked_examples
 from keras_aha.tasks.countdown_file import read_puzzles
 from keras_aha.tasks.countdown_solver import MAX_NUMBERS, difficulty, shortest_solution
 from keras_aha.tasks.countdown_trace import search_trace
@@ -19,13 +20,16 @@ from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 
 WRONG_REWARD = 0.1  # the numbers used as asked, but not the target: a constant text cannot earn it everywhere
-TEMPLATES = named_templates(
-    "Numbers: {numbers}\nTarget: {target}\n"
-    "Write one arithmetic expression that equals the target. Use each number exactly once. "
-    "Only +, -, *, / and parentheses are allowed. "
-    "Think inside <think> </think> tags, then give only the expression inside <answer> </answer> tags, "
-    "for example <answer>(1 + 2) * 3</answer>.",
-    compact="Use {numbers} each once to make {target}.",
+TEMPLATES = (
+    named_templates(
+        "Numbers: {numbers}\nTarget: {target}\n"
+        "Write one arithmetic expression that equals the target. Use each number exactly once. "
+        "Only +, -, *, / and parentheses are allowed. "
+        "Think inside <think> </think> tags, then give only the expression inside <answer> </answer> tags, "
+        "for example <answer>(1 + 2) * 3</answer>.",
+        compact="Use {numbers} each once to make {target}.",
+    )
+    | EXAMPLE_TEMPLATES
 )
 
 
@@ -86,7 +90,8 @@ class Countdown(DrawnTask):
         max_target: targets lie between 1 and this.
         seed: any integer; it changes the order of the problems, never which puzzles are held out.
         template: how a prompt is written: the name of one (see `template.named_templates`), such as `"plain"`, or a
-            format string with the fields `{numbers}` and `{target}`.
+            format string with the fields `{numbers}` and `{target}`. `"examples"` and `"thinking_examples"` begin with
+            three worked examples, of as many numbers as the puzzle has (three at most). Their puzzles are never asked.
         puzzles: a CSV or Parquet file with the columns `nums` and `target`, used instead of drawn puzzles (see
             `countdown_file.read_puzzles`), in a shuffled order, again and again. The first three arguments are not used
             then.
@@ -123,6 +128,7 @@ class Countdown(DrawnTask):
         self._training = self._held_out = None  # the rows of a file
         if puzzles is not None:
             rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(puzzles)]
+            rows = [row for row in rows if not self._is_shown(row)]
             self._training, self._held_out = split_rows(rows, self.canonical, seed)
             if not self._training:
                 raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(puzzles)!r}")
@@ -133,7 +139,12 @@ class Countdown(DrawnTask):
         count = rng.choice(self.num_numbers)
         numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
         target = _combine_all(list(numbers), rng)
-        return CountdownProblem(numbers, target) if target <= self.max_target else None
+        problem = CountdownProblem(numbers, target)
+        return None if target > self.max_target or self._is_shown(problem) else problem
+
+    def _is_shown(self, problem: CountdownProblem) -> bool:
+        """Whether the prompts show it, solved."""
+        return self.template in EXAMPLE_TEMPLATES and problem.canonical in EXAMPLE_PUZZLES
 
     def canonical(self, problem: CountdownProblem) -> tuple[tuple[int, ...], int]:
         return problem.canonical
@@ -144,7 +155,10 @@ class Countdown(DrawnTask):
         return self._training[check_index(index) % len(self._training)]
 
     def prompt(self, problem: CountdownProblem) -> str:
-        return self._format_string.format(numbers=" ".join(map(str, problem.numbers)), target=problem.target)
+        question = self._format_string.format(numbers=shown(problem.numbers), target=problem.target)
+        if self.template not in EXAMPLE_TEMPLATES:
+            return question
+        return worked_examples(len(problem.numbers), thinking=self.template == "thinking_examples") + question
 
     def score(self, problem: CountdownProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`.
