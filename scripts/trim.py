@@ -1,4 +1,4 @@
-"""Writes a preset with a smaller vocabulary, the commonest pieces of ASCII text: a small Gemma then trains in less time.
+"""Writes a preset with a smaller vocabulary, the commonest pieces of ASCII text; a small Gemma then takes less time.
 
 The adapters that are trained on it fit the whole preset.
 """
