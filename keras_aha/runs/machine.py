@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from keras_aha.distribution.devices import peak_flops
+from keras_aha.recipes.recipe import Recipe
 
 # Where sessions end: what is set there, after how many hours to stop in time, where files outlive a session (on Colab a
 # mounted Drive alone), and where weights may be attached.
@@ -58,7 +59,7 @@ def find_machine(recipe: str | None = None) -> Machine:
         recipe = {"tpu": tpu, "gpu": "gemma3_270m"}.get(device.platform, "countdown_tiny")
     host = _host()
     _, hours, kept, attached = _HOSTS.get(host, (None, None, None, None))
-    weights = attached and _find_preset(Path(attached), recipe)
+    weights = attached and _find_preset(Path(attached), Recipe.load(recipe).model.preset)
     halves = [dtype for dtype in ("bfloat16", "float16") if peak_flops(device.device_kind, dtype)]
     return Machine(
         name=devices_in_words() + (f" on {host}" if host else ""),

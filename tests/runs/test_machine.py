@@ -92,7 +92,7 @@ def test_where_sessions_end(host, hours, monkeypatch, has, tmp_path):
 
 @pytest.mark.parametrize("parts", ["gemma3", "models/keras/gemma3"])
 def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
-    for name in ("gemma3_1b/2", "gemma3_1b/10", "gemma3_1b/notes", "gemma3_instruct_1b/11"):
+    for name in ("gemma3_1b/2", "gemma3_1b/10", "gemma3_1b/notes", "gemma3_instruct_1b/11", "gemma3_270m/1"):
         folder = tmp_path / parts / "keras" / name
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
@@ -103,6 +103,7 @@ def test_attached_weights_are_taken(parts, monkeypatch, has, tmp_path):
     recipe = Recipe.load("gemma3_1b").override(find_machine().changes)
     assert recipe.model.preset == str(tmp_path / parts / "keras" / "gemma3_1b" / "10")
     assert find_machine("gemma2_2b_en").changes == ()
+    assert "/gemma3_270m/1" in find_machine("gemma3_270m_zero").changes[0]  # a recipe's name may be another
 
 
 FALLEN_BACK = {  # a variable or a file that such a machine has, what of it is installed, words of the warning
