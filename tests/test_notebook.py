@@ -4,12 +4,15 @@ import importlib.util
 import inspect
 import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras_aha
 from keras_aha import planner
 from keras_aha.files import presets_folder
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.runs.machine import Machine
 from keras_aha.training.grpo_model import GRPOModel
 
 import nbformat
@@ -108,6 +111,19 @@ def test_where_tensorboard_cannot_be_shown_the_report_is_named(host, fails, monk
     exec(TransformerManager().transform_cell(SOURCES["tensorboard"]), names)
     assert len(told) == (1 if fails else 0 if host else 2)
     assert ("The report in section 10 has the curves." in capsys.readouterr().out) == bool(host)
+
+
+@pytest.mark.parametrize("recipe", ["countdown_tiny", "gemma3_270m"])
+def test_the_second_half_is_for_accelerators(recipe, tmp_path, capsys):
+    """By the embedded model in place of the weights, and a small run; on a CPU nothing happens."""
+    changes = ("model.preset=countdown_tiny", "task.template=compact", "rollouts.max_prompt_length=32", *SMALL.split())
+    machine = Machine("a GPU", "gemma3_270m_zero", changes, None, tmp_path)
+    names = {"aha": keras_aha, "machine": SimpleNamespace(recipe=recipe), "START": time.time()}
+    names |= {"find_machine": lambda name: machine, "show_accuracy": lambda when, tables: print(when, len(tables[0]))}
+    exec(SOURCES["zero"], names)
+    said = capsys.readouterr().out
+    assert (tmp_path / "notebook-gemma3_270m_zero" / "summary.json").exists() == (recipe != "countdown_tiny")
+    assert said.count("before 3\n") == 2 * said.count("after 3\n") == (0 if recipe == "countdown_tiny" else 2)
 
 
 @pytest.mark.slow
