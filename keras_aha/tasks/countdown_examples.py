@@ -14,16 +14,18 @@ class Example(NamedTuple):
 
 
 QUESTION = "Numbers: {numbers}. Target: {target}.\n"
-EXAMPLES = {  # by how many numbers a puzzle has: the answer at the first try, at the second and at the third
+# By how many numbers a puzzle has: the answer at the third try, at the first, at the second. A base model repeats the
+# operation of the last example, so that is a sum, which solves most puzzles (measured: LOG.md, "An aha?").
+EXAMPLES = {
     2: (
-        Example((8, 15), 23, ("8+15=23, yes",), "8+15"),
-        Example((6, 19), 13, ("6+19=25, no", "19-6=13, yes"), "19-6"),
         Example((3, 12), 36, ("3+12=15, no", "12-3=9, no", "12*3=36, yes"), "12*3"),
+        Example((6, 19), 13, ("19-6=13, yes",), "19-6"),
+        Example((8, 15), 23, ("15-8=7, no", "8+15=23, yes"), "8+15"),
     ),
     3: (
-        Example((3, 5, 6), 14, ("3+5=8, 8+6=14, yes",), "3+5+6"),
-        Example((2, 7, 4), 10, ("7+4=11, 11+2=13, no", "7*2=14, 14-4=10, yes"), "7*2-4"),
         Example((8, 1, 5), 12, ("8-1=7, 7-5=2, no", "8*1=8, 8+5=13, no", "8-1=7, 7+5=12, yes"), "8-1+5"),
+        Example((2, 7, 4), 10, ("7*2=14, 14-4=10, yes",), "7*2-4"),
+        Example((3, 5, 6), 14, ("6-3=3, 3+5=8, no", "3+5=8, 8+6=14, yes"), "3+5+6"),
     ),
 }
 EXAMPLE_TEMPLATES = {"examples": QUESTION, "thinking_examples": QUESTION + "<think>\n"}

@@ -17,8 +17,8 @@ LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
         ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
         ("gemma4", "<|turn>user\n", "<turn|>\n<|turn>model\n<think>\n"),
         ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
-        ("examples", "Numbers: 3 5 6. Target: 14.\n<answer>", "</answer>\n\nNumbers: 44 19 35. Target: 98.\n"),
-        ("thinking_examples", "Numbers: 3 5 6. Target: 14.\n<think>\n3+5=8,", "Target: 98.\n<think>\n"),
+        ("examples", "Numbers: 8 1 5. Target: 12.\n<answer>", "</answer>\n\nNumbers: 44 19 35. Target: 98.\n"),
+        ("thinking_examples", "Numbers: 8 1 5. Target: 12.\n<think>\n8-1=7,", "Target: 98.\n<think>\n"),
         ("llama3", LLAMA.format("user"), f"<|eot_id|>{LLAMA.format('assistant')}<think>\n"),
     ],
 )
@@ -43,7 +43,7 @@ def test_examples_are_right(count):
     """Each answer is what the scorer wants; each thought is an attempt whose equations hold, the last one right."""
     prompt = Countdown(template="thinking_examples").prompt(CountdownProblem((9, 4, 7, 1)[:count], 5))
     assert prompt.count("Numbers: ") == prompt.count("Target: ") == 4 and prompt.count("<think>\n") == 4
-    for tries, example in enumerate(EXAMPLES[count], 1):
+    for tries, example in zip((3, 1, 2), EXAMPLES[count], strict=True):
         text = "\n".join(example.thoughts) + f"</think><answer>{example.answer}</answer>"
         assert Countdown().score(CountdownProblem(example.numbers, example.target), text).reward == 1.0
         counts = count_behaviours(text)
