@@ -3,8 +3,8 @@
     python benchmarks/trimmed_vocabulary.py models/gemma3_270m          about ten minutes on two cores
 
 Each of the two trains twice, in turns. The first epoch of each time compiles its programs and is not timed. Both see
-the same puzzles; their completions differ. Prints one JSON line: milliseconds of rollout and of update for each token of a
-completion, medians over epochs, and the ratios.
+the same puzzles; their completions differ. Prints one JSON line: milliseconds of rollout and of update for each token
+of a completion, medians over epochs, and the ratios.
 """
 
 import argparse
