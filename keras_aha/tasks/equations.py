@@ -102,24 +102,32 @@ class Equations(DrawnTask):
         return str(int(text)) if text.isascii() and text.isdigit() and len(text) <= _LONGEST else None
 
     def worked_solution(
-        self, problem: EquationProblem, rng: random.Random, *, straight: bool = False, max_attempts: int = 24
+        self,
+        problem: EquationProblem,
+        rng: random.Random,
+        *,
+        straight: bool = False,
+        max_attempts: int = 24,
+        verdicts: bool = True,
     ) -> str:
         """Returns guesses at random, none of them twice, each worked out and judged, as in `4*3=12,12+4=16 no`.
 
         Args:
             straight: whether the first guess is x, so that none fails.
             max_attempts: guesses after which the last one is the answer.
+            verdicts: whether a yes or no is written behind each guess.
         """
         guesses = [guess for guess in range(1, self.max_number + 1) if self._is_small(problem, guess)]
         rng.shuffle(guesses)
         guesses = [problem.x] if straight else guesses[: guesses.index(problem.x) + 1][:max_attempts]
-        return f"{''.join(_attempt(problem, guess) for guess in guesses)}</think>\n<answer>{guesses[-1]}</answer>"
+        thoughts = "".join(_attempt(problem, guess, verdicts) for guess in guesses)
+        return f"{thoughts}</think>\n<answer>{guesses[-1]}</answer>"
 
     def _is_small(self, problem: EquationProblem, guess: int) -> bool:
         return all(1 <= value <= self.max_target for value in problem.values(guess))
 
 
-def _attempt(problem: EquationProblem, guess: int) -> str:
+def _attempt(problem: EquationProblem, guess: int, verdicts: bool) -> str:
     (sign, other_sign), (value, result) = problem.signs, problem.values(guess)
-    verdict = "yes" if result == problem.target else "no"
-    return f"{guess}{sign}{problem.first}={value},{value}{other_sign}{problem.second}={result} {verdict}\n"
+    verdict = (" yes" if result == problem.target else " no") if verdicts else ""
+    return f"{guess}{sign}{problem.first}={value},{value}{other_sign}{problem.second}={result}{verdict}\n"
