@@ -56,7 +56,7 @@ class FirstBacktrack(keras.callbacks.Callback):
 def prime_arm(recipe: Recipe, folder: Path, straight: bool) -> None:
     sections = recipe.to_dict()
     for task in sections["priming"]["tasks"]:
-        if straight and task["name"] != recipe.task.name:
+        if straight and task["habits"].get("verdicts", True):  # what is searched for
             task["habits"]["straight"] = True
     if not folder.with_suffix(".json").exists():  # which is written last
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Equations with one unknown, such as `Find x: x*3+4=19.`: guessed, worked out, compared, guessed again."""
+"""Equations with one unknown, such as `x*3+4=19`: guessed, worked out, compared, guessed again."""
 
 import operator
 import random
@@ -14,7 +14,7 @@ TEMPLATES = named_templates(
     "Find the positive integer x for which {equation}. "
     "Think inside <think> </think> tags, then give only the number inside <answer> </answer> tags, "
     "for example <answer>4</answer>.",
-    compact="Find x: {equation}.",
+    compact="{equation}.",
 )
 _SIGNS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _KINDS = ("*+", "*-", "+*", "-*")  # the first sign, and the second: with two of a kind there is less to work out

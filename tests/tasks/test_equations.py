@@ -48,7 +48,7 @@ def test_its_text_says_what_is_computed(signs, equation):
     problem = EquationProblem(signs, 3, 4, x=5)
     left, target = equation.split("=")
     assert str(problem) == equation and eval(left, {"x": 5}) == int(target) == problem.target
-    assert TASK.prompt(problem) == f"Find x: {equation}.\n<think>\n"
+    assert TASK.prompt(problem) == f"{equation}.\n<think>\n"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -29,7 +29,7 @@ def test_prompts_are_read_and_completions_learned(gemma, task, batches):
     seen = []
     for inputs, completion_mask in batches:
         rows, length = completion_mask.shape
-        assert rows == 4 and length % 64 == 0 and inputs["prompt_ids"].shape[1] % 32 == 0
+        assert rows == 4 and (length == 32 or length % 64 == 0) and inputs["prompt_ids"].shape[1] in (16, 32)
         for *arrays, taught in zip(*inputs.values(), completion_mask, strict=True):
             mask = np.hstack([arrays[1], taught])
             prompt, completion = arrays[0][arrays[1] > 0], arrays[2][taught > 0]
