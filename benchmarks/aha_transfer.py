@@ -81,7 +81,8 @@ def prime_on(recipe: Recipe, folder: Path, like: Path) -> None:
         return
     history = pd.read_csv(like / "history.csv")
     seconds = history["epoch_seconds"].sum() - history["evaluation_seconds"].sum()
-    steps = round(recipe.priming.steps * seconds / json.loads(Path(recipe.model.preset).with_suffix(".json").read_text()))
+    priming_seconds = json.loads(Path(recipe.model.preset).with_suffix(".json").read_text())
+    steps = round(recipe.priming.steps * seconds / priming_seconds)
     policy, start = build_policy(recipe, adapters=False), time.perf_counter()
     imitate(recipe, policy, steps=steps)
     spent = time.perf_counter() - start

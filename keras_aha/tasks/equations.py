@@ -1,4 +1,4 @@
-"""Equations with one unknown, such as `x*3+4=19`: guessed, worked out, compared, guessed again."""
+"""Equations with one unknown, such as `(x*3)+4=19`: guessed, worked out, compared, guessed again."""
 
 import operator
 import random
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 from keras_aha.tasks.answer_tag import read_answer
 from keras_aha.tasks.drawn_task import DrawnTask
+from keras_aha.tasks.expression import ExpressionError, canonical_text, parse_expression
 from keras_aha.tasks.task import Score
 from keras_aha.tasks.template import named_templates, resolve_template
 
 TEMPLATES = named_templates(
     "Find the positive integer x for which {equation}. "
-    "Think inside <think> </think> tags, then give only the number inside <answer> </answer> tags, "
-    "for example <answer>4</answer>.",
+    "Think inside <think> </think> tags, then write the left side with your number for x inside <answer> </answer> "
+    "tags, for example <answer>(1 + 2) * 3</answer>.",
     compact="{equation}.",
 )
 _SIGNS: dict[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 _KINDS = ("*+", "*-", "+*", "-*")  # the first sign, and the second: with two of a kind there is less to work out
-_LONGEST = 40  # characters of an answer
 
 
 @dataclass(frozen=True)
 class EquationProblem:
-    """An equation such as `x*3+4=19` or `(x+2)*3=21`: x and `first` by the first of the `signs`, then `second`."""
+    """An equation such as `(x*3)+4=19` or `(x+2)*3=21`: x and `first` by the first of the `signs`, then `second`."""
 
     signs: str
     first: int
@@ -31,14 +31,16 @@ class EquationProblem:
     x: int
 
     def __str__(self) -> str:
-        left = f"x{self.signs[0]}{self.first}"
-        left = f"({left})" if self.signs[1] == "*" else left
-        return f"{left}{self.signs[1]}{self.second}={self.target}"
+        return f"{self.left_side('x')}={self.target}"
 
     @property
     def target(self) -> int:
         """What the left side must be."""
         return self.values(self.x)[1]
+
+    def left_side(self, x: int | str) -> str:
+        """The left side, with `x` for the unknown."""
+        return f"({x}{self.signs[0]}{self.first}){self.signs[1]}{self.second}"
 
     def values(self, guess: int) -> tuple[int, int]:
         """What the two operations make of a guess."""
@@ -68,7 +70,7 @@ class Equations(DrawnTask):
         self.max_number = max_number
         self.max_target = max_target
         self.template = template
-        self._format_string = resolve_template(template, TEMPLATES, {"equation": "x*3+4=19"})
+        self._format_string = resolve_template(template, TEMPLATES, {"equation": "(x*3)+4=19"})
         self.problem(0)  # if nothing can be drawn, it raises now, not in the middle of a run
 
     def draw(self, rng: random.Random) -> EquationProblem | None:
@@ -83,23 +85,31 @@ class Equations(DrawnTask):
         return self._format_string.format(equation=problem)
 
     def score(self, problem: EquationProblem, completion: str) -> Score:
-        """Scores the last complete `<answer>…</answer>` of `completion`: 1.0 if it is x, in digits, else 0.0.
+        """Scores the last complete `<answer>…</answer>` of `completion`: 1.0 if it is the left side with x filled in.
 
+        That is an expression of x and the two numbers, in this order, whose value is the right side; else it is 0.0.
         Text after the answer takes 0.1 away, and so does more than one answer tag (see `answer_tag`). Verdicts, the
-        first that applies: `no_answer`, `too_long`, `not_a_number`, `wrong_value`, `correct`.
+        first that applies: `no_answer`, `too_long`, `not_an_expression`, `wrong_value`, `correct`.
         """
         answer = read_answer(completion)
-        if answer.text is None or len(answer.text) > _LONGEST:
-            return Score(0.0, False, "no_answer" if answer.text is None else "too_long")
-        number = self.answer(completion)
-        if number != str(problem.x):
-            return Score(0.0, False, "not_a_number" if number is None else "wrong_value")
+        if answer.text is None:
+            return Score(0.0, False, "no_answer")
+        try:
+            expression = parse_expression(answer.text)
+        except ExpressionError as error:
+            return Score(0.0, False, error.verdict)
+        has_numbers = expression.numbers == (problem.x, problem.first, problem.second)
+        if not has_numbers or expression.value != problem.target or expression.stated not in (None, problem.target):
+            return Score(0.0, False, "wrong_value")
         return Score(1.0 - answer.deduction, True, "correct")
 
     def answer(self, completion: str) -> str | None:
-        """Returns the number that `score` reads, without leading zeros; `None` if there is none."""
-        text = (read_answer(completion).text or "").strip()
-        return str(int(text)) if text.isascii() and text.isdigit() and len(text) <= _LONGEST else None
+        """Returns the expression that `score` reads, see `expression.canonical_text`; `None` if none can be read."""
+        answer = read_answer(completion).text
+        try:
+            return None if answer is None else canonical_text(answer)
+        except ExpressionError:
+            return None
 
     def worked_solution(
         self,
@@ -121,7 +131,7 @@ class Equations(DrawnTask):
         rng.shuffle(guesses)
         guesses = [problem.x] if straight else guesses[: guesses.index(problem.x) + 1][:max_attempts]
         thoughts = "".join(_attempt(problem, guess, verdicts) for guess in guesses)
-        return f"{thoughts}</think>\n<answer>{guesses[-1]}</answer>"
+        return f"{thoughts}</think>\n<answer>{problem.left_side(guesses[-1])}</answer>"
 
     def _is_small(self, problem: EquationProblem, guess: int) -> bool:
         return all(1 <= value <= self.max_target for value in problem.values(guess))

@@ -13,15 +13,18 @@ PROBLEM = EquationProblem("*+", 3, 4, x=5)
 TASK = Equations(max_number=9, max_target=30, template="compact")
 
 SCORES = [
-    ("so <answer>5</answer>", 1.0, "correct"),
-    ("<answer> 05 </answer>", 1.0, "correct"),
-    ("<answer>5</answer> yes", 0.9, "correct"),
-    ("<answer>1</answer><answer>5</answer>!", 0.8, "correct"),
-    ("<answer>5</answer><answer>4</answer>", 0.0, "wrong_value"),
-    ("<answer>-5</answer>", 0.0, "not_a_number"),
-    ("<answer>x=5</answer>", 0.0, "not_a_number"),
-    ("<answer>\u0665</answer>", 0.0, "not_a_number"),  # an Arabic digit, which int() reads
-    (f"<answer>{'0' * 40}5</answer>", 0.0, "too_long"),
+    ("so <answer>(5*3)+4</answer>", 1.0, "correct"),
+    ("<answer> 5 * 3 + 4 = 19 </answer>", 1.0, "correct"),
+    ("<answer>(5*3)+4</answer> yes", 0.9, "correct"),
+    ("<answer>1</answer><answer>(5*3)+4</answer>!", 0.8, "correct"),
+    ("<answer>(5*3)+4</answer><answer>(4*3)+4</answer>", 0.0, "wrong_value"),
+    ("<answer>(5*3)+4=16</answer>", 0.0, "wrong_value"),
+    ("<answer>(3*5)+4</answer>", 0.0, "wrong_value"),
+    ("<answer>(5+3)*4</answer>", 0.0, "wrong_value"),
+    ("<answer>5</answer>", 0.0, "wrong_value"),
+    ("<answer>x=5</answer>", 0.0, "not_an_expression"),
+    ("<answer>(\u0665*3)+4</answer>", 0.0, "not_an_expression"),  # an Arabic digit, which int() reads
+    (f"<answer>{'(' * 999}5*3+4</answer>", 0.0, "too_long"),
     ("5*3=15,15+4=19 yes", 0.0, "no_answer"),
 ]
 
@@ -32,17 +35,18 @@ def test_scores(completion, reward, verdict):
     assert score.reward == pytest.approx(reward) and (score.correct, score.verdict) == (verdict == "correct", verdict)
 
 
-@given(st.lists(st.sampled_from(["<answer>", "</answer>", "5", "15", " ", "\n", "-", "0", "\u00b2", "x"])).map("".join))
+@given(st.lists(st.sampled_from([*"53+*4-=()x \n\u00b2", "5*3", "+4", "<answer>", "</answer>"])).map("".join))
 def test_only_the_solution_is_right(text):
     score = TASK.score(PROBLEM, text)
     answers = re.findall(r"<answer>((?:(?!</?answer>).)*)</answer>", text, re.DOTALL)
-    right = bool(answers) and re.fullmatch(r"\s*0*5\s*", answers[-1]) is not None and len(answers[-1]) <= 40
-    assert score.correct == right and (score.reward >= 0.8 if right else score.reward == 0)
-    assert TASK.answer(text) is None or TASK.answer(text).isdecimal()
+    said = re.sub(r"[()\s]", "", answers[-1]) if answers else ""
+    right = score.correct and re.fullmatch(r"5\*3\+4(=19)?|5\*3--4(=19)?", said)
+    assert score.correct == bool(right) and (score.reward >= 0.8 if right else score.reward == 0)
+    assert (TASK.answer(text) is None) == (score.verdict in ("no_answer", "not_an_expression", "too_long"))
 
 
 @pytest.mark.parametrize(
-    "signs, equation", [("*+", "x*3+4=19"), ("*-", "x*3-4=11"), ("+*", "(x+3)*4=32"), ("-*", "(x-3)*4=8")]
+    "signs, equation", [("*+", "(x*3)+4=19"), ("*-", "(x*3)-4=11"), ("+*", "(x+3)*4=32"), ("-*", "(x-3)*4=8")]
 )
 def test_its_text_says_what_is_computed(signs, equation):
     problem = EquationProblem(signs, 3, 4, x=5)
@@ -54,7 +58,7 @@ def test_its_text_says_what_is_computed(signs, equation):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_prompts(name):
     prompt = Equations(template=name).prompt(PROBLEM)
-    assert "x*3+4=19" in prompt and prompt.endswith("<think>\n") and "{" not in prompt
+    assert "(x*3)+4=19" in prompt and prompt.endswith("<think>\n") and "{" not in prompt
 
 
 def test_problems_are_small_and_have_one_solution():
@@ -67,7 +71,7 @@ def test_problems_are_small_and_have_one_solution():
 
 def test_a_worked_solution():
     lines = {5: "5*3=15,15+4=19 yes", 4: "4*3=12,12+4=16 no"}
-    end = "\n</think>\n<answer>5</answer>"
+    end = "\n</think>\n<answer>(5*3)+4</answer>"
     assert TASK.worked_solution(PROBLEM, random.Random(0), straight=True) == lines[5] + end
     solutions = {TASK.worked_solution(PROBLEM, random.Random(i)) for i in range(200)}
     assert {f"{lines[4]}\n{lines[5]}{end}", lines[5] + end} <= solutions
@@ -86,7 +90,7 @@ def test_worked_solutions_are_right_and_straight_ones_turn_back_nowhere():
         guesses.append(counts.attempts)
     assert 1 in guesses and max(guesses) > 5
     given_up = TASK.worked_solution(PROBLEM, random.Random(1), max_attempts=1, verdicts=False)
-    assert re.fullmatch(r"(\d)\*3=\d+,\d+\+4=\d+\n</think>\n<answer>\1</answer>", given_up)
+    assert re.fullmatch(r"(\d)\*3=\d+,\d+\+4=\d+\n</think>\n<answer>\(\1\*3\)\+4</answer>", given_up)
 
 
 @pytest.mark.parametrize(
