@@ -2,8 +2,8 @@
 
     python benchmarks/aha_transfer.py --out runs/aha_transfer
 
-A policy is primed on Countdown without search, and on equations that are searched for; then GRPO trains it on Countdown
-alone. The controls: `straight`, primed on equations without a failed guess, then the same GRPO; `primed_on`, more
+A policy is primed on Countdown without search, and on the task signs with search; then GRPO trains it on Countdown
+alone. The controls: `straight`, primed on signs without a failed attempt, then the same GRPO; `primed_on`, more
 priming instead of GRPO, for as many seconds as rollouts and updates took; `shuffled`, GRPO with rewards in a random
 order. Each part has its folder in --out and is left out if it is finished; a run of GRPO that was killed goes on.
 Prints tables in Markdown, of the same held-out puzzles, with 95 % intervals over puzzles, and the first completions.

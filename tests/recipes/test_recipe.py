@@ -163,7 +163,7 @@ num_numbers = 3
 habits = { max_attempts = 1 }
 
 [[priming.tasks]]
-name = "equations"
+name = "signs"
 weight = 2
 """
 
@@ -177,7 +177,7 @@ def test_tasks_of_priming(tmp_path):
         *("countdown", 1.0, {"num_numbers": 3}),
         {"max_attempts": 1},
     )
-    assert (second.name, second.weight, second.arguments, second.habits) == ("equations", 2.0, {}, {})
+    assert (second.name, second.weight, second.arguments, second.habits) == ("signs", 2.0, {}, {})
     recipe.dump(path)
     assert Recipe.load(path) == recipe
     assert recipe.override('priming.tasks=[{name="sorting", n=3}]').priming.tasks[0].arguments == {"n": 3}

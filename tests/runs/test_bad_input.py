@@ -26,7 +26,7 @@ import prime  # noqa: E402
 import report  # noqa: E402
 
 PRESET, CHATML = ["weightless", "--recipe", "countdown_tiny"], ["--set", "task.template=chatml"]
-MIXED = ["--set", 'priming.tasks=[{name="equations", habits={hope=1}}]']
+MIXED = ["--set", 'priming.tasks=[{name="signs", habits={hope=1}}]']
 PRIMED, PROCESS = ["--set", "priming.adapters=true"], ["--num-processes", "1", "--process-id"]
 REQUIRED = '[model]\npreset = "weightless"\n[task]\nname = "countdown"\n'
 PROC = "/proc/keras-aha" if sys.platform == "linux" else "file/keras-aha"  # where not even a superuser may write

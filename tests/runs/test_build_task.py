@@ -1,7 +1,7 @@
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_task import build_priming_task, build_task
-from keras_aha.tasks import Countdown, Equations, Multiplication
+from keras_aha.tasks import Countdown, Signs, Multiplication
 
 import pytest
 
@@ -65,16 +65,16 @@ def test_what_priming_imitates():
     alone = build_priming_task(RECIPE.override("priming.seed=4"))
     assert [type(task) for task in alone.tasks] == [Countdown] and alone.habits == (RECIPE.priming.habits,)
     assert alone.problem(3).problem == build_task(RECIPE, 4).problem(3)
-    tables = '[{name="countdown", max_number=9}, {name="equations", max_number=8, weight=3, habits={straight=true}}]'
+    tables = '[{name="countdown", max_number=9}, {name="signs", max_number=8, weight=3, habits={straight=true}}]'
     recipe = RECIPE.override(["priming.habits={}", f"priming.tasks={tables}", "priming.seed=4"])
     mixture = build_priming_task(recipe)
-    assert [type(task) for task in mixture.tasks] == [Countdown, Equations] and mixture.weights == (1.0, 3.0)
+    assert [type(task) for task in mixture.tasks] == [Countdown, Signs] and mixture.weights == (1.0, 3.0)
     assert [task.seed for task in mixture.tasks] == [4, 4] and [task.max_number for task in mixture.tasks] == [9, 8]
     assert mixture.habits == ({}, {"straight": True})
     for tables, sentence in (
         ('[{name="chess"}]', r"No task is called 'chess'.*Received: priming.tasks\[0\].name='chess'"),
-        ('[{name="equations", max_nmber=3}]', r"Unknown key priming.tasks\[0\].max_nmber; the nearest is "),
-        ('[{name="equations", max_number=0}]', r"\[priming.tasks\[0\]\]: max_number must be an integer from 2"),
+        ('[{name="signs", max_nmber=3}]', r"Unknown key priming.tasks\[0\].max_nmber; the nearest is "),
+        ('[{name="signs", max_number=0}]', r"\[priming.tasks\[0\]\]: max_number must be an integer from 2"),
     ):
         with pytest.raises(RecipeError, match=sentence):
             build_priming_task(recipe.override(f"priming.tasks={tables}"))

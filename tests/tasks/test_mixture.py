@@ -2,24 +2,24 @@ import random
 from collections import Counter
 
 from keras_aha.evaluation.behaviours import count_behaviours
-from keras_aha.tasks import Countdown, Equations, Mixture
+from keras_aha.tasks import Countdown, Signs, Mixture
 
 import pytest
 
 COUNTDOWN = Countdown(num_numbers=3, max_number=9, max_target=30, template="compact")
-EQUATIONS = Equations(max_number=9, max_target=30, template="compact")
+SIGNS = Signs(max_number=9, max_target=30, template="compact")
 PLAIN = {"max_attempts": 1, "verdicts": False, "max_value": 30}
-MIXTURE = Mixture([COUNTDOWN, EQUATIONS], [3, 1], [PLAIN, {}], seed=1)
+MIXTURE = Mixture([COUNTDOWN, SIGNS], [3, 1], [PLAIN, {}], seed=1)
 
 
 def test_shares_and_determinism():
     problems = [MIXTURE.problem(i) for i in range(2000)]
-    assert problems == [Mixture([COUNTDOWN, EQUATIONS], [3, 1], seed=1).problem(i) for i in range(2000)]
-    assert problems != [Mixture([COUNTDOWN, EQUATIONS], [3, 1], seed=2).problem(i) for i in range(2000)]
+    assert problems == [Mixture([COUNTDOWN, SIGNS], [3, 1], seed=1).problem(i) for i in range(2000)]
+    assert problems != [Mixture([COUNTDOWN, SIGNS], [3, 1], seed=2).problem(i) for i in range(2000)]
     assert 0.72 < Counter(problem.task for problem in problems)[0] / 2000 < 0.78
     for i, mixed in enumerate(problems[:50]):
         assert mixed.problem == MIXTURE.tasks[mixed.task].problem(i)
-    assert {problem.task for problem in [Mixture([COUNTDOWN, EQUATIONS]).problem(i) for i in range(9)]} == {0, 1}
+    assert {problem.task for problem in [Mixture([COUNTDOWN, SIGNS]).problem(i) for i in range(9)]} == {0, 1}
 
 
 def test_each_task_writes_its_prompts_and_keeps_its_score():

@@ -4,7 +4,7 @@ import itertools
 import random
 
 from keras_aha.models.special_tokens import turn_end_id
-from keras_aha.tasks import Countdown, Equations, Mixture
+from keras_aha.tasks import Countdown, Signs, Mixture
 from keras_aha.training.priming import _batches, _schedule, prime
 
 import numpy as np
@@ -46,8 +46,8 @@ def test_prompts_are_read_and_completions_learned(gemma, task, batches):
 
 def test_a_mixture_is_imitated_in_one_batch(make_policy, task):
     policy = make_policy("gemma", num_layers=1)
-    tokenizer, equations = policy.preprocessor.tokenizer, Equations(max_number=9, max_target=30, template="compact")
-    mixture = Mixture([task, equations], habits=[HABITS, {"straight": True}])
+    tokenizer, signs = policy.preprocessor.tokenizer, Signs(max_number=9, max_target=30, template="compact")
+    mixture = Mixture([task, signs], habits=[HABITS, {"straight": True}])
     inputs = [inputs for inputs, _ in itertools.islice(_batches(tokenizer, mixture, 4, 1, 0, {}), 16)]
     texts = [tokenizer.detokenize(ids[ids > 0].tolist()) for batch in inputs for ids in batch["prompt_ids"]]
     expected = [mixture.prompt(mixture.problem(i)) for i in range(64)]
