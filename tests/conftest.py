@@ -14,8 +14,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_parallel_codegen_split_count=1"
-    + " --xla_cpu_use_fusion_emitters=false"
-    * version("jaxlib").startswith("0.10"),
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10"),
 )
 
 import keras_aha  # noqa: F401  chooses the JAX backend, so before any test imports Keras

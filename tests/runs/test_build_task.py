@@ -1,7 +1,7 @@
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_task import build_priming_task, build_task
-from keras_aha.tasks import Countdown, Signs, Multiplication
+from keras_aha.tasks import Countdown, Multiplication, Signs
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_what_priming_imitates():
     for tables, sentence in (
         ('[{name="chess"}]', r"No task is called 'chess'.*Received: priming.tasks\[0\].name='chess'"),
         ('[{name="signs", max_nmber=3}]', r"Unknown key priming.tasks\[0\].max_nmber; the nearest is "),
-        ('[{name="signs", max_number=0}]', r"\[priming.tasks\[0\]\]: max_number must be an integer from 2"),
+        ('[{name="signs", max_number=0}]', r"\[priming.tasks\[0\]\]: max_number must be an integer from 1"),
     ):
         with pytest.raises(RecipeError, match=sentence):
             build_priming_task(recipe.override(f"priming.tasks={tables}"))

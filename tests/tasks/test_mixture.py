@@ -2,7 +2,7 @@ import random
 from collections import Counter
 
 from keras_aha.evaluation.behaviours import count_behaviours
-from keras_aha.tasks import Countdown, Signs, Mixture
+from keras_aha.tasks import Countdown, Mixture, Signs
 
 import pytest
 

@@ -4,7 +4,7 @@ import itertools
 import random
 
 from keras_aha.models.special_tokens import turn_end_id
-from keras_aha.tasks import Countdown, Signs, Mixture
+from keras_aha.tasks import Countdown, Mixture, Signs
 from keras_aha.training.priming import _batches, _schedule, prime
 
 import numpy as np
