@@ -15,6 +15,8 @@ import shutil
 import time
 from pathlib import Path
 
+from keras_aha.callbacks.order import in_order
+from keras_aha.callbacks.run_folder import AFTER, BEFORE, HISTORY, SUMMARY
 from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.evaluation.comparison import compare
 from keras_aha.evaluation.intervals import bootstrap_interval, share_interval
@@ -30,7 +32,7 @@ from keras_aha.training.grpo_model import GRPOModel
 import keras
 import pandas as pd
 
-BEFORE, AFTER, FIRST, SECONDS = "held_out_before.jsonl", "held_out_after.jsonl", "first.json", "seconds.json"
+FIRST, SECONDS = "first.json", "seconds.json"
 COUNTS = {"attempts": 2, "verifications": 1, "backtracks": 1}  # the fewest of each in a completion that does it
 RUNS = {"grpo": ("primed", []), "straight_grpo": ("straight", []), "shuffled": ("primed", ["shuffle_rewards=true"])}
 
@@ -66,11 +68,11 @@ def prime_arm(recipe: Recipe, folder: Path, straight: bool) -> None:
 
 
 def train(recipe: Recipe, folder: Path) -> None:
-    if (folder / "summary.json").exists():
+    if (folder / SUMMARY).exists():
         return
     run = Run(Experiment(recipe), folder, resume=True)
     arguments = run.fit_arguments()
-    arguments["callbacks"].append(FirstBacktrack(folder / FIRST))
+    arguments["callbacks"] = in_order([*arguments["callbacks"], FirstBacktrack(folder / FIRST)])
     run.experiment.model.fit(**arguments)
     run.finish()
 
@@ -79,7 +81,7 @@ def prime_on(recipe: Recipe, folder: Path, like: Path) -> None:
     """Primes the preset of the recipe for as many seconds as the run `like` took for rollouts and updates."""
     if (folder / AFTER).exists():
         return
-    history = pd.read_csv(like / "history.csv")
+    history = pd.read_csv(like / HISTORY)
     seconds = history["epoch_seconds"].sum() - history["evaluation_seconds"].sum()
     priming_seconds = json.loads(Path(recipe.model.preset).with_suffix(".json").read_text())
     steps = round(recipe.priming.steps * seconds / priming_seconds)
@@ -131,7 +133,7 @@ def print_tables(out: Path, seeds: list[int]) -> None:
         if (folder / FIRST).exists():
             first = json.loads((folder / FIRST).read_text())
             print(f"\n{folder.name}, epoch {first['epoch']}: {first['problem']}\n{first['text']}")
-        elif (folder / "history.csv").exists():
+        elif (folder / HISTORY).exists():
             print(f"\n{folder.name}: no completion turned back and was right in the end.")
         if (folder / SECONDS).exists():
             print(f"\n{folder.name}, seconds: {(folder / SECONDS).read_text()}")

@@ -27,14 +27,14 @@ def test_each_task_writes_its_prompts_and_keeps_its_score():
         task, problem = MIXTURE.tasks[mixed.task], mixed.problem
         solution = task.worked_solution(problem, random.Random(5), **MIXTURE.habits[mixed.task])
         assert MIXTURE.worked_solution(mixed, random.Random(5)) == solution
-        assert MIXTURE.prompt(mixed) == task.prompt(problem) and str(mixed) == str(problem)
+        assert MIXTURE.prompt(mixed) == task.prompt(problem)
         assert MIXTURE.score(mixed, solution) == task.score(problem, solution)
-        assert MIXTURE.difficulty(mixed) == task.difficulty(problem) and MIXTURE.labels(mixed) == {"task": mixed.task}
+        assert MIXTURE.labels(mixed) == {"task": mixed.task}
 
 
 def test_what_is_held_out_is_so_in_its_task():
     held_out = MIXTURE.held_out(60)
-    assert len(held_out) == len(set(map(str, held_out.problems))) == 60
+    assert len(held_out) == len(set(held_out.problems)) == 60
     assert all(MIXTURE.tasks[mixed.task].is_held_out(mixed.problem) for mixed in held_out.problems)
     assert MIXTURE.held_out(20).problems == held_out.problems[:20]
     assert {mixed.task for mixed in held_out.problems} == {0, 1}
