@@ -100,23 +100,31 @@ class Signs(DrawnTask):
         *,
         straight: bool = False,
         max_attempts: int = 24,
+        give_up_rate: float = 0.0,
         verdicts: bool = True,
     ) -> str:
-        """Returns attempts in a random order, each worked out and judged, as in `9-1=8,8*4=32 no`, until one is right.
+        """Returns attempts, each worked out and judged, as in `9-1=8,8*4=32 no`, until one is right, and the answer.
+
+        Attempts are taken in a fixed order from a random start.
 
         Args:
             straight: whether the first attempt is right, so that none fails.
             max_attempts: attempts after which the last one is the answer.
+            give_up_rate: probability, after each failed attempt, of answering with it all the same.
             verdicts: whether a yes or no is written behind each attempt.
         """
         attempts = self._attempts(problem.numbers)
-        rng.shuffle(attempts)
-        solved = next(i for i, attempt in enumerate(attempts) if attempt[-1] == problem.target)
-        attempts = attempts[solved : solved + 1] if straight else attempts[: solved + 1][:max_attempts]
+        start = rng.randrange(len(attempts))
+        attempts = attempts[start:] + attempts[:start]
+        if straight:
+            attempts = [attempt for attempt in attempts if attempt[-1] == problem.target]
         thoughts = ""
-        for equations, _, value in attempts:
-            thoughts += equations + ((" yes" if value == problem.target else " no") if verdicts else "") + "\n"
-        return f"{thoughts}</think>\n<answer>{attempts[-1][1]}</answer>"
+        for equations, expression, value in attempts[:max_attempts]:
+            is_right = value == problem.target
+            thoughts += equations + ((" yes" if is_right else " no") if verdicts else "") + "\n"
+            if is_right or rng.random() < give_up_rate:
+                break
+        return f"{thoughts}</think>\n<answer>{expression}</answer>"
 
     def _attempts(self, numbers: tuple[int, int, int]) -> list[tuple[str, str, int]]:
         """Equations, the expression that they build, and its value, for all signs that leave integers in 1..max."""

@@ -65,7 +65,7 @@ def test_a_worked_solution():
     right, end = "9-1=8,8/4=2", "\n</think>\n<answer>(9-1)/4</answer>"
     assert TASK.worked_solution(PROBLEM, random.Random(0), straight=True) == f"{right} yes{end}"
     solutions = {TASK.worked_solution(PROBLEM, random.Random(i)) for i in range(300)}
-    assert {f"9*1=9,9-4=5 no\n{right} yes{end}", f"{right} yes{end}"} <= solutions
+    assert {f"9-1=8,8-4=4 no\n{right} yes{end}", f"{right} yes{end}"} <= solutions
     plain = {TASK.worked_solution(PROBLEM, random.Random(i), max_attempts=1, verdicts=False) for i in range(300)}
     assert f"{right}{end}" in plain and len(plain) == 9  # of 16: the others have a value above 30 or a fraction
 
@@ -82,6 +82,9 @@ def test_worked_solutions_are_right_and_straight_ones_turn_back_nowhere():
         assert not counts.slips and not others.slips
         attempts.append(counts.attempts)
     assert 1 in attempts and max(attempts) > 5
+    given_up = [TASK.worked_solution(PROBLEM, random.Random(i), give_up_rate=0.5) for i in range(200)]
+    assert 0.2 < sum(TASK.score(PROBLEM, text).correct for text in given_up) / 200 < 0.6
+    assert all(count_behaviours(text).verifications == text.count(",") for text in given_up)
 
 
 @pytest.mark.parametrize(
