@@ -75,6 +75,8 @@ def train(recipe: Recipe, folder: Path) -> None:
     arguments["callbacks"] = in_order([*arguments["callbacks"], FirstBacktrack(folder / FIRST)])
     run.experiment.model.fit(**arguments)
     run.finish()
+    if run.stopped_by:
+        raise SystemExit(f"Stopped by {run.stopped_by}: the same command goes on.")
 
 
 def prime_on(recipe: Recipe, folder: Path, like: Path) -> None:
