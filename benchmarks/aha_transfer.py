@@ -146,17 +146,19 @@ def main(argv=None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", default="aha_transfer")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--primings", type=int, help="policies that are primed, by the first seeds (default: all)")
     parser.add_argument("--set", action="append", default=[], help="a change to the recipe, such as training.epochs=2")
     args = parser.parse_args(argv)
-    for seed in args.seeds:
-        recipe = Recipe.load(args.recipe).override([*args.set, f"training.seed={seed}", f"priming.seed={seed}"])
+    for i, seed in enumerate(args.seeds):
+        first = args.seeds[i % (args.primings or len(args.seeds))]
+        recipe = Recipe.load(args.recipe).override([*args.set, f"training.seed={seed}", f"priming.seed={first}"])
         for name in ("primed", "straight"):
-            prime_arm(recipe, args.out / f"{name}-seed{seed}", straight=name == "straight")
+            prime_arm(recipe, args.out / f"{name}-seed{first}", straight=name == "straight")
         for name, (start, changes) in RUNS.items():
-            preset = assignment("model.preset", str(args.out / f"{start}-seed{seed}"))
+            preset = assignment("model.preset", str(args.out / f"{start}-seed{first}"))
             changes = [preset, *(f"rollouts.{change}" for change in changes)]
             train(recipe.override(changes), args.out / f"{name}-seed{seed}")
-        preset = assignment("model.preset", str(args.out / f"primed-seed{seed}"))
+        preset = assignment("model.preset", str(args.out / f"primed-seed{first}"))
         more = recipe.override([preset, f"priming.seed={1000 + seed}"])
         prime_on(more, args.out / f"primed_on-seed{seed}", args.out / f"grpo-seed{seed}")
     print_tables(args.out, args.seeds)

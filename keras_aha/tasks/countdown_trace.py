@@ -30,6 +30,7 @@ def search_trace(
     misjudge_rate: float = 0.0,
     in_words: bool = False,
     verdicts: bool = True,
+    restate: bool = False,
 ) -> str:
     """A search as text, from behind an opened `<think>` up to `</answer>`: attempts, each judged, then an answer.
 
@@ -49,6 +50,7 @@ def search_trace(
         misjudge_rate: probability for each attempt that its yes or no is the wrong one.
         in_words: whether to write for a model that knows English, rather than in shorthand.
         verdicts: whether a yes or no is written behind each attempt; one attempt without is a plain answer, worked out.
+        restate: whether the target is written behind each result, as in `8/4=2:3`, where a verdict is easier to learn.
     """
     attempts = list(_attempts(tuple((str(number), number) for number in numbers), max_value))
     if not attempts:  # no two numbers combine within max_value
@@ -62,6 +64,7 @@ def search_trace(
             if rng.random() < slip_rate:
                 value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
                 equations[-1] = equations[-1].split("=")[0] + f"={value}"
+            equations[-1] += f":{target}" * restate
             is_right = (value == target) != (rng.random() < misjudge_rate)
             search.append((equations, (" yes" if is_right else " no") if verdicts else ""))
             if is_right or rng.random() < give_up_rate:

@@ -102,6 +102,7 @@ class Signs(DrawnTask):
         max_attempts: int = 24,
         give_up_rate: float = 0.0,
         verdicts: bool = True,
+        restate: bool = False,
     ) -> str:
         """Returns attempts, each worked out and judged, as in `9-1=8,8*4=32 no`, until one is right, and the answer.
 
@@ -112,19 +113,21 @@ class Signs(DrawnTask):
             max_attempts: attempts after which the last one is the answer.
             give_up_rate: probability, after each failed attempt, of answering with it all the same.
             verdicts: whether a yes or no is written behind each attempt.
+            restate: whether the target is written behind each result, as in `8*4=32:2 no`.
         """
         attempts = self._attempts(problem.numbers)
         start = rng.randrange(len(attempts))
         attempts = attempts[start:] + attempts[:start]
         if straight:
             attempts = [attempt for attempt in attempts if attempt[-1] == problem.target]
-        thoughts = ""
-        for equations, expression, value in attempts[:max_attempts]:
+        thoughts, answer = "", ""
+        for equations, answer, value in attempts[:max_attempts]:
             is_right = value == problem.target
-            thoughts += equations + ((" yes" if is_right else " no") if verdicts else "") + "\n"
+            verdict = (" yes" if is_right else " no") * verdicts
+            thoughts += f"{equations}{f':{problem.target}' * restate}{verdict}\n"
             if is_right or rng.random() < give_up_rate:
                 break
-        return f"{thoughts}</think>\n<answer>{expression}</answer>"
+        return f"{thoughts}</think>\n<answer>{answer}</answer>"
 
     def _attempts(self, numbers: tuple[int, int, int]) -> list[tuple[str, str, int]]:
         """Equations, the expression that they build, and its value, for all signs that leave integers in 1..max."""

@@ -8,7 +8,7 @@ import pytest
 
 COUNTDOWN = Countdown(num_numbers=3, max_number=9, max_target=30, template="compact")
 SIGNS = Signs(max_number=9, max_target=30, template="compact")
-PLAIN = {"max_attempts": 1, "verdicts": False, "max_value": 30}
+PLAIN = {"max_attempts": 1, "verdicts": False, "restate": True, "max_value": 30}
 MIXTURE = Mixture([COUNTDOWN, SIGNS], [3, 1], [PLAIN, {}], seed=1)
 
 

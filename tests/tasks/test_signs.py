@@ -66,6 +66,7 @@ def test_a_worked_solution():
     assert TASK.worked_solution(PROBLEM, random.Random(0), straight=True) == f"{right} yes{end}"
     solutions = {TASK.worked_solution(PROBLEM, random.Random(i)) for i in range(300)}
     assert {f"9-1=8,8-4=4 no\n{right} yes{end}", f"{right} yes{end}"} <= solutions
+    assert TASK.worked_solution(PROBLEM, random.Random(0), straight=True, restate=True) == f"{right}:2 yes{end}"
     plain = {TASK.worked_solution(PROBLEM, random.Random(i), max_attempts=1, verdicts=False) for i in range(300)}
     assert f"{right}{end}" in plain and len(plain) == 9  # of 16: the others have a value above 30 or a fraction
 
