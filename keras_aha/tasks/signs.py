@@ -120,14 +120,14 @@ class Signs(DrawnTask):
         attempts = attempts[start:] + attempts[:start]
         if straight:
             attempts = [attempt for attempt in attempts if attempt[-1] == problem.target]
-        thoughts, answer = "", ""
-        for equations, answer, value in attempts[:max_attempts]:
-            is_right = value == problem.target
+        thoughts = ""
+        for attempt in attempts[:max_attempts]:
+            is_right = attempt[-1] == problem.target
             verdict = (" yes" if is_right else " no") * verdicts
-            thoughts += f"{equations}{f':{problem.target}' * restate}{verdict}\n"
+            thoughts += f"{attempt[0]}{f':{problem.target}' * restate}{verdict}\n"
             if is_right or rng.random() < give_up_rate:
                 break
-        return f"{thoughts}</think>\n<answer>{answer}</answer>"
+        return f"{thoughts}</think>\n<answer>{attempt[1]}</answer>"
 
     def _attempts(self, numbers: tuple[int, int, int]) -> list[tuple[str, str, int]]:
         """Equations, the expression that they build, and its value, for all signs that leave integers in 1..max."""
