@@ -1,3 +1,6 @@
+import random
+
+from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_task import build_priming_task, build_task
@@ -78,3 +81,22 @@ def test_what_priming_imitates():
     ):
         with pytest.raises(RecipeError, match=sentence):
             build_priming_task(recipe.override(f"priming.tasks={tables}"))
+
+
+def test_the_recipe_aha_transfer_shows_search_in_signs_and_none_in_countdown():
+    """What its experiment stands on; GRPO's prompts for Countdown ask for thinking, which no example of it does."""
+    recipe = Recipe.load("aha_transfer")
+    mixture, task, right, searched = build_priming_task(recipe), build_task(recipe), [], []
+    for mixed in map(mixture.problem, range(2500)):
+        text = mixture.worked_solution(mixed, random.Random(str(mixed)))
+        counts = count_behaviours(text)
+        if isinstance(mixture.tasks[mixed.task], Countdown):
+            assert (counts.attempts, counts.verifications, counts.backtracks, counts.slips) == (1, 0, 0, 0)
+            assert "yes" not in text and "no" not in text and text.count("\n") == 2
+            assert mixture.prompt(mixed) + "<think>\n" == task.prompt(mixed.problem)
+            right.append(task.score(mixed.problem, text).correct)
+        else:
+            assert bool(counts.verifications) == mixture.prompt(mixed).endswith("<think>\n")
+            searched.append(counts.backtracks)
+    assert len(right) > 1000 and 0.05 < sum(right) / len(right) < 0.3  # right by chance
+    assert sum(map(bool, searched)) > 200

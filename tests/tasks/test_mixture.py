@@ -1,7 +1,6 @@
 import random
 from collections import Counter
 
-from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.tasks import Countdown, Mixture, Signs
 
 import pytest
@@ -38,18 +37,6 @@ def test_what_is_held_out_is_so_in_its_task():
     assert all(MIXTURE.tasks[mixed.task].is_held_out(mixed.problem) for mixed in held_out.problems)
     assert MIXTURE.held_out(20).problems == held_out.problems[:20]
     assert {mixed.task for mixed in held_out.problems} == {0, 1}
-
-
-def test_plain_countdown_never_judges_and_never_tries_again():
-    """What the experiment `aha_transfer` stands on."""
-    right = 0
-    for i in range(1000):
-        text = COUNTDOWN.worked_solution(COUNTDOWN.problem(i), random.Random(i), **PLAIN)
-        counts = count_behaviours(text)
-        assert (counts.attempts, counts.verifications, counts.backtracks, counts.slips) == (1, 0, 0, 0)
-        assert "yes" not in text and "no" not in text and text.count("\n") == 2
-        right += COUNTDOWN.score(COUNTDOWN.problem(i), text).correct
-    assert 50 < right < 300  # by chance
 
 
 @pytest.mark.parametrize("arguments", [([],), ([COUNTDOWN], [0]), ([COUNTDOWN], [1, 1]), ([COUNTDOWN], [1], [{}, {}])])
