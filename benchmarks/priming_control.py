@@ -6,17 +6,15 @@ Prints one JSON line with held-out accuracy of the start, of the control and of 
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from pathlib import Path
 
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.build_task import build_task
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out
+from keras_aha.runs.prime_preset import imitate
 from keras_aha.training.grpo_model import GRPOModel
-from keras_aha.training.priming import prime
 
 import keras
 import pandas as pd
@@ -46,12 +44,9 @@ def main(argv=None) -> None:
     summary = json.loads((args.run / "summary.json").read_text())
     history = pd.read_csv(args.run / "history.csv")
     seconds = float(history["epoch_seconds"].sum() - history["evaluation_seconds"].sum())  # of rollouts and updates
-    recipe = Recipe.load(args.run / "recipe.toml")
-    task = build_task(recipe, summary["seed"])
-    policy = build_policy(recipe, adapters=False)
-    settings = dataclasses.asdict(recipe.priming) | {"steps": args.steps, "seed": 1000 + summary["seed"]}
-    del settings["adapters"]  # every weight is trained
-    prime(policy, task, **settings, callbacks=[StopAfter(seconds)])
+    recipe = Recipe.load(args.run / "recipe.toml").override(f"priming.seed={1000 + summary['seed']}")
+    policy = build_policy(recipe, adapters=False)  # every weight is trained
+    imitate(recipe, policy, steps=args.steps, callbacks=[StopAfter(seconds)])
 
     model, evaluation = GRPOModel(policy), build_evaluation(recipe)
     control = summarize_held_out(evaluation.evaluate(model), evaluation.evaluate(model, greedy=True))

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_aha.names import suggestion
-from keras_aha.recipes.sections import SECTIONS, TaskSection
+from keras_aha.recipes.sections import SECTIONS, PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, convert, flat, free_value, in_words
 
 
@@ -16,15 +16,14 @@ def read_sections(sections: dict) -> dict:
             raise RecipeError(f"Unknown section [{name}]{near}. Received: {name}={table!r}")
         if not isinstance(table, dict):
             raise RecipeError(f"[{name}] must be a table of keys. Received: {name}={table!r}")
-    return {name: _read_section(name, kind, sections) for name, kind in SECTIONS.items()}
+    return {name: _read_section(name, kind, sections.get(name, {}), sections) for name, kind in SECTIONS.items()}
 
 
-def _read_section(name: str, kind: type, sections: dict):
-    table = sections.get(name, {})
+def _read_section(name: str, kind: type, table: dict, sections: dict):
     keys = {key.name: key for key in dataclasses.fields(kind)}
-    if kind is TaskSection:
-        arguments = {key: value for key, value in table.items() if key != "name"}
-        table = {key: value for key, value in table.items() if key == "name"} | {"arguments": arguments}
+    if issubclass(kind, TaskSection):
+        arguments = {key: value for key, value in table.items() if key not in keys or key == "arguments"}
+        table = {key: value for key, value in table.items() if key not in arguments} | {"arguments": arguments}
     for key, value in table.items():
         if key not in keys:
             path = f"{name}.{key}"
@@ -33,10 +32,14 @@ def _read_section(name: str, kind: type, sections: dict):
     for key, declared in keys.items():
         if key not in table and declared.default is declared.default_factory is dataclasses.MISSING:
             raise RecipeError(f"The recipe lacks {name}.{key}, which has no default.")
-    return kind(**{key: _read_value(f"{name}.{key}", value, keys[key]) for key, value in table.items()})
+    return kind(**{key: _read_value(f"{name}.{key}", value, keys[key], sections) for key, value in table.items()})
 
 
-def _read_value(path: str, value, declared: dataclasses.Field):
+def _read_value(path: str, value, declared: dataclasses.Field, sections: dict):
+    if declared.type == tuple[PrimingTask, ...]:
+        if not (isinstance(value, list | tuple) and all(isinstance(table, dict) for table in value)):
+            raise RecipeError(f"{path} must be a list of tables, [[{path}]]. Received: {path}={value!r}")
+        return tuple(_read_section(f"{path}[{i}]", PrimingTask, table, sections) for i, table in enumerate(value))
     if declared.type is dict and isinstance(value, dict):
         return free_value(path.removesuffix(".arguments"), value)
     try:

@@ -82,7 +82,8 @@ class Recipe:
     def to_dict(self) -> dict:
         """The inverse of `from_dict`, every default written out."""
         sections = dataclasses.asdict(self)
-        sections["task"] |= sections["task"].pop("arguments")
+        for task in (sections["task"], *sections["priming"]["tasks"]):
+            task |= task.pop("arguments")
         return sections
 
     def flat(self) -> dict[str, Any]:
@@ -95,7 +96,7 @@ class Recipe:
         Args:
             assignments: `section.key=value`, one or several, the value in TOML; bare words need no quotes. Free tables
                 nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` removes the former task's arguments
-                and habits.
+                and habits, and the tasks of `[[priming.tasks]]`.
 
         Raises:
             RecipeError: an assignment of another form, or what `from_dict` raises.
@@ -116,7 +117,7 @@ class Recipe:
             value = _parse(text.strip(), change)
             if path.strip() == "task.name" and value != table.get(key):
                 sections["task"] = table = {}
-                sections["priming"]["habits"] = {}
+                sections["priming"] |= {"habits": {}, "tasks": ()}
             table[key] = value
         return Recipe.from_dict(sections)
 

@@ -199,11 +199,26 @@ class Distribution:
 
 
 @_section
+class PrimingTask(TaskSection):
+    """A table `[[priming.tasks]]`: one task of a mixture; every other key is one of its keyword arguments.
+
+    Attributes:
+        weight: how often it is imitated, beside the weights of the others.
+        habits: of its `worked_solution`.
+    """
+
+    weight: float = _above_zero(default=1.0)
+    habits: dict = field(default_factory=dict)
+
+
+@_section
 class Priming:
     """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
 
     Attributes:
         adapters: whether the adapters of `[lora]` are trained instead of every weight; they are then merged.
+        tasks: what to imitate instead of `[task]`, each a table `[[priming.tasks]]` with the keys of `[task]`, a
+            `weight` (1 by default) and `habits` of its own.
     """
 
     adapters: bool = False
@@ -213,6 +228,14 @@ class Priming:
     stop_token: str | None = None
     seed: int = _at_least(0, default=0)
     habits: dict = field(default_factory=dict)
+    tasks: tuple[PrimingTask, ...] = ()
+
+    def __post_init__(self):
+        if self.tasks and self.habits:
+            raise RecipeError(
+                "priming.habits are those of [task], which [[priming.tasks]] replace: give each of these tables habits "
+                f"of its own. Received: priming.habits={self.habits}"
+            )
 
 
 SECTIONS: dict[str, type] = dict(model=Model, lora=Lora, task=TaskSection, rollouts=Rollouts, loss=Loss)

@@ -95,4 +95,5 @@ def in_words(kind) -> str:
     """What `convert` takes for `kind`, as an error says it."""
     words = {int: "an integer", float: "a number", bool: "true or false", str: "a string", dict: "a table"}
     words |= {tuple[float, float]: "a pair of numbers", tuple[str, ...]: "a list of strings", types.NoneType: '"none"'}
-    return " or ".join(words[option] for option in (kind.__args__ if isinstance(kind, types.UnionType) else (kind,)))
+    options = kind.__args__ if isinstance(kind, types.UnionType) else (kind,)
+    return " or ".join(words.get(option, "a list of tables") for option in options)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sized
 
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.sections import TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
-from keras_aha.tasks import Countdown, GymTask, Multiplication, Task, WordProblems
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Signs, Task, WordProblems
 from keras_aha.training.ask import ask, shown
 
-_TASKS = {"countdown": Countdown, "multiplication": Multiplication, "word_problems": WordProblems}
+_TASKS = {"countdown": Countdown, "signs": Signs, "multiplication": Multiplication}
+_TASKS |= {"word_problems": WordProblems}
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
@@ -21,16 +23,29 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
     `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
-    name, arguments = recipe.task.name, recipe.task.arguments
-    make = find_task(name)
+    return _build(recipe.task, "task", seed)
+
+
+def build_priming_task(recipe: Recipe) -> Mixture:
+    """What priming imitates: the tasks of `[[priming.tasks]]`, or that of `[task]` alone; RecipeError as above."""
+    priming, seed = recipe.priming, recipe.priming.seed
+    if not priming.tasks:
+        return Mixture([build_task(recipe, seed)], habits=[priming.habits], seed=seed)
+    tasks = [_build(table, f"priming.tasks[{i}]", seed) for i, table in enumerate(priming.tasks)]
+    weights, habits = ([getattr(table, key) for table in priming.tasks] for key in ("weight", "habits"))
+    return Mixture(tasks, weights, habits, seed)
+
+
+def _build(section: TaskSection, path: str, seed: int) -> Task:
+    name, arguments = section.name, section.arguments
+    make = find_task(name, path)
     known = inspect.signature(make).parameters
     for key, value in arguments.items():
         if key not in known:
-            raise RecipeError(
-                f"Unknown key task.{key}{suggestion(key, known, 'task.{}')}. Received: task.{key}={value!r}"
-            )
+            near = suggestion(key, known, path + ".{}")
+            raise RecipeError(f"Unknown key {path}.{key}{near}. Received: {path}.{key}={value!r}")
     seeds = {"seed": seed} if "seed" in known else {}
-    with in_section("task"):
+    with in_section(path):
         try:
             return make(**seeds | arguments)
         except ValueError:
@@ -55,21 +70,21 @@ def task_files(recipe: Recipe) -> dict[str, str]:
     return {f"task.{key}": given[key] for key in _FILES if isinstance(given.get(key), str)}
 
 
-def find_task(name: str) -> Callable[..., Task]:
+def find_task(name: str, path: str = "task") -> Callable[..., Task]:
     """The class, or another maker, of a task; RecipeError if there is none of that name."""
     if name.startswith(_GYM):
         return functools.partial(GymTask, name.removeprefix(_GYM))
     if ":" in name:
-        return _import(name)
+        return _import(name, path)
     if name not in _TASKS:
         raise RecipeError(
             f"No task is called {name!r}{suggestion(name, _TASKS)}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, "
-            f"and your own as module:Class. Received: task.name={name!r}"
+            f"and your own as module:Class. Received: {path}.name={name!r}"
         )
     return _TASKS[name]
 
 
-def _import(name: str) -> type[Task]:
+def _import(name: str, path: str) -> type[Task]:
     """Runs the module, as Python's `import` does: a recipe names only what the user has on the path."""
     module, _, kind = name.partition(":")
     try:
@@ -77,10 +92,10 @@ def _import(name: str) -> type[Task]:
     except Exception as error:  # whatever the module does
         raise RecipeError(
             f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
-            f"one, or in PYTHONPATH? Received: task.name={name!r}"
+            f"one, or in PYTHONPATH? Received: {path}.name={name!r}"
         ) from error
     tasks = {key: found for key, found in names.items() if inspect.isclass(found) and issubclass(found, Task)}
     if kind not in tasks:
         near = suggestion(kind, tasks, module + ":{}")
-        raise RecipeError(f"The module {module} has no task {kind!r}{near}. Received: task.name={name!r}")
+        raise RecipeError(f"The module {module} has no task {kind!r}{near}. Received: {path}.name={name!r}")
     return tasks[kind]

@@ -1,6 +1,5 @@
 """`prime_preset`: a recipe's model, primed on its task's worked solutions and saved as a new preset."""
 
-import dataclasses
 import os
 import random
 
@@ -13,7 +12,7 @@ from keras_aha.models.tiny_gemma import tiny_gemma, tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import in_section
 from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.build_task import build_task
+from keras_aha.runs.build_task import build_priming_task
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out
@@ -22,6 +21,7 @@ from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.priming import prime
 
 import keras
+import keras_hub
 import pandas as pd
 
 
@@ -56,18 +56,26 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False) -
 def _prime(recipe: Recipe, new: bool) -> tuple[GRPOModel, keras.callbacks.History, EvaluateCallback]:
     priming = recipe.priming
     _check_adapters(recipe, new)
-    task = build_task(recipe, priming.seed)
-    _check_habits(task, priming.habits)
+    mixture = build_priming_task(recipe)
+    keys = [f"priming.tasks[{i}].habits" for i in range(len(priming.tasks))] or ["priming.habits"]
+    for key, task, habits in zip(keys, mixture.tasks, mixture.habits, strict=True):
+        _check_habits(key, task, habits)
     held_out = build_evaluation(recipe)
     with in_section("model"):
         tokenizer = tiny_tokenizer() if new else load_tokenizer(recipe.model.preset)
-    check_marks(tokenizer, task)
+    for task in mixture.tasks:
+        check_marks(tokenizer, task)
     turn_end_id(tokenizer, priming.stop_token)
     keras.utils.set_random_seed(priming.seed)  # nothing random between here and the first weights
     model = GRPOModel(tiny_gemma() if new else build_policy(recipe, priming.adapters))
-    settings = dataclasses.asdict(priming)
-    del settings["adapters"]
-    return model, prime(model.policy, task, **settings), held_out
+    return model, imitate(recipe, model.policy), held_out
+
+
+def imitate(recipe: Recipe, policy: keras_hub.models.CausalLM, **changes) -> keras.callbacks.History:
+    """Primes `policy` in place as `[priming]` says; `changes` are keyword arguments of `prime`."""
+    names = "steps", "batch_size", "learning_rate", "stop_token", "seed"
+    settings = {name: getattr(recipe.priming, name) for name in names}
+    return prime(policy, build_priming_task(recipe), **settings | changes)
 
 
 def _check_adapters(recipe: Recipe, new: bool) -> None:
@@ -81,9 +89,9 @@ def _check_adapters(recipe: Recipe, new: bool) -> None:
         )
 
 
-def _check_habits(task: Task, habits: dict) -> None:
+def _check_habits(key: str, task: Task, habits: dict) -> None:
     """Raises ValueError if the task has no worked solutions, or not with these habits."""
     try:
         task.worked_solution(task.problem(0), random.Random(0), **habits)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(f"The task's worked solutions: {error}. Received: priming.habits={habits}") from error
+        raise ValueError(f"The task's worked solutions: {error}. Received: {key}={habits}") from error

@@ -29,6 +29,8 @@ def search_trace(
     slip_rate: float = 0.0,
     misjudge_rate: float = 0.0,
     in_words: bool = False,
+    verdicts: bool = True,
+    restate: bool = False,
 ) -> str:
     """A search as text, from behind an opened `<think>` up to `</answer>`: attempts, each judged, then an answer.
 
@@ -47,6 +49,8 @@ def search_trace(
         slip_rate: probability for each attempt that its last equation is written with a wrong result nearby.
         misjudge_rate: probability for each attempt that its yes or no is the wrong one.
         in_words: whether to write for a model that knows English, rather than in shorthand.
+        verdicts: whether a yes or no is written behind each attempt; one attempt without is a plain answer, worked out.
+        restate: whether the target is written behind each result, as in `8/4=2:3`, where a verdict is easier to learn.
     """
     attempts = list(_attempts(tuple((str(number), number) for number in numbers), max_value))
     if not attempts:  # no two numbers combine within max_value
@@ -60,11 +64,12 @@ def search_trace(
             if rng.random() < slip_rate:
                 value = min(max(1, value + rng.choice((-2, -1, 1, 2))), max_value)
                 equations[-1] = equations[-1].split("=")[0] + f"={value}"
+            equations[-1] += f":{target}" * restate
             is_right = (value == target) != (rng.random() < misjudge_rate)
-            search.append((equations, "yes" if is_right else "no"))
+            search.append((equations, (" yes" if is_right else " no") if verdicts else ""))
             if is_right or rng.random() < give_up_rate:
                 break
-    thoughts = _words(search) if in_words else "".join(f"{','.join(said)} {verdict}\n" for said, verdict in search)
+    thoughts = _words(search) if in_words else "".join(f"{','.join(said)}{verdict}\n" for said, verdict in search)
     return f"{thoughts}</think>\n<answer>{attempt.expression}</answer>"
 
 
@@ -72,7 +77,7 @@ def _words(search: list[tuple[list[str], str]]) -> str:
     lines = []
     for beginning, group in itertools.groupby(search, key=lambda judged: judged[0][:-1]):
         lines += [f"Let me try {', '.join(beginning)}:\n"] if beginning else []
-        lines += [f"{equations[-1]}, {verdict}\n" for equations, verdict in group]
+        lines += [f"{equations[-1]}{verdict and ','}{verdict}\n" for equations, verdict in group]
     return "".join(lines)
 
 

@@ -16,7 +16,8 @@ import keras_hub
 import numpy as np
 import tensorflow as tf
 
-_LENGTH_STEPS = 32, 64  # prompts and completions are padded to multiples of these, so that few programs are compiled
+_LENGTH_STEPS = 32, 64  # prompts and completions are padded to multiples of these, so that few programs are compiled,
+# or to half of one if they are as short as that.
 _INPUTS = ("prompt_ids", "prompt_mask", "completion_ids")
 _POOL = 16  # batches drawn together and sorted by length, so that little padding is trained on
 
@@ -120,7 +121,7 @@ def _batches(tokenizer, task: Task, batch_size: int, stop_id: int, seed: int, ha
 
 def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple:
     longest = (max(map(len, part)) for part in zip(*rows, strict=True))
-    start, length = (-(-n // step) * step for n, step in zip(longest, _LENGTH_STEPS, strict=True))
+    start, length = (_up_to_a_multiple(n, step) for n, step in zip(longest, _LENGTH_STEPS, strict=True))
     token_ids = np.zeros((len(rows), start + length), "int32")
     padding_mask = np.zeros_like(token_ids)
     for i, (prompt, completion) in enumerate(rows):
@@ -128,3 +129,7 @@ def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple:
         token_ids[i, text] = [*prompt, *completion]
         padding_mask[i, text] = 1
     return split_texts(token_ids, padding_mask, length), padding_mask[:, start:].astype("float32")
+
+
+def _up_to_a_multiple(n: int, step: int) -> int:
+    return step // 2 if n <= step // 2 else -(-n // step) * step

@@ -153,6 +153,53 @@ def test_unreadable_files_are_named(tmp_path, content, sentence):
         Recipe.load(path)
 
 
+PRIMED_ON_TWO = """
+model.preset = "gemma2_2b_en"
+task.name = "countdown"
+
+[[priming.tasks]]
+name = "countdown"
+num_numbers = 3
+habits = { max_attempts = 1 }
+
+[[priming.tasks]]
+name = "signs"
+weight = 2
+"""
+
+
+def test_tasks_of_priming(tmp_path):
+    path = tmp_path / "two.toml"
+    path.write_text(PRIMED_ON_TWO)
+    recipe = Recipe.load(path)
+    first, second = recipe.priming.tasks
+    assert (first.name, first.weight, first.arguments, first.habits) == (
+        *("countdown", 1.0, {"num_numbers": 3}),
+        {"max_attempts": 1},
+    )
+    assert (second.name, second.weight, second.arguments, second.habits) == ("signs", 2.0, {}, {})
+    recipe.dump(path)
+    assert Recipe.load(path) == recipe
+    assert recipe.override('priming.tasks=[{name="sorting", n=3}]').priming.tasks[0].arguments == {"n": 3}
+    assert recipe.override("priming.tasks=[]").priming.tasks == recipe.override("task.name=x").priming.tasks == ()
+
+
+@pytest.mark.parametrize(
+    "priming, sentence",
+    [
+        ({"tasks": "countdown"}, "priming.tasks must be a list of tables, [[priming.tasks]]. Received: "),
+        ({"tasks": [3]}, "Received: priming.tasks=[3]"),
+        ({"tasks": [{"weight": 1}]}, "The recipe lacks priming.tasks[0].name, which has no default."),
+        ({"tasks": [{"name": "a"}, {"name": "b", "weight": 0}]}, "priming.tasks[1].weight must be above 0. Received:"),
+        ({"tasks": [{"name": "a", "habits": 3}]}, "priming.tasks[0].habits must be a table. Received: "),
+        ({"tasks": [{"name": "a"}], "habits": {"b": 1}}, "give each of these tables habits of its own. Received: "),
+    ],
+)
+def test_tasks_of_priming_that_cannot_be_used(priming, sentence):
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        recipe_of(priming=priming)
+
+
 # === Overriding ===
 
 
@@ -226,7 +273,8 @@ recipes = st.builds(
     ),
     loss=st.fixed_dictionaries({}, optional={"clip_range": positive | st.tuples(positive, positive)}),
     optimizer=st.fixed_dictionaries({}, optional={"class_name": text, "config": tables}),
-    priming=st.fixed_dictionaries({}, optional={"habits": tables}),
+    priming=st.fixed_dictionaries({}, optional={"habits": tables})
+    | st.fixed_dictionaries({"tasks": st.lists(st.builds(lambda table, name: table | {"name": name}, tables, text))}),
 )
 
 

@@ -26,6 +26,7 @@ import prime  # noqa: E402
 import report  # noqa: E402
 
 PRESET, CHATML = ["weightless", "--recipe", "countdown_tiny"], ["--set", "task.template=chatml"]
+MIXED = ["--set", 'priming.tasks=[{name="signs", habits={hope=1}}]']
 PRIMED, PROCESS = ["--set", "priming.adapters=true"], ["--num-processes", "1", "--process-id"]
 REQUIRED = '[model]\npreset = "weightless"\n[task]\nname = "countdown"\n'
 PROC = "/proc/keras-aha" if sys.platform == "linux" else "file/keras-aha"  # where not even a superuser may write
@@ -138,6 +139,7 @@ def here(folder, monkeypatch):
         (prime, ["--out", "full"], "full is there already, and is kept: choose another out"),
         (prime, ["--out", "new", "--set", "priming.habits={patience = 3}"], "unexpected keyword argument 'patience'"),
         (prime, ["--out", "new", "--set", "priming.habits={max_attempts=-1}"], "Received: priming.habits="),
+        (prime, ["--out", "new", "--set", "priming.habits={}", *MIXED], "'hope'. Received: priming.tasks[0].habits="),
         (
             prime,
             ["--out", "new", *CHATML],

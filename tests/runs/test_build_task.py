@@ -1,7 +1,10 @@
+import random
+
+from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.build_task import build_task
-from keras_aha.tasks import Countdown, Multiplication
+from keras_aha.runs.build_task import build_priming_task, build_task
+from keras_aha.tasks import Countdown, Multiplication, Signs
 
 import pytest
 
@@ -59,3 +62,41 @@ def test_the_users_own(tmp_path, monkeypatch):
         build_task(recipe.override("task.moist=9"))
     with pytest.raises(RecipeError, match="DrawnTask cannot be made of the section's keys: Can't instantiate"):
         build_task(RECIPE.override("task.name=doubling_task:DrawnTask"))
+
+
+def test_what_priming_imitates():
+    alone = build_priming_task(RECIPE.override("priming.seed=4"))
+    assert [type(task) for task in alone.tasks] == [Countdown] and alone.habits == (RECIPE.priming.habits,)
+    assert alone.problem(3).problem == build_task(RECIPE, 4).problem(3)
+    tables = '[{name="countdown", max_number=9}, {name="signs", max_number=8, weight=3, habits={straight=true}}]'
+    recipe = RECIPE.override(["priming.habits={}", f"priming.tasks={tables}", "priming.seed=4"])
+    mixture = build_priming_task(recipe)
+    assert [type(task) for task in mixture.tasks] == [Countdown, Signs] and mixture.weights == (1.0, 3.0)
+    assert [task.seed for task in mixture.tasks] == [4, 4] and [task.max_number for task in mixture.tasks] == [9, 8]
+    assert mixture.habits == ({}, {"straight": True})
+    for tables, sentence in (
+        ('[{name="chess"}]', r"No task is called 'chess'.*Received: priming.tasks\[0\].name='chess'"),
+        ('[{name="signs", max_nmber=3}]', r"Unknown key priming.tasks\[0\].max_nmber; the nearest is "),
+        ('[{name="signs", max_number=0}]', r"\[priming.tasks\[0\]\]: max_number must be an integer from 1"),
+    ):
+        with pytest.raises(RecipeError, match=sentence):
+            build_priming_task(recipe.override(f"priming.tasks={tables}"))
+
+
+def test_the_recipe_aha_transfer_shows_search_in_signs_and_none_in_countdown():
+    """What its experiment stands on; GRPO's prompts for Countdown ask for thinking, which no example of it does."""
+    recipe = Recipe.load("aha_transfer")
+    mixture, task, right, searched = build_priming_task(recipe), build_task(recipe), [], []
+    for mixed in map(mixture.problem, range(2500)):
+        text = mixture.worked_solution(mixed, random.Random(str(mixed)))
+        counts = count_behaviours(text)
+        if isinstance(mixture.tasks[mixed.task], Countdown):
+            assert (counts.attempts, counts.verifications, counts.backtracks, counts.slips) == (1, 0, 0, 0)
+            assert "yes" not in text and "no" not in text and text.count("\n") == 2
+            assert mixture.prompt(mixed) + "<think>\n" == task.prompt(mixed.problem)
+            right.append(task.score(mixed.problem, text).correct)
+        else:
+            assert bool(counts.verifications) == mixture.prompt(mixed).endswith("<think>\n")
+            searched.append(counts.backtracks)
+    assert len(right) > 1000 and 0.05 < sum(right) / len(right) < 0.3  # right by chance
+    assert sum(map(bool, searched)) > 200
