@@ -14,8 +14,8 @@ class Example(NamedTuple):
 
 
 QUESTION = "Numbers: {numbers}. Target: {target}.\n"
-# By how many numbers a puzzle has: the answer at the third try, at the first, at the second. A base model repeats the
-# operation of the last example, so that is a sum, which solves most puzzles (measured: LOG.md, "An aha?").
+# By how many numbers a puzzle has: the answer at the third try, at the first, at the second. The order decides which
+# operations a base model takes: with the product last it multiplies most puzzles (LOG.md, "An aha?").
 EXAMPLES = {
     2: (
         Example((3, 12), 36, ("3+12=15, no", "12-3=9, no", "12*3=36, yes"), "12*3"),
