@@ -4,7 +4,7 @@ import importlib
 import sys
 from pathlib import Path
 
-COMMANDS = ("fit", "evaluate", "plan", "check", "prime", "report", "export", "import-gguf")
+COMMANDS = ("fit", "evaluate", "plan", "check", "prime", "report", "export", "import-gguf", "trim")
 
 
 def main() -> None:

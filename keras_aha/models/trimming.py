@@ -1,5 +1,7 @@
 """`trim_vocabulary`: a policy without the pieces of other scripts, which are most of a small Gemma."""
 
+from keras_aha.models.abstract_backbone import copy_backbone
+
 import keras_hub
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
@@ -35,7 +37,7 @@ def trim_vocabulary(policy: keras_hub.models.CausalLM, pieces: int = 32_000) -> 
         )
     vocabulary = sentencepiece_model.ModelProto.FromString(preprocessor.tokenizer.proto)
     kept = _kept(vocabulary, pieces)
-    trimmed = type(backbone).from_config(backbone.get_config() | {"vocabulary_size": len(kept)})
+    trimmed = copy_backbone(backbone, vocabulary_size=len(kept))
     if [weight.path.split("/")[1:] for weight in backbone.weights] != [x.path.split("/")[1:] for x in trimmed.weights]:
         raise ValueError("The policy must have neither adapters nor quantized weights. Received: one that has")
     for old, new in zip(backbone.weights, trimmed.weights, strict=True):
