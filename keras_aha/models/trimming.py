@@ -67,4 +67,4 @@ def _kept(vocabulary: sentencepiece_model.ModelProto, pieces: int) -> list[int]:
 
 
 def _like(layer, **changes):
-    return type(layer).from_config(layer.get_config() | changes)
+    return type(layer)(**layer.get_config() | {"dtype": layer.compute_dtype} | changes)

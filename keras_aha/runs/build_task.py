@@ -12,8 +12,7 @@ from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Signs, Task, WordProblems
 from keras_aha.training.ask import ask, shown
 
-_TASKS = {"countdown": Countdown, "signs": Signs, "multiplication": Multiplication}
-_TASKS |= {"word_problems": WordProblems}
+_TASKS = dict(countdown=Countdown, signs=Signs, multiplication=Multiplication, word_problems=WordProblems)
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
@@ -32,7 +31,7 @@ def build_priming_task(recipe: Recipe) -> Mixture:
     if not priming.tasks:
         return Mixture([build_task(recipe, seed)], habits=[priming.habits], seed=seed)
     tasks = [_build(table, f"priming.tasks[{i}]", seed) for i, table in enumerate(priming.tasks)]
-    weights, habits = ([getattr(table, key) for table in priming.tasks] for key in ("weight", "habits"))
+    weights, habits = [table.weight for table in priming.tasks], [table.habits for table in priming.tasks]
     return Mixture(tasks, weights, habits, seed)
 
 

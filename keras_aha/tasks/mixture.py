@@ -61,10 +61,6 @@ class Mixture(Task):
         problems = [MixedProblem(i % count, parts[i % count].problem(i // count)) for i in range(n)]
         return HeldOut(self, problems).held_out(n)
 
-    def labels(self, problem: MixedProblem) -> dict[str, int]:
-        """Returns `task`, its number in `tasks`."""
-        return {"task": problem.task}
-
     def worked_solution(self, problem: MixedProblem, rng: random.Random, **habits) -> str:
         """Returns one of the problem's task, with that task's `habits`; those given here are for all tasks."""
         own = self.habits[problem.task] | habits

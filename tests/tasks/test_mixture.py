@@ -28,7 +28,6 @@ def test_each_task_writes_its_prompts_and_keeps_its_score():
         assert MIXTURE.worked_solution(mixed, random.Random(5)) == solution
         assert MIXTURE.prompt(mixed) == task.prompt(problem)
         assert MIXTURE.score(mixed, solution) == task.score(problem, solution)
-        assert MIXTURE.labels(mixed) == {"task": mixed.task}
 
 
 def test_what_is_held_out_is_so_in_its_task():
