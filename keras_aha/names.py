@@ -1,8 +1,9 @@
 """Words to and from users: the name of a preset, the nearest known name, and text that is safe to show."""
 
 import difflib
+import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 def preset_name(preset: str | os.PathLike) -> str:
@@ -31,6 +32,26 @@ def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     for name in longer or difflib.get_close_matches(word, known, n=1, cutoff=0.5):
         return f"; the nearest is {form.format(name)}"
     return ""
+
+
+def import_function(name: str, key: str) -> Callable:
+    """What `module:function` names, which is imported as Python does; `key` is what names it, as errors show it.
+
+    It raises ValueError if the module cannot be imported, or has no function of that name.
+    """
+    module, _, function = name.partition(":")
+    try:
+        names = vars(importlib.import_module(module))
+    except Exception as error:  # whatever the module does
+        raise ValueError(
+            f"The module of {key} cannot be imported: {type(error).__name__}: {error}. Is its folder the current one, "
+            f"or in PYTHONPATH? Received: {key}={name!r}"
+        ) from error
+    functions = {key: value for key, value in names.items() if callable(value)}
+    if function not in functions:
+        near = suggestion(function, functions, module + ":{}")
+        raise ValueError(f"The module {module} has no function {function!r}{near}. Received: {key}={name!r}")
+    return functions[function]
 
 
 def unicode(text: str) -> str:

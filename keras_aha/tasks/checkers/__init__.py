@@ -1,0 +1,1 @@
+"""Checkers: is an answer right? Each reads a text that a policy wrote, and never evaluates it."""
