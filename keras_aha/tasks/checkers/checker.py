@@ -10,7 +10,7 @@ class Checker(ABC):
     def verdict(self, answer: str, expected: str) -> str:
         """Returns `"correct"`, or in one word why `answer` is not: see `Score.verdict`."""
 
-    def check_expected(self, expected: str) -> None:
+    def check_expected(self, expected: str) -> None:  # noqa: B027  nothing to check by default
         """Raises ValueError if no answer could be compared with `expected`, such as a number that is none."""
 
     def canonical(self, answer: str) -> str | None:
