@@ -13,7 +13,6 @@ from gemma_oracle import STEP
 def oracle_advantages(rewards, group_size, scale="std", baseline="mean"):
     """`(B,)`, group by group; a NaN is a reward that is missing."""
     known, advantages = rewards[~np.isnan(rewards)], []
-    group_size = len(rewards) if baseline == "batch" else group_size
     for start in range(0, len(rewards), group_size):
         group = [reward for reward in rewards[start : start + group_size].tolist() if reward == reward]
         for reward in rewards[start : start + group_size].tolist():

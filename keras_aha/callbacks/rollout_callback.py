@@ -69,7 +69,7 @@ class RolloutCallback(StatefulCallback):
         temperature: of sampler and trainer alike, > 0.
         top_k, top_p, min_p, stop_tokens, stop_strings, max_rows, quantization: see `PolicySampler.generate`.
         advantage_scale: `"std"`, `"batch"` or `None`, see `losses.group_advantages`.
-        advantage_baseline: `"mean"`, `"leave_one_out"`, or `"batch"`: all completions are one group. See there.
+        advantage_baseline: `"mean"` or `"leave_one_out"`, see there.
         mask_truncated: leave truncated completions out of the loss (DAPO's overlong filtering, arXiv:2503.14476).
         overlong_buffer: in tokens, see `losses.overlong_penalty`, which is added to rewards; `None` adds nothing.
         curriculum: the share of completions that should be right. Problems are chosen as difficult as that needs: an
@@ -214,8 +214,7 @@ class RolloutCallback(StatefulCallback):
         loss, rewards = self.model.grpo_loss, rollout.rewards
         if self.shuffle_rewards:
             rewards = np.random.default_rng((self.sampling["seed"], self._iteration)).permutation(rewards)
-        size = len(rewards) if self.advantages["baseline"] == "batch" else self.group_size
-        has_signal = np.repeat(groups_with_signal(rewards, size), size) & ~np.isnan(rewards)
+        has_signal = np.repeat(groups_with_signal(rewards, self.group_size), self.group_size) & ~np.isnan(rewards)
         counts = (has_signal | bool(loss.kl_coef or loss.entropy_coef)) & ~(rollout.truncated & self.mask_truncated)
         mask = rollout.completion_mask * counts[:, None].astype("float32")
         advantages = np.asarray(group_advantages(rewards, **self.advantages))

@@ -4,7 +4,7 @@ from keras_aha.losses.checks import check_choice, float32
 
 from keras import ops
 
-BASELINES = ("mean", "leave_one_out", "batch")
+BASELINES = ("mean", "leave_one_out")
 SCALES = ("std", "batch", None)
 EPSILON = 1e-6
 
@@ -18,7 +18,6 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
     |------------------|--------------------------|---------------------------------------------------|
     | "mean"           | mean of the group        | GRPO, arXiv:2402.03300, §4.1.2                    |
     | "leave_one_out"  | mean of the other G − 1  | RLOO, arXiv:2402.14740, §2.3                      |
-    | "batch"          | mean of the whole batch  | REINFORCE++, arXiv:2501.03262                     |
 
     | `scale` | d                                    | paper                                           |
     |---------|--------------------------------------|-------------------------------------------------|
@@ -28,15 +27,13 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
 
     Scale None with "leave_one_out" gives an unbiased estimate of the gradient of the mean reward; with "mean" it gives
     (G − 1) / G of it. Standard deviations are the population's, and ε = 1e-6. If all rewards of a group are equal, its
-    advantages are exactly 0. With "batch" all completions are one group, so a prompt teaches even if its completions
-    are all wrong, or all right. A NaN is a reward that is missing: its advantage is 0, and the group is compared
-    without.
+    advantages are exactly 0. A NaN is a reward that is missing: its advantage is 0, and the group is compared without.
 
     Args:
         rewards: (B,), the completions of one prompt in adjacent rows.
         group_size: int G ≥ 2, a divisor of B.
         scale: "std", "batch" or None.
-        baseline: "mean", "leave_one_out" or "batch".
+        baseline: "mean" or "leave_one_out".
 
     Returns:
         (B,) float32.
@@ -57,7 +54,7 @@ def group_advantages(rewards, group_size, scale="std", baseline="mean"):
             "`rewards` must have one axis, whose length is a multiple of `group_size`. "
             f"Received: rewards.shape={tuple(rewards.shape)}, group_size={group_size}"
         )
-    groups = ops.reshape(rewards, (-1, rewards.shape[0] if baseline == "batch" else group_size))
+    groups = ops.reshape(rewards, (-1, group_size))
     known = ops.logical_not(ops.isnan(groups))
     count = ops.sum(float32(known), axis=1, keepdims=True)
     centred = _minus_mean(groups, known, axis=1)

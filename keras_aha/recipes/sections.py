@@ -103,7 +103,7 @@ class Rollouts:
     max_rows: int | None = _at_least(1, default=None)  # decoded at a time
     quantization: str | None = _rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample
     advantage_scale: str | None = _rule('"std" or "batch" or "none"', ("std", "batch").__contains__, default="std")
-    advantage_baseline: str = _one_of("mean", "leave_one_out", "batch")
+    advantage_baseline: str = _one_of("mean", "leave_one_out")
     mask_truncated: bool = False
     overlong_buffer: int | None = _at_least(1, default=None)
     curriculum: float | None = _rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)

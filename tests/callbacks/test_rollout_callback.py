@@ -219,10 +219,6 @@ def test_rewards_and_masks_are_those_of_the_arguments(model):
     shuffled = order.permutation(plain.rewards).reshape(2, 4)
     assert (shuffled != groups).any() and control.rewards.tolist() == plain.rewards.tolist()
     np.testing.assert_allclose(control.advantages, (shuffled - shuffled.mean(1, keepdims=True)).ravel(), atol=1e-6)
-    first = {"first": (lambda problem, text: len(text) * (problem == plain.problems[0]), 0.1)}  # a group of two differs
-    whole, _ = begin(model, Flat(**COUNTDOWN), rewards=first, advantage_baseline="batch", advantage_scale=None)
-    assert whole.has_signal.all() and len({*whole.rewards[:4]}) > len({*whole.rewards[4:]}) == 1
-    np.testing.assert_allclose(whole.advantages, whole.rewards - whole.rewards.mean(), atol=1e-6)
     rewards = {"length": (lambda problem, text: len(text) if text != plain.texts[5] else float("nan"), 0.1)}
     with pytest.warns(UserWarning, match="The reward 'length' returned nan, which is no finite number") as caught:
         rollout, logs = begin(model, rewards=rewards)
