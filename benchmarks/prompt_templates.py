@@ -54,7 +54,7 @@ def main() -> None:
 
 def templates(count: int) -> dict[str, str]:
     """Words → a template: the named ones, and other orders and spellings of the examples that are answered at once."""
-    examples = EXAMPLES[count]
+    examples = EXAMPLES["examples"][count]
     orders = {"a sum last": examples, "a product last": examples[::-1]}
     if count == 2:
         orders["a difference last"] = (examples[0], examples[2], examples[1])

@@ -14,6 +14,7 @@ from keras_aha.files import local_path
 from keras_aha.models.internals import count_no_bytes
 
 import keras
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
@@ -178,7 +179,8 @@ class CheckpointCallback(keras.callbacks.Callback):
         if wrong:
             return f"Its checksums are wrong for {len(wrong)} of {len(variables)} arrays, such as {wrong[0]}."
         for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
+            # What orbax reads is bound to its device, for which JAX would compile every program once more.
+            variable.assign(array if len(array.sharding.device_set) > 1 else np.asarray(array))
         self._states = record["callbacks"]
         return None
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from os import PathLike
 
 from keras_aha.tasks.answer_tag import read_answer
-from keras_aha.tasks.countdown_examples import EXAMPLE_PUZZLES, EXAMPLE_TEMPLATES, shown, worked_examples
+from keras_aha.tasks.countdown_examples import EXAMPLE_TEMPLATES, is_example, shown, worked_examples
 from keras_aha.tasks.countdown_file import read_puzzles
 from keras_aha.tasks.countdown_solver import MAX_NUMBERS, difficulty, shortest_solution
 from keras_aha.tasks.countdown_trace import search_trace
@@ -128,7 +128,7 @@ class Countdown(DrawnTask):
         self._training = self._held_out = None  # the rows of a file
         if puzzles is not None:
             rows = [CountdownProblem(numbers, target) for numbers, target in read_puzzles(puzzles)]
-            rows = [row for row in rows if not self._is_shown(row)]
+            rows = [row for row in rows if not is_example(template, row.numbers, row.target)]
             self._training, self._held_out = split_rows(rows, self.canonical, seed)
             if not self._training:
                 raise ValueError(f"The puzzle file leaves no puzzle to train on. Received: puzzles={str(puzzles)!r}")
@@ -140,11 +140,7 @@ class Countdown(DrawnTask):
         numbers = tuple(rng.randint(1, self.max_number) for _ in range(count))
         target = _combine_all(list(numbers), rng)
         problem = CountdownProblem(numbers, target)
-        return None if target > self.max_target or self._is_shown(problem) else problem
-
-    def _is_shown(self, problem: CountdownProblem) -> bool:
-        """Whether the prompts show it, solved."""
-        return self.template in EXAMPLE_TEMPLATES and problem.canonical in EXAMPLE_PUZZLES
+        return None if target > self.max_target or is_example(self.template, numbers, target) else problem
 
     def canonical(self, problem: CountdownProblem) -> tuple[tuple[int, ...], int]:
         return problem.canonical
@@ -158,7 +154,7 @@ class Countdown(DrawnTask):
         question = self._format_string.format(numbers=shown(problem.numbers), target=problem.target)
         if self.template not in EXAMPLE_TEMPLATES:
             return question
-        return worked_examples(len(problem.numbers), thinking=self.template == "thinking_examples") + question
+        return worked_examples(self.template, len(problem.numbers)) + question
 
     def score(self, problem: CountdownProblem, completion: str) -> Score:
         """Scores the last complete `<answer>…</answer>` of `completion`.

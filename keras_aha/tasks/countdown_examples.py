@@ -14,27 +14,44 @@ class Example(NamedTuple):
 
 
 QUESTION = "Numbers: {numbers}. Target: {target}.\n"
-# By how many numbers a puzzle has: the answer at the third try, at the first, at the second. The order decides which
-# operations a base model takes: with the product last it multiplies most puzzles (LOG.md, "An aha?").
-EXAMPLES = {
-    2: (
-        Example((3, 12), 36, ("3+12=15, no", "12-3=9, no", "12*3=36, yes"), "12*3"),
-        Example((6, 19), 13, ("19-6=13, yes",), "19-6"),
-        Example((8, 15), 23, ("15-8=7, no", "8+15=23, yes"), "8+15"),
-    ),
-    3: (
-        Example((8, 1, 5), 12, ("8-1=7, 7-5=2, no", "8*1=8, 8+5=13, no", "8-1=7, 7+5=12, yes"), "8-1+5"),
-        Example((2, 7, 4), 10, ("7*2=14, 14-4=10, yes",), "7*2-4"),
-        Example((3, 5, 6), 14, ("6-3=3, 3+5=8, no", "3+5=8, 8+6=14, yes"), "3+5+6"),
-    ),
-}
 EXAMPLE_TEMPLATES = {"examples": QUESTION, "thinking_examples": QUESTION + "<think>\n"}
-EXAMPLE_PUZZLES = frozenset((tuple(sorted(x.numbers)), x.target) for examples in EXAMPLES.values() for x in examples)
+_THREE = (
+    Example((8, 1, 5), 12, ("8-1=7, 7-5=2, no", "8*1=8, 8+5=13, no", "8-1=7, 7+5=12, yes"), "8-1+5"),
+    Example((2, 7, 4), 10, ("7*2=14, 14-4=10, yes",), "7*2-4"),
+    Example((3, 5, 6), 14, ("6-3=3, 3+5=8, no", "3+5=8, 8+6=14, yes"), "3+5+6"),
+)
+# Template → by how many numbers a puzzle has. The order decides which operations a base model takes: with the product
+# last it multiplies most puzzles (LOG.md, "An aha?"). Thoughts are of one digit, which small models reckon best.
+EXAMPLES = {
+    "examples": {
+        2: (
+            Example((3, 12), 36, (), "12*3"),
+            Example((6, 19), 13, (), "19-6"),
+            Example((8, 15), 23, (), "8+15"),
+        ),
+        3: _THREE,
+    },
+    "thinking_examples": {
+        2: (
+            Example((2, 9), 18, ("2+9=11, no", "9-2=7, no", "9*2=18, yes"), "9*2"),
+            Example((3, 5), 8, ("5-3=2, no", "3+5=8, yes"), "3+5"),
+            Example((4, 7), 3, ("4+7=11, no", "7-4=3, yes"), "7-4"),
+        ),
+        3: _THREE,
+    },
+}
 
 
-def worked_examples(count: int, thinking: bool) -> str:
+def is_example(template: str, numbers: Sequence[int], target: int) -> bool:
+    """Whether the prompts of a template show this puzzle, solved."""
+    examples = (example for some in EXAMPLES.get(template, {}).values() for example in some)
+    return any((sorted(numbers), target) == (sorted(example.numbers), example.target) for example in examples)
+
+
+def worked_examples(template: str, count: int) -> str:
     """Three puzzles as they are asked and answered, of two numbers if `count` is 2, else of three."""
-    return "".join(_written(example, thinking) for example in EXAMPLES[2 if count == 2 else 3])
+    thinking = template == "thinking_examples"
+    return "".join(_written(example, thinking) for example in EXAMPLES[template][2 if count == 2 else 3])
 
 
 def _written(example: Example, thinking: bool) -> str:

@@ -170,6 +170,7 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     assert trained(folder) == EPOCHS // 2 and (folder / "summary.json").exists()
     assert fit.main(["--preset", "countdown_tiny", "--resume", "--log-dir", str(folder), *FLAGS]) == 0
     assert f"changed since the run began: training.epochs: {EPOCHS // 2} → {EPOCHS}" in capsys.readouterr().out
+    assert pd.read_csv(folder / "history.csv")["compiles"].tolist()[EPOCHS // 2 :][1:] == [0]  # all in the first epoch
     assert_same(folder, uninterrupted)
 
 
