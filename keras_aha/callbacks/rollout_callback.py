@@ -167,7 +167,9 @@ class RolloutCallback(StatefulCallback):
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)
-        self._logs = rollout_logs(rollout, rewards, self.group_size) | logs_by_task(self.prompts.task, rollout)
+        self._logs = rollout_logs(rollout, rewards, self.group_size)
+        if isinstance(self.prompts.task, Mixture):
+            self._logs |= logs_by_task(self.prompts.task, rollout)
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
