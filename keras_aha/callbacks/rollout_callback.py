@@ -254,15 +254,13 @@ class RolloutCallback(StatefulCallback):
         """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw."""
         task = self.prompts.task
         count = task.problem_count()
-        listed = task.listed() if isinstance(task, Mixture) else range(count or 0)
+        self.prompts.look_at(tokenizer, task.listed() if isinstance(task, Mixture) else range(count or 0))
         if count is not None:
-            self.prompts.look_at(tokenizer, listed)
             return
         firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
         lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
         drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
-        ahead = [i for some in drawn for i in (*some[:_AHEAD], some[-1])]  # a list may end
-        self.prompts.look_at(tokenizer, [*listed, *ahead])
+        self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
 
     # === Bookkeeping ===
 
