@@ -4,11 +4,13 @@ import dataclasses
 
 from keras_aha.distribution import processes
 from keras_aha.evaluation.behaviours import mean_behaviours
+from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Score
 from keras_aha.training.grader import groups_with_signal, reward_logs
 from keras_aha.training.rollout import Rollout
 
 import numpy as np
+import pandas as pd
 
 
 def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
@@ -58,3 +60,11 @@ def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: i
         "zero_std_groups": float(np.mean(~groups_with_signal(rollout.rewards, group_size))),
         "generated_tokens": int(rollout.lengths.sum()),
     }
+
+
+def logs_by_task(mixture: Mixture, rollout: Rollout) -> dict[str, float]:
+    """`accuracy_<name>` and `mean_reward_<name>` of each task that was asked."""
+    columns = {"accuracy": [score.correct for score in rollout.scores], "mean_reward": rollout.rewards}
+    names = [mixture.names[problem.task] for problem in rollout.problems]
+    means = pd.DataFrame(columns).groupby(names).mean()
+    return {f"{kind}_{name}": float(mean) for kind in means for name, mean in means[kind].items()}

@@ -69,7 +69,7 @@ class Task(ABC):
         """Returns a number that is larger for harder problems; 0 for all if a task cannot tell."""
         return 0
 
-    def labels(self, problem: Any) -> dict[str, int]:
+    def labels(self, problem: Any) -> dict[str, int | str]:
         """Returns the columns by which results on this problem may be grouped."""
         return {}
 
