@@ -31,7 +31,7 @@ class ChatForm(NamedTuple):
         alternates: whether the family takes nothing but a user and an assistant in turn.
         strips: whether a content loses the blanks around it.
         thoughts: matches what the assistant's turns lose when the user has written again: what it thought.
-        no_thought: what stands before the last answer if it has no thought.
+        thought: what stands around the thought before the last answer, which may be empty.
         think_mark: switches thinking on, at the beginning of the system turn.
         tool_marks: what stands around the answer of a tool, inside the assistant's turn.
     """
@@ -45,7 +45,7 @@ class ChatForm(NamedTuple):
     alternates: bool = False
     strips: bool = True
     thoughts: str | None = None
-    no_thought: str = ""
+    thought: tuple[str, str] | None = None
     think_mark: str = ""
     tool_marks: tuple[str, str] | None = None
 
@@ -72,7 +72,7 @@ CHAT_FORMS = {
         tool_marks=("<|tool_response>", "<tool_response|>"),
     ),
     "chatml": _CHATML,  # SmolLM3, and Qwen without thoughts
-    "qwen3": _CHATML._replace(thoughts=r".*</think>\n*", no_thought="<think>\n\n</think>\n\n"),
+    "qwen3": _CHATML._replace(thoughts=r"\A.*</think>\n*", thought=("<think>\n", "\n</think>\n\n")),
     "llama3": _LLAMA_3,
     # 3.1 to 3.3, on the day that their templates write if the server gives none.
     "llama3.1": _LLAMA_3._replace(preamble="Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"),
@@ -144,12 +144,14 @@ def _with_think_mark(content: str, chat: ChatForm) -> str:
 
 def _with_thoughts(content: str, chat: ChatForm, is_past: bool, is_last: bool) -> str:
     """The assistant's content as the family reads it: without a thought if the user has written again."""
-    if chat.thoughts is None:
-        return content
-    answer = re.sub(chat.thoughts, "", content, count=0, flags=re.DOTALL)
-    if is_past:
-        return answer.strip() if chat.strips else answer
-    return chat.no_thought + content.lstrip("\n") if is_last and answer == content else content
+    if is_past and chat.thoughts:
+        content = re.sub(chat.thoughts, "", content, flags=re.DOTALL)
+        return content.strip() if chat.strips else content
+    if is_last and chat.thought:
+        begin, end = chat.thought
+        thought, _, answer = content.rpartition(end.strip())
+        return begin + thought.rpartition(begin.strip())[2].strip("\n") + end + answer.lstrip("\n")
+    return content
 
 
 def check_messages(messages: Sequence[Mapping[str, str]], form: str) -> None:
@@ -165,7 +167,7 @@ def check_messages(messages: Sequence[Mapping[str, str]], form: str) -> None:
             raise ValueError(f"`messages[{i}]` {wrong}, in the form {form}. Received: {reprlib.repr(message)}")
         before = message["role"]
     if before == "system":
-        raise ValueError(f"After a system's message a user's must come. Received: messages={reprlib.repr(messages)}")
+        raise ValueError(f"`messages` must go on after a system's. Received: messages={reprlib.repr(messages)}")
 
 
 def _what_is_wrong(message, before: str | None, chat: ChatForm) -> str | None:
@@ -179,6 +181,8 @@ def _what_is_wrong(message, before: str | None, chat: ChatForm) -> str | None:
         return "may not be a system's, which must be the first"
     if role == "tool" and before not in ("assistant", "tool"):
         return "may be a tool's after an assistant's alone"
+    if role == "user" and before == "tool":
+        return "must be an assistant's, after a tool's"
     if chat.alternates and role != "system" and (role == "user") != (before in (None, "system", "assistant")):
         return "must be of a user and an assistant in turn, the user first"
     marks = [mark for mark in (*chat.marks, *BEGIN_TOKENS) if mark in content]
