@@ -91,33 +91,26 @@ def outputs(backbone):
     return np.asarray(backbone({name: inputs[name] for name in backbone.input}))
 
 
-def tiny_tokenizer(shape):
-    """Of a Gemma, the vocabulary of the embedded model; of others bytes, numbers of two digits, words, and marks."""
+def tiny_tokenizer(shape, marks=()):
+    """Of a Gemma, the vocabulary of the embedded model, `marks` for its marks of turns; of others bytes, numbers of two
+    digits, words, and marks."""
     import keras_hub
 
     kind = getattr(keras_hub.tokenizers, f"{_NAMES[shape]}Tokenizer")
     if shape not in _MARKS:
         from keras_aha.models.tiny_gemma import vocabulary
 
-        return kind(proto=vocabulary(), **_FEATURES.get(shape, {}))
+        from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
+
+        model = sentencepiece_model.ModelProto.FromString(vocabulary())
+        for piece, mark in zip(model.pieces[4:6], marks, strict=False):
+            piece.piece = mark
+        for mark in marks[2:]:
+            model.pieces.add(piece=mark, score=-1000.0, type=model.SentencePiece.USER_DEFINED)
+        return kind(proto=model.SerializeToString(), **_FEATURES.get(shape, {}))
     alphabet = [*map(chr, range(0x21, 0x7F)), "Ġ", "Ċ"]  # GPT-2 writes a space and a line break so
     merges = [f"{word[:n]} {word[n]}" for word in _WORDS for n in range(1, len(word))]
     merges += [f"{first} {second}" for first in string.digits[1:] for second in string.digits]
     pieces = dict.fromkeys([*alphabet, *(merge.replace(" ", "") for merge in merges), *_MARKS[shape]])
     ids = {piece: token_id for token_id, piece in enumerate(pieces)}
     return kind(vocabulary=ids, merges=list(dict.fromkeys(merges)), unsplittable_tokens=_MARKS[shape])
-
-
-def marked_tokenizer(shape, marks):
-    """Of a Gemma, with `marks` for the embedded model's two marks of turns."""
-    import keras_hub
-    from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
-
-    model = sentencepiece_model.ModelProto.FromString(tiny_tokenizer("gemma").proto)
-    turns = [piece for piece in model.pieces if piece.piece in ("<start_of_turn>", "<end_of_turn>")]
-    for piece, mark in zip(turns, marks, strict=False):
-        piece.piece = mark
-    for mark in marks[2:]:
-        model.pieces.add(piece=mark, score=-1000.0, type=turns[0].type)
-    kind = getattr(keras_hub.tokenizers, f"{_NAMES[shape]}Tokenizer")
-    return kind(proto=model.SerializeToString(), **_FEATURES.get(shape, {}))

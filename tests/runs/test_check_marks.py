@@ -6,38 +6,27 @@ from keras_aha.tasks import Countdown, Mixture
 from keras_aha.tasks.chat import CHAT_FORMS, MARK, write_chat
 
 import pytest
-from tiny_models import marked_tokenizer, tiny_tokenizer
+from tiny_models import tiny_tokenizer
 
-GEMMA_4 = [
-    *CHAT_FORMS["gemma4"].marks,
-    "<|think|>",
-    "<|channel>",
-    "<channel|>",
-    "<|tool_call>",
-    "<tool_call|>",
-    '<|"|>',
-]
-FUNCTION_GEMMA = [*CHAT_FORMS["functiongemma"].marks, "<start_function_call>", "<end_function_call>"]
-TOKENIZERS = {
-    "gemma": lambda: tiny_tokenizer("gemma_2"),
-    "gemma4": lambda: marked_tokenizer("gemma_4", GEMMA_4),
-    "functiongemma": lambda: marked_tokenizer("gemma_3", FUNCTION_GEMMA),
-    "llama3": lambda: tiny_tokenizer("llama_3"),
-    "chatml": lambda: tiny_tokenizer("qwen_3"),
-}
-FAMILIES = {"gemma_2": "gemma", "llama_3": "llama3", "qwen_3": "chatml", "smollm_3": "chatml"}
+CALLS = ["<|think|>", "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>']
+FUNCTIONS = ["<start_function_call>", "<end_function_call>"]
+FAMILIES = [("gemma", "gemma_2"), ("llama3", "llama_3"), ("chatml", "qwen_3"), ("chatml", "smollm_3")]
+FAMILIES = [(own, tiny_tokenizer(shape)) for own, shape in FAMILIES]
+FAMILIES += [("gemma4", tiny_tokenizer("gemma_4", CHAT_FORMS["gemma4"].marks + CALLS))]
+FAMILIES += [("functiongemma", tiny_tokenizer("gemma_3", CHAT_FORMS["functiongemma"].marks + FUNCTIONS))]
 CHAT = [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]
-CALL = ("assistant", '<|channel>thought\nx<channel|><|tool_call>call:f{x:<|"|>y<|"|>}<tool_call|>')
-TOOLS = [("system", "<|think|>"), ("user", "b"), CALL, ("tool", "response:f{}"), ("assistant", "d")]
+CALL = '<|channel>thought\nx<channel|><|tool_call>call:f{x:<|"|>y<|"|>}<tool_call|>'
+FUNCTION = "call:f{}".join(FUNCTIONS)
+TOOLS = [("system", "<|think|>"), ("user", "b"), ("assistant", CALL), ("tool", "response:f{}"), ("assistant", "d")]
+CONVERSATIONS = {"gemma4": TOOLS, "functiongemma": [*CHAT[:2], ("assistant", FUNCTION), ("tool", "x")]}
 
 
 def as_text(messages, form):
     return "".join(x.text for x in write_chat([{"role": role, "content": content} for role, content in messages], form))
 
 
-@pytest.mark.parametrize("own", TOKENIZERS)
-def test_each_family_has_its_own_marks_and_others_are_refused(own):
-    tokenizer = TOKENIZERS[own]()
+@pytest.mark.parametrize("own, tokenizer", FAMILIES)
+def test_each_family_has_its_own_marks_and_others_are_refused(own, tokenizer):
     assert fitting_form(tokenizer) == own
     for template in (own, "plain", "compact"):
         check_marks(tokenizer, Countdown(template=template))
@@ -47,57 +36,29 @@ def test_each_family_has_its_own_marks_and_others_are_refused(own):
                 check_marks(tokenizer, Countdown(template=template))
 
 
-@pytest.mark.parametrize(
-    "own, messages",
-    [*((form, CHAT) for form in TOKENIZERS), ("gemma4", TOOLS), ("functiongemma", [*CHAT[1:3], ("tool", "x")])],
-)
-def test_conversations_token_by_token(own, messages):
-    """Each mark is one token, and the ids are those of the text between marks and of the marks."""
-    tokenizer, text = TOKENIZERS[own](), as_text(messages, own)
+@pytest.mark.parametrize("own, tokenizer", FAMILIES)
+def test_conversations_token_by_token(own, tokenizer):
+    text = as_text(CONVERSATIONS.get(own, CHAT), own)
     check_text(tokenizer, text)
-    (ids,) = tokenizer([text])
-    marks = [mark for mark in MARK.findall(text)]
+    (ids,), marks = tokenizer([text]), MARK.findall(text)
     assert [piece for piece in map(tokenizer.id_to_token, ids) if piece in marks] == marks
-    between = [[tokenizer.token_to_id(x)] if x in marks else tokenizer([x])[0] for x in split(text)]
-    assert [i for part in between for i in part] == [*ids]
+    assert tokenizer.detokenize([ids]) == [text]
 
 
-def split(text):
-    """The marks of a text, and what stands between them."""
-    parts, place = [], 0
-    for mark in MARK.finditer(text):
-        parts += [text[place : mark.start()], mark[0]]
-        place = mark.end()
-    return [part for part in [*parts, text[place:]] if part]
-
-
-@pytest.mark.parametrize(
-    "form, content, lacking",
-    [
-        ("gemma4", "<|channel>thought\nx<channel|>y", "<channel|>, <|channel>"),
-        ("gemma4", CALL[1].partition("<channel|>")[2], '<tool_call|>, <|"|>, <|tool_call>'),
-        (
-            "functiongemma",
-            "<start_function_call>call:f{}<end_function_call>",
-            "<end_function_call>, <start_function_call>",
-        ),
-    ],
-)
-def test_marks_of_thoughts_and_calls_must_be_tokens_too(form, content, lacking):
-    tokenizer = marked_tokenizer("gemma_3", CHAT_FORMS[form].marks)
-    with pytest.raises(RecipeError, match=re.escape(f"has no tokens {lacking}, so")):
+@pytest.mark.parametrize("form, content", [("gemma4", CALL), ("functiongemma", FUNCTION)])
+def test_marks_of_thoughts_and_calls_must_be_tokens_too(form, content):
+    tokenizer, lacking = tiny_tokenizer("gemma_3", CHAT_FORMS[form].marks), sorted({*MARK.findall(content)})
+    with pytest.raises(RecipeError, match=re.escape(f"has no tokens {', '.join(lacking)}, so")):
         check_text(tokenizer, as_text([("user", "a"), ("assistant", content)], form))
 
 
-@pytest.mark.parametrize("shape", FAMILIES)
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_begin_token_in_the_template_is_refused(shape, place):
-    tokenizer = tiny_tokenizer(shape)
+@pytest.mark.parametrize("own, tokenizer", FAMILIES)
+@pytest.mark.parametrize("template", ["{}{{numbers}} {{target}}", "{{numbers}} {{target}}\n{}"])
+def test_a_begin_token_in_the_template_is_refused(own, tokenizer, template):
     begins = {"<bos>", tokenizer.id_to_token(tokenizer.start_token_id)} if tokenizer.start_token_id else {"<bos>"}
     for begin in begins:
-        template = f"{begin}{{numbers}} {{target}}" if place == 0 else f"{{numbers}} {{target}}\n{begin}"
         with pytest.raises(RecipeError, match="stands before each prompt anyway"):
-            check_marks(tokenizer, Countdown(template=template))
+            check_marks(tokenizer, Countdown(template=template.format(begin)))
 
 
 def test_each_task_of_a_mixture_is_looked_at():

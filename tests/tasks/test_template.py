@@ -6,7 +6,6 @@ from keras_aha.tasks.countdown_examples import EXAMPLE_PUZZLES, EXAMPLE_TEMPLATE
 import pytest
 
 PROBLEM = CountdownProblem(numbers=(44, 19, 35), target=98)
-LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
 
 
 @pytest.mark.parametrize(
@@ -14,13 +13,10 @@ LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
     [
         ("plain", "Numbers: 44 19 35\nTarget: 98\n", "\nLet me work it out step by step.\n<think>\n"),
         ("compact", "Use 44 19 35 each once to make 98.", "\n<think>\n"),
-        ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
         ("gemma4", "<|turn>user\n", "<turn|>\n<|turn>model\n<think>\n"),
-        ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
         ("gemma4_thinking", "<|turn>system\n<|think|>\n<turn|>\n<|turn>user\n", "<|turn>model\n<|channel>thought\n"),
         ("examples", "Numbers: 8 1 5. Target: 12.\n<answer>", "</answer>\n\nNumbers: 44 19 35. Target: 98.\n"),
         ("thinking_examples", "Numbers: 8 1 5. Target: 12.\n<think>\n8-1=7,", "Target: 98.\n<think>\n"),
-        ("llama3", LLAMA.format("user"), f"<|eot_id|>{LLAMA.format('assistant')}<think>\n"),
     ],
 )
 def test_named(name, begins, ends):
