@@ -1,5 +1,7 @@
 """GGUF files of tiny Gemmas, as llama.cpp's converter writes them; by the format's names, not by ours."""
 
+import re
+
 import gguf
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
@@ -62,7 +64,7 @@ def fields_of(policy):
         own |= {"rope.scaling.factor": config["global_rope_scaling_factor"]}
     pieces = sentencepiece_model.ModelProto.FromString(policy.preprocessor.tokenizer.proto).pieces
     # Blanks as they are in pieces that are never split; `<unk>` and the marks of turns as control pieces.
-    types = [3 if p.piece in ("<unk>", "<start_of_turn>", "<end_of_turn>") else p.type for p in pieces]
+    types = [3 if re.fullmatch("<(unk|escape|(start|end)_.*)>", p.piece) else p.type for p in pieces]
     tokens = [p.piece.replace("▁", " ") if p.type == p.USER_DEFINED else p.piece for p in pieces]
     return {
         "general.architecture": architecture,

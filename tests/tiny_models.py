@@ -91,15 +91,23 @@ def outputs(backbone):
     return np.asarray(backbone({name: inputs[name] for name in backbone.input}))
 
 
-def tiny_tokenizer(shape):
-    """Of a Gemma, the vocabulary of the embedded model; of others bytes, numbers of two digits, words, and marks."""
+def tiny_tokenizer(shape, marks=()):
+    """Of a Gemma, the vocabulary of the embedded model, `marks` for its marks of turns; of others bytes, numbers of two
+    digits, words, and marks."""
     import keras_hub
 
     kind = getattr(keras_hub.tokenizers, f"{_NAMES[shape]}Tokenizer")
     if shape not in _MARKS:
         from keras_aha.models.tiny_gemma import vocabulary
 
-        return kind(proto=vocabulary(), **_FEATURES.get(shape, {}))
+        from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
+
+        model = sentencepiece_model.ModelProto.FromString(vocabulary())
+        for piece, mark in zip(model.pieces[4:6], marks, strict=False):
+            piece.piece = mark
+        for mark in marks[2:]:
+            model.pieces.add(piece=mark, score=-1000.0, type=model.SentencePiece.USER_DEFINED)
+        return kind(proto=model.SerializeToString(), **_FEATURES.get(shape, {}))
     alphabet = [*map(chr, range(0x21, 0x7F)), "Ġ", "Ċ"]  # GPT-2 writes a space and a line break so
     merges = [f"{word[:n]} {word[n]}" for word in _WORDS for n in range(1, len(word))]
     merges += [f"{first} {second}" for first in string.digits[1:] for second in string.digits]

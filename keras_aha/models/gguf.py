@@ -8,6 +8,7 @@ SentencePiece vocabulary. A Gemma 3 that sees has its image encoder in a file of
 import importlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _CLASSES = {"gemma2": "Gemma2ForCausalLM", "gemma3": "Gemma3ForCausalLM"}
 _ROPE_BASES = {"gemma2": 10_000.0, "gemma3": 1_000_000.0}  # the only ones that keras-hub computes
 _LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}  # whose queries are scaled otherwise, which no file says
 _SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]  # ids 0 to 3 of every Gemma
-_TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
+_MARKS = re.compile("<(start|end)_(of_turn|function_(declaration|call|response))>|<escape>")  # the last FunctionGemma's
 
 
 def import_gguf(file: str | os.PathLike, out: str | os.PathLike) -> Path:
@@ -151,7 +152,7 @@ class _Model:
         for piece, score, kind in zip(pieces, scores, types, strict=True):
             if piece == "<unk>":
                 kind = model.SentencePiece.UNKNOWN
-            elif piece in _TURN_MARKS:
+            elif _MARKS.fullmatch(piece):
                 kind = model.SentencePiece.USER_DEFINED
             if kind == model.SentencePiece.USER_DEFINED:
                 piece = piece.replace(" ", "▁")

@@ -1,7 +1,9 @@
 """A tokenizer's special tokens: which token begins a text, if any, and which tokens end one."""
 
-# Tokens that end a turn: of Gemma 1 to 3, Gemma 4, Llama 3, and of Qwen and SmolLM3; the last ends Qwen's documents.
+# Tokens that end a turn: of Gemma 1 to 3, Gemma 4, Llama 3, and of Qwen and SmolLM3; then what ends Qwen's documents,
+# and where Gemma 4 and FunctionGemma wait for a tool.
 TURN_ENDS = ("<end_of_turn>", "<turn|>", "<|eot_id|>", "<|im_end|>", "<|endoftext|>")
+TURN_ENDS += ("<|tool_response>", "<start_function_response>")
 
 
 def prompt_ids(tokenizer, prompts: list[str]) -> list[list[int]]:

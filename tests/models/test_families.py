@@ -1,7 +1,6 @@
 """Other families than Gemma prime, train, go on and are evaluated by recipe alone, through the same scripts."""
 
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from keras_aha.models.policy import abstract_policy
 from keras_aha.models.special_tokens import TURN_ENDS, prompt_ids, stop_token_ids, token_id, turn_end_id
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.experiment import Experiment
-from keras_aha.tasks import Countdown
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.policy_sampler import PolicySampler
 
@@ -137,15 +135,6 @@ def test_special_tokens(family, begin, end, stops):
     assert tokenizer.id_to_token(turn_end_id(tokenizer)) == end
     assert [tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, TURN_ENDS)] == stops
     assert token_id(tokenizer, "no such token") is None
-
-
-@pytest.mark.parametrize("template, family", [("chatml", "qwen_3"), ("chatml", "smollm_3"), ("llama3", "llama_3")])
-def test_a_chat_templates_marks_are_tokens(template, family):
-    tokenizer, task = tiny_tokenizer(family), Countdown(template=template)
-    prompt = task.prompt(task.problem(0))
-    (ids,) = tokenizer([prompt])
-    assert set(re.findall(r"<\|\w+\|>", prompt)) <= {tokenizer.id_to_token(i) for i in ids}
-    assert tokenizer.detokenize([ids]) == [prompt]
 
 
 @pytest.mark.parametrize("call", [lambda tokenizer, token: stop_token_ids(tokenizer, [token]), turn_end_id])

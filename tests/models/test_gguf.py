@@ -14,6 +14,7 @@ import keras_hub
 import numpy as np
 import pytest
 from gguf_files import tensors_of, write_gguf
+from tiny_models import tiny_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import import_gguf as script  # noqa: E402
@@ -93,6 +94,14 @@ def test_the_vocabulary_reads_as_before(gemma_3, tmp_path):
         np.testing.assert_array_equal(one, other)
     for token in ("<pad>", "<eos>", "<bos>", "<unk>", "<end_of_turn>", "▁yes\n"):
         assert after.token_to_id(token) == before.token_to_id(token)
+
+
+def test_marks_of_functions_are_tokens(gemma_3, tmp_path, monkeypatch):
+    marks = ["<start_function_call>", "<escape>"]
+    monkeypatch.setattr(gemma_3.preprocessor, "tokenizer", tiny_tokenizer("gemma_3", marks))
+    out = import_gguf(write_gguf(tmp_path / "file.gguf", gemma_3), tmp_path / "out")
+    tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(out))
+    assert [tokenizer.id_to_token(i) for i in tokenizer(["".join(marks)])[0]] == marks
 
 
 # === What is refused, by name, before anything is written ===
