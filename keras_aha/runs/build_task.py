@@ -9,10 +9,10 @@ from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Signs, Task, WordProblems
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task, WordProblems
 from keras_aha.training.ask import ask, shown
 
-_TASKS = dict(countdown=Countdown, signs=Signs, multiplication=Multiplication, word_problems=WordProblems)
+_TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication, word_problems=WordProblems)
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
