@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "not_a_number", "not_readable", "too_long", "error"})
+_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "not_a_number", "not_readable", "error"})
+_NOT_WELL_FORMED |= {"too_long", "too_slow"}
 
 
 @dataclass(frozen=True)
