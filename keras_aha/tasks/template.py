@@ -3,31 +3,30 @@
 import string
 from collections.abc import Mapping
 
-# Name → (before the user's text, between it and the answer), as the models were taught; tokenizers add begin-tokens.
-TURNS = {
-    "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),  # Gemma 1 to 3
-    "gemma4": ("<|turn>user\n", "<turn|>\n<|turn>model\n"),
-    "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),  # Qwen and SmolLM3
-    "llama3": (
-        "<|start_header_id|>user<|end_header_id|>\n\n",
-        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
-}
+from keras_aha.tasks.chat import CHAT_FORMS, write_chat
+
+_THINKING = {"role": "system", "content": "<|think|>"}
 
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:
     """The templates that tasks have by name: `"plain"` for base models, `"compact"`, and for models that were taught to
-    converse `"gemma"` (1 to 3), `"gemma4"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
+    converse each of `CHAT_FORMS`, and `"gemma4_thinking"`, in which Gemma 4 thinks in its own channel.
 
     Args:
         rule: the problem and its rule in words, exactly as the scorer applies it.
         compact: the problem in the few words of a tiny vocabulary.
     """
+    ask = {"role": "user", "content": rule}
     return {
         "plain": rule + "\nLet me work it out step by step.\n<think>\n",
         "compact": compact + "\n<think>\n",
-        **{name: before + rule + between + "<think>\n" for name, (before, between) in TURNS.items()},
+        **{form: _text([ask], form) + "<think>\n" for form in CHAT_FORMS},
+        "gemma4_thinking": _text([_THINKING, ask], "gemma4") + "<|channel>thought\n",
     }
+
+
+def _text(messages: list[dict[str, str]], form: str) -> str:
+    return "".join(piece.text for piece in write_chat(messages, form))
 
 
 def resolve_template(template: str, templates: Mapping[str, str], fields: Mapping[str, object]) -> str:

@@ -10,7 +10,7 @@ from keras_aha.models.abstract_backbone import abstract_backbone, known_presets
 from keras_aha.models.internals import without_values
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_task
-from keras_aha.tasks.template import TURNS
+from keras_aha.tasks.chat import CHAT_FORMS
 
 import pytest
 
@@ -83,5 +83,8 @@ def test_prompts_fit(name):
 def test_instruct_models_are_spoken_to_as_they_were_taught(name):
     """Qwen's and SmolLM's names do not tell; those that keras-hub has were taught to converse."""
     template = build_task(Recipe.load(name)).template
-    family = "chatml" if name.startswith(("qwen3", "smollm3")) else "gemma" if "instruct" in name else None
-    assert template == family if family else template not in TURNS
+    families = {"qwen3": "chatml", "smollm3": "chatml", "gemma4_instruct": "gemma4", "function_gemma": "functiongemma"}
+    family = next(
+        (x for begin, x in families.items() if name.startswith(begin)), "gemma" if "instruct" in name else None
+    )
+    assert template == family if family else template not in CHAT_FORMS
