@@ -17,7 +17,7 @@ _CALCULATION = re.compile("<<[^<>]*>>")  # GSM8K's notes for a calculator, as in
 
 @dataclass(frozen=True)
 class RowColumns:
-    """The arguments of `Rows` that name columns; `form` is the chat form that messages must suit.
+    """The arguments of `Rows` that name columns; `template` is that by which messages are written.
 
     Raises:
         ValueError: if `prompt` is neither a column nor a text with columns in it.
@@ -30,7 +30,7 @@ class RowColumns:
     category: str | None
     difficulty: str | None
     solution: str
-    form: str
+    template: str
 
     def __post_init__(self):
         _ = self._pieces
@@ -63,7 +63,7 @@ class RowColumns:
         if self.messages is None:
             prompt = "".join(text + (texts[column] if column else "") for text, column in self._pieces)
         else:
-            messages = _read_messages(texts[self.messages], self.form)
+            messages = _read_messages(texts[self.messages], self.template)
             prompt = messages[-1]["content"]
         if not prompt.strip():
             raise ValueError(f"The prompt must have words. Received: {prompt!r}")
@@ -90,13 +90,13 @@ class RowColumns:
         return answer.strip(), _CALCULATION.sub("", solution) if self.answer_in == "####" else solution
 
 
-def _read_messages(text: str, form: str) -> tuple[Mapping[str, str], ...]:
+def _read_messages(text: str, template: str) -> tuple[Mapping[str, str], ...]:
     """The messages up to the last one of the user."""
     try:
         messages = json.loads(text)
     except (ValueError, RecursionError):
         messages = text
-    check_messages(messages, form)
+    check_messages(messages, template.removesuffix("_thinking"))
     while messages and messages[-1]["role"] == "assistant":
         messages.pop()
     if not messages or messages[-1]["role"] != "user":

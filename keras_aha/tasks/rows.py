@@ -11,7 +11,6 @@ from os import PathLike
 
 from keras_aha.names import suggestion
 from keras_aha.tasks.answer_form import ANSWER_FORMS, stated_answers
-from keras_aha.tasks.chat import CHAT_FORMS, write_chat
 from keras_aha.tasks.checkers.checker import Checker
 from keras_aha.tasks.checkers.make_checker import make_checker
 from keras_aha.tasks.drawn_task import check_index
@@ -21,7 +20,7 @@ from keras_aha.tasks.row import Row
 from keras_aha.tasks.row_columns import RowColumns
 from keras_aha.tasks.rows_file import read_rows
 from keras_aha.tasks.task import Score, Task
-from keras_aha.tasks.template import named_templates, resolve_template
+from keras_aha.tasks.template import CHAT_TEMPLATES, named_templates, resolve_template, write_prompt
 
 
 class Rows(Task):
@@ -82,7 +81,7 @@ class Rows(Task):
         for name, value, known in (
             ("answer_in", answer_in, ["whole", *ANSWER_FORMS]),
             ("answer_form", answer_form, [*ANSWER_FORMS]),
-            ("template", template, [template] if messages is None else [*CHAT_FORMS]),
+            ("template", template, [template] if messages is None else [*CHAT_TEMPLATES]),
         ):
             if value not in known:
                 near = suggestion(value, known)
@@ -157,7 +156,7 @@ class Rows(Task):
             return self._format_string.format(prompt=problem.prompt)
         *before, last = problem.messages
         asked = {"role": "user", "content": f"{last['content']}\n{self._rule}"}
-        return "".join(piece.text for piece in write_chat([*before, asked], self.template)) + "<think>\n"
+        return write_prompt([*before, asked], self.template)
 
     def score(self, problem: Row, completion: str) -> Score:
         """Scores the answer of `completion` by the checker of the problem's category.
@@ -171,7 +170,8 @@ class Rows(Task):
         verdict = "no_answer" if answer.text is None else checker.verdict(answer.text, problem.answer)
         if verdict == "correct":
             return Score(1.0 - answer.deduction, True, verdict, lenient=True)
-        lenient = any(checker.verdict(text, problem.answer) == "correct" for text in stated_answers(completion))
+        others = () if verdict == "too_slow" else stated_answers(completion)
+        lenient = any(checker.verdict(text, problem.answer) == "correct" for text in others if text != answer.text)
         score = Score(0.0, False, verdict, lenient)
         reward = max(self.form_reward - answer.deduction, 0.0) if score.well_formed else 0.0
         return Score(reward, False, verdict, lenient)

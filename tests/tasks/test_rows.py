@@ -96,7 +96,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-@pytest.mark.parametrize("form", ["gemma", "gemma4", "chatml", "llama3"])
+@pytest.mark.parametrize("form", ["gemma", "gemma4", "gemma4_thinking", "chatml", "llama3"])
 def test_messages(tmp_path, suffix, form):
     path = tmp_path / f"a.{suffix}"
     rows = [{"chat": messages, "answer": messages[-1]["content"]} for messages in MESSAGES]
@@ -108,8 +108,11 @@ def test_messages(tmp_path, suffix, form):
     row = task.problem(0)
     *before, last = MESSAGES[int(row.answer) - 1][:-1]
     asked = f"{last['content']}\nThink inside <think> </think> tags, then {task.answer_form.rule}."
-    expected = write_chat([*before, {"role": "user", "content": asked}], form)
-    assert str(row) == last["content"] and task.prompt(row) == "".join(piece.text for piece in expected) + "<think>\n"
+    if form == "gemma4_thinking":
+        before[0] = {"role": "system", "content": "<|think|>\nBe brief."}
+    expected = write_chat([*before, {"role": "user", "content": asked}], form.removesuffix("_thinking"))
+    thought = "<|channel>thought\n" if form == "gemma4_thinking" else "<think>\n"
+    assert str(row) == last["content"] and task.prompt(row) == "".join(piece.text for piece in expected) + thought
 
 
 # === Held out ===
@@ -231,3 +234,39 @@ def test_gsm8k(tmp_path):
     )
     assert task.score(row, solution).reward == 1.0 and task.labels(row) == {"difficulty": 2}
     assert task.score(row, f"It is {n * (n + 1)}.0").lenient and task.answer(solution) == str(n * (n + 1))
+
+
+def test_math_as_simplerl_has_it(tmp_path):
+    pytest.importorskip("math_verify")
+    rows = [
+        {
+            "input": "…",
+            "question": f"What is {n}/3?",
+            "gt_answer": rf"\frac{{{n}}}{{3}}",
+            "subject": "Algebra",
+            "level": n % 3 + 3,
+        }
+        for n in range(1, 41, 3)
+    ]
+    (tmp_path / "math.json").write_text(json.dumps(rows, indent=4))
+    task = build_task(Recipe.load("math").override(f"task.file={tmp_path}/math.json"))
+    row = task.problem(0)
+    n = int(row.answer.removeprefix(r"\frac{").partition("}")[0])
+    assert task.labels(row) == {"category": "Algebra", "difficulty": n % 3 + 3}
+    assert r"give only the answer inside \boxed{}." in task.prompt(row)
+    scores = [
+        task.score(row, text)
+        for text in (rf"So $\boxed{{{n}/3}}$.", rf"<answer>\frac{{{n}}}{{3}}</answer>", r"\boxed{-1}")
+    ]
+    assert [score.correct for score in scores] == [True, False, False]
+    assert [score.lenient for score in scores] == [True, True, False] and [score.reward for score in scores] == [
+        1.0,
+        0,
+        0.1,
+    ]
+    whole = [{"prompt": row["question"], "answer": rf"It is $\boxed{{{row['gt_answer']}}}$."} for row in rows]
+    published = Rows(write(tmp_path / "math.jsonl", whole), answer_in="boxed", checker="math", answer_form="boxed")
+    row = published.problem(0)
+    solution = published.worked_solution(row, random.Random(0))
+    assert solution == f"It is $\\boxed{{{row.answer}}}$.\n</think>\n\\boxed{{{row.answer}}}"
+    assert published.score(row, solution).reward == 1.0
