@@ -10,6 +10,7 @@ from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
+from keras_aha.tasks.mixture import MixedProblem
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask, ask_prompt
 from keras_aha.training.budget_forcing import think_on, word_to_ids
@@ -35,7 +36,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     Logs of every `every`-th epoch and of the last: `val_accuracy`, with the ends of its 95 % interval over puzzles
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
-    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, and `val_lenient_accuracy` if scores have `lenient`.
+    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`, and of a
+    `Mixture` `val_accuracy_<name>` of each task.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
@@ -117,6 +119,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
         logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
+        if "task" in sampled:  # a label of mixtures
+            logs |= sampled.groupby("task")["correct"].mean().add_prefix("val_accuracy_").to_dict()
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
         logs["evaluation_seconds"] = time.perf_counter() - start
@@ -228,6 +232,7 @@ class EvaluateCallback(keras.callbacks.Callback):
 
 def problem_text(problem, prompt: str) -> str:
     """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
+    problem = problem.problem if isinstance(problem, MixedProblem) else problem
     with contextlib.suppress(Exception):  # of a user's class
         if type(problem).__str__ is not object.__str__:
             return str(problem)

@@ -19,12 +19,14 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
+from keras_aha.runs.build_rewards import build_rewards
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources
+from keras_aha.tasks.mixture import parts
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
@@ -62,7 +64,9 @@ class Experiment:
         with in_section("loss"):
             loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         with in_section("rollouts"):
-            self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+            settings = {key: value for key, value in dataclasses.asdict(rollouts).items() if key != "long_prompts"}
+            rewards = build_rewards(recipe)
+            self.rollouts = RolloutCallback(self.task, rewards=rewards, seed=training.seed, **settings)
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
@@ -84,19 +88,22 @@ class Experiment:
         rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
-        with in_section("task"):
-            check_marks(tokenizer, self.task)
+        section = "task" if self.recipe.task else "tasks"
+        with in_section(section):
+            for task in parts(self.task):
+                check_marks(tokenizer, task)
         if rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
             raise RecipeError(
                 'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
                 f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
             )
         held_out = self.evaluation.task
-        with in_section("task"):
+        with in_section(section):
             self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
             PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
-            ask(held_out, "labels", held_out.problem(0), "a dictionary", dict)
-            self.rollouts.grader.try_score(held_out.problem(0))
+            for i in range(min(len(held_out), len(self.recipe.asked))):  # one of each task, which take turns
+                ask(held_out, "labels", held_out.problem(i), "a dictionary", dict)
+                self.rollouts.grader.try_score(held_out.problem(i))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
