@@ -226,13 +226,13 @@ class MixedTask(PrimingTask):
     Attributes:
         weight: how often it is asked, beside the weights of the others.
         habits: of its `worked_solution`, for priming.
-        label: what logs call it; "none" is the last word of its `name`. Each task needs another one.
+        label: what logs call it; empty is the last word of its `name`. Each task needs another one.
     """
 
-    label: str | None = _rule(
+    label: str = _rule(
         'of letters, digits, - and _, but not "low" or "high", of which there are columns already',
-        lambda label: bool(_WORD.fullmatch(label)) and label not in ("low", "high"),
-        default=None,
+        lambda label: _WORD.fullmatch(label or "empty") and label not in ("low", "high"),
+        default="",
     )
 
     @property
@@ -253,7 +253,7 @@ class Reward:
 
     name: str = _rule(
         'of letters, digits, - and _, but not "task", which is the task\'s own',
-        lambda name: bool(_WORD.fullmatch(name)) and name != "task",
+        lambda name: _WORD.fullmatch(name) and name != "task",
         default=MISSING,
     )
     function: str

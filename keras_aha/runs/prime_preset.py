@@ -57,7 +57,8 @@ def _prime(recipe: Recipe, new: bool) -> tuple[GRPOModel, keras.callbacks.Histor
     priming = recipe.priming
     _check_adapters(recipe, new)
     mixture = build_priming_task(recipe)
-    keys = [f"priming.tasks[{i}].habits" for i in range(len(priming.tasks))] or ["priming.habits"]
+    keys = [f"priming.tasks[{i}].habits" for i in range(len(priming.tasks))]
+    keys = keys or [f"tasks[{i}].habits" for i in range(len(recipe.tasks))] or ["priming.habits"]
     for key, task, habits in zip(keys, mixture.tasks, mixture.habits, strict=True):
         _check_habits(key, task, habits)
     held_out = build_evaluation(recipe)
