@@ -36,7 +36,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     Logs of every `every`-th epoch and of the last: `val_accuracy`, with the ends of its 95 % interval over puzzles
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
-    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, and of a `Mixture` `val_accuracy_<name>` of each task.
+    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`, and of a
+    `Mixture` `val_accuracy_<name>` of each task.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
@@ -114,7 +115,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        logs |= {f"val_{name}": summary[name] for name in ("accuracy", "format_rate")}
+        shares = ("accuracy", "format_rate", "lenient_accuracy")
+        logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
         logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
         if isinstance(self.task.problem(0), MixedProblem):
@@ -135,7 +137,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         Returns:
             One row a completion, with the columns of `evaluation`: `puzzle` (its index in the task), `problem` (as
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
-            `completion_length` (tokens), `stopped`, and `BEHAVIOURS`.
+            `completion_length` (tokens), `stopped`, and `BEHAVIOURS`; `lenient` if any score has it, and then of a
+            score that has none it is `correct`.
         """
         return self._table(model, self._complete(model, greedy), 1 if greedy else self.samples)
 
@@ -206,7 +209,12 @@ class EvaluateCallback(keras.callbacks.Callback):
                 self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
                 for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
             ]
-        return with_behaviours(pd.DataFrame(processes.gather_records(rows)))
+        rows = processes.gather_records(rows)
+        is_told = any(row["lenient"] is not None for row in rows)
+        for row in rows:
+            lenient = row.pop("lenient")
+            row |= {"lenient": row["correct"] if lenient is None else lenient} if is_told else {}
+        return with_behaviours(pd.DataFrame(rows))
 
     def _graded(self, puzzle, sample, text, failures):
         problem = self.task.problem(puzzle)
@@ -217,7 +225,7 @@ class EvaluateCallback(keras.callbacks.Callback):
             **ask(self.task, "labels", problem, "a dictionary", dict),
             "sample": sample,
             "text": text,
-            **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
+            **{name: getattr(score, name) for name in ("reward", "correct", "lenient", "verdict", "well_formed")},
         }
         return {name: unicode(value) if isinstance(value, str) else value for name, value in row.items()}
 

@@ -10,11 +10,11 @@ from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Signs, Task, WordProblems
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
 from keras_aha.training.ask import ask, shown
 from keras_aha.training.short_prompts import ShortPrompts
 
-_TASKS = dict(countdown=Countdown, signs=Signs, multiplication=Multiplication, word_problems=WordProblems)
+_TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
@@ -74,12 +74,14 @@ def build_held_out(recipe: Recipe) -> Task:
         return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
 
 
-def task_files(recipe: Recipe) -> dict[str, str]:
-    """`task.file`, `tasks[0].file`, `priming.tasks[0].file` and the like → the path; nothing of a task of the user's,
-    whose arguments may be anything."""
+def task_files(recipe: Recipe) -> dict[str, str | tuple[str, ...]]:
+    """`task.file`, `tasks[0].file`, `priming.tasks[0].file` and the like → the path, or several; nothing of a task of
+    the user's, whose arguments may be anything."""
     tables = recipe.asked | {f"priming.tasks[{i}]": table for i, table in enumerate(recipe.priming.tasks)}
     ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS}
-    return {f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if isinstance(x.get(key), str)}
+    return {
+        f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if isinstance(x.get(key), str | tuple)
+    }
 
 
 def find_task(name: str, path: str = "task") -> Callable[..., Task]:

@@ -160,12 +160,19 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
 
 
+def _absolute(path: str, key: str) -> str:
+    return str(local_path(path, key).resolve())
+
+
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe as it stands in a run's folder, the same from anywhere; RecipeError for an unknown preset."""
     paths = task_files(recipe)
     if recipe.lora.start is not None:
         paths["lora.start"] = recipe.lora.start
-    places = {key: str(local_path(path, key).resolve()) for key, path in paths.items()}
+    places = {
+        key: [_absolute(path, key) for path in given] if isinstance(given, tuple) else _absolute(given, key)
+        for key, given in paths.items()
+    }
     if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
         with in_section("model"):
             places[BASE] = find_preset(recipe.model.preset)

@@ -118,7 +118,7 @@ class Mixture(Task):
         chance = stable_hash("difficulty", self.prompt(problem)) / 2**64
         return (easier + chance * (no_harder - easier)) / len(known)
 
-    def labels(self, problem: MixedProblem) -> dict[str, int | str]:
+    def labels(self, problem: MixedProblem) -> dict[str, int | float | str]:
         """Returns the name of the task as `task`, and those labels that all tasks have."""
         own = self.tasks[problem.task].labels(problem.problem)
         shared = {name: value for name, value in own.items() if name in self._shared_labels}

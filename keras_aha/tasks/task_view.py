@@ -21,7 +21,7 @@ class TaskView(Task):
     def difficulty(self, problem: Any) -> float:
         return self.task.difficulty(problem)
 
-    def labels(self, problem: Any) -> dict[str, int | str]:
+    def labels(self, problem: Any) -> dict[str, int | float | str]:
         return self.task.labels(problem)
 
     def answer(self, completion: str) -> str | None:

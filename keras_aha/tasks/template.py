@@ -1,11 +1,11 @@
 """Prompt templates: format strings with a task's fields; some have names."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from keras_aha.tasks.chat import CHAT_FORMS, write_chat
 
-_THINKING = {"role": "system", "content": "<|think|>"}
+CHAT_TEMPLATES = (*CHAT_FORMS, "gemma4_thinking")
 
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:
@@ -20,13 +20,17 @@ def named_templates(rule: str, compact: str) -> dict[str, str]:
     return {
         "plain": rule + "\nLet me work it out step by step.\n<think>\n",
         "compact": compact + "\n<think>\n",
-        **{form: _text([ask], form) + "<think>\n" for form in CHAT_FORMS},
-        "gemma4_thinking": _text([_THINKING, ask], "gemma4") + "<|channel>thought\n",
+        **{template: write_prompt([ask], template) for template in CHAT_TEMPLATES},
     }
 
 
-def _text(messages: list[dict[str, str]], form: str) -> str:
-    return "".join(piece.text for piece in write_chat(messages, form))
+def write_prompt(messages: Sequence[Mapping[str, str]], template: str) -> str:
+    """The text of messages (see `write_chat`) by a template of `CHAT_TEMPLATES`, up to where the thought begins."""
+    form, thought = (template, "<think>\n") if template in CHAT_FORMS else ("gemma4", "<|channel>thought\n")
+    if form != template:
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        messages = [{"role": "system", "content": f"<|think|>{system}"}, *messages[bool(system) :]]
+    return "".join(piece.text for piece in write_chat(messages, form)) + thought
 
 
 def resolve_template(template: str, templates: Mapping[str, str], fields: Mapping[str, object]) -> str:

@@ -210,7 +210,10 @@ def _as_list(count: int, value) -> list | None:
 
 def _as_score(value) -> Score | None:
     reward = _as_number(value.reward) if isinstance(value, Score) else None
-    return None if reward is None else Score(reward, bool(value.correct), str(value.verdict))
+    if reward is None:
+        return None
+    lenient = None if value.lenient is None else bool(value.lenient)
+    return Score(reward, bool(value.correct), str(value.verdict), lenient)
 
 
 def _mean(values):

@@ -133,6 +133,7 @@ def test_a_card_says_what_was_measured(library, exported):
     assert f"library_name: {'keras-hub' if library == 'keras' else library}\n" in metadata
     assert "license:" not in metadata and "base_model:" not in metadata  # a folder's are not known
     assert "| 25.0% (12.5% to 37.5%) | 37.5% (25.0% to 50.0%) |" in card
+    assert "| accuracy, sampled, the answer in whatever form | 62.5% | 62.5% |\n| completions in" in card
     assert "On 8 held-out puzzles, which are never trained on, 2 completions sampled of each" in card
     assert 'preset = "base"' in card and "num_numbers = 3" in card and str(run.parent) not in card
     code = card.split("```python\n")[1].split("```")[0]

@@ -86,6 +86,8 @@ class ModelCard:
         last = history.iloc[-1]
         after = {name: last[f"val_{name}"] for name in ("accuracy", "greedy_accuracy", "format_rate")}
         after["mean_completion_length"] = last["val_completion_length"]
+        if not pd.isna(last.get("val_lenient_accuracy")):
+            after["lenient_accuracy"] = last["val_lenient_accuracy"]
         after["ci95"] = [last.get(f"val_accuracy_{end}") for end in ("low", "high")]  # not there in older runs
         return {
             "seed": self.recipe.training.seed,
