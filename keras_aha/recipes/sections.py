@@ -11,6 +11,7 @@ from dataclasses import MISSING, field
 
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.recipes.values import RecipeError
+from keras_aha.tasks.chat import CHAT_FORMS
 
 _GEMMA_LINEARS = "query key value attention_output ffw_gating ffw_gating_2 ffw_linear"
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,13 @@ def _above_zero(default=MISSING):
     return _rule("above 0", lambda number: number > 0, default)
 
 
+def _choices(*words: str) -> str:
+    return " or ".join(f'"{word}"' for word in words)
+
+
 def _one_of(*choices: str):
     """A key that takes one of a few words; the first is the default."""
-    return _rule(" or ".join(f'"{choice}"' for choice in choices), choices.__contains__, choices[0])
+    return _rule(_choices(*choices), choices.__contains__, choices[0])
 
 
 @_section
@@ -213,12 +218,22 @@ class PrimingTask(TaskSection):
 
 @_section
 class Priming:
-    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
+    """Keyword arguments of `prime` and, if there is a `file`, of `ExampleRows`.
 
     Attributes:
         adapters: whether the adapters of `[lora]` are trained instead of every weight; they are then merged.
         tasks: what to imitate instead of `[task]`, each a table `[[priming.tasks]]` with the keys of `[task]`, a
             `weight` (1 by default) and `habits` of its own.
+        file: rows to imitate instead of worked solutions: a file of JSON lines, JSON, CSV or Parquet, a list of files,
+            or a folder.
+        held_out_file: rows that are not trained on, of which `val_loss` is measured after each epoch.
+        held_out_share: without such a file, about this share of the rows is held out instead, by a hash of their
+            prompts.
+        chat_form: the family's form in which conversations are written, and prompts and completions too, as a user's
+            turn and the assistant's. "none" leaves these as they are, and writes conversations in the first form whose
+            marks are tokens of the vocabulary.
+        max_length: tokens that a row of `file` may have, its prompt and its completion together.
+        long_rows: whether longer ones are an error, or are counted and left out.
     """
 
     adapters: bool = False
@@ -229,6 +244,16 @@ class Priming:
     seed: int = _at_least(0, default=0)
     habits: dict = field(default_factory=dict)
     tasks: tuple[PrimingTask, ...] = ()
+    file: str | tuple[str, ...] | None = None
+    held_out_file: str | tuple[str, ...] | None = None
+    held_out_share: float = _rule("from 0 to 0.5", lambda share: 0 <= share <= 0.5, default=0.05)
+    prompt: str = "prompt"
+    completion: str | None = None
+    messages: str | None = None
+    chat_form: str | None = _rule(_choices(*CHAT_FORMS, "none"), CHAT_FORMS.__contains__, default=None)
+    loss_on: str = _one_of("all", "last")
+    max_length: int = _at_least(2, default=2048)
+    long_rows: str = _one_of("error", "skip")
 
     def __post_init__(self):
         if self.tasks and self.habits:

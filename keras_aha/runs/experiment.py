@@ -148,6 +148,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     if recipe.lora.start is not None:
         paths["lora.start"] = recipe.lora.start
     places = {key: str(local_path(path, key).resolve()) for key, path in paths.items()}
+    for key in ("file", "held_out_file"):
+        if files := getattr(recipe.priming, key):
+            files, key = [files] if isinstance(files, str) else files, f"priming.{key}"
+            places[key] = [str(local_path(path, key).resolve()) for path in files]
     if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
         with in_section("model"):
             places[BASE] = find_preset(recipe.model.preset)

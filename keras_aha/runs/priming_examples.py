@@ -1,0 +1,79 @@
+"""What `[priming]` says to imitate: a file's rows, as examples to train on and held-out ones, or worked solutions."""
+
+import warnings
+
+from keras_aha.models.special_tokens import prompt_ids, token_id
+from keras_aha.recipes.recipe import Recipe
+from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.runs.build_task import build_priming_task
+from keras_aha.tasks.chat import CHAT_FORMS
+from keras_aha.tasks.example_rows import ExampleRows
+from keras_aha.tasks.task import Task
+from keras_aha.training.ask import ask_problem, ask_prompt
+from keras_aha.training.examples import Examples, hold_out
+
+import numpy as np
+
+
+def build_examples(recipe: Recipe, tokenizer, problems: Task) -> tuple[Task | Examples, Examples | None]:
+    """What is imitated, and what is held out of it, or `None`: the rows of `[priming] file`, or else worked solutions.
+
+    No row to train on has the prompt of one that is held out, or of one of the held-out `problems`. What is left out is
+    told. It raises RecipeError for rows that cannot be used, or are too long; no weights are read.
+    """
+    if recipe.priming.file is None:
+        return build_priming_task(recipe), None
+    priming = recipe.priming
+    examples = _read(recipe, tokenizer, "file")
+    if priming.held_out_file is not None:
+        held_out = _read(recipe, tokenizer, "held_out_file")
+    else:
+        examples, held_out = hold_out(examples, priming.held_out_share)
+    prompts = prompt_ids(tokenizer, [ask_prompt(problems, ask_problem(problems, i)) for i in range(len(problems))])
+    secret = {*held_out.prompts(), *(np.array(prompt, "int32").tobytes() for prompt in prompts)}
+    own = [i for i, prompt in enumerate(examples.prompts()) if prompt not in secret]
+    if len(own) < len(examples):
+        warnings.warn(f"{len(examples) - len(own)} rows are not trained on: their prompts are held out.", stacklevel=2)
+    if not own:
+        raise RecipeError(
+            "[priming]: No row is left to train on. Received: "
+            f"priming.file={priming.file!r}, with {len(examples)} rows that are not held out by themselves"
+        )
+    return examples.select(own), held_out if len(held_out) else None
+
+
+def _read(recipe: Recipe, tokenizer, key: str) -> Examples:
+    priming = recipe.priming
+    with in_section("priming"):
+        settings = {name: getattr(priming, name) for name in ("prompt", "completion", "messages", "loss_on")}
+        form = find_chat_form(tokenizer, priming.chat_form) if priming.chat_form or priming.messages else None
+        rows = ExampleRows(getattr(priming, key), **settings, chat_form=form, key=f"priming.{key}")
+        examples = Examples(tokenizer, rows, priming.stop_token)
+    fits = examples.lengths <= priming.max_length
+    if fits.all():
+        return examples
+    longest = int(np.argmax(examples.lengths))
+    what = (
+        f"{np.sum(~fits)} of {len(rows)} rows are longer than {priming.max_length} tokens; the longest has "
+        f"{examples.lengths[longest]}, {rows.place(longest)}"
+    )
+    if priming.long_rows == "error":
+        raise RecipeError(
+            f'{what}: raise priming.max_length, or leave them out by priming.long_rows="skip". Received: '
+            f"priming.max_length={priming.max_length}, priming.{key}={getattr(priming, key)!r}"
+        )
+    warnings.warn(f"{what}. They are left out.", stacklevel=2)
+    return examples.select(np.flatnonzero(fits))
+
+
+def find_chat_form(tokenizer, name: str | None = None) -> str:
+    """`name`, or the first chat form whose marks are tokens of the vocabulary; RecipeError if they are none."""
+    fitting = [
+        form for form, chat in CHAT_FORMS.items() if all(token_id(tokenizer, mark) is not None for mark in chat.marks)
+    ]
+    if not fitting or (name or fitting[0]) not in fitting:
+        those = f"take one of {', '.join(fitting)}" if fitting else "it has those of no form, so write prompts without"
+        raise RecipeError(
+            f"The vocabulary lacks the marks of priming.chat_form: {those}. Received: priming.chat_form={name!r}"
+        )
+    return name or fitting[0]
