@@ -16,7 +16,7 @@ from keras_aha.models.tiny_gemma import tiny_gemma
 from keras_aha.tasks.chat import Piece
 from keras_aha.training import example_batches
 from keras_aha.training.example_batches import endless_batches, shuffled
-from keras_aha.training.examples import Examples
+from keras_aha.training.examples import Example, make_examples
 from keras_aha.training.priming import prime
 
 import keras
@@ -37,11 +37,11 @@ class Timer(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self._start)
 
 
-def mixed_rows(tokenizer, count: int, longest: int) -> Examples:
+def mixed_rows(tokenizer, count: int, longest: int) -> list[Example]:
     """Lengths as of traces: many short ones, a few long ones."""
     rng = random.Random(0)
     lengths = [min(longest, int(rng.lognormvariate(4, 1))) for _ in range(count)]
-    return Examples(tokenizer, [[Piece("Use 3 4", False), Piece("1 2 " * max(1, n // 4), True)] for n in lengths])
+    return make_examples(tokenizer, [[Piece("Use 3 4", False), Piece("1 2 " * max(1, n // 4), True)] for n in lengths])
 
 
 def main() -> None:
@@ -66,7 +66,8 @@ def main() -> None:
         found[name] = tokens / sum(timer.seconds)
         shapes = len({mask.shape for _, mask in batches})
         print(f"{name}: {1 - tokens / cells:.0%} padding, {found[name]:.0f} tokens/s, {shapes} lengths", flush=True)
-    print(f"ratio: {found['like length'] / found['any order']:.2f}; rows of {np.mean(examples.lengths):.0f} tokens")
+    mean = np.mean([example.length for example in examples])
+    print(f"ratio: {found['like length'] / found['any order']:.2f}; rows of {mean:.0f} tokens on average")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from keras_aha.runs.experiment import build_evaluation, summarize_held_out, with
 from keras_aha.runs.priming_examples import build_examples
 from keras_aha.runs.priming_folder import begin, check_out, finish
 from keras_aha.tasks import Mixture, Task
-from keras_aha.training.examples import Examples
+from keras_aha.training.examples import Example
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.priming import prime
 
@@ -63,8 +63,7 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False, r
     with FolderLock(out, "out"):
         held_out = build_evaluation(recipe)
         examples = _build_examples(recipe, new, held_out.task)
-        checksum = None if isinstance(examples[0], Task) else examples[0].checksum()
-        folder = begin(out, recipe, new, checksum)
+        folder = begin(out, recipe, new, examples[0])
         keras.utils.set_random_seed(recipe.priming.seed)  # nothing random between here and the first weights
         model = GRPOModel(tiny_gemma() if new else build_policy(recipe, recipe.priming.adapters))
         _train(recipe, model.policy, examples, folder)
@@ -72,7 +71,7 @@ def prime_preset(recipe: Recipe, out: str | os.PathLike, *, new: bool = False, r
     return summarize_held_out(held_out.evaluate(model), held_out.evaluate(model, greedy=True))
 
 
-def _build_examples(recipe: Recipe, new: bool, problems: Task) -> tuple[Task | Examples, Examples | None]:
+def _build_examples(recipe: Recipe, new: bool, problems: Task) -> tuple[Task | list[Example], list[Example] | None]:
     """What `build_examples` does, checked; no weights are read."""
     with in_section("model"):
         tokenizer = tiny_tokenizer() if new else load_tokenizer(recipe.model.preset)

@@ -8,14 +8,15 @@ from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.runs.build_task import build_priming_task
 from keras_aha.tasks.chat import CHAT_FORMS
 from keras_aha.tasks.example_rows import ExampleRows
+from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask_problem, ask_prompt
-from keras_aha.training.examples import Examples, hold_out
+from keras_aha.training.examples import Example, make_examples
 
 import numpy as np
 
 
-def build_examples(recipe: Recipe, tokenizer, problems: Task) -> tuple[Task | Examples, Examples | None]:
+def build_examples(recipe: Recipe, tokenizer, problems: Task) -> tuple[Task | list[Example], list[Example] | None]:
     """What is imitated, and what is held out of it, or `None`: the rows of `[priming] file`, or else worked solutions.
 
     No row to train on has the prompt of one that is held out, or of one of the held-out `problems`. What is left out is
@@ -28,42 +29,43 @@ def build_examples(recipe: Recipe, tokenizer, problems: Task) -> tuple[Task | Ex
     if priming.held_out_file is not None:
         held_out = _read(recipe, tokenizer, "held_out_file")
     else:
-        examples, held_out = hold_out(examples, priming.held_out_share)
+        share = priming.held_out_share * 2**64
+        sides = [], []
+        for example in examples:
+            sides[stable_hash("held-out", example.prompt) < share].append(example)
+        examples, held_out = sides
+    count = len(examples)
     prompts = prompt_ids(tokenizer, [ask_prompt(problems, ask_problem(problems, i)) for i in range(len(problems))])
-    secret = {*held_out.prompts(), *(np.array(prompt, "int32").tobytes() for prompt in prompts)}
-    own = [i for i, prompt in enumerate(examples.prompts()) if prompt not in secret]
-    if len(own) < len(examples):
-        warnings.warn(f"{len(examples) - len(own)} rows are not trained on: their prompts are held out.", stacklevel=2)
-    if not own:
-        raise RecipeError(
-            "[priming]: No row is left to train on. Received: "
-            f"priming.file={priming.file!r}, with {len(examples)} rows that are not held out by themselves"
-        )
-    return examples.select(own), held_out if len(held_out) else None
+    secret = {example.prompt for example in held_out} | {np.array(ids, "int32").tobytes() for ids in prompts}
+    examples = [example for example in examples if example.prompt not in secret]
+    if len(examples) < count:
+        warnings.warn(f"{count - len(examples)} rows are not trained on: their prompts are held out.", stacklevel=2)
+    if not examples:
+        raise RecipeError(f"[priming]: No row is left to train on. Received: priming.file={priming.file!r}")
+    return examples, held_out or None
 
 
-def _read(recipe: Recipe, tokenizer, key: str) -> Examples:
+def _read(recipe: Recipe, tokenizer, key: str) -> list[Example]:
     priming = recipe.priming
     with in_section("priming"):
         settings = {name: getattr(priming, name) for name in ("prompt", "completion", "messages", "loss_on")}
         form = find_chat_form(tokenizer, priming.chat_form) if priming.chat_form or priming.messages else None
         rows = ExampleRows(getattr(priming, key), **settings, chat_form=form, key=f"priming.{key}")
-        examples = Examples(tokenizer, rows, priming.stop_token)
-    fits = examples.lengths <= priming.max_length
-    if fits.all():
-        return examples
-    longest = int(np.argmax(examples.lengths))
-    what = (
-        f"{np.sum(~fits)} of {len(rows)} rows are longer than {priming.max_length} tokens; the longest has "
-        f"{examples.lengths[longest]}, {rows.place(longest)}"
-    )
-    if priming.long_rows == "error":
-        raise RecipeError(
-            f'{what}: raise priming.max_length, or leave them out by priming.long_rows="skip". Received: '
-            f"priming.max_length={priming.max_length}, priming.{key}={getattr(priming, key)!r}"
+        examples = make_examples(tokenizer, rows, priming.stop_token)
+    short = [example for example in examples if example.length <= priming.max_length]
+    if len(short) < len(examples):
+        longest = max(range(len(examples)), key=lambda index: examples[index].length)
+        what = (
+            f"{len(examples) - len(short)} of {len(examples)} rows are longer than {priming.max_length} tokens; the "
+            f"longest has {examples[longest].length}, {rows.place(longest)}"
         )
-    warnings.warn(f"{what}. They are left out.", stacklevel=2)
-    return examples.select(np.flatnonzero(fits))
+        if priming.long_rows == "error":
+            raise RecipeError(
+                f'{what}: raise priming.max_length, or leave them out by priming.long_rows="skip". Received: '
+                f"priming.max_length={priming.max_length}, priming.{key}={getattr(priming, key)!r}"
+            )
+        warnings.warn(f"{what}. They are left out.", stacklevel=2)
+    return short
 
 
 def find_chat_form(tokenizer, name: str | None = None) -> str:

@@ -1,7 +1,9 @@
 """The folder of a preset that is primed: what has begun there, and what completes it."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_aha.callbacks.run_folder import HISTORY, check_no_pattern, checkpoint_folder
@@ -11,6 +13,8 @@ from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.values import RecipeError
 from keras_aha.runs.check_files import saved_epochs
 from keras_aha.runs.check_folder import check_new_folder, check_writable
+from keras_aha.tasks import Task
+from keras_aha.training.examples import Example
 
 import keras_hub
 
@@ -65,15 +69,18 @@ def check_out(out: Path, recipe: Recipe, new: bool, resume: bool) -> None:
         )
 
 
-def begin(out: Path, recipe: Recipe, new: bool, examples: str | None) -> Path:
+def begin(out: Path, recipe: Recipe, new: bool, examples: Task | Sequence[Example]) -> Path:
     """The folder of what a priming saves until it is complete, in which stands what it began with; ValueError if that
-    was other `examples`, by their checksum."""
-    folder, began = out / PRIMING, read_began(out)
+    was other `examples`."""
+    folder, began, digest = out / PRIMING, read_began(out), hashlib.sha256()
+    for example in () if isinstance(examples, Task) else examples:
+        for ids in example:
+            digest.update(ids.tobytes() + b" ")
     if began is None:
         folder.mkdir(exist_ok=True)
         recipe.dump(folder / RECIPE)
-        write_whole(folder / _BEGAN, json.dumps({"new": new, "examples": examples}))
-    elif began["examples"] != examples:
+        write_whole(folder / _BEGAN, json.dumps({"new": new, "examples": digest.hexdigest()}))
+    elif began["examples"] != digest.hexdigest():
         raise ValueError(
             f"The rows are not those with which the priming in {out} began: put the files back as they were, or choose "
             f"another out. Received: priming.file={recipe.priming.file!r}"

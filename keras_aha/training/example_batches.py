@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from keras_aha.tasks.chat import Piece
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Task
-from keras_aha.training.examples import Example, tokenize
+from keras_aha.training.examples import Example, make_examples
 from keras_aha.training.rollout import split_texts
 
 import numpy as np
@@ -42,14 +42,14 @@ def by_length(rows: Sequence[Example], batch_size: int) -> list[list[Example]]:
     return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
 
 
-def solutions(task: Task, tokenizer, stop_id: int, seed: int, habits: dict) -> Read:
+def solutions(task: Task, tokenizer, stop_token: str | None, seed: int, habits: dict) -> Read:
     """Reads the worked solutions of a task's training problems, in order."""
 
     def text(index):
         problem, rng = task.problem(index), random.Random(stable_hash("worked solution", seed, index))
         return [Piece(task.prompt(problem), False), Piece(task.worked_solution(problem, rng, **habits), True)]
 
-    return lambda places: tokenize(tokenizer, [text(index) for index in places], stop_id)
+    return lambda places: make_examples(tokenizer, map(text, places), stop_token)
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> Read:

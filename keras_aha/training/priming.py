@@ -1,12 +1,11 @@
 """`prime`: supervised fine-tuning on examples, or on a task's worked solutions, before GRPO."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from keras_aha.models import lora
-from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.tasks.task import Task
 from keras_aha.training.example_batches import by_length, endless_batches, padded, shuffled, solutions
-from keras_aha.training.examples import Examples
+from keras_aha.training.examples import Example
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import completion_log_probs
 
@@ -20,7 +19,7 @@ _INPUTS = ("prompt_ids", "prompt_mask", "completion_ids")
 
 def prime(
     policy: keras_hub.models.CausalLM,
-    examples: Task | Examples,
+    examples: Task | Sequence[Example],
     *,
     steps: int = 2000,
     batch_size: int = 64,
@@ -28,7 +27,7 @@ def prime(
     stop_token: str | None = None,
     seed: int = 0,
     habits: dict | None = None,
-    held_out: Examples | None = None,
+    held_out: Sequence[Example] | None = None,
     restore: Callable[[keras.Model], int] | None = None,
     callbacks: list | None = None,
     verbose: int = 2,
@@ -47,8 +46,8 @@ def prime(
     Args:
         policy: a `CausalLM` with a preprocessor, such as `load_policy(preset)` or, for adapters alone,
             `load_policy(preset, lora_rank=8)`; it is changed in place.
-        examples: `Examples`, which are shuffled for each pass, or a task with worked solutions, whose training problems
-            are used in order from the first.
+        examples: what `make_examples` returns, shuffled for each pass; or a task with worked solutions, whose training
+            problems are used in order from the first.
         steps: optimizer steps, of `batch_size` examples each; rounded down to whole epochs.
         batch_size: examples a step.
         learning_rate: the peak of the schedule.
@@ -70,8 +69,7 @@ def prime(
         NotImplementedError, TypeError: if the task has no worked solutions, or not with these habits.
     """
     if isinstance(examples, Task):
-        tokenizer = policy.preprocessor.tokenizer
-        read = solutions(examples, tokenizer, turn_end_id(tokenizer, stop_token), seed, habits or {})
+        read = solutions(examples, policy.preprocessor.tokenizer, stop_token, seed, habits or {})
         read([0])  # an error here is one, in `fit` a page
     else:
         _check_any(examples, "examples")

@@ -118,10 +118,11 @@ def test_what_is_killed_goes_on_to_the_same_end(adapters, flags, tmp_path, monke
             np.testing.assert_array_equal(one, other)
 
 
-def test_another_priming_is_refused(flags, file, tmp_path):
+def test_another_priming_is_refused(flags, file, gemma, tmp_path):
+    rows, _ = build(file, gemma)
     recipe, out = Recipe.load("countdown_tiny").override(flags[1::2]), tmp_path / "out"
     out.mkdir()
-    priming_folder.begin(out, recipe, False, "0123")
+    priming_folder.begin(out, recipe, False, rows[1:])
     (out / "priming" / "saved_epochs" / "1").mkdir(parents=True)
     for changes, new, words in (
         ("priming.seed=7", False, r"priming.seed: \d → 7"),
@@ -131,7 +132,7 @@ def test_another_priming_is_refused(flags, file, tmp_path):
             priming_folder.check_out(out, recipe.override(changes), new, resume=True)
     priming_folder.check_out(out, recipe.override("evaluation.puzzles=2"), False, resume=True)
     with pytest.raises(ValueError, match="The rows are not those with which the priming in .* began"):
-        priming_folder.begin(out, recipe, False, "4567")
+        priming_folder.begin(out, recipe, False, rows)
     (out / "priming" / "began.json").write_text("{")
     with pytest.raises(ValueError, match="began.json cannot be read: begin in another folder"):
         priming_folder.check_out(out, recipe, False, resume=True)
@@ -153,7 +154,7 @@ def test_long_rows_are_refused_or_left_out(file, gemma):
         build(file, gemma, "priming.max_length=30")
     with pytest.warns(UserWarning, match="24 of 60 rows are longer than 30 tokens; .* They are left out."):
         own, held_out = build(file, gemma, "priming.max_length=30", "priming.long_rows=skip")
-    assert len(own) + len(held_out) == 36 and max(own.lengths) <= 30
+    assert len(own) + len(held_out) == 36 and max(example.length for example in own) <= 30
     with pytest.warns(UserWarning), pytest.raises(RecipeError, match="No row is left to train on"):
         build(file, gemma, "priming.max_length=2", "priming.long_rows=skip")
 

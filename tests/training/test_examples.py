@@ -1,7 +1,7 @@
 """Texts as token ids and masks, against hand-written expectations."""
 
 from keras_aha.tasks.chat import Piece, write_chat
-from keras_aha.training.examples import Examples, hold_out
+from keras_aha.training.examples import make_examples
 
 import pytest
 
@@ -23,11 +23,11 @@ def test_the_masks_of_a_conversation(gemma):
     user, model = [start, *"user", "\n"], [start, *"model", "\n"]
     before = ["<bos>", *user, "1", end, "\n", *model]
     between = [end + "*", "\n", *user, "3", end, "\n", *model]
-    (all_turns,) = Examples(tokenizer, [pieces])
+    (all_turns,) = make_examples(tokenizer, [pieces])
     assert shown(tokenizer, all_turns) == [*before, "2*", *between, "4*", "▁*", "5*", f"{end}*"]
     assert len(all_turns.prompt_ids) == len(before)
     last = [Piece(text, i == len(pieces) - 1) for i, (text, _) in enumerate(pieces)]
-    (example,) = Examples(tokenizer, [last])
+    (example,) = make_examples(tokenizer, [last])
     between[0] = end
     assert shown(tokenizer, example) == [*before, "2", *between, "4*", "▁*", "5*", f"{end}*"]
     assert len(example.completion_ids) == 4
@@ -38,29 +38,18 @@ def test_what_ends_a_turn_follows_once(make_policy, shape, begin):
     """Whether the text has it or not, and whichever it is."""
     tokenizer = make_policy(shape).preprocessor.tokenizer
     end = {"gemma": "<end_of_turn>", "qwen_3": "<|im_end|>", "llama_3": "<|eot_id|>"}[shape]
-    first, second = Examples(tokenizer, [[Piece("3", False), Piece(text, True)] for text in ("4", f"4{end}")])
+    first, second = make_examples(tokenizer, [[Piece("3", False), Piece(text, True)] for text in ("4", f"4{end}")])
     assert shown(tokenizer, first) == shown(tokenizer, second) == [*begin, "3", "4*", f"{end}*"]
-    (other,) = Examples(tokenizer, [[Piece("3", False), Piece("4", True)]], stop_token=tokenizer.end_token)
+    (other,) = make_examples(tokenizer, [[Piece("3", False), Piece("4", True)]], stop_token=tokenizer.end_token)
     assert shown(tokenizer, other)[-1] == f"{tokenizer.end_token}*"
-    (alone,) = Examples(tokenizer, [[Piece("", False), Piece("4", True)]])  # a first token has nothing before it
+    (alone,) = make_examples(tokenizer, [[Piece("", False), Piece("4", True)]])  # a first token has nothing before it
     assert shown(tokenizer, alone) == [*begin, "4" + "*" * bool(begin), f"{end}*"]
 
 
-def test_a_sequence_of_them(gemma):
-    texts = [[Piece(f"{i % 7}", False), Piece("1 " * (i % 5), True)] for i in range(2500)]  # several chunks
-    examples = Examples(gemma.preprocessor.tokenizer, texts)
-    assert len(examples) == 2500 and examples[2499].prompt_ids[-1] == examples[0].prompt_ids[-1]
-    assert [example.length for example in examples] == examples.lengths.tolist()
-    chosen = examples.select([3, 1]).select([1])
-    assert [e.length for e in chosen] == [examples[1].length] == chosen.lengths.tolist()
-    again = Examples(gemma.preprocessor.tokenizer, texts)
-    assert again.checksum() == examples.checksum() != examples.select(range(2499)).checksum()
-    assert len(Examples(gemma.preprocessor.tokenizer, [])) == 0
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
-def test_a_prompt_is_held_out_or_not(gemma, share):
-    texts = [[Piece(f"{i // 2} {i // 200}", False), Piece(f"{i}", True)] for i in range(2000)]
-    own, held_out = hold_out(Examples(gemma.preprocessor.tokenizer, texts), share)
-    assert len(own) + len(held_out) == 2000 and abs(len(held_out) / 2000 - share) < 0.05
-    assert not set(own.prompts()) & set(held_out.prompts())
+def test_many_texts_are_tokenized_in_their_order(gemma):
+    tokenizer = gemma.preprocessor.tokenizer
+    texts = [[Piece(f"{i % 7}", False), Piece("1" * (i % 5), True)] for i in range(2500)]
+    examples = make_examples(tokenizer, iter(texts))
+    assert [example.length for example in examples] == [3 + i % 5 for i in range(2500)]
+    assert [tokenizer.id_to_token(int(e.prompt_ids[1])) for e in examples] == [f"{i % 7}" for i in range(2500)]
+    assert len({example.prompt for example in examples}) == 7 and make_examples(tokenizer, []) == []

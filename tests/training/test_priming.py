@@ -4,12 +4,11 @@ import itertools
 import random
 
 from keras_aha.callbacks.checkpoint_callback import CheckpointCallback
-from keras_aha.models.special_tokens import turn_end_id
 from keras_aha.tasks import Countdown, Mixture, Signs
 from keras_aha.tasks.chat import Piece
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.training.example_batches import _rounded_up, endless_batches, padded, shuffled, solutions
-from keras_aha.training.examples import Examples
+from keras_aha.training.examples import make_examples
 from keras_aha.training.priming import _schedule, prime
 
 import keras
@@ -26,7 +25,7 @@ def task():
 
 def batches_of(policy, task, habits=HABITS, seed=0, first=0):
     tokenizer = policy.preprocessor.tokenizer
-    return endless_batches(solutions(task, tokenizer, turn_end_id(tokenizer), seed, habits), 4, seed, first)
+    return endless_batches(solutions(task, tokenizer, None, seed, habits), 4, seed, first)
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +142,12 @@ def examples(gemma):
     """Of many lengths; in every second one two turns are learned."""
     texts = [[Piece(f"Use {i} ", False), Piece(f"{'1 2 ' * (i % 9)}no", True)] for i in range(40)]
     texts = [text if i % 2 else [*text, Piece("Use 3", False), text[1]] for i, text in enumerate(texts)]
-    return Examples(gemma.preprocessor.tokenizer, texts)
+    return make_examples(gemma.preprocessor.tokenizer, texts)
 
 
 def test_the_held_out_loss_is_the_cross_entropy_of_what_is_learned(make_policy, examples):
     policy, history = make_policy("gemma", num_layers=1), []
-    held_out = examples.select(range(4, 10))
+    held_out = examples[4:10]
     after = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: history.append(oracle(policy, *padded(held_out))))
     result = prime(policy, examples, steps=2, batch_size=6, learning_rate=1e-2, held_out=held_out, callbacks=[after])
     np.testing.assert_allclose(result.history["val_loss"], history, rtol=1e-5)
@@ -185,7 +184,7 @@ def test_what_is_restored_goes_on_to_the_last_bit(lora_rank, make_policy, exampl
     def train(folder=None, stop=None):
         policy = make_policy("gemma", num_layers=1, lora_rank=lora_rank, fresh_adapters=True)
         checkpoints = CheckpointCallback(folder) if folder else None
-        settings = dict(steps=6, batch_size=4, learning_rate=1e-2, seed=5, held_out=examples.select(range(6)))
+        settings = dict(steps=6, batch_size=4, learning_rate=1e-2, seed=5, held_out=examples[:6])
 
         def end(epoch, logs):
             if epoch == stop:
@@ -216,4 +215,4 @@ def test_a_long_row_is_padded_by_a_quarter_at_most(n, rounded):
 
 def test_nothing_to_imitate(gemma, examples):
     with pytest.raises(ValueError, match="`examples` must hold one example or more. Received: none"):
-        prime(gemma, examples.select([]))
+        prime(gemma, [])
