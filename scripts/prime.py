@@ -44,24 +44,24 @@ def prime(args) -> int:
         from keras_aha.runs.prime_preset import prime_preset
         from keras_aha.runs.priming_folder import PRIMING, is_primed, read_began
 
+    own = args.out / PRIMING / RECIPE
     if args.resume and is_primed(args.out):
         print(f"{args.out} is primed already.")
+        name = args.recipe or own
     else:
         began = read_began(args.out) if args.resume and args.recipe is None else None
-        recipe = began["recipe"] if began else Recipe.load(args.recipe or _DEFAULT)
-        recipe = recipe.override(_cli.changes(args, seed="priming.seed"))
+        name = own if began else args.recipe or _DEFAULT
+        recipe = Recipe.load(name).override(_cli.changes(args, seed="priming.seed"))
         new = args.new or bool(began and began["new"])
         with _cli.quiet():
             summary = prime_preset(recipe, args.out, new=new, resume=args.resume)
-        print(in_words(conditions(recipe, args.recipe or _DEFAULT)))
+        print(in_words(conditions(recipe, name)))
         _cli.print_accuracy("held-out accuracy primed", summary)
     curves = f"tensorboard --logdir {shlex.quote(str(args.out))}"
     print(f"preset: {args.out}; its curve: {args.out / 'priming.csv'}; in TensorBoard: {curves}")
-    flags = ["--recipe", args.recipe] if args.recipe else []
-    flags = ["--recipe", str(args.out / PRIMING / RECIPE)] if args.resume and not args.recipe else flags
     changes = [change for change in args.set if not change.strip().startswith(("priming.", "model.preset"))]
-    flags += [flag for change in (*changes, f"model.preset={args.out}") for flag in ("--set", change)]
-    print(f"next, GRPO: {_cli.command('fit')} {shlex.join(flags)}")
+    flags = [flag for change in (*changes, f"model.preset={args.out}") for flag in ("--set", change)]
+    print(f"next, GRPO: {_cli.command('fit')} --recipe {shlex.join([str(name), *flags])}")
     return 0
 
 

@@ -32,7 +32,7 @@ def read_began(out: Path) -> dict | None:
     """What the priming in a folder began with: its `recipe`, `new`, and the checksum of its `examples`; `None` if there
     is none, or it is complete. ValueError if that cannot be read."""
     path = out / PRIMING / _BEGAN
-    if is_primed(out) or not path.is_file():
+    if is_primed(out) or not path.with_name(RECIPE).is_file() or not path.is_file():
         return None
     try:
         began = json.loads(path.read_bytes())
@@ -45,7 +45,7 @@ def check_out(out: Path, recipe: Recipe, new: bool, resume: bool) -> None:
     """Raises ValueError unless a priming may begin in a folder, or the one that was stopped there may go on."""
     check_no_pattern(out, "out")
     check_unused(out, "out")
-    names = (RECIPE, f"{RECIPE}.part")
+    names = (_BEGAN, f"{_BEGAN}.part")
     if any((out / PRIMING / name).is_file() for name in names) and not (is_primed(out) or saved_epochs(out / PRIMING)):
         shutil.rmtree(out / PRIMING)  # it ended before its first epoch was saved
     began, received = read_began(out), f"Received: out={str(out)!r}"
@@ -78,8 +78,8 @@ def begin(out: Path, recipe: Recipe, new: bool, examples: Task | Sequence[Exampl
             digest.update(ids.tobytes() + b" ")
     if began is None:
         folder.mkdir(exist_ok=True)
-        recipe.dump(folder / RECIPE)
         write_whole(folder / _BEGAN, json.dumps({"new": new, "examples": digest.hexdigest()}))
+        recipe.dump(folder / RECIPE)
     elif began["examples"] != digest.hexdigest():
         raise ValueError(
             f"The rows are not those with which the priming in {out} began: put the files back as they were, or choose "

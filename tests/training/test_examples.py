@@ -48,7 +48,7 @@ def test_what_ends_a_turn_follows_once(make_policy, shape, begin):
 
 def test_many_texts_are_tokenized_in_their_order(gemma):
     tokenizer = gemma.preprocessor.tokenizer
-    texts = [[Piece(f"{i % 7}", False), Piece("1" * (i % 5), True)] for i in range(2500)]
+    texts = [[Piece(f"{i % 7}", False), Piece("a" * (i % 5), True)] for i in range(2500)]
     examples = make_examples(tokenizer, iter(texts))
     assert [example.length for example in examples] == [3 + i % 5 for i in range(2500)]
     assert [tokenizer.id_to_token(int(e.prompt_ids[1])) for e in examples] == [f"{i % 7}" for i in range(2500)]
