@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from keras_aha.tasks import rows_file
+from keras_aha.tasks import Rows
 
 import pyarrow
 from pyarrow import parquet
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000, help="(default: %(default)s)")
     count = parser.parse_args().rows
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{count} rows | file MB | seconds | memory MB | at most MB")
+        print(f"{count} rows | file MB | processor seconds | memory MB | at most MB")
         for path in write(Path(folder), count):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 seconds, memory, peak = pool.apply(read, (path,))
@@ -42,7 +42,7 @@ def write(folder: Path, count: int) -> list[Path]:
         {
             "question": f"Ann has {n} bags of {n % 97} nuts, finds {n % 89} more, and gives half of them to her "
             "brother, who likes nuts with every meal. How many nuts does each of the two have in the end?",
-            "answer": (n * (n % 97) + n % 89) / 2,
+            "answer": ((n % 97) * (n % 89)) / 2,
             "category": ("bags", "nuts", "brothers")[n % 3],
         }
         for n in range(count)
@@ -59,13 +59,13 @@ def write(folder: Path, count: int) -> list[Path]:
 
 
 def read(path: Path) -> tuple[float, float, float]:
-    """Seconds, the MB that the rows hold, and the most that the process held while they were read."""
+    """Seconds of the processor, the MB that the rows hold, and the most that the process held while they were read."""
     before = megabytes("VmRSS")
-    start = time.perf_counter()
-    table = rows_file.read_rows(path, "file", ["question", "answer"], ["category"])
-    seconds = time.perf_counter() - start
+    start = time.process_time()
+    task = Rows(path, prompt="question", category="category", checker="number")
+    seconds = time.process_time() - start
     gc.collect()
-    assert len(table)
+    assert task.problem_count() and task.held_out(256)
     return seconds, megabytes("VmRSS") - before, megabytes("VmHWM") - before
 
 

@@ -283,8 +283,9 @@ def print_accuracy(what: str, summary: dict) -> None:
     """One line of what `experiment.summarize_held_out` says; tries are counted in arithmetic alone."""
     low, high = summary["ci95"]
     tries = f"{summary['mean_attempts']:.1f} tries and " if summary["mean_attempts"] else ""
+    lenient = f"{summary['lenient_accuracy']:.1%} in whatever form, " if "lenient_accuracy" in summary else ""
     print(
-        f"{what}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), "
+        f"{what}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), {lenient}"
         f"{summary['greedy_accuracy']:.1%} greedy; {tries}{summary['mean_completion_length']:.0f} tokens a completion",
         flush=True,
     )

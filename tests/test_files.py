@@ -96,7 +96,7 @@ TAKERS = {
     "preset": lambda path: aha.load_policy(str(path)),
     "recipe": lambda path: aha.Recipe.load(f"{path}.toml"),
     "puzzles": lambda path: aha.tasks.Countdown(puzzles=path),
-    "file": aha.tasks.WordProblems,
+    "file": aha.tasks.Rows,
     "tables": read_tables,
     "dump": RECIPE.dump,
 }

@@ -106,3 +106,18 @@ def tiny_tokenizer(shape):
     pieces = dict.fromkeys([*alphabet, *(merge.replace(" ", "") for merge in merges), *_MARKS[shape]])
     ids = {piece: token_id for token_id, piece in enumerate(pieces)}
     return kind(vocabulary=ids, merges=list(dict.fromkeys(merges)), unsplittable_tokens=_MARKS[shape])
+
+
+def marked_tokenizer(shape, marks):
+    """Of a Gemma, with `marks` for the embedded model's two marks of turns."""
+    import keras_hub
+    from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
+
+    model = sentencepiece_model.ModelProto.FromString(tiny_tokenizer("gemma").proto)
+    turns = [piece for piece in model.pieces if piece.piece in ("<start_of_turn>", "<end_of_turn>")]
+    for piece, mark in zip(turns, marks, strict=False):
+        piece.piece = mark
+    for mark in marks[2:]:
+        model.pieces.add(piece=mark, score=-1000.0, type=turns[0].type)
+    kind = getattr(keras_hub.tokenizers, f"{_NAMES[shape]}Tokenizer")
+    return kind(proto=model.SerializeToString(), **_FEATURES.get(shape, {}))

@@ -17,7 +17,7 @@ def check(folder):
         ["fit", "--log-dir", "run", "--set", f"model.preset={BUCKET}"],
         ["fit", "--log-dir", "run", "--set", f"lora.start={BUCKET}"],
         ["fit", "--log-dir", "run", "--set", f"task.puzzles={BUCKET}.csv"],
-        ["fit", "--log-dir", "run", "--set", "task.name=word_problems", "--set", f"task.file={BUCKET}.jsonl"],
+        ["fit", "--log-dir", "run", "--set", "task.name=rows", "--set", f"task.file={BUCKET}.jsonl"],
         ["evaluate", BUCKET],
         *(["evaluate", "countdown_tiny", flag, BUCKET] for flag in ("--against", "--json", "--csv", "--parquet")),
         ["prime", "--out", BUCKET],

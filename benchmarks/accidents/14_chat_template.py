@@ -8,7 +8,7 @@ import json
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.tasks import Countdown
-from keras_aha.tasks.template import TURNS
+from keras_aha.tasks.chat import CHAT_FORMS
 
 from commands import SMALL, last_lines, run
 
@@ -27,7 +27,8 @@ def check(folder):
 
     task = Countdown(template="gemma")
     prompt = task.prompt(task.problem(0))
-    content = prompt.removeprefix(TURNS["gemma"][0]).partition(TURNS["gemma"][1])[0]
+    form = CHAT_FORMS["gemma"]
+    content = prompt.removeprefix(form.before.format("user")).partition(form.end)[0]
     messages, load = [{"role": "user", "content": content}], transformers.AutoTokenizer.from_pretrained
     (ids,) = prompt_ids(load_tokenizer("countdown_tiny"), [prompt])
     for name in ("transformers", "peft", "peft/base"):

@@ -10,6 +10,7 @@ from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
+from keras_aha.tasks.mixture import MixedProblem
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask, ask_prompt
 from keras_aha.training.budget_forcing import think_on, word_to_ids
@@ -35,7 +36,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     Logs of every `every`-th epoch and of the last: `val_accuracy`, with the ends of its 95 % interval over puzzles
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
-    `evaluation_seconds`, and `val_greedy_accuracy` if `greedy`.
+    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`, and of a
+    `Mixture` `val_accuracy_<name>` of each task.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
@@ -113,9 +115,12 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        logs |= {f"val_{name}": summary[name] for name in ("accuracy", "format_rate")}
+        shares = ("accuracy", "format_rate", "lenient_accuracy")
+        logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
         logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
+        if "task" in sampled:  # a label of mixtures
+            logs |= sampled.groupby("task")["correct"].mean().add_prefix("val_accuracy_").to_dict()
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
         logs["evaluation_seconds"] = time.perf_counter() - start
@@ -132,7 +137,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         Returns:
             One row a completion, with the columns of `evaluation`: `puzzle` (its index in the task), `problem` (as
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
-            `completion_length` (tokens), `stopped`, and `BEHAVIOURS`.
+            `completion_length` (tokens), `stopped`, and `BEHAVIOURS`; `lenient` if any score has it, and then of a
+            score that has none it is `correct`.
         """
         return self._table(model, self._complete(model, greedy), 1 if greedy else self.samples)
 
@@ -203,7 +209,12 @@ class EvaluateCallback(keras.callbacks.Callback):
                 self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
                 for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
             ]
-        return with_behaviours(pd.DataFrame(processes.gather_records(rows)))
+        rows = processes.gather_records(rows)
+        is_told = any(row["lenient"] is not None for row in rows)
+        for row in rows:
+            lenient = row.pop("lenient")
+            row |= {"lenient": row["correct"] if lenient is None else lenient} if is_told else {}
+        return with_behaviours(pd.DataFrame(rows))
 
     def _graded(self, puzzle, sample, text, failures):
         problem = self.task.problem(puzzle)
@@ -214,13 +225,14 @@ class EvaluateCallback(keras.callbacks.Callback):
             **ask(self.task, "labels", problem, "a dictionary", dict),
             "sample": sample,
             "text": text,
-            **{name: getattr(score, name) for name in ("reward", "correct", "verdict", "well_formed")},
+            **{name: getattr(score, name) for name in ("reward", "correct", "lenient", "verdict", "well_formed")},
         }
         return {name: unicode(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def problem_text(problem, prompt: str) -> str:
     """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
+    problem = problem.problem if isinstance(problem, MixedProblem) else problem
     with contextlib.suppress(Exception):  # of a user's class
         if type(problem).__str__ is not object.__str__:
             return str(problem)

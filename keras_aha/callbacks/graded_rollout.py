@@ -4,8 +4,9 @@ import dataclasses
 
 from keras_aha.distribution import processes
 from keras_aha.evaluation.behaviours import mean_behaviours
-from keras_aha.tasks.task import Score
-from keras_aha.training.grader import groups_with_signal, reward_logs
+from keras_aha.tasks.mixture import Mixture
+from keras_aha.tasks.task import Score, Task
+from keras_aha.training.grader import groups_with_signal, known_mean, reward_logs
 from keras_aha.training.rollout import Rollout
 
 import numpy as np
@@ -58,3 +59,14 @@ def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: i
         "zero_std_groups": float(np.mean(~groups_with_signal(rollout.rewards, group_size))),
         "generated_tokens": int(rollout.lengths.sum()),
     }
+
+
+def logs_by_task(task: Task, rollout: Rollout) -> dict[str, float]:
+    """`accuracy_<name>` and `mean_reward_<name>` of each task of a mixture; nothing of another task."""
+    logs = {}
+    correct = np.array([score.correct for score in rollout.scores], "float64")
+    for i, name in enumerate(task.names if isinstance(task, Mixture) else ()):
+        of_task = np.array([problem.task == i for problem in rollout.problems])
+        logs[f"accuracy_{name}"] = known_mean(correct[of_task])
+        logs[f"mean_reward_{name}"] = known_mean(rollout.rewards[of_task])
+    return logs

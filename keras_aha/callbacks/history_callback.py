@@ -20,6 +20,7 @@ rollout_seconds update_seconds evaluation_seconds epoch_seconds
 learning_rate failed_rewards task_reward overlong_penalty kl importance_weight
 curriculum_level difficulty refilled_groups refill_tokens left_out_problems
 tokens_per_second update_tokens_per_second {" ".join(_MACHINE)} val_accuracy_low val_accuracy_high
+val_lenient_accuracy
 """.split()
 
 

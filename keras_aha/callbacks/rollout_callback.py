@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.callbacks.compile_counter import CompileCounter
-from keras_aha.callbacks.graded_rollout import gather, join, rollout_logs
+from keras_aha.callbacks.graded_rollout import gather, join, logs_by_task, rollout_logs
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
@@ -16,6 +16,7 @@ from keras_aha.losses import group_advantages, overlong_penalty
 from keras_aha.losses.advantages import BASELINES, SCALES
 from keras_aha.losses.checks import check_choice
 from keras_aha.models.special_tokens import TURN_ENDS
+from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Task
 from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.dynamic_sampling import Refills
@@ -43,6 +44,7 @@ class RolloutCallback(StatefulCallback):
       `failed_rewards` (the share of completions without a reward), `zero_std_groups` (the share of groups whose rewards
       are all equal), and `attempts`, `verifications`, `backtracks`, `self_corrections`, `slips`, see `behaviours`.
     - if anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
+    - of a `Mixture`, `accuracy_<name>` and `mean_reward_<name>` of each task.
     - `left_out_problems`, the number of problems whose place an earlier one took, as they could not be used.
     - with a curriculum, its `curriculum_level` and the problems' mean `difficulty`.
     - with refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, the tokens sampled for them.
@@ -58,9 +60,11 @@ class RolloutCallback(StatefulCallback):
     Args:
         task: a `Task`. Epoch i takes its problems i·P to (i + 1)·P − 1; refills take theirs from number 2³² on.
         rewards: others beside the task's own, which has weight 1: name → `(function, weight)`, where
-            `function(problem, completion)` returns a number. One that fails (see `Grader`), as the task's own may,
-            gives one warning an epoch, and costs only the completion that it failed on.
-        reward_seconds: the time that a reward of a completion may take; `None` is no limit. See `time_limit.within`.
+            `function(problem, completion)` returns a number, or `function(problems, completions)` a list of them, see
+            `Grader`. One that fails, as the task's own may, gives one warning an epoch, and costs only the completion
+            that it failed on.
+        reward_seconds: the time that a reward of a completion may take, and so many times more that of a list of them;
+            `None` is no limit. See `time_limit.within`.
         on_reward_error: "skip", or "stop": the first failure ends the run. An epoch in which all fail always does.
         prompts_per_epoch, group_size: P, problems of an epoch, and G ≥ 2, completions of each prompt.
         max_completion_length: C, at which a completion is cut, in tokens.
@@ -163,7 +167,7 @@ class RolloutCallback(StatefulCallback):
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)
-        self._logs = rollout_logs(rollout, rewards, self.group_size)
+        self._logs = rollout_logs(rollout, rewards, self.group_size) | logs_by_task(self.prompts.task, rollout)
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
@@ -246,14 +250,17 @@ class RolloutCallback(StatefulCallback):
 
     def look_at_prompts(self, tokenizer, epochs: int) -> None:
         """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw."""
-        count = self.prompts.task.problem_count()
+        task = self.prompts.task
+        count = task.problem_count()
+        listed = task.listed() if isinstance(task, Mixture) else range(count or 0)
         if count is not None:
-            self.prompts.look_at(tokenizer, range(count))
+            self.prompts.look_at(tokenizer, listed)
             return
         firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
         lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
         drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
-        self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
+        ahead = [i for some in drawn for i in (*some[:_AHEAD], some[-1])]  # a list may end
+        self.prompts.look_at(tokenizer, [*listed, *ahead])
 
     # === Bookkeeping ===
 

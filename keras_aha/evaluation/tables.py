@@ -10,6 +10,7 @@ A table is a pandas `DataFrame` with one row a completion and at least the colum
     correct            bool
     verdict            the task's reason, e.g. "wrong_value"
     well_formed        bool: the completion holds an answer in the asked form, right or wrong
+    lenient            bool: the right answer stands somewhere, in whatever form; only if a task's scores tell
     completion_length  tokens
     stopped            bool: the policy ended it, not the limit on its length
     attempts, verifications, backtracks, self_corrections, slips
@@ -36,7 +37,8 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
 
     Returns:
         `columns` (labels to keep), `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
-        `mean_reward`, `mean_completion_length` (tokens), `mean_attempts`, and so on for each of `BEHAVIOURS`.
+        `lenient_accuracy` if the table has `lenient`, `mean_reward`, `mean_completion_length` (tokens),
+        `mean_attempts`, and so on for each of `BEHAVIOURS`.
 
     Raises:
         ValueError: if a column is missing or a puzzle has two values of a label.
@@ -50,6 +52,7 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     kept = {column: (column, "first") for column in columns}
     counts = dict(samples=("correct", "size"), correct=("correct", "sum"))
     shares = dict(accuracy=("correct", "mean"), format_rate=("well_formed", "mean"))
+    shares |= dict(lenient_accuracy=("lenient", "mean")) if "lenient" in table else {}
     means = {f"mean_{name}": (name, "mean") for name in ("reward", "completion_length", *BEHAVIOURS)}
     return groups.agg(**kept, **counts, **shares, **means)
 
@@ -61,8 +64,8 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
 
     Returns:
         `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
-        `format_rate`, `mean_completion_length` (tokens), `mean_attempts` and so on for each of `BEHAVIOURS`; rates are
-        shares between 0 and 1.
+        `format_rate`, `lenient_accuracy` if the table has `lenient`, `mean_completion_length` (tokens),
+        `mean_attempts` and so on for each of `BEHAVIOURS`; rates are shares between 0 and 1.
 
     Raises:
         ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
@@ -73,13 +76,13 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
             "A summary needs at least one puzzle and the same number of completions for each. "
             f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
         )
-    means = ["format_rate", "mean_completion_length", *(f"mean_{name}" for name in BEHAVIOURS)]
+    means = ["format_rate", "lenient_accuracy", "mean_completion_length", *(f"mean_{name}" for name in BEHAVIOURS)]
     return {
         "accuracy": float(puzzles["accuracy"].mean()),
         "n": len(puzzles),
         "samples": int(puzzles["samples"].iloc[0]),
         "ci95": list(share_interval(puzzles["accuracy"], seed)),
-        **{name: float(puzzles[name].mean()) for name in means},
+        **{name: float(puzzles[name].mean()) for name in means if name in puzzles},
     }
 
 

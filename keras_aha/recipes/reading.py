@@ -3,20 +3,32 @@
 import dataclasses
 
 from keras_aha.names import suggestion
-from keras_aha.recipes.sections import SECTIONS, PrimingTask, TaskSection
+from keras_aha.recipes.sections import LISTS, SECTIONS, PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, convert, flat, free_value, in_words
 
 
 def read_sections(sections: dict) -> dict:
     """Name → section, as `sections.SECTIONS` declares them, of a dict of tables; RecipeError as `Recipe.from_dict`."""
     for name, table in sections.items():
-        if name not in SECTIONS:
+        if name not in SECTIONS | LISTS:
             elsewhere = "" if isinstance(table, dict) else _same_key(name, sections)  # a key outside its section
-            near = elsewhere or suggestion(name, SECTIONS, "[{}]")
+            near = elsewhere or suggestion(name, SECTIONS | LISTS, "[{}]")
             raise RecipeError(f"Unknown section [{name}]{near}. Received: {name}={table!r}")
-        if not isinstance(table, dict):
+        if name in SECTIONS and not isinstance(table, dict):
             raise RecipeError(f"[{name}] must be a table of keys. Received: {name}={table!r}")
-    return {name: _read_section(name, kind, sections.get(name, {}), sections) for name, kind in SECTIONS.items()}
+    lists = {name: _read_tables(name, kind, sections.get(name, ()), sections) for name, kind in LISTS.items()}
+    if lists["tasks"] and "task" in sections:
+        received = f"[task] with {sections['task']}, and {len(lists['tasks'])} [[tasks]]"
+        raise RecipeError(f"A recipe has one [task], or several [[tasks]]: leave one of them out. Received: {received}")
+    kinds = {name: kind for name, kind in SECTIONS.items() if name != "task" or not lists["tasks"]}
+    read = {name: _read_section(name, kind, sections.get(name, {}), sections) for name, kind in kinds.items()}
+    return {"task": None} | read | lists
+
+
+def _read_tables(path: str, kind: type, tables, sections: dict) -> tuple:
+    if not (isinstance(tables, list | tuple) and all(isinstance(table, dict) for table in tables)):
+        raise RecipeError(f"{path} must be a list of tables, [[{path}]]. Received: {path}={tables!r}")
+    return tuple(_read_section(f"{path}[{i}]", kind, table, sections) for i, table in enumerate(tables))
 
 
 def _read_section(name: str, kind: type, table: dict, sections: dict):
@@ -37,9 +49,7 @@ def _read_section(name: str, kind: type, table: dict, sections: dict):
 
 def _read_value(path: str, value, declared: dataclasses.Field, sections: dict):
     if declared.type == tuple[PrimingTask, ...]:
-        if not (isinstance(value, list | tuple) and all(isinstance(table, dict) for table in value)):
-            raise RecipeError(f"{path} must be a list of tables, [[{path}]]. Received: {path}={value!r}")
-        return tuple(_read_section(f"{path}[{i}]", PrimingTask, table, sections) for i, table in enumerate(value))
+        return _read_tables(path, PrimingTask, value, sections)
     if declared.type is dict and isinstance(value, dict):
         return free_value(path.removesuffix(".arguments"), value)
     try:
@@ -56,7 +66,7 @@ def _read_value(path: str, value, declared: dataclasses.Field, sections: dict):
 
 def _same_key(path: str, sections: dict) -> str:
     """Says where else the last name of `path` is a key: in what `sections` holds, or in a declared section."""
-    declared = [f"{name}.{key.name}" for name, kind in SECTIONS.items() for key in dataclasses.fields(kind)]
+    declared = [f"{name}.{key.name}" for name, kind in (SECTIONS | LISTS).items() for key in dataclasses.fields(kind)]
     name = path.split(".")[-1]
     others = (other for other in [*flat(sections), *declared] if other != path and other.endswith(f".{name}"))
     return next((f"; the nearest is {other}" for other in others), "")

@@ -16,6 +16,7 @@ from keras_aha.files import local_path, presets_folder, read_text, write_whole
 from keras_aha.names import preset_name, suggestion
 from keras_aha.recipes import sections
 from keras_aha.recipes.reading import read_sections
+from keras_aha.recipes.sections import LISTS
 from keras_aha.recipes.values import RecipeError, assignment, flat
 
 import tomli_w
@@ -28,12 +29,13 @@ class Recipe:
     """Everything that decides a run, one attribute a section: `recipe.rollouts.group_size`.
 
     `dataclasses.asdict(recipe.loss)` are the keyword arguments of what the section builds; `recipe.task` holds the
-    task's `name` and its `arguments`. Recipes come from `load` and `from_dict`; `override` makes a new one.
+    task's `name` and its `arguments`. With tables `[[tasks]]` it is `None`, and `recipe.tasks` has several such.
+    Recipes come from `load` and `from_dict`; `override` makes a new one.
     """
 
     model: sections.Model
     lora: sections.Lora
-    task: sections.TaskSection
+    task: sections.TaskSection | None
     rollouts: sections.Rollouts
     loss: sections.Loss
     optimizer: sections.Optimizer
@@ -41,6 +43,17 @@ class Recipe:
     evaluation: sections.Evaluation
     distribution: sections.Distribution
     priming: sections.Priming
+    tasks: tuple[sections.MixedTask, ...]
+    rewards: tuple[sections.Reward, ...]
+
+    def __post_init__(self):
+        _check_distinct("tasks", "label", [task.log_name for task in self.tasks])
+        _check_distinct("rewards", "name", [reward.name for reward in self.rewards])
+        if self.tasks and self.priming.habits:
+            raise RecipeError(
+                "priming.habits are those of [task], which the recipe does not have: give each of the [[tasks]] habits "
+                f"of its own. Received: priming.habits={self.priming.habits}"
+            )
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike) -> "Recipe":
@@ -79,10 +92,16 @@ class Recipe:
         """
         return cls(**read_sections(sections))
 
+    @property
+    def asked(self) -> dict[str, sections.TaskSection]:
+        """Key → section, of `[task]`, or of each table of `[[tasks]]`: `tasks[0]`, `tasks[1]`, …"""
+        return {"task": self.task} if self.task else {f"tasks[{i}]": task for i, task in enumerate(self.tasks)}
+
     def to_dict(self) -> dict:
-        """The inverse of `from_dict`, every default written out."""
-        sections = dataclasses.asdict(self)
-        for task in (sections["task"], *sections["priming"]["tasks"]):
+        """The inverse of `from_dict`, every default written out; of `task`, `tasks` and `rewards` those there are."""
+        sections = {name: section for name, section in dataclasses.asdict(self).items() if section not in (None, ())}
+        one = [sections["task"]] if self.task else []
+        for task in (*one, *sections.get("tasks", ()), *sections["priming"]["tasks"]):
             task |= task.pop("arguments")
         return sections
 
@@ -95,8 +114,9 @@ class Recipe:
 
         Args:
             assignments: `section.key=value`, one or several, the value in TOML; bare words need no quotes. Free tables
-                nest: `optimizer.config.learning_rate=1e-3`. Another `task.name` removes the former task's arguments
-                and habits, and the tasks of `[[priming.tasks]]`.
+                nest: `optimizer.config.learning_rate=1e-3`. Tables in lists are counted from 0: `tasks[0].weight=2`.
+                Another `task.name` removes the former task's arguments and habits, and the tables of `[[tasks]]` and
+                `[[priming.tasks]]`; and so do `tasks=[{name="countdown"}, {name="signs"}]`, with `[task]`.
 
         Raises:
             RecipeError: an assignment of another form, or what `from_dict` raises.
@@ -104,20 +124,20 @@ class Recipe:
         sections = self.to_dict()
         assignments = [assignments] if isinstance(assignments, str) else list(assignments)
         # A task's name first: arguments that stand before it are the new task's, too.
-        for change in sorted(assignments, key=lambda text: text.partition("=")[0].strip() != "task.name"):
+        for change in sorted(
+            assignments, key=lambda text: text.partition("=")[0].strip() not in ("task.name", "tasks")
+        ):
             path, equals, text = change.partition("=")
             *parents, key = (part.strip() for part in path.split("."))
-            if not (equals and parents and key and all(parents)):
+            if not (equals and key and all(parents) and (parents or key in LISTS)):
                 raise RecipeError(f"A change to a recipe is written section.key=value. Received: {change!r}")
+            value, path = _parse(text.strip(), change), ".".join((*parents, key))
+            if path == "tasks" or (path == "task.name" and value != sections.get("task", {}).get(key)):
+                sections = {name: section for name, section in sections.items() if name not in ("task", "tasks")}
+                sections["priming"] |= {"habits": {}, "tasks": ()}
             table = sections
             for parent in parents:
-                table = table.setdefault(parent, {})
-                if not isinstance(table, dict):
-                    raise RecipeError(f"{parent} is a value and holds no keys. Received: {change!r}")
-            value = _parse(text.strip(), change)
-            if path.strip() == "task.name" and value != table.get(key):
-                sections["task"] = table = {}
-                sections["priming"] |= {"habits": {}, "tasks": ()}
+                table = _table_inside(table, parent, change)
             table[key] = value
         return Recipe.from_dict(sections)
 
@@ -127,11 +147,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """What `dump` writes."""
-        sections = {
-            name: {key: "none" if value is None else value for key, value in section.items()}  # TOML has no null
-            for name, section in self.to_dict().items()
-        }
-        return tomli_w.dumps(sections)
+        return tomli_w.dumps(_without_null(self.to_dict()))
 
 
 def recipe_of(preset: str | os.PathLike) -> str:
@@ -168,6 +184,37 @@ def _words(name: str) -> list[str]:
     """What is the same in both names of a model, keras-hub's and Hugging Face's."""
     words = re.findall(r"code|\d[\d.]*[bm]?|[a-z]+", name.lower())
     return sorted({"it": "instruct"}.get(word, word) for word in words if word not in ("en", "text", "pt", "e"))
+
+
+def _check_distinct(section: str, key: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(
+                f"[[{section}]] must differ in their {key}, by which logs tell them apart. Received: {name!r} twice"
+            )
+
+
+def _table_inside(table: dict, name: str, change: str) -> dict:
+    """The table of that name in another one, made if it is missing; `tasks[0]` is one that a list has."""
+    listed = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    if listed:
+        tables = table.get(listed[1], ())
+        found = tables[int(listed[2])] if isinstance(tables, list | tuple) and int(listed[2]) < len(tables) else None
+    else:
+        found = table.setdefault(name, {})
+    if not isinstance(found, dict):
+        what = "no table of a list that there is" if listed else "a value and holds no keys"
+        raise RecipeError(f"{name} is {what}. Received: {change!r}")
+    return found
+
+
+def _without_null(value):
+    """`value` with "none" for each None in it, as TOML has no null."""
+    if isinstance(value, dict):
+        return {key: _without_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_null(item) for item in value]
+    return "none" if value is None else value
 
 
 def _parse(text: str, assignment: str):

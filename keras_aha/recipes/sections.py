@@ -6,6 +6,7 @@ of the function or class whose keyword arguments the section holds (`docs/recipe
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, field
 
@@ -14,6 +15,7 @@ from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks.chat import CHAT_FORMS
 
 _GEMMA_LINEARS = "query key value attention_output ffw_gating ffw_gating_2 ffw_linear"
+_WORD = re.compile(r"[\w-]+")  # what can be a part of a column's name
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
@@ -93,12 +95,18 @@ class TaskSection:
 
 @_section
 class Rollouts:
-    """Keyword arguments of `RolloutCallback`; lengths in tokens."""
+    """Keyword arguments of `RolloutCallback`; lengths in tokens.
+
+    Attributes:
+        long_prompts: what becomes of a list's problems, to train on or held out, whose prompt is longer than
+            `max_prompt_length`: an error before weights are loaded, or they are left out, see `ShortPrompts`.
+    """
 
     prompts_per_epoch: int = _at_least(1, default=32)
     group_size: int = _at_least(2, default=16)  # a completion alone has nothing to be better than
     max_completion_length: int = _at_least(1, default=1024)
     max_prompt_length: int = _at_least(1, default=512)
+    long_prompts: str = _one_of("error", "skip")
     temperature: float = _above_zero(default=1.0)
     top_k: int | None = _at_least(1, default=None)
     top_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
@@ -217,6 +225,47 @@ class PrimingTask(TaskSection):
 
 
 @_section
+class MixedTask(PrimingTask):
+    """A table `[[tasks]]`: one task of several; every other key is one of its keyword arguments.
+
+    Attributes:
+        weight: how often it is asked, beside the weights of the others.
+        habits: of its `worked_solution`, for priming.
+        label: what logs call it; "none" is the last word of its `name`. Each task needs another one.
+    """
+
+    label: str | None = _rule(
+        'of letters, digits, - and _, but not "low" or "high", of which there are columns already',
+        lambda label: bool(_WORD.fullmatch(label)) and label not in ("low", "high"),
+        default=None,
+    )
+
+    @property
+    def log_name(self) -> str:
+        """What logs call it."""
+        return self.label or re.split("[/:]", self.name)[-1]
+
+
+@_section
+class Reward:
+    """A table `[[rewards]]`: a reward beside the task's own, see `RolloutCallback`.
+
+    Attributes:
+        name: of its column, `reward_NAME`.
+        function: where it stands, as `module:function`.
+        weight: beside the task's own reward, which has 1. A reward of weight 0 is only logged.
+    """
+
+    name: str = _rule(
+        'of letters, digits, - and _, but not "task", which is the task\'s own',
+        lambda name: bool(_WORD.fullmatch(name)) and name != "task",
+        default=MISSING,
+    )
+    function: str
+    weight: float = 1.0
+
+
+@_section
 class Priming:
     """Keyword arguments of `prime` and, if there is a `file`, of `ExampleRows`.
 
@@ -230,8 +279,8 @@ class Priming:
         held_out_share: without such a file, about this share of the rows is held out instead, by a hash of their
             prompts.
         chat_form: the family's form in which conversations are written, and prompts and completions too, as a user's
-            turn and the assistant's. "none" leaves these as they are, and writes conversations in the first form whose
-            marks are tokens of the vocabulary.
+            turn and the assistant's. "none" leaves these as they are, and writes conversations in the form whose marks
+            are tokens of the vocabulary.
         max_length: tokens that a row of `file` may have, its prompt and its completion together.
         long_rows: whether longer ones are an error, or are counted and left out.
     """
@@ -266,3 +315,4 @@ class Priming:
 SECTIONS: dict[str, type] = dict(model=Model, lora=Lora, task=TaskSection, rollouts=Rollouts, loss=Loss)
 SECTIONS |= dict(optimizer=Optimizer, training=Training, evaluation=Evaluation)
 SECTIONS |= dict(distribution=Distribution, priming=Priming)
+LISTS: dict[str, type] = dict(tasks=MixedTask, rewards=Reward)  # of tables, such as [[tasks]]

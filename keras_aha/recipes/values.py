@@ -74,10 +74,13 @@ def free_value(path: str, value, depth: int = 0):
 
 
 def flat(table: dict, prefix: str = "") -> dict:
-    """Dotted path → value, of all that stands in `table` and in the tables inside it."""
+    """Dotted path → value, of all that stands in `table` and in the tables inside it, those in lists as `tasks[0]`."""
     values = {}
     for key, value in table.items():
-        values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
+            values |= flat({f"{key}[{i}]": item for i, item in enumerate(value)}, prefix)
+        else:
+            values |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return values
 
 

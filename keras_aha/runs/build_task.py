@@ -1,38 +1,49 @@
-"""The task that a recipe names."""
+"""The task that a recipe names, or the mixture of several."""
 
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 
+from keras_aha.models.presets import load_tokenizer
 from keras_aha.names import suggestion
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.recipes.sections import TaskSection
+from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Signs, Task, WordProblems
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
 from keras_aha.training.ask import ask, shown
+from keras_aha.training.short_prompts import ShortPrompts
 
-_TASKS = dict(countdown=Countdown, signs=Signs, multiplication=Multiplication, word_problems=WordProblems)
+_TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
 
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
-    """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`.
+    """The task of `[task]`: one of ours, `reasoning_gym/GENERATOR`, or the user's own as `module:Class`; or a mixture
+    of those of `[[tasks]]`. As `rollouts.long_prompts` says, long prompts of those with a list are left out.
 
     `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
-    return _build(recipe.task, "task", seed)
+    tasks = [_build(section, path, seed) for path, section in recipe.asked.items()]
+    if recipe.rollouts.long_prompts == "skip":
+        with in_section("model"):
+            tokenizer = load_tokenizer(recipe.model.preset)
+        limit = recipe.rollouts.max_prompt_length
+        tasks = [task if task.problem_count() is None else ShortPrompts(task, tokenizer, limit) for task in tasks]
+    return tasks[0] if recipe.task else _mix(tasks, recipe.tasks, [table.log_name for table in recipe.tasks])
 
 
 def build_priming_task(recipe: Recipe) -> Mixture:
-    """What priming imitates: the tasks of `[[priming.tasks]]`, or that of `[task]` alone; RecipeError as above."""
-    priming, seed = recipe.priming, recipe.priming.seed
-    if not priming.tasks:
-        return Mixture([build_task(recipe, seed)], habits=[priming.habits], seed=seed)
-    tasks = [_build(table, f"priming.tasks[{i}]", seed) for i, table in enumerate(priming.tasks)]
-    weights, habits = [table.weight for table in priming.tasks], [table.habits for table in priming.tasks]
-    return Mixture(tasks, weights, habits, seed)
+    """What priming imitates: the tasks of `[[priming.tasks]]`, or else what is asked; RecipeError as above."""
+    priming, tables = recipe.priming, recipe.priming.tasks or recipe.tasks
+    paths = {f"priming.tasks[{i}]": table for i, table in enumerate(priming.tasks)} or recipe.asked
+    tasks = [_build(section, path, priming.seed) for path, section in paths.items()]
+    return _mix(tasks, tables) if tables else Mixture(tasks, habits=[priming.habits])
+
+
+def _mix(tasks: list[Task], tables: Sequence[PrimingTask], names: Sequence[str] = ()) -> Mixture:
+    return Mixture(tasks, [table.weight for table in tables], [table.habits for table in tables], names)
 
 
 def _build(section: TaskSection, path: str, seed: int) -> Task:
@@ -41,7 +52,7 @@ def _build(section: TaskSection, path: str, seed: int) -> Task:
     known = inspect.signature(make).parameters
     for key, value in arguments.items():
         if key not in known:
-            near = suggestion(key, known, path + ".{}")
+            near = suggestion(key, [*known, *vars(section)], path + ".{}")
             raise RecipeError(f"Unknown key {path}.{key}{near}. Received: {path}.{key}={value!r}")
     seeds = {"seed": seed} if "seed" in known else {}
     with in_section(path):
@@ -58,15 +69,20 @@ def build_held_out(recipe: Recipe) -> Task:
     """The held-out problems of `[evaluation]`, the same for every training seed; RecipeError if there are fewer."""
     task = build_task(recipe)
     with in_section("evaluation.puzzles"):
-        if ":" not in recipe.task.name:
+        if not any(":" in section.name for section in recipe.asked.values()):
             return task.held_out(recipe.evaluation.puzzles)
         return ask(task, "held_out", recipe.evaluation.puzzles, "a task of that length", Sized)
 
 
-def task_files(recipe: Recipe) -> dict[str, str]:
-    """`task.file` and the like → the path; nothing of a task of the user's own, whose arguments may be anything."""
-    given = recipe.task.arguments if recipe.task.name in _TASKS else {}
-    return {f"task.{key}": given[key] for key in _FILES if isinstance(given.get(key), str)}
+def task_files(recipe: Recipe) -> dict[str, str | tuple[str, ...]]:
+    """`task.file`, `tasks[0].file`, `priming.file` and the like → the path, or several; nothing of a task of the
+    user's, whose arguments may be anything."""
+    tables = recipe.asked | {f"priming.tasks[{i}]": table for i, table in enumerate(recipe.priming.tasks)}
+    ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS}
+    ours["priming"] = {key: getattr(recipe.priming, key) for key in ("file", "held_out_file")}
+    return {
+        f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if isinstance(x.get(key), str | tuple)
+    }
 
 
 def find_task(name: str, path: str = "task") -> Callable[..., Task]:

@@ -1,33 +1,41 @@
 """Are the marks of turns in a task's prompts tokens of the vocabulary, or would they be spelled out?"""
 
-import re
-
 from keras_aha.models.special_tokens import prompt_ids, token_id
 from keras_aha.recipes.values import RecipeError
-from keras_aha.tasks import Task
-from keras_aha.tasks.template import TURNS
+from keras_aha.tasks import Mixture, Task
+from keras_aha.tasks.chat import BEGIN_TOKENS, CHAT_FORMS, MARK
 from keras_aha.training.ask import ask_problem, ask_prompt
-
-_MARK = re.compile(r"<\|\w+\|?>|<\w+\|>|<(?:start|end)_of_\w+>|<[be]os>")
 
 
 def check_marks(tokenizer, task: Task) -> None:
-    """Raises RecipeError if marks in the prompt of the task's first problem are no tokens, or if it begins with the
-    begin-token; TaskError if there is no such prompt."""
-    prompt = ask_prompt(task, ask_problem(task, 0))
-    (ids,) = prompt_ids(tokenizer, [prompt])
+    """Raises RecipeError if marks in the prompt of the first problem, in a mixture of each task's, are no tokens, or if
+    there is a begin-token in it; TaskError if there is no such prompt."""
+    for part in task.tasks if isinstance(task, Mixture) else [task]:
+        check_text(tokenizer, ask_prompt(part, ask_problem(part, 0)))
+
+
+def check_text(tokenizer, text: str, key="task.template", plain="one without marks, such as plain") -> None:
+    """Raises RecipeError if marks in a prompt or a conversation are no tokens, or if there is a begin-token in it; the
+    error names `key`, and `plain`, a value without marks."""
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
-    if prompt.startswith(("<bos>", begin or "<bos>")):
+    if any(token in text for token in {*BEGIN_TOKENS, begin or "<bos>"}):
         raise RecipeError(
-            "The begin-token stands before each prompt anyway: leave it out of task.template. Received: a prompt that "
-            f"begins {prompt[:80]!r}"
+            f"The begin-token stands before each prompt anyway: leave it out of {key} and of messages. "
+            f"Received: a prompt that begins {text[:80]!r}"
         )
-    lacking = sorted({mark for mark in _MARK.findall(prompt) if token_id(tokenizer, mark) not in ids})
+    (ids,) = prompt_ids(tokenizer, [text])
+    lacking = sorted({mark for mark in MARK.findall(text) if token_id(tokenizer, mark) not in ids})
     if lacking:
-        marks = {name: _MARK.findall("".join(turns)) for name, turns in TURNS.items()}
-        fitting = [name for name in marks if all(token_id(tokenizer, mark) is not None for mark in marks[name])]
-        remedy = f"task.template={fitting[0]}, its family's, or one" if fitting else "a task.template"
+        form = fitting_form(tokenizer)
+        remedy = f"{key}={form}, its family's, or {plain}" if form else f"{key} to {plain}"
         raise RecipeError(
             f"The vocabulary has no tokens {', '.join(lacking)}, so the model would read them letter by letter: set "
-            f"{remedy} without marks, such as plain. Received: a prompt that begins {prompt[:80]!r}"
+            f"{remedy}. Received: a prompt that begins {text[:80]!r}"
         )
+
+
+def fitting_form(tokenizer) -> str | None:
+    """The form of `CHAT_FORMS` with the most marks, all of which are tokens of the vocabulary; `None` if none fits."""
+    marks = {form: chat.marks for form, chat in CHAT_FORMS.items()}
+    fitting = [form for form in marks if all(token_id(tokenizer, mark) is not None for mark in marks[form])]
+    return max(fitting, key=lambda form: len(marks[form]), default=None)

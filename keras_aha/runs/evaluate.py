@@ -17,6 +17,7 @@ from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
 from keras_aha.runs.saved_policy import find_epoch
+from keras_aha.tasks.mixture import parts, task_of
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask
 from keras_aha.training.budget_forcing import word_to_ids
@@ -85,7 +86,8 @@ def evaluate(
     for x in both:
         with in_section("model"):
             tokenizer = load_tokenizer(x.recipe.model.preset)
-        check_marks(tokenizer, x.held_out.task)
+        for task in parts(x.held_out.task):
+            check_marks(tokenizer, task)
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(measured.recipe)
@@ -180,7 +182,9 @@ def _analyse(sampled: pd.DataFrame, greedy: pd.DataFrame, task: Task, labels: li
     numbers = summarize_held_out(sampled, greedy)
     samples = numbers["samples"]
     counts = sorted({2**i for i in range(samples.bit_length())} | {samples})  # 1, 2, 4, … and all
-    answers = sampled["text"].map(lambda text: ask(task, "answer", text, "a text, or None", str | None))
+    asked = [task_of(task, task.problem(puzzle)) for puzzle in sampled["puzzle"]]
+    pairs = zip(asked, sampled["text"], strict=True)
+    answers = [ask(task, "answer", text, "a text, or None", str | None) for task, text in pairs]
     votes = at_k(sampled.assign(answer=answers), counts)
     puzzles = tables.by_puzzle(sampled, ["problem", *labels]).join(votes)
     numbers["mean_at_k"] = {samples: numbers["accuracy"]}

@@ -19,12 +19,14 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
+from keras_aha.runs.build_rewards import build_rewards
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources
+from keras_aha.tasks.mixture import parts
 from keras_aha.training.ask import ask
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
@@ -62,7 +64,9 @@ class Experiment:
         with in_section("loss"):
             loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         with in_section("rollouts"):
-            self.rollouts = RolloutCallback(self.task, seed=training.seed, **dataclasses.asdict(rollouts))
+            settings = {key: value for key, value in dataclasses.asdict(rollouts).items() if key != "long_prompts"}
+            rewards = build_rewards(recipe)
+            self.rollouts = RolloutCallback(self.task, rewards=rewards, seed=training.seed, **settings)
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
         self.distribution = distribute_as(self.recipe)
@@ -84,19 +88,22 @@ class Experiment:
         rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
-        with in_section("task"):
-            check_marks(tokenizer, self.task)
+        section = "task" if self.recipe.task else "tasks"
+        with in_section(section):
+            for task in parts(self.task):
+                check_marks(tokenizer, task)
         if rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
             raise RecipeError(
                 'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
                 f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
             )
         held_out = self.evaluation.task
-        with in_section("task"):
+        with in_section(section):
             self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
             PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
-            ask(held_out, "labels", held_out.problem(0), "a dictionary", dict)
-            self.rollouts.grader.try_score(held_out.problem(0))
+            for i in range(min(len(held_out), len(self.recipe.asked))):  # one of each task, which take turns
+                ask(held_out, "labels", held_out.problem(i), "a dictionary", dict)
+                self.rollouts.grader.try_score(held_out.problem(i))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
@@ -142,16 +149,19 @@ def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
 
 
+def _absolute(path: str, key: str) -> str:
+    return str(local_path(path, key).resolve())
+
+
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe as it stands in a run's folder, the same from anywhere; RecipeError for an unknown preset."""
     paths = task_files(recipe)
     if recipe.lora.start is not None:
         paths["lora.start"] = recipe.lora.start
-    places = {key: str(local_path(path, key).resolve()) for key, path in paths.items()}
-    for key in ("file", "held_out_file"):
-        if files := getattr(recipe.priming, key):
-            files, key = [files] if isinstance(files, str) else files, f"priming.{key}"
-            places[key] = [str(local_path(path, key).resolve()) for path in files]
+    places = {
+        key: [_absolute(path, key) for path in given] if isinstance(given, tuple) else _absolute(given, key)
+        for key, given in paths.items()
+    }
     if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
         with in_section("model"):
             places[BASE] = find_preset(recipe.model.preset)

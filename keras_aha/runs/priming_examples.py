@@ -2,11 +2,11 @@
 
 import warnings
 
-from keras_aha.models.special_tokens import prompt_ids, token_id
+from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.runs.build_task import build_priming_task
-from keras_aha.tasks.chat import CHAT_FORMS
+from keras_aha.runs.check_marks import check_text, fitting_form
 from keras_aha.tasks.example_rows import ExampleRows
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Task
@@ -49,8 +49,10 @@ def _read(recipe: Recipe, tokenizer, key: str) -> list[Example]:
     priming = recipe.priming
     with in_section("priming"):
         settings = {name: getattr(priming, name) for name in ("prompt", "completion", "messages", "loss_on")}
-        form = find_chat_form(tokenizer, priming.chat_form) if priming.chat_form or priming.messages else None
+        form = priming.chat_form or (fitting_form(tokenizer) if priming.messages else None)
         rows = ExampleRows(getattr(priming, key), **settings, chat_form=form, key=f"priming.{key}")
+        text = "".join(piece.text for piece in next(iter(rows)))
+        check_text(tokenizer, text, "priming.chat_form", '"none", and write rows without marks')
         examples = make_examples(tokenizer, rows, priming.stop_token)
     short = [example for example in examples if example.length <= priming.max_length]
     if len(short) < len(examples):
@@ -66,16 +68,3 @@ def _read(recipe: Recipe, tokenizer, key: str) -> list[Example]:
             )
         warnings.warn(f"{what}. They are left out.", stacklevel=2)
     return short
-
-
-def find_chat_form(tokenizer, name: str | None = None) -> str:
-    """`name`, or the first chat form whose marks are tokens of the vocabulary; RecipeError if they are none."""
-    fitting = [
-        form for form, chat in CHAT_FORMS.items() if all(token_id(tokenizer, mark) is not None for mark in chat.marks)
-    ]
-    if not fitting or (name or fitting[0]) not in fitting:
-        those = f"take one of {', '.join(fitting)}" if fitting else "it has those of no form, so write prompts without"
-        raise RecipeError(
-            f"The vocabulary lacks the marks of priming.chat_form: {those}. Received: priming.chat_form={name!r}"
-        )
-    return name or fitting[0]

@@ -59,7 +59,7 @@ def check_out(out: Path, recipe: Recipe, new: bool, resume: bool) -> None:
         )
     check_writable(out, "out")
     before, after = ({"new": x["new"], **x["recipe"].flat()} for x in (began, {"new": new, "recipe": recipe}))
-    sections = ("new", "model.", "lora.", "task.", "priming.")
+    sections = ("new", "model.", "lora.", "task", "priming.")
     changed = [key for key in {**before, **after} if key.startswith(sections) and before.get(key) != after.get(key)]
     if changed:
         lines = "; ".join(f"{key}: {before.get(key)!r} → {after.get(key)!r}" for key in changed)

@@ -9,6 +9,7 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_policy import adapters_file
 from keras_aha.runs.build_task import task_files
 from keras_aha.runs.check_files import SOURCES, read_sources
+from keras_aha.tasks.rows_file import row_files
 
 import keras_hub
 
@@ -17,13 +18,19 @@ BASE = "model.preset"
 
 def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
     """Key of the recipe → checksum of what lies at its path; all processes must call this."""
-    files = task_files(recipe)
+    files = {
+        key: path for key, path in task_files(recipe).items() if key.startswith("task")
+    }  # others a run does not read
     if start := adapters_file(recipe):  # and no checkpoint of a run, which may have trained on meanwhile
         files["lora.start"] = start
     found = {BASE: base_checksum(policy)}
-    for key, path in files.items():
-        with open(path, "rb") as file:
-            found[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    for key, named in files.items():
+        several = isinstance(named, tuple) or os.path.isdir(named)
+        digest = hashlib.sha256()
+        for path in row_files(named, key) if several else [named]:
+            with open(path, "rb") as file:
+                hashlib.file_digest(file, lambda: digest)  # noqa: B023  which is called at once
+        found[key] = digest.hexdigest()
     return found
 
 

@@ -7,10 +7,11 @@ from keras_aha.tasks.gym_task import GymProblem, GymTask
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.mixture import MixedProblem, Mixture
 from keras_aha.tasks.multiplication import Multiplication, MultiplicationProblem
+from keras_aha.tasks.row import Row
+from keras_aha.tasks.rows import Rows
 from keras_aha.tasks.signs import Signs, SignsProblem
 from keras_aha.tasks.task import Score, Task
-from keras_aha.tasks.word_problems import WordProblem, WordProblems
 
 __all__ = ["Answer", "Countdown", "CountdownProblem", "DrawnTask"]
 __all__ += ["GymProblem", "GymTask", "HeldOut", "MixedProblem", "Mixture", "Multiplication", "MultiplicationProblem"]
-__all__ += ["Score", "Signs", "SignsProblem", "Task", "WordProblem", "WordProblems", "read_answer"]
+__all__ += ["Row", "Rows", "Score", "Signs", "SignsProblem", "Task", "read_answer"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-import random
 from collections.abc import Sequence
 from typing import Any
 
-from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.task import Task
+from keras_aha.tasks.task_view import TaskView
 
 
-class HeldOut(Task):
+class HeldOut(TaskView):
     """A list of problems of another task, which still writes the prompts and keeps the score.
 
     Args:
@@ -19,7 +19,7 @@ class HeldOut(Task):
     """
 
     def __init__(self, task: Task, problems: Sequence[Any]):
-        self.task = task
+        super().__init__(task)
         self.problems = tuple(problems)
 
     def __len__(self) -> int:
@@ -30,12 +30,6 @@ class HeldOut(Task):
         if not 0 <= operator.index(index) < len(self):
             raise IndexError(f"This held-out task has problems 0 to {len(self) - 1}. Received: index={index!r}")
         return self.problems[index]
-
-    def prompt(self, problem: Any) -> str:
-        return self.task.prompt(problem)
-
-    def score(self, problem: Any, completion: str) -> Score:
-        return self.task.score(problem, completion)
 
     def held_out(self, n: int) -> HeldOut:
         if operator.index(n) < 1:
@@ -48,15 +42,3 @@ class HeldOut(Task):
 
     def problem_count(self) -> int:
         return len(self)
-
-    def difficulty(self, problem: Any) -> float:
-        return self.task.difficulty(problem)
-
-    def labels(self, problem: Any) -> dict[str, int]:
-        return self.task.labels(problem)
-
-    def answer(self, completion: str) -> str | None:
-        return self.task.answer(completion)
-
-    def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
-        return self.task.worked_solution(problem, rng, **habits)

@@ -73,7 +73,7 @@ def read_rows(
     names = dict.fromkeys([*columns, *optional])
     schema = pyarrow.schema([(name, pyarrow.large_string()) for name in names])
     batches, numbers, starts, rows = [], array("I"), {}, []
-    for path in _paths(files, key):
+    for path in row_files(files, key):
         starts[len(numbers)] = path
         try:
             for number, row in _READERS[path.suffix.lower()](path, names):
@@ -93,8 +93,8 @@ def read_rows(
     return RowTable(pyarrow.Table.from_batches(batches), numbers, starts)
 
 
-def _paths(files, key: str) -> list[Path]:
-    """The files that are meant, all of one kind."""
+def row_files(files: str | PathLike | Sequence[str | PathLike], key: str) -> list[Path]:
+    """The files that `read_rows` reads, in order; ValueError unless they are of one kind."""
     paths = []
     for path in [files] if isinstance(files, str | PathLike) else files:
         path = local_path(path, key)

@@ -7,7 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "not_a_number", "not_readable", "too_long", "error"})
+_NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "not_a_number", "not_readable", "error"})
+_NOT_WELL_FORMED |= {"too_long", "too_slow"}
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,14 @@ class Score:
         reward: what the policy is trained on, a float in [0, 1]; NaN if `score` failed, with the verdict `"error"`.
         correct: whether the problem is solved, whatever was deducted for form.
         verdict: the reason in one word, e.g. `"correct"` or `"wrong_value"`.
+        lenient: whether the right answer stands anywhere, also in another form than the prompt asks for; `None` if the
+            task does not tell.
     """
 
     reward: float
     correct: bool
     verdict: str
+    lenient: bool | None = None
 
     @property
     def well_formed(self) -> bool:
@@ -68,8 +72,8 @@ class Task(ABC):
         """Returns a number that is larger for harder problems; 0 for all if a task cannot tell."""
         return 0
 
-    def labels(self, problem: Any) -> dict[str, int]:
-        """Returns the columns by which results on this problem may be grouped."""
+    def labels(self, problem: Any) -> dict[str, int | float | str]:
+        """Returns the columns by which results on this problem may be grouped, the same ones for each problem."""
         return {}
 
     def answer(self, completion: str) -> str | None:

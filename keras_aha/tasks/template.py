@@ -1,33 +1,36 @@
 """Prompt templates: format strings with a task's fields; some have names."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-# Name → (before the user's text, between it and the answer), as the models were taught; tokenizers add begin-tokens.
-TURNS = {
-    "gemma": ("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),  # Gemma 1 to 3
-    "gemma4": ("<|turn>user\n", "<turn|>\n<|turn>model\n"),
-    "chatml": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),  # Qwen and SmolLM3
-    "llama3": (
-        "<|start_header_id|>user<|end_header_id|>\n\n",
-        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
-}
+from keras_aha.tasks.chat import CHAT_FORMS, write_chat
+
+CHAT_TEMPLATES = (*CHAT_FORMS, "gemma4_thinking")
 
 
 def named_templates(rule: str, compact: str) -> dict[str, str]:
     """The templates that tasks have by name: `"plain"` for base models, `"compact"`, and for models that were taught to
-    converse `"gemma"` (1 to 3), `"gemma4"`, `"chatml"` (Qwen, SmolLM3) and `"llama3"`.
+    converse each of `CHAT_FORMS`, and `"gemma4_thinking"`, in which Gemma 4 thinks in its own channel.
 
     Args:
         rule: the problem and its rule in words, exactly as the scorer applies it.
         compact: the problem in the few words of a tiny vocabulary.
     """
+    ask = {"role": "user", "content": rule}
     return {
         "plain": rule + "\nLet me work it out step by step.\n<think>\n",
         "compact": compact + "\n<think>\n",
-        **{name: before + rule + between + "<think>\n" for name, (before, between) in TURNS.items()},
+        **{template: write_prompt([ask], template) for template in CHAT_TEMPLATES},
     }
+
+
+def write_prompt(messages: Sequence[Mapping[str, str]], template: str) -> str:
+    """The text of messages (see `write_chat`) by a template of `CHAT_TEMPLATES`, up to where the thought begins."""
+    form, thought = (template, "<think>\n") if template in CHAT_FORMS else ("gemma4", "<|channel>thought\n")
+    if form != template:
+        system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+        messages = [{"role": "system", "content": f"<|think|>{system}"}, *messages[bool(system) :]]
+    return "".join(piece.text for piece in write_chat(messages, form)) + thought
 
 
 def resolve_template(template: str, templates: Mapping[str, str], fields: Mapping[str, object]) -> str:

@@ -4,8 +4,9 @@ import traceback
 import warnings
 from typing import Any
 
-from keras_aha.tasks.held_out import HeldOut
+from keras_aha.tasks.mixture import MixedProblem
 from keras_aha.tasks.task import Task
+from keras_aha.tasks.task_view import TaskView
 
 _SHOWN = 200  # characters of what is shown in a message
 
@@ -31,7 +32,7 @@ def ask(task: Task, method: str, value: Any, expected: str, kind: type = object)
         if isinstance(returned, kind):
             return returned
         happened, cause = shown(returned), None
-    sentence = f"`{class_name(task)}.{method}` must return {expected}. Received: {happened}, for {shown(value)}"
+    sentence = f"`{class_name(task, value)}.{method}` must return {expected}. Received: {happened}, for {shown(value)}"
     raise TaskError(sentence) from cause
 
 
@@ -45,9 +46,10 @@ def ask_prompt(task: Task, problem: Any) -> str:
     return ask(task, "prompt", problem, "a text", str)
 
 
-def class_name(task: Task) -> str:
-    """The name of the user's class, also of its held-out problems."""
-    return type(task.task if isinstance(task, HeldOut) else task).__name__
+def class_name(task: Task, problem: Any = None) -> str:
+    """The name of the user's class, also of its held-out problems, and in a mixture of the class the problem is of."""
+    own = task.task if isinstance(task, TaskView) else task
+    return class_name(own.tasks[problem.task]) if isinstance(problem, MixedProblem) else type(own).__name__
 
 
 def shown(value: Any) -> str:

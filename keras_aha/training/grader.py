@@ -1,7 +1,9 @@
 """`Grader`: a task's score, other rewards beside it with their weights, and what a completion loses by its length."""
 
+import functools
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
@@ -16,24 +18,26 @@ _SCORE = "Score(reward, correct, verdict) of keras_aha.tasks whose reward is a f
 
 
 class Grader:
-    """Scores completions one at a time, and adds up their rewards.
+    """Scores completions, and adds up their rewards.
 
     reward = the task's + Σ weight · other + penalty of the length
 
-    The task's own reward always has weight 1, and other weights are relative to it. A script has the task's reward
-    alone, as a function cannot stand in TOML: there, the `score` of a task of your own adds up what counts.
+    The task's own reward always has weight 1, and other weights are relative to it.
 
     A reward fails if its function raises, takes longer than it may (see `time_limit.within`, which also tells what it
     cannot interrupt), or returns what is no finite number: `None`, a text, a list, an array that is no scalar, NaN.
     Booleans and scalars of NumPy or JAX are numbers. The task's own `score` fails so too, and if it returns no
     `Score`. A failure costs that completion only: its reward is NaN, which `losses.group_advantages` takes as missing.
 
+    A function whose first parameter is called `problems` is called once, with the lists of all problems and all
+    completions, and returns as many numbers. If that call fails, it costs all of these completions.
+
     Args:
         task: a `Task`.
         rewards: name → `(function, weight)`, where `function(problem, completion)` returns a number. With weight 0 it
             is only logged. The name "task" is the task's own.
         penalties: `(C + 1,)`, what is added to the reward of a completion of 0 to C tokens; `None` adds nothing.
-        seconds: that a call may take; `None` for no limit.
+        seconds: that a call may take for each completion that it is of; `None` for no limit.
         on_error: "skip", or "stop", which makes the first failure an error.
 
     Raises:
@@ -81,8 +85,7 @@ class Grader:
         total = np.array([score.reward for score in scores], "float64")
         parts = {"task_reward": total.copy()} if self.rewards or self.penalties is not None else {}
         for name, (function, weight) in self.rewards.items():
-            who, pairs = f"The reward {name!r}", zip(problems, texts, strict=True)
-            values = [self._try(who, function, _as_number, *pair, reported) for pair in pairs]
+            values = self._values(f"The reward {name!r}", function, problems, texts, reported)
             parts[f"reward_{name}"] = np.array(values, "float64")  # NaN for None
             total += weight * parts[f"reward_{name}"]
         if self.penalties is not None:
@@ -92,7 +95,7 @@ class Grader:
 
     def score(self, problem, text: str, reported: dict[str, str]) -> Score:
         """The task's score of a completion, as in `grade`; if it fails, the reward is NaN and the verdict "error"."""
-        who = f"{class_name(self.task)}.score"
+        who = f"{class_name(self.task, problem)}.score"
         return self._try(who, self.task.score, _as_score, problem, text, reported) or _MISSING
 
     def try_score(self, problem) -> None:
@@ -102,7 +105,7 @@ class Grader:
         except (Exception, SystemExit):
             return
         if _as_score(returned) is None:
-            who = f"`{class_name(self.task)}.score`"
+            who = f"`{class_name(self.task, problem)}.score`"
             raise TaskError(f"{who} must return a {_SCORE}. Received: {shown(returned)}, for {shown(problem)}")
 
     def check_any(self, rewards: np.ndarray, reported: dict[str, str]) -> None:
@@ -111,17 +114,30 @@ class Grader:
             first = next(iter(reported.values()), "on other processes.")
             raise TaskError(f"The reward of every completion failed, so there is nothing to learn from: {first}")
 
-    def _try(self, who, function, read, problem, text, reported):
+    def _values(self, who, function, problems, texts, reported) -> list[float | None]:
+        """A function's rewards of B completions, None for each that it fails on."""
+        calls = [function] * len(texts)
+        if _takes_lists(function):
+            read = functools.partial(_as_list, len(texts))
+            returned = self._try(who, function, read, list(problems), list(texts), reported, len(texts))
+            if returned is None:
+                return [None] * len(texts)
+            calls = [lambda *_, value=value: value for value in returned]  # each may still be no number
+        rows = zip(calls, problems, texts, strict=True)
+        return [self._try(who, call, _as_number, problem, text, reported) for call, problem, text in rows]
+
+    def _try(self, who, function, read, problem, text, reported, completions=1):
         """What `read` makes of `function(problem, text)`; None if either fails, which is reported."""
-        cause = None
+        cause, seconds = None, self.seconds and self.seconds * completions
         try:
-            returned = within(self.seconds, function, problem, text)
+            returned = within(seconds, function, problem, text)
             value = read(returned)
             if value is not None:
                 return value
-            failure = f"returned {shown(returned)}, which is no {_SCORE if read is _as_score else 'finite number'}"
+            expected = {_as_number: "finite number", _as_score: _SCORE}.get(read, f"list of {completions} numbers")
+            failure = f"returned {shown(returned)}, which is no {expected}"
         except TimeLimitError:
-            failure = f"took longer than {self.seconds:g} s"
+            failure = f"took longer than {seconds:g} s"
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a user's function may raise
@@ -140,7 +156,7 @@ def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str
 
     Means leave failures out; but a completion whose score failed counts as not correct.
     """
-    means = {name: _mean(values) for name, values in rewards.items()}
+    means = {name: known_mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
     rates = {"accuracy": [score.correct for score in scores], "format_rate": [score.well_formed for score in scores]}
     return {"reward": means.pop("reward")} | {name: float(np.mean(flags)) for name, flags in rates.items()} | means
@@ -178,11 +194,29 @@ def _as_number(value) -> float | None:
     return number if abs(number) <= _LARGEST else None
 
 
+def _takes_lists(function) -> bool:
+    try:
+        return next(iter(inspect.signature(function).parameters), None) == "problems"
+    except (TypeError, ValueError):  # of functions in C
+        return False
+
+
+def _as_list(count: int, value) -> list | None:
+    try:
+        return list(value) if len(value) == count and not isinstance(value, str | bytes | Mapping | Set) else None
+    except TypeError:
+        return None
+
+
 def _as_score(value) -> Score | None:
     reward = _as_number(value.reward) if isinstance(value, Score) else None
-    return None if reward is None else Score(reward, bool(value.correct), str(value.verdict))
+    if reward is None:
+        return None
+    lenient = None if value.lenient is None else bool(value.lenient)
+    return Score(reward, bool(value.correct), str(value.verdict), lenient)
 
 
-def _mean(values):
+def known_mean(values: np.ndarray) -> float:
+    """The mean of what is not NaN; NaN if nothing is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

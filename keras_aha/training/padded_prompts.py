@@ -1,6 +1,6 @@
 """`PaddedPrompts`: a task's prompts as token ids of one length; what cannot be used is found before training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from keras_aha.models.special_tokens import prompt_ids
 from keras_aha.tasks.task import Task
@@ -8,6 +8,7 @@ from keras_aha.training.ask import TaskError, ask, ask_problem, ask_prompt, show
 from keras_aha.training.rollout import PROMPT_MULTIPLE
 
 import numpy as np
+import tqdm.auto
 
 _AT_ONCE = 1000  # prompts tokenized in a call
 
@@ -30,8 +31,8 @@ class PaddedPrompts:
         numbers = tuple(numbers)
         if self._looked_at == (numbers, tokenizer.vocabulary_size()):  # before the weights were loaded
             return
-        for start in range(0, len(numbers), _AT_ONCE):
-            _, failures = self._usable(tokenizer, numbers[start : start + _AT_ONCE])
+        for some in at_once(numbers):
+            _, failures = self._usable(tokenizer, some)
             if failures:
                 raise failures[0]
         self._looked_at = numbers, tokenizer.vocabulary_size()
@@ -86,3 +87,9 @@ class PaddedPrompts:
                 sentence += f"another template. Received: max_prompt_length={self.limit}, problem {number}: "
                 failures.append(TaskError(sentence + shown(problem)))
         return usable, failures
+
+
+def at_once(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Parts of `numbers`, as many as are tokenized in a call; on a terminal a bar is shown if that takes a while."""
+    for start in tqdm.auto.trange(0, len(numbers), _AT_ONCE, desc="prompts", delay=5, leave=False, disable=None):
+        yield numbers[start : start + _AT_ONCE]

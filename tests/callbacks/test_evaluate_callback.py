@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
@@ -116,6 +117,25 @@ def test_logs_of_every_second_epoch_and_of_the_last(model, held_out, sampled):
     model.stop_training = True  # a run that is stopped ends with an evaluation
     callback.on_epoch_end(2, {})
     assert callback.latest[0] == 2
+
+
+class Lenient(Countdown):
+    """Half of its problems tell."""
+
+    def score(self, problem, completion):
+        return dataclasses.replace(super().score(problem, completion), lenient=problem.target % 2 == 0 or None)
+
+
+def test_a_lenient_accuracy_stands_beside_the_strict_one_if_scores_tell(model):
+    held_out = Lenient(**COUNTDOWN).held_out(8)
+    callback = callback_of(held_out, greedy=False)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    callback.on_epoch_end(0, logs := {})
+    table = callback.latest[1]
+    tells = [held_out.problem(puzzle).target % 2 == 0 for puzzle in table["puzzle"]]
+    assert table["lenient"].dtype == bool and table["lenient"].tolist() == tells and 0 < sum(tells) < 16
+    assert logs["val_lenient_accuracy"] == sum(tells) / 16 and logs["val_accuracy"] == 0
 
 
 def test_thinking_goes_on(model, held_out, sampled, monkeypatch):

@@ -46,6 +46,12 @@ def test_summarize_by_hand():
     assert summary == expected | {"ci95": list(bootstrap_interval([0.5, 0.0, 1.0, 0.5]))}
 
 
+def test_lenient_accuracy_stands_beside_accuracy_if_scores_tell():
+    table = TABLE.assign(lenient=[True, True, True, False, True, True, True, False])
+    assert summarize(table) == summarize(TABLE) | {"lenient_accuracy": 0.75}
+    assert by_label(table, "num_numbers")["lenient_accuracy"].tolist() == [0.75, 0.75]
+
+
 def test_the_interval_is_over_puzzles_and_not_over_completions():
     # 50 puzzles, half of them always solved: 64 completions of each instead of 1 say nothing about other puzzles.
     solved = [puzzle % 2 == 0 for puzzle in range(50)]

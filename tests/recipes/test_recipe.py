@@ -73,6 +73,7 @@ def test_sections_are_the_keyword_arguments_of_what_they_build(section, built):
     module, name = built.rsplit(".", 1)
     parameters = inspect.signature(getattr(importlib.import_module(f"keras_aha.{module}"), name)).parameters
     defaults = {key.name: key.default for key in dataclasses.fields(SECTIONS[section])}
+    defaults.pop("long_prompts", None)  # which chooses the task's problems
     assert defaults == {key: parameters[key].default for key in defaults}
 
 
@@ -182,6 +183,84 @@ def test_tasks_of_priming(tmp_path):
     assert Recipe.load(path) == recipe
     assert recipe.override('priming.tasks=[{name="sorting", n=3}]').priming.tasks[0].arguments == {"n": 3}
     assert recipe.override("priming.tasks=[]").priming.tasks == recipe.override("task.name=x").priming.tasks == ()
+
+
+MIXED = """
+model.preset = "gemma2_2b_en"
+
+[[tasks]]
+name = "countdown"
+num_numbers = 3
+weight = 2
+habits = { max_attempts = 1 }
+
+[[tasks]]
+name = "reasoning_gym/chain_sum"
+
+[[tasks]]
+name = "own:Task"
+label = "mine"
+
+[[rewards]]
+name = "brevity"
+function = "own:brevity"
+weight = -0.5
+"""
+
+
+def test_several_tasks_and_rewards(tmp_path):
+    path = tmp_path / "mixed.toml"
+    path.write_text(MIXED)
+    recipe = Recipe.load(path)
+    assert recipe.task is None and list(recipe.asked) == ["tasks[0]", "tasks[1]", "tasks[2]"]
+    assert [(task.name, task.weight, task.log_name) for task in recipe.tasks] == [
+        *(("countdown", 2.0, "countdown"), ("reasoning_gym/chain_sum", 1.0, "chain_sum"), ("own:Task", 1.0, "mine")),
+    ]
+    assert recipe.tasks[0].arguments == {"num_numbers": 3} and recipe.tasks[0].habits == {"max_attempts": 1}
+    assert dataclasses.astuple(recipe.rewards[0]) == ("brevity", "own:brevity", -0.5)
+    recipe.dump(path)
+    assert Recipe.load(path) == recipe
+    assert recipe.flat()["tasks[0].num_numbers"] == 3 and recipe.flat()["rewards[0].weight"] == -0.5
+    changed = recipe.override(["tasks[1].min_terms=3", "tasks[2].label=none", "rewards[0].weight=0", "rewards=[]"])
+    assert changed.tasks[1].arguments == {"min_terms": 3} and changed.tasks[2].log_name == "Task"
+    assert recipe.override("task.name=x").asked == recipe_of(task={"name": "x"}).asked
+    alone = Recipe.load("gemma2_2b_en")
+    assert list(alone.asked) == ["task"] and not {"tasks", "rewards"} & alone.to_dict().keys()
+    both = alone.override('tasks=[{name="countdown"}, {name="signs"}]')
+    assert both.task is None and [task.name for task in both.tasks] == ["countdown", "signs"]
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ("task.template=plain", "one [task], or several [[tasks]]: leave one of them out. Received: [task] with {'te"),
+        ("tasks=3", "tasks must be a list of tables, [[tasks]]. Received: tasks=3"),
+        ("tasks[3].weight=1", "tasks[3] is no table of a list that there is. Received: 'tasks[3].weight=1'"),
+        ("weight[0].x=1", "weight[0] is no table of a list that there is. Received: "),
+        ("tasks[0].weight=0", "tasks[0].weight must be above 0. Received: tasks[0].weight=0"),
+        (
+            "tasks[0].label=low",
+            'but not "low" or "high", of which there are columns already. Received: tasks[0].label=',
+        ),
+        ("tasks[0].label='a b'", "tasks[0].label must be of letters, digits, - and _, but"),
+        (
+            "tasks[0].label=mine",
+            "[[tasks]] must differ in their label, by which logs tell them apart. Received: 'mine'",
+        ),
+        ("priming.habits={x=1}", "give each of the [[tasks]] habits of its own. Received: priming.habits={'x': 1}"),
+        ("rewards[0].name=task", "but not \"task\", which is the task's own. Received: rewards[0].name='task'"),
+        ('rewards=[{name="a"}]', "The recipe lacks rewards[0].function, which has no default."),
+        ('rewards=[{name="a", function="b:c", x=1}]', "Unknown key rewards[0].x. Received: rewards[0].x=1"),
+        (
+            'rewards=[{name="a", function="b:c"}, {name="a", function="b:d"}]',
+            "must differ in their name, by which logs",
+        ),
+    ],
+)
+def test_several_tasks_and_rewards_that_cannot_be_used(change, sentence, tmp_path):
+    (tmp_path / "mixed.toml").write_text(MIXED)
+    with pytest.raises(RecipeError, match=re.escape(sentence)):
+        Recipe.load(tmp_path / "mixed.toml").override(change)
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,11 @@ def test_the_seed_decides_adapters_and_problems_but_not_what_is_held_out(recipe)
 
 def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
     monkeypatch.chdir(preset.parent)
-    files = ["task.name=word_problems", "task.file=file.jsonl", "task.held_out_file=held_out_file.jsonl"]
+    files = ["task.name=rows", "task.file=file.jsonl", "task.held_out_file=['held_out_file.jsonl', '/b.csv']"]
     found = with_absolute_paths(recipe.override(["model.preset=tiny", "lora.start=run", *files]))
     assert found.model.preset == str(preset) and found.lora.start == str(preset.parent / "run")
-    assert found.task.arguments == {name: str(preset.parent / f"{name}.jsonl") for name in ("file", "held_out_file")}
+    places = {name: str(preset.parent / f"{name}.jsonl") for name in ("file", "held_out_file")}
+    assert found.task.arguments == places | {"held_out_file": (places["held_out_file"], "/b.csv")}
     for name in ("gemma2_2b_en", "countdown_tiny"):
         own = recipe.override([f"model.preset={name}", "task.name=own:Task", "task.file=no path"])
         assert with_absolute_paths(own) == own

@@ -16,6 +16,7 @@ from keras_aha.runs.export.model_card import ModelCard, as_text, fenced
 from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_transformers
 from keras_aha.tasks import Countdown, Multiplication
+from keras_aha.tasks.chat import write_chat
 
 import jinja2.sandbox
 import keras_hub
@@ -24,6 +25,8 @@ import numpy as np
 import pytest
 from finished_runs import SHAPES, logits, make_run, trained
 from hugging_face_oracle import HuggingFaceOracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -129,6 +132,7 @@ def test_a_card_says_what_was_measured(library, exported):
     assert f"library_name: {'keras-hub' if library == 'keras' else library}\n" in metadata
     assert "license:" not in metadata and "base_model:" not in metadata  # a folder's are not known
     assert "| 25.0% (12.5% to 37.5%) | 37.5% (25.0% to 50.0%) |" in card
+    assert "| accuracy, sampled, the answer in whatever form | 62.5% | 62.5% |\n| completions in" in card
     assert "On 8 held-out puzzles, which are never trained on, 2 completions sampled of each" in card
     assert 'preset = "base"' in card and "num_numbers = 3" in card and str(run.parent) not in card
     code = card.split("```python\n")[1].split("```")[0]
@@ -141,12 +145,15 @@ def test_a_card_says_what_was_measured(library, exported):
 BEFORE, BETWEEN = "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"
 
 
-def render(template, *turns, add_generation_prompt=True):
+def render(template, messages, add_generation_prompt=True):
     """As transformers does."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    messages = [{"role": role, "content": content} for role, content in turns]
+
+    def refuse(sentence):
+        raise jinja2.TemplateError(sentence)
+
     settings = dict(bos_token="<bos>", messages=messages, add_generation_prompt=add_generation_prompt)
-    return environment.from_string(template).render(settings)
+    return environment.from_string(template).render(settings, raise_exception=refuse)
 
 
 TEMPLATES = ["gemma", BEFORE + " {numbers}\n{target} \n" + BETWEEN]
@@ -157,20 +164,42 @@ TEMPLATES += [BEFORE + "{numbers} {target}" + BETWEEN + "\"'{{%\\ü\u2028\U0001f
 def test_a_chat_template_writes_the_prompts_of_the_training(task):
     prompts = [task.prompt(task.problem(i)) for i in range(3)]
     for prompt in prompts:
-        content = prompt.removeprefix(BEFORE).partition(BETWEEN)[0]
-        assert render(chat_template(prompts), ("user", content)) == "<bos>" + prompt
+        messages = [{"role": "user", "content": prompt.removeprefix(BEFORE).partition(BETWEEN)[0]}]
+        assert render(chat_template(prompts, "gemma"), messages) == "<bos>" + prompt
 
 
-def test_a_chat_template_writes_a_whole_chat():
-    turns, template = [("system", "s"), ("user", "a"), ("assistant", "b")], chat_template([f"{BEFORE}a{BETWEEN}"])
-    written = f"<bos>{BEFORE}s\n\na{BETWEEN}b<end_of_turn>\n"
-    assert render(template, *turns, add_generation_prompt=False) == written
+CONTENTS = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from([" a\n", "{{ x }}", "<h1>\n"])
+
+
+@pytest.mark.parametrize("form", ["gemma", "functiongemma"])
+@given(system=st.none() | CONTENTS, contents=st.lists(CONTENTS, min_size=1, max_size=5))
+@settings(deadline=None)
+def test_a_chat_template_and_write_chat_agree(form, system, contents):
+    roles = ["user", "assistant"] * 3
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    messages = [{"role": "system", "content": system}] * (system is not None) + messages
+    template = chat_template(["".join(x.text for x in write_chat([dict(role="user", content="a")], form))], form)
+    text, asks = "<bos>" + "".join(x.text for x in write_chat(messages, form)), messages[-1]["role"] == "user"
+    assert render(template, messages, add_generation_prompt=asks) == text + ("" if asks else "\n")
+
+
+@pytest.mark.parametrize("roles", [["assistant"], ["user", "user"], ["user", "tool"], ["system", "assistant"]])
+def test_a_chat_template_refuses_what_write_chat_does(roles):
+    messages, template = (
+        [{"role": role, "content": "a"} for role in roles],
+        chat_template([BEFORE + "a" + BETWEEN], "gemma"),
+    )
+    with pytest.raises(ValueError, match="must"):
+        write_chat(messages, "gemma")
+    with pytest.raises(jinja2.TemplateError, match="must speak in turn"):
+        render(template, messages)
 
 
 @pytest.mark.parametrize("template", ["plain", "compact", "chatml", BEFORE + "{numbers}" + BETWEEN + "{target} is"])
 def test_other_prompts_have_none(template):
     task = Countdown(template=template)
-    assert chat_template([task.prompt(task.problem(i)) for i in range(8)]) is None
+    prompts = [task.prompt(task.problem(i)) for i in range(8)]
+    assert chat_template(prompts, "gemma") is chat_template(prompts, None) is None
 
 
 @pytest.mark.parametrize("template", ["gemma", "compact"])

@@ -17,6 +17,7 @@ LLAMA = "<|start_header_id|>{}<|end_header_id|>\n\n"
         ("gemma", "<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n<think>\n"),
         ("gemma4", "<|turn>user\n", "<turn|>\n<|turn>model\n<think>\n"),
         ("chatml", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n"),
+        ("gemma4_thinking", "<|turn>system\n<|think|>\n<turn|>\n<|turn>user\n", "<|turn>model\n<|channel>thought\n"),
         ("examples", "Numbers: 8 1 5. Target: 12.\n<answer>", "</answer>\n\nNumbers: 44 19 35. Target: 98.\n"),
         ("thinking_examples", "Numbers: 8 1 5. Target: 12.\n<think>\n8-1=7,", "Target: 98.\n<think>\n"),
         ("llama3", LLAMA.format("user"), f"<|eot_id|>{LLAMA.format('assistant')}<think>\n"),
@@ -78,7 +79,8 @@ def test_custom():
 )  # fmt: skip
 def test_neither_name_nor_format(template):
     names = (
-        "'plain', 'compact', 'gemma', 'gemma4', 'chatml', 'llama3', 'examples', 'thinking_examples', or a format string"
+        "'plain', 'compact', 'gemma', 'functiongemma', 'gemma4', 'chatml', 'qwen3', 'llama3', 'llama3.1', "
+        "'gemma4_thinking', 'examples', 'thinking_examples', or a format string"
     )
     with pytest.raises(ValueError, match=f"{names}.* Received: template="):
         Countdown(template=template)

@@ -139,6 +139,45 @@ def test_each_is_reported_once(task):
         grade(task, rewards, reported=reported)
 
 
+def test_a_function_of_lists_is_called_once(task):
+    calls = []
+
+    def lengths(problems, completions):
+        calls.append((problems, completions))
+        return np.array([len(text) for text in completions])
+
+    _, rewards, logs = grade(task, {"x": (lengths, 0.5)})
+    assert calls == [([PROBLEM] * 3, TEXTS)] and logs["reward_x"] == 44 / 3
+    np.testing.assert_allclose(rewards, [11.0, 10.1, 2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: [1.0, 2.0], r"returned \[1.0, 2.0\], which is no list of 3 numbers"),
+        (lambda: 1.0, "returned 1.0, which is no list of 3 numbers"),
+        (lambda: "abc", "returned 'abc', which is no list"),
+        (lambda: dict.fromkeys("abc", 1), "returned {'a': 1"),
+        (lambda: iter(range(3)), "returned <range_iterator"),
+        (lambda: 1 / 0, "raised ZeroDivisionError"),
+        (lambda: time.sleep(60), "took longer than 0.3 s"),  # of three completions
+    ],
+)
+def test_a_call_of_lists_that_fails_costs_all_of_them_and_one_warning(task, call, words):
+    rewards = {"x": (lambda problems, completions: call(), 2), "brevity": (brevity, 0.25)}
+    with pytest.warns(UserWarning, match=f"The reward 'x' {words}") as caught:
+        scores, rewards, logs = grade(task, rewards, seconds=0.1)
+    assert len(caught) == 1 and np.isnan(rewards).all() and scores[0].correct
+    assert math.isnan(logs["reward_x"]) and logs["reward_brevity"] == pytest.approx(-4.4 / 3)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_what_is_no_number_in_a_list_costs_its_completion_only(task, value):
+    with pytest.warns(UserWarning, match="The reward 'x' returned .*, which is no finite number.*completion='well'"):
+        _, rewards, _ = grade(task, {"x": (lambda problems, completions: [1, jnp.float32(2), value], 1)})
+    np.testing.assert_allclose(rewards, [2.0, 2.1, np.nan])
+
+
 def test_an_interrupt_is_no_failure(task):
     def interrupt(problem, completion):
         raise KeyboardInterrupt

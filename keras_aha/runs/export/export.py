@@ -15,6 +15,7 @@ from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task, task_files
 from keras_aha.runs.check_folder import check_new_folder
+from keras_aha.runs.check_marks import fitting_form
 from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.runs.export.merged import merge
@@ -80,7 +81,7 @@ def _export(run: Path, out: Path, formats, epoch, changes) -> list[Path]:
     tokenizer = load_tokenizer(recipe.model.preset)
     ends = {i: tokenizer.id_to_token(i) for i in stop_token_ids(tokenizer, recipe.rollouts.stop_tokens)}
     task, hub_name = build_task(recipe), hugging_face.hub_name(recipe.model.preset)
-    template = chat_template([task.prompt(task.problem(i)) for i in range(8)])
+    template = chat_template([task.prompt(task.problem(i)) for i in range(8)], fitting_form(tokenizer))
     card = ModelCard(run, recipe, number, task, ends, classes, hub_name, template)
     _ = card.summary  # errors of the run's files, before weights are loaded
     policy = load_trained(recipe, run, number)

@@ -86,6 +86,8 @@ class ModelCard:
         last = history.iloc[-1]
         after = {name: last[f"val_{name}"] for name in ("accuracy", "greedy_accuracy", "format_rate")}
         after["mean_completion_length"] = last["val_completion_length"]
+        if not pd.isna(last.get("val_lenient_accuracy")):
+            after["lenient_accuracy"] = last["val_lenient_accuracy"]
         after["ci95"] = [last.get(f"val_accuracy_{end}") for end in ("low", "high")]  # not there in older runs
         return {
             "seed": self.recipe.training.seed,
@@ -101,15 +103,16 @@ class ModelCard:
         sections = self.recipe.to_dict()
         if Path(self.recipe.model.preset).is_absolute():
             sections["model"]["preset"] = preset_name(self.recipe.model.preset)
-        for section, keys in {"lora": ["start"], "task": {*sections["task"]} - {"template"}}.items():
-            sections[section] |= {key: _last_names(sections[section][key]) for key in keys}
-        return Recipe.from_dict(sections).to_toml()
+        with_paths = {
+            name: _last_names(sections[name]) for name in ("lora", "task", "tasks", "priming") if name in sections
+        }
+        return Recipe.from_dict(sections | with_paths).to_toml()
 
 
 def _last_names(value):
-    """The value, with the last name alone of each text in it that is an absolute path."""
+    """The value, with the last name alone of each text in it that is an absolute path, and no template."""
     if isinstance(value, dict):
-        return {key: _last_names(inner) for key, inner in value.items()}
+        return {key: inner if key == "template" else _last_names(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_last_names(inner) for inner in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

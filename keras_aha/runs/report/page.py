@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import read_text, write_whole
@@ -78,7 +79,8 @@ def _prompts(record: RunRecord) -> dict[str, str]:
     except ValueError:
         return {}
     problems = [task.problem(i) for i in range(len(task))]
-    return {str(problem): task.prompt(problem) for problem in problems}
+    prompts = [task.prompt(problem) for problem in problems]
+    return {problem_text(*pair): pair[1] for pair in zip(problems, prompts, strict=True)}
 
 
 def _code(text: str) -> markupsafe.Markup:

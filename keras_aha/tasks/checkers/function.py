@@ -25,9 +25,8 @@ class Function(Checker):
         if isinstance(verdict, bool):
             return "correct" if verdict else "wrong_value"
         if not isinstance(verdict, str) or len(verdict.split()) != 1:
-            raise TypeError(
-                f"The checker must return True, False, or a verdict in one word. Received: {verdict!r:.200} of {self.name}"
-            )
+            must = "must return True, False, or a verdict in one word"
+            raise TypeError(f"The checker {self.name} {must}. Received: {repr(verdict)[:200]}")
         return verdict
 
     def check_expected(self, expected: str) -> None:

@@ -6,11 +6,17 @@ from typing import Any
 
 from keras_aha.names import import_function, suggestion
 from keras_aha.tasks.checkers.checker import Checker
+from keras_aha.tasks.checkers.choice import Choice
+from keras_aha.tasks.checkers.contains import Contains
 from keras_aha.tasks.checkers.exact import Exact
 from keras_aha.tasks.checkers.function import Function
+from keras_aha.tasks.checkers.json_answer import JsonAnswer
+from keras_aha.tasks.checkers.math_answer import MathAnswer
 from keras_aha.tasks.checkers.number import Number
+from keras_aha.tasks.checkers.regex import Regex
 
-CHECKERS = {"exact": Exact, "number": Number}
+CHECKERS: dict[str, type[Checker]] = dict(exact=Exact, number=Number, choice=Choice, math=MathAnswer)
+CHECKERS |= dict(contains=Contains, regex=Regex, json=JsonAnswer)
 
 
 def make_checker(name: str, options: Mapping[str, Any]) -> Checker:

@@ -24,8 +24,8 @@ class Number(Checker):
     """An answer is right if it states the expected number, and no other words than a unit.
 
     Numbers are exact: `1,234.50`, `2469/2`, `1234 1/2` and `1.2345e3` are the same. Marks of Markdown and TeX may stand
-    around. A unit, a currency or a percent sign may stand beside a number: one of `units`, or the word that the expected
-    number has. It must be the same if both have one. Nothing is converted, so 50% is 50.
+    around. A unit, a currency or a percent sign may stand beside a number: one of `units`, or the word that the
+    expected number has. It must be the same if both have one. Nothing is converted, so 50% is 50.
 
     Args:
         tolerance: the relative error that is forgiven, such as 0.01.

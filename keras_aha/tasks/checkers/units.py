@@ -4,9 +4,9 @@ import re
 
 # Each line of names is one unit; the first name is what `unit_name` returns.
 _UNITS = """
-%, percent, per cent, pct|$, us$, dollar, us dollar, usd|€, euro, eur|£, pound, lb, gbp|¥, yen, jpy, yuan, cny|₹, rupee, inr
-¢, cent|°, degree, deg|°c, degrees celsius, celsius|°f, degrees fahrenheit, fahrenheit|kelvin|rad, radian|unit|time
-s, sec, second|ms, millisecond|min, minute|h, hr, hour|day|week|month|year, yr, years old
+%, percent, per cent, pct|$, us$, dollar, us dollar, usd|€, euro, eur|£, pound, lb, gbp|¥, yen, jpy, yuan, cny
+₹, rupee, inr|¢, cent|°, degree, deg|°c, degrees celsius, celsius|°f, degrees fahrenheit, fahrenheit|kelvin|rad, radian
+unit|time|s, sec, second|ms, millisecond|min, minute|h, hr, hour|day|week|month|year, yr, years old
 mm, millimeter, millimetre|cm, centimeter, centimetre|m, meter, metre|km, kilometer, kilometre
 in, inch, inches|ft, foot, feet|yd, yard|mi, mile|mi/h, mph|km/h, kmh, kph
 mg, milligram|g, gram|kg, kilogram, kilo|t, ton, tonne|oz, ounce

@@ -1,0 +1,114 @@
+"""`RowColumns`: which columns of a file make a `Row`."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from string import Formatter
+
+from keras_aha.tasks.answer_form import ANSWER_FORMS
+from keras_aha.tasks.chat import check_messages
+from keras_aha.tasks.row import Row
+
+_CALCULATION = re.compile("<<[^<>]*>>")  # GSM8K's notes for a calculator, as in 48/2 = <<48/2=24>>24
+
+
+@dataclass(frozen=True)
+class RowColumns:
+    """The arguments of `Rows` that name columns; `template` is that by which messages are written.
+
+    Raises:
+        ValueError: if `prompt` is neither a column nor a text with columns in it.
+    """
+
+    prompt: str
+    messages: str | None
+    answer: str
+    answer_in: str
+    category: str | None
+    difficulty: str | None
+    solution: str
+    template: str
+
+    def __post_init__(self):
+        _ = self._pieces
+
+    @cached_property
+    def _pieces(self) -> list[tuple[str, str | None]]:
+        """`prompt` as pairs: a text, and the column that follows it."""
+        if not re.search("[{}]", self.prompt):
+            return [("", self.prompt)]
+        try:
+            pieces = list(Formatter().parse(self.prompt))
+        except ValueError:
+            pieces = []
+        if not any(column for _, column, *_ in pieces) or any(column == "" or a or b for _, column, a, b in pieces):
+            raise ValueError(
+                '`prompt` must be a column, or a text with columns in it, such as "{question}\\n{options}". '
+                f"Received: prompt={self.prompt!r}"
+            )
+        return [(text, column) for text, column, *_ in pieces]
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that each row must have."""
+        asked = [column for _, column in self._pieces] if self.messages is None else [self.messages]
+        return [column for column in (*asked, self.answer, self.category, self.difficulty) if column is not None]
+
+    def row(self, texts: Mapping[str, str | None]) -> Row:
+        """The row of a file's texts by column; ValueError if it is none."""
+        messages = ()
+        if self.messages is None:
+            prompt = "".join(text + (texts[column] if column else "") for text, column in self._pieces)
+        else:
+            messages = _read_messages(texts[self.messages], self.template)
+            prompt = messages[-1]["content"]
+        if not prompt.strip():
+            raise ValueError(f"The prompt must have words. Received: {prompt!r}")
+        answer, solution = self._answer(texts[self.answer])
+        solution = (texts[self.solution] or solution).strip()
+        difficulty = solution.count("\n") + bool(solution)
+        if self.difficulty is not None:
+            difficulty = _read_difficulty(texts[self.difficulty], self.difficulty)
+        return Row(prompt, answer, texts.get(self.category), difficulty, solution, messages)
+
+    def _answer(self, text: str) -> tuple[str, str]:
+        """The answer that is expected, and what the column says beside it."""
+        if self.answer_in == "whole":
+            return text.strip(), ""
+        form = ANSWER_FORMS[self.answer_in]
+        answer = form.read(text).text
+        if answer is None:
+            raise ValueError(
+                f"`{self.answer}` must have its answer as in {form.written('…')}. Received: {text[:200]!r}"
+            )
+        if self.answer_in == "boxed":
+            return answer.strip(), text
+        solution = text.rstrip().rpartition(form.before.strip() or "\n")[0]
+        return answer.strip(), _CALCULATION.sub("", solution) if self.answer_in == "####" else solution
+
+
+def _read_messages(text: str, template: str) -> tuple[Mapping[str, str], ...]:
+    """The messages up to the last one of the user."""
+    try:
+        messages = json.loads(text)
+    except (ValueError, RecursionError):
+        messages = text
+    check_messages(messages, template.removesuffix("_thinking"))
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError(f"`messages` must have a user's that is to be answered. Received: {text[:200]!r}")
+    return tuple(messages)
+
+
+def _read_difficulty(text: str, column: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"`{column}` must be a number. Received: {text[:200]!r}")
+    return int(number) if number.is_integer() else number
