@@ -99,7 +99,9 @@ def test_what_is_killed_goes_on_to_the_same_end(adapters, flags, tmp_path, monke
         killed(stop)
     assert not (out / "config.json").exists()
     assert killed(lambda epoch: os.kill(os.getpid(), signal.SIGTERM)) == 128 + signal.SIGTERM
-    assert f"Go on: python scripts/prime.py --resume --out {out}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"Go on: python scripts/prime.py --resume --out {out}" in shown
+    assert "3/4 " in shown and "  loss " in shown and "  val_loss " in shown
     with pytest.raises(SystemExit):
         prime.main(["--out", str(out), *flags])
     assert "holds a priming that was stopped: go on with it by resume=True" in capsys.readouterr().err
