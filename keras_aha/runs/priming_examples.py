@@ -52,7 +52,7 @@ def _read(recipe: Recipe, tokenizer, key: str) -> list[Example]:
         form = priming.chat_form or (fitting_form(tokenizer) if priming.messages else None)
         rows = ExampleRows(getattr(priming, key), **settings, chat_form=form, key=f"priming.{key}")
         text = "".join(piece.text for piece in next(iter(rows)))
-        check_text(tokenizer, text, "priming.chat_form", '"none", and write rows without marks')
+        check_text(tokenizer, text, "priming.chat_form", "none")
         examples = make_examples(tokenizer, rows, priming.stop_token)
     short = [example for example in examples if example.length <= priming.max_length]
     if len(short) < len(examples):

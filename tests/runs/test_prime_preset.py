@@ -180,7 +180,7 @@ def test_what_is_held_out_is_not_trained_on(file, gemma, tmp_path):
 
 @pytest.mark.parametrize("changes, words", [
     (["priming.prompt=promt"], r"Line 1 of rows.jsonl has no `promt`; the nearest is `prompt`.*: priming.file="),
-    (["priming.chat_form=chatml"], "no tokens .*: set priming.chat_form=gemma, its family's, or \"none\", and"),
+    (["priming.chat_form=chatml"], "set priming.chat_form=gemma, its family's, or one without marks, such as none"),
     (["priming.messages=n"], "Line 1 of rows.jsonl cannot be imitated: its messages must be a list"),
     (["priming.prompt='{prompt'"], r"^\[priming\]: "),
     (["priming.stop_token='<x>'"], "The vocabulary has no token '<x>' to end a turn with"),
