@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import MISSING
 
-from keras_aha.recipes.sections import SECTIONS, TaskSection
+from keras_aha.recipes.sections import LISTS, SECTIONS, TaskSection
 from keras_aha.recipes.values import in_words
 
 # Where the keys of a section are described, beside its own docstring. The first description counts.
@@ -34,7 +34,7 @@ def table(what: str) -> str:
     Raises:
         LookupError: if a key is documented nowhere.
     """
-    rows = _rows_of_section(what) if what in SECTIONS else _rows_of_arguments(find(what))
+    rows = _rows_of_section(what) if what in SECTIONS | LISTS else _rows_of_arguments(find(what))
     lines = [" | ".join(("", *(cell.replace("|", r"\|") for cell in row), "")).strip() for row in rows]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *lines]) + "\n"
 
@@ -56,10 +56,10 @@ def documented(what) -> dict[str, str]:
 
 
 def _rows_of_section(name: str):
-    kind = SECTIONS[name]
-    texts = [documented(kind), *(documented(find(path)) for path in SOURCES.get(name, ()))]
+    kind = (SECTIONS | LISTS)[name]
+    texts = [*map(documented, kind.__mro__[:-1]), *(documented(find(path)) for path in SOURCES.get(name, ()))]
     for key in dataclasses.fields(kind):
-        if kind is TaskSection and key.name == "arguments":
+        if issubclass(kind, TaskSection) and key.name == "arguments":
             continue
         meanings = [text[key.name] for text in texts if key.name in text]
         if not meanings:
@@ -100,7 +100,7 @@ def _plain(value) -> str:
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_plain, value))}]"
     if value is None or isinstance(value, str):
-        return f'"{value or "none"}"'
+        return '"none"' if value is None else f'"{value}"'
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

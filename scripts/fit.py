@@ -1,7 +1,7 @@
 """Teaches a model a task by GRPO, as a recipe says. What comes out stands in the run's folder.
 
 A run that was stopped goes on by --resume, and ends as it would have without the stop. What is rewarded is the task's
-`score`: for a reward of your own write a task, and name it by --set task.name=module:Class.
+`score`, and what the tables [[rewards]] of a recipe add to it. A task of your own is named by task.name=module:Class.
 """
 
 import argparse

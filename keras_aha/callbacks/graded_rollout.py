@@ -5,11 +5,12 @@ import dataclasses
 from keras_aha.distribution import processes
 from keras_aha.evaluation.behaviours import mean_behaviours
 from keras_aha.tasks.mixture import Mixture
-from keras_aha.tasks.task import Score, Task
-from keras_aha.training.grader import groups_with_signal, known_mean, reward_logs
+from keras_aha.tasks.task import Score
+from keras_aha.training.grader import groups_with_signal, reward_logs
 from keras_aha.training.rollout import Rollout
 
 import numpy as np
+import pandas as pd
 
 
 def gather(completions, texts: list[str], scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
@@ -61,12 +62,9 @@ def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: i
     }
 
 
-def logs_by_task(task: Task, rollout: Rollout) -> dict[str, float]:
-    """`accuracy_<name>` and `mean_reward_<name>` of each task of a mixture; nothing of another task."""
-    logs = {}
-    correct = np.array([score.correct for score in rollout.scores], "float64")
-    for i, name in enumerate(task.names if isinstance(task, Mixture) else ()):
-        of_task = np.array([problem.task == i for problem in rollout.problems])
-        logs[f"accuracy_{name}"] = known_mean(correct[of_task])
-        logs[f"mean_reward_{name}"] = known_mean(rollout.rewards[of_task])
-    return logs
+def logs_by_task(mixture: Mixture, rollout: Rollout) -> dict[str, float]:
+    """`accuracy_<name>` and `mean_reward_<name>` of each task that was asked."""
+    columns = {"accuracy": [score.correct for score in rollout.scores], "mean_reward": rollout.rewards}
+    names = [mixture.names[problem.task] for problem in rollout.problems]
+    means = pd.DataFrame(columns).groupby(names).mean()
+    return {f"{kind}_{name}": float(mean) for kind in means for name, mean in means[kind].items()}

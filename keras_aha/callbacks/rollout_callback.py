@@ -167,7 +167,9 @@ class RolloutCallback(StatefulCallback):
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)
-        self._logs = rollout_logs(rollout, rewards, self.group_size) | logs_by_task(self.prompts.task, rollout)
+        self._logs = rollout_logs(rollout, rewards, self.group_size)
+        if isinstance(self.prompts.task, Mixture):
+            self._logs |= logs_by_task(self.prompts.task, rollout)
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
@@ -252,15 +254,13 @@ class RolloutCallback(StatefulCallback):
         """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw."""
         task = self.prompts.task
         count = task.problem_count()
-        listed = task.listed() if isinstance(task, Mixture) else range(count or 0)
+        self.prompts.look_at(tokenizer, task.listed() if isinstance(task, Mixture) else range(count or 0))
         if count is not None:
-            self.prompts.look_at(tokenizer, listed)
             return
         firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
         lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
         drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
-        ahead = [i for some in drawn for i in (*some[:_AHEAD], some[-1])]  # a list may end
-        self.prompts.look_at(tokenizer, [*listed, *ahead])
+        self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
 
     # === Bookkeeping ===
 

@@ -11,7 +11,8 @@ _FREE = (
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
     "training.remat",
 )
-_GROWING = ("rollouts.max_prompt_length",)  # a higher one leaves all as it was that was below the other
+# A higher one leaves all as it was that was below the other, unless problems were left out by it.
+_GROWING = ("rollouts.max_prompt_length",)
 
 
 def check_changes(began: Recipe, now: Recipe, may_move: Collection[str] = ()) -> list[str]:
@@ -29,7 +30,8 @@ def check_changes(began: Recipe, now: Recipe, may_move: Collection[str] = ()) ->
     before, after = began.flat(), now.flat()
     changed = [path for path in {**before, **after} if before.get(path) != after.get(path)]
     scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
-    free = (*_FREE, *(path for path in changed if path in _GROWING and after[path] > before[path]))
+    may_grow = _GROWING if began.rollouts.long_prompts == "error" else ()
+    free = (*_FREE, *(path for path in changed if path in may_grow and after[path] > before[path]))
     bound = [path for path in changed if path not in may_move and not path.startswith(free)]
     refused = bound + (["training.epochs"] if scheduled and "training.epochs" in changed else [])
     lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}

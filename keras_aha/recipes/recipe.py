@@ -22,6 +22,7 @@ from keras_aha.recipes.values import RecipeError, assignment, flat
 import tomli_w
 
 RECIPE = "recipe.toml"  # the file in a run's folder
+_REPLACES = ("task.name", "tasks")  # changes that make another task of it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,20 +125,21 @@ class Recipe:
         sections = self.to_dict()
         assignments = [assignments] if isinstance(assignments, str) else list(assignments)
         # A task's name first: arguments that stand before it are the new task's, too.
-        for change in sorted(
-            assignments, key=lambda text: text.partition("=")[0].strip() not in ("task.name", "tasks")
-        ):
+        for change in sorted(assignments, key=lambda text: text.partition("=")[0].strip() not in _REPLACES):
             path, equals, text = change.partition("=")
             *parents, key = (part.strip() for part in path.split("."))
             if not (equals and key and all(parents) and (parents or key in LISTS)):
                 raise RecipeError(f"A change to a recipe is written section.key=value. Received: {change!r}")
             value, path = _parse(text.strip(), change), ".".join((*parents, key))
-            if path == "tasks" or (path == "task.name" and value != sections.get("task", {}).get(key)):
+            if path in _REPLACES and value != sections.get("task", {}).get(key):
                 sections = {name: section for name, section in sections.items() if name not in ("task", "tasks")}
                 sections["priming"] |= {"habits": {}, "tasks": ()}
             table = sections
             for parent in parents:
-                table = _table_inside(table, parent, change)
+                table = _table_inside(table, parent)
+                if table is None:
+                    what = "a value, or no table that there is, and holds no keys"
+                    raise RecipeError(f"{parent} is {what}. Received: {change!r}")
             table[key] = value
         return Recipe.from_dict(sections)
 
@@ -147,7 +149,11 @@ class Recipe:
 
     def to_toml(self) -> str:
         """What `dump` writes."""
-        return tomli_w.dumps(_without_null(self.to_dict()))
+        sections = self.to_dict()
+        for section in sections.values():
+            if isinstance(section, dict):  # TOML has no null
+                section |= {key: "none" for key, value in section.items() if value is None}
+        return tomli_w.dumps(sections)
 
 
 def recipe_of(preset: str | os.PathLike) -> str:
@@ -194,27 +200,14 @@ def _check_distinct(section: str, key: str, names: list[str]) -> None:
             )
 
 
-def _table_inside(table: dict, name: str, change: str) -> dict:
-    """The table of that name in another one, made if it is missing; `tasks[0]` is one that a list has."""
-    listed = re.fullmatch(r"(.+)\[(\d+)\]", name)
-    if listed:
-        tables = table.get(listed[1], ())
-        found = tables[int(listed[2])] if isinstance(tables, list | tuple) and int(listed[2]) < len(tables) else None
-    else:
-        found = table.setdefault(name, {})
-    if not isinstance(found, dict):
-        what = "no table of a list that there is" if listed else "a value and holds no keys"
-        raise RecipeError(f"{name} is {what}. Received: {change!r}")
-    return found
-
-
-def _without_null(value):
-    """`value` with "none" for each None in it, as TOML has no null."""
-    if isinstance(value, dict):
-        return {key: _without_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_null(item) for item in value]
-    return "none" if value is None else value
+def _table_inside(table: dict, name: str) -> dict | None:
+    """The table of that name in another one, made if it is missing, or that of `tasks[0]`; None if it is no table."""
+    name, _, index = name.partition("[")
+    try:
+        found = table[name][int(index.removesuffix("]"))] if index else table.setdefault(name, {})
+    except (LookupError, TypeError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else None
 
 
 def _parse(text: str, assignment: str):

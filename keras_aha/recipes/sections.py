@@ -205,13 +205,13 @@ class MixedTask(PrimingTask):
     Attributes:
         weight: how often it is asked, beside the weights of the others.
         habits: of its `worked_solution`, for priming.
-        label: what logs call it; "none" is the last word of its `name`. Each task needs another one.
+        label: what logs call it; empty is the last word of its `name`. Each task needs another one.
     """
 
-    label: str | None = rule(
+    label: str = rule(
         'of letters, digits, - and _, but not "low" or "high", of which there are columns already',
-        lambda label: bool(_WORD.fullmatch(label)) and label not in ("low", "high"),
-        default=None,
+        lambda label: _WORD.fullmatch(label or "empty") and label not in ("low", "high"),
+        default="",
     )
 
     @property
@@ -232,7 +232,7 @@ class Reward:
 
     name: str = rule(
         'of letters, digits, - and _, but not "task", which is the task\'s own',
-        lambda name: bool(_WORD.fullmatch(name)) and name != "task",
+        lambda name: _WORD.fullmatch(name) and name != "task",
         default=MISSING,
     )
     function: str

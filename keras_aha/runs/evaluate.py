@@ -15,9 +15,15 @@ from keras_aha.recipes.values import assignment, in_section
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
-from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, summarize_held_out
+from keras_aha.runs.experiment import (
+    build_evaluation,
+    distribute_as,
+    load_trained,
+    one_of_each,
+    summarize_held_out,
+)
 from keras_aha.runs.saved_policy import find_epoch
-from keras_aha.tasks.mixture import parts, task_of
+from keras_aha.tasks.mixture import task_of
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask
 from keras_aha.training.budget_forcing import word_to_ids
@@ -86,8 +92,8 @@ def evaluate(
     for x in both:
         with in_section("model"):
             tokenizer = load_tokenizer(x.recipe.model.preset)
-        for task in parts(x.held_out.task):
-            check_marks(tokenizer, task)
+        for alone in one_of_each(x.recipe, x.held_out.task):
+            check_marks(tokenizer, alone)
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(measured.recipe)

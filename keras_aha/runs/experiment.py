@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
@@ -15,19 +16,19 @@ from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
+from keras_aha.names import import_function
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
-from keras_aha.runs.build_rewards import build_rewards
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.check_files import PRESET, checkpoints
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.saved_policy import find_epoch, load_epoch
 from keras_aha.runs.sources import BASE, base_checksum, check_sources
-from keras_aha.tasks.mixture import parts
-from keras_aha.training.ask import ask
+from keras_aha.tasks import HeldOut, Task
+from keras_aha.training.ask import ask, ask_problem
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
 
@@ -61,11 +62,11 @@ class Experiment:
             warnings.warn(unused, stacklevel=2)
         self.task = build_task(recipe, training.seed)
         self.evaluation = build_evaluation(recipe)
+        rewards = build_rewards(recipe)
         with in_section("loss"):
             loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
         with in_section("rollouts"):
             settings = {key: value for key, value in dataclasses.asdict(rollouts).items() if key != "long_prompts"}
-            rewards = build_rewards(recipe)
             self.rollouts = RolloutCallback(self.task, rewards=rewards, seed=training.seed, **settings)
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
@@ -88,22 +89,21 @@ class Experiment:
         rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
-        section = "task" if self.recipe.task else "tasks"
+        held_out, section = self.evaluation.task, "task" if self.recipe.task else "tasks"
         with in_section(section):
-            for task in parts(self.task):
-                check_marks(tokenizer, task)
+            for alone in one_of_each(self.recipe, held_out):
+                check_marks(tokenizer, alone)
         if rollouts.quantization and not issubclass(tokenizer.backbone_cls, GEMMAS):
             raise RecipeError(
                 'Only a Gemma\'s rollouts can be quantized: set rollouts.quantization="none". Received: '
                 f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
             )
-        held_out = self.evaluation.task
         with in_section(section):
             self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
             PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
-            for i in range(min(len(held_out), len(self.recipe.asked))):  # one of each task, which take turns
-                ask(held_out, "labels", held_out.problem(i), "a dictionary", dict)
-                self.rollouts.grader.try_score(held_out.problem(i))
+            for alone in one_of_each(self.recipe, held_out):
+                ask(alone, "labels", alone.problem(0), "a dictionary", dict)
+                self.rollouts.grader.try_score(alone.problem(0))
 
 
 def distribute_as(recipe: Recipe) -> GemmaParallel | None:
@@ -111,6 +111,17 @@ def distribute_as(recipe: Recipe) -> GemmaParallel | None:
     model = recipe.model
     with in_section("distribution"):
         return distribute(**dataclasses.asdict(recipe.distribution), preset=model.preset, dtype=model.dtype)
+
+
+def one_of_each(recipe: Recipe, held_out: Task) -> list[HeldOut]:
+    """A held-out problem of each task, alone; those of a mixture take turns."""
+    return [HeldOut(held_out, [ask_problem(held_out, i)]) for i in range(min(len(held_out), len(recipe.asked)))]
+
+
+def build_rewards(recipe: Recipe) -> dict[str, tuple[Callable, float]]:
+    """What `[[rewards]]` name, as `RolloutCallback` takes it; ValueError for a function that there is not."""
+    functions = [import_function(x.function, f"rewards[{i}].function") for i, x in enumerate(recipe.rewards)]
+    return {x.name: (function, x.weight) for x, function in zip(recipe.rewards, functions, strict=True)}
 
 
 def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:

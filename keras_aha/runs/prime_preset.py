@@ -78,7 +78,8 @@ def _build_examples(recipe: Recipe, new: bool, problems: Task) -> tuple[Task | l
     turn_end_id(tokenizer, recipe.priming.stop_token)
     examples, held_out = build_examples(recipe, tokenizer, problems)
     if isinstance(examples, Mixture):
-        keys = [f"priming.tasks[{i}].habits" for i in range(len(recipe.priming.tasks))] or ["priming.habits"]
+        keys = [f"priming.tasks[{i}].habits" for i in range(len(recipe.priming.tasks))]
+        keys = keys or [f"tasks[{i}].habits" for i in range(len(recipe.tasks))] or ["priming.habits"]
         for key, task, habits in zip(keys, examples.tasks, examples.habits, strict=True):
             _check_habits(key, task, habits)
             check_marks(tokenizer, task)

@@ -25,8 +25,8 @@ class AnswerForm(NamedTuple):
     read: Callable[[str], Answer]
 
     def written(self, answer: str) -> str:
-        """Returns an answer as a text states it."""
-        return f"{self.before}{answer}{self.after}"
+        """Returns an answer as a text states it, in one line if that is how it ends."""
+        return f"{self.before}{answer if self.after else ' '.join(answer.split())}{self.after}"
 
 
 def stated_answers(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Score, Task
 
-_FINEST = 1000  # parts of which a share is a whole number
+_TURNS = 5040  # until they come again, to a few; shares of twentieths, sixths, sevenths and so on are exact
 _KNOWN = 64  # problems of a task with which others are compared
 
 
@@ -28,13 +28,13 @@ class MixedProblem(NamedTuple):
 class Mixture(Task):
     """Problems of several tasks in turn: each task writes its prompts and keeps its score.
 
-    The turns are spread evenly and come again: with weights 2, 1, 1 they are of the tasks 0, 1, 2, 0. A task's problems
+    The turns are spread evenly: with weights 2, 1, 1 they are of the tasks 0, 1, 2, 0, 0, 1, 2, 0, … A task's problems
     come in its own order, none left out. So an epoch has the shares that were asked for, to one problem or so.
 
     Args:
         tasks: the tasks.
-        weights: how often each is asked, one number above 0 a task; empty is all as often. A share of all problems is
-            rounded to a thousandth, and is one at least.
+        weights: how often each is asked, one number above 0 a task; empty is all as often. It is 1 of 5,040 times at
+            least.
         habits: keyword arguments of each task's `worked_solution`, one dictionary a task; empty is none.
         names: what logs and tables call each task, all different; empty is its number.
 
@@ -61,7 +61,7 @@ class Mixture(Task):
                 "A mixture needs one task or more, and for each a weight above 0, a dictionary of habits and a name of "
                 f"its own. Received: {count} tasks, weights={weights}, habits={habits}, names={names}"
             )
-        shares = _whole_shares(self.weights)
+        shares = [max(1, round(_TURNS * weight / sum(self.weights))) for weight in self.weights]
         turns = sorted(((i + 0.5) / share, task) for task, share in enumerate(shares) for i in range(share))
         self._turns = [task for _, task in turns]
         self._places = [[place for place, turn in enumerate(self._turns) if turn == task] for task in range(count)]
@@ -143,22 +143,3 @@ def task_of(task: Task, problem: Any) -> Task:
     """The task of a mixture, or of its held-out problems, that a problem is of; any other task itself."""
     mixture = task.task if isinstance(task, HeldOut) else task
     return mixture.tasks[problem.task] if isinstance(mixture, Mixture) else task
-
-
-def parts(task: Task) -> list[Task]:
-    """The tasks of a mixture, or of its held-out problems; any other task alone."""
-    if isinstance(task, Mixture):
-        return list(task.tasks)
-    if isinstance(task, HeldOut) and isinstance(task.task, Mixture):
-        own = [[x.problem for x in task.problems if x.task == i] for i in range(len(task.task.tasks))]
-        return [HeldOut(*pair) for pair in zip(task.task.tasks, own, strict=True) if pair[1]]
-    return [task]
-
-
-def _whole_shares(weights: Sequence[float]) -> list[int]:
-    """The smallest whole numbers that are to each other as the weights, to a thousandth; 1 or more."""
-    for count in range(1, _FINEST + 1):  # problems until the turns come again
-        shares = [weight / sum(weights) * count for weight in weights]
-        if all(round(share) and abs(share - round(share)) < 1e-6 for share in shares):
-            break
-    return [max(1, round(share)) for share in shares]

@@ -78,11 +78,10 @@ class Rows(Task):
         form_reward: float = 0.1,
         seed: int = 0,
     ):
-        for name, value, known in (
-            ("answer_in", answer_in, ["whole", *ANSWER_FORMS]),
-            ("answer_form", answer_form, [*ANSWER_FORMS]),
-            ("template", template, [template] if messages is None else [*CHAT_TEMPLATES]),
-        ):
+        chosen = {"answer_in": (answer_in, ["whole", *ANSWER_FORMS]), "answer_form": (answer_form, [*ANSWER_FORMS])}
+        if messages is not None:
+            chosen["template"] = template, [*CHAT_TEMPLATES]
+        for name, (value, known) in chosen.items():
             if value not in known:
                 near = suggestion(value, known)
                 raise ValueError(f"`{name}` must be one of {', '.join(known)}{near}. Received: {name}={value!r}")
@@ -105,6 +104,10 @@ class Rows(Task):
         self._checker = _make_checker(checker)
         self._checkers = {name: _make_checker(own) for name, own in (checkers or {}).items()}
         self._tables, self._keys, self._categories = [], array("Q"), set()
+        self._open(file, held_out_file)
+
+    def _open(self, file, held_out_file) -> None:
+        """Reads the files, and parts their rows: numbers of those to train on, and of the held-out ones."""
         self._read(file, "file")
         count, held_out = len(self._keys), None
         if held_out_file is not None:
@@ -113,7 +116,7 @@ class Rows(Task):
         for name in sorted(self._checkers.keys() - self._categories):
             near = suggestion(name, self._categories)
             raise ValueError(f"`checkers` must be of categories that rows have{near}. Received: checkers.{name}")
-        training, held_out = split_rows(range(count), lambda index: ("row", self._keys[index]), seed, held_out)
+        training, held_out = split_rows(range(count), lambda index: ("row", self._keys[index]), self.seed, held_out)
         self._training, self._held_out = array("I", training), array("I", held_out)
         if not self._training:
             raise ValueError(f"`file` must leave a row to train on: all are held out. Received: file={str(file)!r}")
@@ -121,7 +124,7 @@ class Rows(Task):
             warnings.warn(
                 f"{count - len(training):,} of {count:,} rows ask what a row of the held-out file asks, so they are "
                 f"not trained on. Received: file={str(file)!r}, held_out_file={str(held_out_file)!r}",
-                stacklevel=2,
+                stacklevel=3,
             )
 
     def _read(self, files, key: str) -> None:

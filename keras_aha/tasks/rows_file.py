@@ -133,9 +133,10 @@ def _texts(row: Any, names: Iterable[str], needed: Sequence[str], place: str) ->
 
 
 def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return None if value != value else json.dumps(value, ensure_ascii=False, default=str)  # NaN: a gap in a table
+    if value is None or isinstance(value, str) or value != value:  # NaN: a gap in a table
+        return value if isinstance(value, str) else None
+    is_json = isinstance(value, int | float | list | dict)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
 
 
 # === Kinds of files: each reader yields (number, row) ===
@@ -177,7 +178,7 @@ def _read_json(path: Path, _names) -> Iterator[tuple[int, Any]]:
         yield number, row
         at = blank.match(text, at).end()
         mark, at = text[at : at + 1], blank.match(text, at + 1).end()
-    if mark != "]" and number or text[at:].strip("] \t\r\n"):
+    if number and (mark != "]" or at < len(text)):
         raise ValueError(
             f"{_place(path, number)} is followed by neither , nor the end of the list: {text[at:][:200]!a}"
         )
@@ -190,6 +191,8 @@ def _read_csv(path: Path, _names) -> Iterator[tuple[int, dict[str, str]]]:
         for cells in reader:
             if header is None and any(cells):
                 header = [cell.strip() for cell in cells]
+                if len({*header} - {""}) < len(header) - header.count(""):
+                    raise ValueError(f"{path.name} must have a name of its own for each column: {str(cells)[:200]}")
             elif any(map(str.strip, cells)):
                 if len(cells) != len(header):
                     place = _place(path, number)

@@ -48,8 +48,9 @@ def ask_prompt(task: Task, problem: Any) -> str:
 
 def class_name(task: Task, problem: Any = None) -> str:
     """The name of the user's class, also of its held-out problems, and in a mixture of the class the problem is of."""
-    own = task.task if isinstance(task, TaskView) else task
-    return class_name(own.tasks[problem.task]) if isinstance(problem, MixedProblem) else type(own).__name__
+    while isinstance(task, TaskView):
+        task = task.task
+    return class_name(task.tasks[problem.task]) if isinstance(problem, MixedProblem) else type(task).__name__
 
 
 def shown(value: Any) -> str:

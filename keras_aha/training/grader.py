@@ -3,7 +3,7 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
@@ -156,7 +156,7 @@ def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str
 
     Means leave failures out; but a completion whose score failed counts as not correct.
     """
-    means = {name: known_mean(values) for name, values in rewards.items()}
+    means = {name: _mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
     rates = {"accuracy": [score.correct for score in scores], "format_rate": [score.well_formed for score in scores]}
     return {"reward": means.pop("reward")} | {name: float(np.mean(flags)) for name, flags in rates.items()} | means
@@ -203,7 +203,7 @@ def _takes_lists(function) -> bool:
 
 def _as_list(count: int, value) -> list | None:
     try:
-        return list(value) if len(value) == count and not isinstance(value, str | bytes | Mapping | Set) else None
+        return list(value) if len(value) == count else None
     except TypeError:
         return None
 
@@ -216,7 +216,6 @@ def _as_score(value) -> Score | None:
     return Score(reward, bool(value.correct), str(value.verdict), lenient)
 
 
-def known_mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN if nothing is."""
+def _mean(values):
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan

@@ -24,18 +24,22 @@ class PaddedPrompts:
         self.task = task
         self.limit = limit
         self.length = self.left_out = 0
-        self._looked_at = None
+        self._looked_at = set()
 
     def look_at(self, tokenizer, numbers: Iterable[int]) -> None:
-        """Raises TaskError if one of the problems of these numbers cannot be used; finds the length of all."""
+        """Raises TaskError if problems of these numbers cannot be used, and tells how many; finds the length of all."""
         numbers = tuple(numbers)
-        if self._looked_at == (numbers, tokenizer.vocabulary_size()):  # before the weights were loaded
+        if (numbers, tokenizer.vocabulary_size()) in self._looked_at:  # before the weights were loaded
             return
+        first, count = None, 0
         for some in at_once(numbers):
             _, failures = self._usable(tokenizer, some)
-            if failures:
-                raise failures[0]
-        self._looked_at = numbers, tokenizer.vocabulary_size()
+            first, count = first or next(iter(failures), None), count + len(failures)
+        if count > 1:
+            raise TaskError(f"{count} of {len(numbers)} problems cannot be used: {first}") from first
+        if first:
+            raise first
+        self._looked_at.add((numbers, tokenizer.vocabulary_size()))
 
     def problems(self, tokenizer, numbers: Iterable[int], rated: bool = False) -> list:
         """The problems of these numbers. If one cannot be used, that of half its number takes its place, or of half of
@@ -83,9 +87,10 @@ class PaddedPrompts:
                 usable[number] = problem
                 self.length = max(self.length, -(-len(row) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE)
             else:
-                sentence = f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, or choose "
-                sentence += f"another template. Received: max_prompt_length={self.limit}, problem {number}: "
-                failures.append(TaskError(sentence + shown(problem)))
+                sentence = f"A prompt has {len(row)} tokens, more than the limit: raise max_prompt_length, choose "
+                sentence += "another template, or let rollouts.long_prompts=skip leave such problems of a list out. "
+                received = f"Received: max_prompt_length={self.limit}, problem {number}: {shown(problem)}"
+                failures.append(TaskError(sentence + received))
         return usable, failures
 
 

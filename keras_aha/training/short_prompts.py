@@ -1,6 +1,7 @@
 """`ShortPrompts`: the problems of a task's list whose prompts are short enough."""
 
 import functools
+import itertools
 import warnings
 from typing import Any
 
@@ -46,12 +47,12 @@ class ShortPrompts(TaskView):
             except ValueError as error:
                 if not looked_at:
                     raise
-                raise ValueError(
-                    f"`n` must be at most {len(short)}: no more held-out problems have a prompt of at most "
-                    f"{self.limit} tokens. Received: n={n}"
-                ) from error
+                words = (
+                    f"`n` must be at most {len(short)}: no more held-out problems have prompts that are short enough"
+                )
+                raise ValueError(f"{words}. Received: n={n}") from error
             fresh = [problems.problem(i) for i in range(looked_at, asked)]
-            short += [problem for problem, is_short in zip(fresh, self._are_short(fresh), strict=True) if is_short]
+            short += itertools.compress(fresh, self._are_short(fresh))
             looked_at, asked = asked, asked + n - len(short)
         self._tell(looked_at - n, f"the first {looked_at} held-out problems")
         return HeldOut(self, short)
@@ -61,13 +62,9 @@ class ShortPrompts(TaskView):
         """Of the problems that are short."""
         count, numbers = self.task.problem_count(), []
         for some in at_once(range(count)):
-            are_short = self._are_short([ask_problem(self.task, number) for number in some])
-            numbers += [number for number, is_short in zip(some, are_short, strict=True) if is_short]
+            numbers += itertools.compress(some, self._are_short([ask_problem(self.task, i) for i in some]))
         if not numbers:
-            raise TaskError(
-                f"All {count} prompts have more tokens than the limit: raise max_prompt_length, or choose another "
-                f"template. Received: max_prompt_length={self.limit}"
-            )
+            raise TaskError(f"All {count} prompts are too long: raise max_prompt_length. Received: {self.limit}")
         self._tell(count - len(numbers), f"{count} problems to train on")
         return numbers
 
@@ -78,4 +75,4 @@ class ShortPrompts(TaskView):
     def _tell(self, left_out: int, of_what: str) -> None:
         if left_out:
             sentence = f"{left_out} of {of_what} are left out: their prompts have more than {self.limit} tokens."
-            warnings.warn(sentence, stacklevel=3)
+            warnings.warn(sentence, stacklevel=1)

@@ -221,7 +221,7 @@ def test_several_tasks_and_rewards(tmp_path):
     recipe.dump(path)
     assert Recipe.load(path) == recipe
     assert recipe.flat()["tasks[0].num_numbers"] == 3 and recipe.flat()["rewards[0].weight"] == -0.5
-    changed = recipe.override(["tasks[1].min_terms=3", "tasks[2].label=none", "rewards[0].weight=0", "rewards=[]"])
+    changed = recipe.override(["tasks[1].min_terms=3", "tasks[2].label=''", "rewards[0].weight=0", "rewards=[]"])
     assert changed.tasks[1].arguments == {"min_terms": 3} and changed.tasks[2].log_name == "Task"
     assert recipe.override("task.name=x").asked == recipe_of(task={"name": "x"}).asked
     alone = Recipe.load("gemma2_2b_en")
@@ -235,8 +235,12 @@ def test_several_tasks_and_rewards(tmp_path):
     [
         ("task.template=plain", "one [task], or several [[tasks]]: leave one of them out. Received: [task] with {'te"),
         ("tasks=3", "tasks must be a list of tables, [[tasks]]. Received: tasks=3"),
-        ("tasks[3].weight=1", "tasks[3] is no table of a list that there is. Received: 'tasks[3].weight=1'"),
-        ("weight[0].x=1", "weight[0] is no table of a list that there is. Received: "),
+        (
+            "tasks[3].weight=1",
+            "tasks[3] is a value, or no table that there is, and holds no keys. Received: 'tasks[3].we",
+        ),
+        ("weight[0].x=1", "weight[0] is a value, or no table that there is, and holds no keys. Received: "),
+        ("tasks[x].weight=1", "tasks[x] is a value, or no"),
         ("tasks[0].weight=0", "tasks[0].weight must be above 0. Received: tasks[0].weight=0"),
         (
             "tasks[0].label=low",
@@ -394,6 +398,9 @@ def test_what_a_run_may_go_on_with():
     assert check_changes(began, began.override(f"{limit}=1024")) == [f"{limit}: 512 → 1024"]
     with pytest.raises(RecipeError, match=f"another run.* Received: {limit}: 512 → 256"):
         check_changes(began, began.override(f"{limit}=256"))
+    skipping = began.override("rollouts.long_prompts=skip")  # a higher one would let other problems in
+    with pytest.raises(RecipeError, match=f"another run.* Received: {limit}: 512 → 1024"):
+        check_changes(skipping, skipping.override(f"{limit}=1024"))
     assert check_changes(began, now.override("model.preset=b"), may_move=["model.preset"])
     with pytest.raises(RecipeError, match=r"Go on with .* Received: model\.preset: "):
         check_changes(began, now.override("model.preset=b"), may_move=["task.file"])

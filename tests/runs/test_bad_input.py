@@ -101,6 +101,12 @@ def here(folder, monkeypatch):
         (fit, CHATML, "set task.template=gemma, its family's, or one without marks, such as plain. Received: a prompt"),
         (fit, ["--set", "task.max_number=0"], "[task]: max_number must be an integer from 1"),
         (fit, ["--set", "task.puzzles=few.csv"], "[evaluation.puzzles]: `n` must be at most 0"),
+        (fit, ["--set", 'rewards=[{name="a", function="nowhere:f"}]'], "The module of rewards[0].function cannot be"),
+        (
+            fit,
+            ["--set", 'rewards=[{name="a", function="json:lods"}]'],
+            "has no function 'lods'; the nearest is json:lo",
+        ),
         (fit, ["--set", "optimizer.class_name=Adamm"], "the nearest is Adam."),
         (fit, ["--set", "loss.delta=0.1"], "`delta` must be a number above 1.2"),
         (fit, ["--set", "training.micro_batch_size=3"], "the 4 rows of a step: choose 2 or 4. Received: micro_batch_"),

@@ -1,10 +1,18 @@
+import json
 import random
+from pathlib import Path
 
+from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation.behaviours import count_behaviours
+from keras_aha.models.presets import load_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
-from keras_aha.runs.build_task import build_priming_task, build_task
+from keras_aha.runs.build_task import build_held_out, build_priming_task, build_task, task_files
+from keras_aha.runs.conditions import conditions
+from keras_aha.runs.experiment import build_rewards, with_absolute_paths
+from keras_aha.runs.prime_preset import prime_preset
 from keras_aha.tasks import Countdown, Multiplication, Signs
+from keras_aha.training.ask import TaskError
 
 import pytest
 
@@ -81,6 +89,83 @@ def test_what_priming_imitates():
     ):
         with pytest.raises(RecipeError, match=sentence):
             build_priming_task(recipe.override(f"priming.tasks={tables}"))
+
+
+MIXED = """tasks=[
+    {name="countdown", max_number=9, template="gemma", weight=2},
+    {name="signs", label="s", habits={straight=true}}]"""
+
+
+def test_several_tasks(tmp_path):
+    recipe = RECIPE.override(MIXED)
+    mixture = build_task(recipe, seed=4)
+    assert [type(task) for task in mixture.tasks] == [Countdown, Signs] and mixture.weights == (2.0, 1.0)
+    assert mixture.names == ("countdown", "s") and [task.seed for task in mixture.tasks] == [4, 4]
+    assert build_priming_task(recipe).habits == ({}, {"straight": True})  # priming imitates what is asked
+    held_out = build_held_out(recipe.override("evaluation.puzzles=5"))
+    assert [problem.task for problem in held_out.problems] == [0, 1, 0, 1, 0]
+    made_with = conditions(recipe, "mixed")
+    assert made_with["task"] == "2 countdown(max_number=9) + 1 signs()" and made_with["template"] is None
+    for change, sentence in (
+        ("tasks[1].name=chess", r"No task is called 'chess'.*Received: tasks\[1\].name='chess'"),
+        ("tasks[1].wight=3", r"Unknown key tasks\[1\].wight; the nearest is tasks\[1\].weight. Received: "),
+        ("tasks[1].max_number=0", r"\[tasks\[1\]\]: max_number must be an integer from 1"),
+        ("tasks[1].max_number=3", r"\[evaluation.puzzles\]: Of the task 's', of which 256 / 2 are needed: `n` must be"),
+    ):
+        with pytest.raises(RecipeError, match=sentence):
+            build_held_out(recipe.override(change))
+    with pytest.raises(
+        ValueError, match=r"unexpected keyword argument 'hope'. Received: tasks\[1\].habits={'hope': 1}"
+    ):
+        prime_preset(recipe.override("tasks[1].habits={hope=1}"), tmp_path / "primed", new=True)
+
+
+def test_files_of_several_tasks():
+    files = ['tasks=[{name="word_problems", file="a", held_out_file="b"}, {name="own:Task", file="c"}]']
+    recipe = RECIPE.override([*files, 'priming.tasks=[{name="countdown", puzzles="d.csv"}]'])
+    found = {"tasks[0].file": "a", "tasks[0].held_out_file": "b", "priming.tasks[0].puzzles": "d.csv"}
+    assert task_files(recipe) == found
+    recipe = with_absolute_paths(recipe)
+    assert task_files(recipe) == {key: str(Path(path).resolve()) for key, path in found.items()}
+    assert recipe.tasks[1].arguments == {"file": "c"}
+
+
+def test_long_prompts_of_lists_are_left_out(tmp_path):
+    rows = [{"question": f"{'long ' * 40 * (i % 2)}{i}?", "answer": f"#### {i}"} for i in range(200)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    table = f'{{name="word_problems", file="{tmp_path / "rows.jsonl"}", template="compact"}}'
+    changes = [f'tasks=[{table}, {{name="signs", template="compact"}}]', "evaluation.puzzles=20"]
+    recipe = RECIPE.override([*changes, "rollouts.long_prompts=skip"])
+    task = build_task(recipe)
+    with pytest.warns(
+        UserWarning, match="of .* problems to train on are left out: their prompts have more than 32 tok"
+    ):
+        assert len(task.listed()) == task.tasks[0].problem_count() < 100
+    with pytest.warns(UserWarning, match="of the first .* held-out problems are left out"):
+        held_out = build_held_out(recipe)
+    problems = [task.problem(i).problem for i in task.listed()] + [x.problem for x in held_out.problems if not x.task]
+    assert all("long" not in problem.question for problem in problems)
+    rollouts = RolloutCallback(build_task(recipe.override("rollouts.long_prompts=error")), max_prompt_length=32)
+    with pytest.raises(
+        TaskError, match=r"[5-9]\d of 1\d\d problems cannot be used: A prompt has "
+    ):  # of which some come late
+        rollouts.look_at_prompts(load_tokenizer("countdown_tiny"), epochs=1)
+
+
+def test_rewards(tmp_path, monkeypatch):
+    (tmp_path / "some_rewards.py").write_text("def brevity(problem, completion):\n    return 0\n\nNUMBER = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = RECIPE.override('rewards=[{name="brief", function="some_rewards:brevity", weight=2}]')
+    (name, (function, weight)), *others = build_rewards(recipe).items()
+    assert (name, function(1, ""), weight, others) == ("brief", 0, 2.0, [])
+    for name, sentence in (
+        ("some_rewards:brevty", "has no function 'brevty'; the nearest is some_rewards:brevity. Received: rewards"),
+        ("some_rewards:NUMBER", r"has no function 'NUMBER'.*Received: rewards\[0\].function="),
+        ("no_such_module:f", r"The module of rewards\[0\].function cannot be imported: ModuleNotFoundError"),
+        ("some_rewards", "has no function ''"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            build_rewards(recipe.override(f'rewards[0].function="{name}"'))
 
 
 def test_the_recipe_aha_transfer_shows_search_in_signs_and_none_in_countdown():

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import inspect
 import json
 import re
@@ -15,6 +16,7 @@ from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_policy import build_policy, policy_arguments
 from keras_aha.runs.experiment import Experiment, load_trained, summarize_held_out, with_absolute_paths
 from keras_aha.runs.run import Run
+from keras_aha.runs.sources import source_checksums
 from keras_aha.training.priming import prime
 
 import numpy as np
@@ -115,6 +117,16 @@ def test_users_paths_are_made_absolute(recipe, preset, monkeypatch):
     for name in ("gemma2_2b_en", "countdown_tiny"):
         own = recipe.override([f"model.preset={name}", "task.name=own:Task", "task.file=no path"])
         assert with_absolute_paths(own) == own
+
+
+def test_several_files_and_a_folder_of_rows_have_one_checksum(recipe, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    policy = build_policy(recipe)
+    for file, content in ((["a.jsonl", "b.jsonl"], b"ab"), (".", b"ab"), ("b.jsonl", b"b")):
+        file = [str(tmp_path / name) for name in file] if isinstance(file, list) else str(tmp_path / file)
+        own = recipe.override(["task.name=rows", f"task.file={json.dumps(file)}"])
+        assert source_checksums(own, policy)["task.file"] == hashlib.sha256(content).hexdigest()
 
 
 # === Adapters of another run ===

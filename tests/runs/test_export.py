@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 from keras_aha.models import hugging_face
@@ -407,3 +408,12 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
     with pytest.raises(ValueError, match="peft is there already, and is kept: choose another out. Received: "):
         export(run, tmp_path / "out", ["keras", "peft"])  # which may be added, and none is replaced
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["peft"]
+
+
+def test_a_card_tells_no_folders_of_any_task():
+    word = '{name="word_problems", file="/home/ann/rows.jsonl", template="/{question}"}'
+    changes = [f'tasks=[{word}, {{name="signs"}}]', f"priming.tasks=[{word}]", "model.preset=/home/ann/gemma2_2b_en"]
+    recipe = Recipe.load("countdown_tiny").override(changes)
+    text = ModelCard(Path("run"), recipe, 1, None, {}, {}, None, None)._recipe_text()
+    assert "/home" not in text and text.count('file = "rows.jsonl"') == text.count('template = "/{question}"') == 2
+    assert Recipe.from_dict(tomllib.loads(text)).model.preset == "gemma2_2b_en"

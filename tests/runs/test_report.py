@@ -219,7 +219,7 @@ def test_curves_are_those_of_the_files(folder):
 
 
 def test_difficulty_has_an_interval_for_each_kind_before_and_after(folder):
-    drawn, axes = lines_of(pictures._difficulty, RunRecord.load(folder))
+    drawn, axes = lines_of(pictures._by_label, RunRecord.load(folder))
     expected = [by_label(table, "difficulty") for table in (BEFORE, AFTER)]
     for name, table in zip(("before", "after"), expected, strict=True):
         assert [y for _, y in drawn[name]] == table["accuracy"].tolist()

@@ -28,11 +28,13 @@ from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.files import presets_folder
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.check_files import check_log_dir, saved_epochs
+from keras_aha.runs.evaluate import evaluate
 from keras_aha.runs.experiment import Experiment
 from keras_aha.runs.export.export import export
 from keras_aha.runs.prime_preset import prime_preset
 from keras_aha.runs.report import write_report
 from keras_aha.runs.run import Run
+from keras_aha.runs.sources import check_sources
 
 import h5py
 import pandas as pd
@@ -171,6 +173,76 @@ def test_a_run_that_is_stopped_in_every_way(uninterrupted, tmp_path, monkeypatch
     assert fit.main(["--preset", "countdown_tiny", "--resume", "--log-dir", str(folder), *FLAGS]) == 0
     assert f"changed since the run began: training.epochs: {EPOCHS // 2} → {EPOCHS}" in capsys.readouterr().out
     assert_same(folder, uninterrupted)
+
+
+REWARDS = """
+def letters(problems, completions):
+    return [len(set(completion)) for completion in completions]
+
+def brevity(problem, completion):
+    return -len(completion)
+"""
+TASKS = """tasks=[{name="countdown", num_numbers=3, max_number=20, template="compact", weight=2},
+    {name="signs", template="compact"}, {name="word_problems", file="rows.jsonl", template="compact", label="words"}]"""
+MIXED = [
+    *(TASKS, "evaluation.puzzles=6", "rollouts.curriculum=none", "rollouts.refills=1"),
+    *("rollouts.long_prompts=skip", "rollouts.max_prompt_length=60"),
+    'rewards=[{name="letters",function="mine:letters",weight=0.1}, {name="brief",function="mine:brevity",weight=0}]',
+]
+
+
+def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch):
+    """A curve for each task; the recipe in the folder is the same from anywhere, and the file known by its checksum."""
+    rows = [{"question": f"{'How many are ' * (i % 7)}{i}+1?", "answer": f"#### {i + 1}"} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "mine.py").write_text(REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.load("countdown_tiny").override([*SMALL, *MIXED])
+    with pytest.warns(UserWarning, match="problems to train on are left out: their prompts have more than 60 tokens"):
+        Run(Experiment(recipe), "whole").fit()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        at_epoch(patch, RolloutCallback, "on_epoch_begin", 2, lambda: signal.raise_signal(signal.SIGINT))
+        Run(Experiment(recipe), "stopped").fit()
+    monkeypatch.chdir("/")
+    folder = tmp_path / "stopped"
+    Run(Experiment(Recipe.load(folder / "recipe.toml")), folder, resume=True).fit()
+    assert_same(folder, tmp_path / "whole")
+
+    history, names = pd.read_csv(folder / "history.csv"), ("countdown", "signs", "words")
+    columns = {"train": [f"{kind}_{name}" for kind in ("accuracy", "mean_reward") for name in names]}
+    columns |= {"train": [*columns["train"], "reward_letters", "reward_brief"]}
+    columns |= {"validation": [f"accuracy_{name}" for name in names]}
+    assert history[columns["train"]].notna().all(axis=None)
+    assert (history["reward"] - (history["task_reward"] + 0.1 * history["reward_letters"])).abs().max() < 1e-5
+    shares = history[columns["train"][3:6]].mul([0.5, 0.25, 0.25]).sum(axis=1)  # of four problems two, one and one
+    assert (shares - history["reward"]).abs().max() < 1e-5
+    evaluated = history[[f"val_{name}" for name in columns["validation"]]].dropna()
+    assert len(evaluated) == 2 and (evaluated.mean(axis=1) - history["val_accuracy"].dropna()).abs().max() < 1e-6
+    shown = {(run, tag) for run, tag, _, _ in events(folder)}
+    assert {(run, f"epoch_{name}") for run in columns for name in columns[run]} <= shown
+    sources = json.loads((folder / "sources.json").read_text())
+    assert sources.keys() == {"model.preset", "tasks[2].file"}
+    page = (write_report(folder)).read_text()
+    assert "countdown, signs, word_problems" in page
+    numbers = evaluate(folder).numbers
+    assert [row["task"] for row in numbers["by_label"]] == [*names] and [row["n"] for row in numbers["by_label"]] == [
+        2
+    ] * 3
+    assert numbers["made_with"]["task"].startswith(
+        "2 countdown(num_numbers=3, max_number=20) + 1 signs() + 1 word_prob"
+    )
+
+    (tmp_path / "rows.jsonl").write_text('{"question": "Other?", "answer": "#### 1"}\n' * 9)
+    (tmp_path / "moved.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    again = Recipe.load(folder / "recipe.toml")
+    check_log_dir(folder, again.override(f'tasks[2].file="{tmp_path / "moved.jsonl"}"'), resume=True)
+    with pytest.raises(ValueError, match=re.escape("It would be another run")):
+        check_log_dir(folder, again.override("tasks[2].weight=3"), resume=True)
+    with pytest.raises(
+        ValueError, match=re.escape("name the place where that lies, by tasks[2].file (--set tasks[2].")
+    ):
+        check_sources(folder, again, {"tasks[2].file": "another"})
 
 
 def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_path, monkeypatch, capsys):

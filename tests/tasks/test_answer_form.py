@@ -34,6 +34,7 @@ def test_where_an_answer_stands(name):
     for text, answer, deduction in TEXTS[name]:
         assert form.read(text) == (answer, deduction), text
     assert form.read(f"so\n</think>\n{form.written('x^{2}')}") == ("x^{2}", 0)
+    assert form.read(form.written("two\n\nlines")).text.split() == ["two", "lines"]
 
 
 @pytest.mark.parametrize(

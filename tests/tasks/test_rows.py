@@ -249,7 +249,7 @@ def test_math_as_simplerl_has_it(tmp_path):
         for n in range(1, 41, 3)
     ]
     (tmp_path / "math.json").write_text(json.dumps(rows, indent=4))
-    task = build_task(Recipe.load("math").override(f"task.file={tmp_path}/math.json"))
+    task = build_task(Recipe.load("math").override([f"task.file={tmp_path}/math.json", "rollouts.long_prompts=error"]))
     row = task.problem(0)
     n = int(row.answer.removeprefix(r"\frac{").partition("}")[0])
     assert task.labels(row) == {"category": "Algebra", "difficulty": n % 3 + 3}

@@ -1,4 +1,5 @@
 import csv
+import datetime
 import json
 
 from keras_aha.tasks.rows_file import read_rows
@@ -56,9 +57,11 @@ def test_several_files_and_folders(tmp_path):
     assert [table.place(i) for i in (0, 2, 3)] == ["Line 1 of 0.jsonl", "Line 2 of 1.jsonl", "Line 1 of 2.jsonl"]
 
 
-def test_a_gap_in_a_table_of_numbers_is_no_value(tmp_path):
-    pd.DataFrame({"prompt": [1.5, None]}).to_parquet(tmp_path / "a.parquet")
-    assert [row["prompt"] for row in read_rows(tmp_path / "a.parquet", "file", [], ["prompt"])] == ["1.5", None]
+def test_a_gap_in_a_table_of_numbers_is_no_value_and_a_date_is_a_text(tmp_path):
+    table = pd.DataFrame({"prompt": [1.5, None], "day": [datetime.date(2026, 1, 2)] * 2, "": [True, False]})
+    table.to_parquet(tmp_path / "a.parquet")
+    rows = [tuple(row.values()) for row in read_rows(tmp_path / "a.parquet", "file", ["day"], ["prompt", ""])]
+    assert rows == [("2026-01-02", "1.5", "true"), ("2026-01-02", None, "false")]
 
 
 GOOD = b'{"prompt": "1"}\n\n'
@@ -84,6 +87,7 @@ GOOD = b'{"prompt": "1"}\n\n'
         ("a.json", b'[{"prompt": 1}', "Row 1 of a.json is followed by neither"),
         ("a.json", b'[{"prompt": 1}, ]', "Row 2 of a.json is not JSON"),
         ("a.json", b'[{"prompt": 1}] more', "Row 1 of a.json is followed by neither"),
+        ("a.json", b'[{"prompt": 1}]]', "Row 1 of a.json is followed by neither"),
         ("a.json", b"[ ]", "a.json must have a row or more"),
         ("a.json", b"", "a.json must have a row or more"),
         ("a.json", b'{"data": [\n1]}', "Row 1 of a.json is not JSON"),
@@ -94,6 +98,7 @@ GOOD = b'{"prompt": "1"}\n\n'
         ),
         ("a.csv", b'prompt\n1\n"2\n3\n', "Line 3 of a.csv is not CSV, unexpected end of data"),
         ("a.csv", b"Prompt, answer\n1,2\n", "Line 2 of a.csv has no `prompt`; the nearest is `Prompt`"),
+        ("a.csv", b"prompt,answer, prompt\n1,2,3\n", "a.csv must have a name of its own for each column: "),
         ("a.csv", b"prompt\n", "a.csv must have a row or more"),
         ("a.jsonl", b"\xef\xbb\xbf\r\n \n", "a.jsonl must have a row or more"),
         ("a.parquet", b"\xff", "a.parquet cannot be read: .*"),

@@ -1,3 +1,4 @@
+from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Score, Task
 from keras_aha.training.curriculum import Curriculum
 
@@ -27,6 +28,19 @@ class Numbers(Task):
 
 class Alike(Numbers):
     difficulty = Task.difficulty
+
+
+def test_of_a_mixture_the_easiest_of_each_task_come_first():
+    curriculum = Curriculum(Mixture([Numbers(), Alike()], [2, 1]), 12, 0.5)
+    pool = curriculum.pool(0)
+    easiest = curriculum.choose(pool)
+    numbers = [mixed.problem % 10 for mixed in easiest if mixed.task == 0]
+    assert {mixed.task for mixed in easiest} == {0, 1} and max(numbers) <= 3
+    curriculum.level = 1.0
+    hardest = curriculum.choose(pool)
+    assert {mixed.task for mixed in hardest} == {0, 1} and not set(hardest) & set(easiest)
+    with pytest.raises(ValueError, match="they are equally difficult"):
+        Curriculum(Mixture([Alike(), Alike()]), 12, 0.5)
 
 
 def test_without_one_problems_come_as_they_are():

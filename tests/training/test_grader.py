@@ -156,8 +156,7 @@ def test_a_function_of_lists_is_called_once(task):
     [
         (lambda: [1.0, 2.0], r"returned \[1.0, 2.0\], which is no list of 3 numbers"),
         (lambda: 1.0, "returned 1.0, which is no list of 3 numbers"),
-        (lambda: "abc", "returned 'abc', which is no list"),
-        (lambda: dict.fromkeys("abc", 1), "returned {'a': 1"),
+        (lambda: "abc", "returned 'a', which is no finite number"),
         (lambda: iter(range(3)), "returned <range_iterator"),
         (lambda: 1 / 0, "raised ZeroDivisionError"),
         (lambda: time.sleep(60), "took longer than 0.3 s"),  # of three completions

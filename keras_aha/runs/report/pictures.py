@@ -41,8 +41,9 @@ def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     """Draws those that there are numbers for."""
     tables = "held_out_before.jsonl, held_out_after.jsonl"
     yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
-    if record.after is not None and "difficulty" in record.before and record.before["difficulty"].nunique() > 1:
-        yield _picture("difficulty", _difficulty, record, _DIFFICULTY, tables)
+    label = _label(record)
+    if record.after is not None and label in record.before and record.before[label].nunique() > 1:
+        yield _picture(label, _by_label, record, _BY_LABEL.format(label), tables)
     yield _picture("reward", _reward, record, _REWARD, "history.csv")
     yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
     if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
@@ -57,7 +58,7 @@ _ACCURACY = (
     "Share of completions that are right. The line is the training rollouts, fresh puzzles each epoch; the dots are "
     "the same held-out puzzles each time, with a 95 % interval over puzzles before and after."
 )
-_DIFFICULTY = "Held-out accuracy by difficulty, sampled, with 95 % intervals over puzzles; n is the number of puzzles."
+_BY_LABEL = "Held-out accuracy by {}, sampled, with 95 % intervals over puzzles; n is the number of puzzles."
 _REWARD = (
     "What the policy is trained on, the mean over each rollout, and its parts if something is added to the task's own. "
     "It and accuracy are what to watch, not the loss."
@@ -72,6 +73,9 @@ _VERDICT = "What the scorer says of the completions of each training rollout: sh
 
 def _accuracy(axes: Axes, record: RunRecord) -> None:
     _curves(axes, record, "accuracy")
+    for name in (f"accuracy_{task.log_name}" for task in record.recipe.tasks):  # in matplotlib's own colours
+        if name in record.history:
+            axes.plot(record.history["epoch"], record.history[name], linewidth=1, label=name)
     ends = {0: record.before} | ({} if record.after is None else {int(record.history["epoch"].iloc[-1]): record.after})
     for epoch, table in ends.items():
         per_puzzle = by_puzzle(table)["accuracy"]
@@ -81,16 +85,22 @@ def _accuracy(axes: Axes, record: RunRecord) -> None:
     axes.legend(loc="best")
 
 
-def _difficulty(axes: Axes, record: RunRecord) -> None:
-    tables = [by_label(table, "difficulty") for table in (record.before, record.after)]
+def _label(record: RunRecord) -> str:
+    return "task" if "task" in record.before else "difficulty"  # which cannot be compared between tasks
+
+
+def _by_label(axes: Axes, record: RunRecord) -> None:
+    label = _label(record)
+    tables = [by_label(table, label) for table in (record.before, record.after)]
     for name, table, color, shift in zip(("before", "after"), tables, (_BEFORE, _AFTER), (-0.09, 0.09), strict=True):
         places = np.arange(len(table)) + shift
         axes.plot(places, table["accuracy"], "o", color=color, markersize=5, label=name)
         for place, row in zip(places, table.itertuples(), strict=True):
             _interval(axes, place, row.accuracy, (row.ci95_low, row.ci95_high), color)
-    names = [f"{value:g}\nn={n}" for value, n in zip(tables[0]["difficulty"], tables[0]["n"], strict=True)]
+    values = [value if isinstance(value, str) else f"{value:g}" for value in tables[0][label]]
+    names = [f"{value}\nn={n}" for value, n in zip(values, tables[0]["n"], strict=True)]
     axes.set_xticks(np.arange(len(names)), names)
-    axes.set(xlabel="difficulty", ylabel="right", title="Accuracy by difficulty")
+    axes.set(xlabel=label, ylabel="right", title=f"Accuracy by {label}")
     _shares(axes)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2)  # few puzzles' intervals leave no room inside
 
