@@ -19,7 +19,7 @@ SOURCES = {
     "loss": ("losses.GRPOLoss",),
     "training": ("training.grpo_model.GRPOModel",),
     "distribution": ("distribution.distribute.distribute",),
-    "priming": ("training.priming.prime",),
+    "priming": ("training.priming.prime", "tasks.example_rows.ExampleRows"),
 }
 _BLOCK = re.compile(r"^(?:Args|Attributes):\n((?:(?: {4}.*)?\n)+)", re.MULTILINE)
 _ENTRY = re.compile(r"^ {4}([\w, ]+): ?(.*(?:\n {8}.*|\n(?=\n {8}))*)", re.MULTILINE)

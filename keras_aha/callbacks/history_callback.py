@@ -3,6 +3,7 @@
 import csv
 import os
 import time
+from collections.abc import Sequence
 
 from keras_aha.callbacks.run_folder import write_rows
 from keras_aha.evaluation.tables import BEHAVIOURS
@@ -38,16 +39,18 @@ class HistoryCallback(keras.callbacks.Callback):
 
     Args:
         path: of the file. One that is there is added to; columns that it lacks come after its own.
+        columns: that the file begins with, instead of those of a `GRPOModel` and its rollouts.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, columns: Sequence[str] | None = None):
         super().__init__()
         self.path = local_path(path)
+        self.columns = _COLUMNS if columns is None else columns
 
     def on_train_begin(self, logs=None):
         self._last = time.perf_counter()
         self._columns = []
-        self._add_columns(_COLUMNS)
+        self._add_columns(self.columns)
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()

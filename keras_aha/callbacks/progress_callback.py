@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 
 import keras
 
@@ -23,24 +24,31 @@ class ProgressCallback(keras.callbacks.Callback):
     `val_accuracy` is shown in epochs that measured it, and the share of skipped updates in epochs that had some. If the
     output is no terminal, or one too narrow for the bar, it prints a line an epoch. So it does in a notebook, where the
     rollouts' bar, which comes in between, would leave pieces of this one. The bar has the latest value of each.
+
+    Args:
+        shown: what is shown instead: the log → how it is called, and its format on a line.
     """
+
+    def __init__(self, shown: Mapping[str, tuple[str, str]] | None = None):
+        super().__init__()
+        self.shown = shown or _SHOWN
 
     def on_train_begin(self, logs=None):
         epochs = self.params["epochs"]
         self._start = time.perf_counter()
         self._bar = None
         if sys.stdout.isatty() and shutil.get_terminal_size().columns >= _WIDTH:
-            names = [name for name, _ in _SHOWN.values()]
+            names = [name for name, _ in self.shown.values()]
             self._bar = keras.utils.Progbar(epochs, width=10, stateful_metrics=names, unit_name="epoch")
 
     def on_epoch_end(self, epoch, logs=None):
-        values = {name: float(logs[name]) for name in _SHOWN if name in logs}
+        values = {name: float(logs[name]) for name in self.shown if name in logs}
         if not values.get("skipped_updates"):
             values.pop("skipped_updates", None)
         if self._bar:
-            self._bar.update(epoch + 1, [(_SHOWN[name][0], value) for name, value in values.items()])
+            self._bar.update(epoch + 1, [(self.shown[name][0], value) for name, value in values.items()])
         else:
             epochs = self.params["epochs"]
             parts = [f"{epoch + 1:{len(str(epochs))}d}/{epochs}  {time.perf_counter() - self._start:5.0f} s"]
-            parts += [f"{_SHOWN[name][0]} {value:{_SHOWN[name][1]}}" for name, value in values.items()]
+            parts += [f"{self.shown[name][0]} {value:{self.shown[name][1]}}" for name, value in values.items()]
             print(*parts, sep="  ", flush=True)

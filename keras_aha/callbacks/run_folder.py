@@ -32,10 +32,10 @@ def checkpoint_folder(log_dir: str | os.PathLike) -> Path:
     return old if not folder.exists() and any(old.glob("[0-9]*")) else folder
 
 
-def check_no_pattern(log_dir: str | os.PathLike) -> None:
+def check_no_pattern(log_dir: str | os.PathLike, name: str = "log_dir") -> None:
     """Raises ValueError for a path in which orbax, as it writes a checkpoint, would see a pattern and not a name."""
     if re.search(r"[*?[]", os.path.abspath(log_dir)):
-        raise ValueError(f"`log_dir` must be a path without *, ? and [. Received: log_dir={str(log_dir)!r}")
+        raise ValueError(f"`{name}` must be a path without *, ? and [. Received: {name}={str(log_dir)!r}")
 
 
 def rewind(log_dir: str | os.PathLike, epochs: int) -> None:

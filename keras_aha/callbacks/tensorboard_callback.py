@@ -1,27 +1,25 @@
-"""`TensorBoardCallback`: Keras's, with what a rollout is made of, whose events reach the files each epoch."""
+"""`TensorBoardCallback`: Keras's, with what a rollout is made of."""
 
 import collections
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from keras_aha.callbacks.flushed_tensorboard import FlushedTensorBoard
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.names import unicode
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 
-class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
-    """`keras.callbacks.TensorBoard` for a `GRPOModel`.
+class TensorBoardCallback(StatefulCallback, FlushedTensorBoard):
+    """A `FlushedTensorBoard` for a `GRPOModel`.
 
     Beside the logs it writes of each epoch's rollout, in the run `train`: histograms of `completion_length` (tokens)
     and `reward`, without rewards that failed; and of each verdict that a completion has had so far the share of the
     completions, `verdict/<name>`. Hyper-parameters stand in the tab HPARAMS, in a run of their own.
-
-    Events are written at each epoch's end, as a run may be killed: Keras's own wait in memory for two minutes.
 
     Args:
         log_dir: the run's folder.
@@ -49,16 +47,8 @@ class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
             with self.summary.create_file_writer(os.path.join(self.log_dir, "hyper_parameters")).as_default():
                 hparams.hparams(self.hyper_parameters)
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Raises OSError if events cannot be written."""
-        try:
-            self._write(epoch, logs)
-        except tf.errors.OpError as error:  # TensorFlow's own, of a full disk and the like
-            reason = " ".join(error.message.split())[-300:]
-            raise OSError(f"TensorBoard's events cannot be written in {self.log_dir}: {reason}") from error
-
     def _write(self, epoch, logs):
-        super().on_epoch_end(epoch, logs)
+        super()._write(epoch, logs)
         rollout = self.model.rollout
         verdicts = collections.Counter(score.verdict for score in rollout.scores)
         self._verdicts |= set(verdicts)
@@ -67,5 +57,3 @@ class TensorBoardCallback(StatefulCallback, keras.callbacks.TensorBoard):
             tf.summary.histogram("reward", rollout.rewards[~np.isnan(rollout.rewards)], epoch)
             for verdict in sorted(self._verdicts):
                 tf.summary.scalar(f"verdict/{unicode(verdict)}", verdicts[verdict] / len(rollout.scores), epoch)
-        for writer in self._writers.values():
-            writer.flush()

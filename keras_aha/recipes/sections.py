@@ -7,37 +7,16 @@ of the function or class whose keyword arguments the section holds (`docs/recipe
 
 import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import MISSING, field
 
 from keras_aha.models.special_tokens import TURN_ENDS
+from keras_aha.recipes.rules import above_zero, at_least, choices, from_to, one_of, rule
 from keras_aha.recipes.values import RecipeError
+from keras_aha.tasks.chat import CHAT_FORMS
 
 _GEMMA_LINEARS = "query key value attention_output ffw_gating ffw_gating_2 ffw_linear"
 _WORD = re.compile(r"[\w-]+")  # what can be a part of a column's name
 _section = dataclasses.dataclass(frozen=True, kw_only=True)
-
-
-def _rule(words: str, holds: Callable, default):
-    """A key with a condition. Both numbers of a pair must meet it; None always does, if the type has it."""
-    return field(default=default, metadata={"words": words, "holds": holds})
-
-
-def _at_least(bound: float, default=MISSING):
-    return _rule(f"at least {bound}", lambda number: number >= bound, default)
-
-
-def _from_to(least: int, most: int, default: int):
-    return _rule(f"from {least} to {most}", lambda number: least <= number <= most, default)
-
-
-def _above_zero(default=MISSING):
-    return _rule("above 0", lambda number: number > 0, default)
-
-
-def _one_of(*choices: str):
-    """A key that takes one of a few words; the first is the default."""
-    return _rule(" or ".join(f'"{choice}"' for choice in choices), choices.__contains__, choices[0])
 
 
 @_section
@@ -53,7 +32,7 @@ class Model:
 
     preset: str
     dtype: str = "float32"
-    quantization: str | None = _rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
+    quantization: str | None = rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
 
 
 @_section
@@ -70,8 +49,8 @@ class Lora:
             preset.
     """
 
-    rank: int = _from_to(0, 4096, default=16)
-    alpha: float | None = _above_zero(default=None)
+    rank: int = from_to(0, 4096, default=16)
+    alpha: float | None = above_zero(default=None)
     target: tuple[str, ...] = tuple(_GEMMA_LINEARS.split())
     start: str | None = None
 
@@ -97,29 +76,29 @@ class Rollouts:
             `max_prompt_length`: an error before weights are loaded, or they are left out, see `ShortPrompts`.
     """
 
-    prompts_per_epoch: int = _at_least(1, default=32)
-    group_size: int = _at_least(2, default=16)  # a completion alone has nothing to be better than
-    max_completion_length: int = _at_least(1, default=1024)
-    max_prompt_length: int = _at_least(1, default=512)
-    long_prompts: str = _one_of("error", "skip")
-    temperature: float = _above_zero(default=1.0)
-    top_k: int | None = _at_least(1, default=None)
-    top_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
-    min_p: float | None = _rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
+    prompts_per_epoch: int = at_least(1, default=32)
+    group_size: int = at_least(2, default=16)  # a completion alone has nothing to be better than
+    max_completion_length: int = at_least(1, default=1024)
+    max_prompt_length: int = at_least(1, default=512)
+    long_prompts: str = one_of("error", "skip")
+    temperature: float = above_zero(default=1.0)
+    top_k: int | None = at_least(1, default=None)
+    top_p: float | None = rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
+    min_p: float | None = rule("above 0 and at most 1", lambda share: 0 < share <= 1, default=None)
     stop_tokens: tuple[str, ...] = TURN_ENDS
-    stop_strings: tuple[str, ...] = _rule("texts, none of them empty", bool, default=())
-    max_rows: int | None = _at_least(1, default=None)  # decoded at a time
-    quantization: str | None = _rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample
-    advantage_scale: str | None = _rule('"std" or "batch" or "none"', ("std", "batch").__contains__, default="std")
-    advantage_baseline: str = _one_of("mean", "leave_one_out")
+    stop_strings: tuple[str, ...] = rule("texts, none of them empty", bool, default=())
+    max_rows: int | None = at_least(1, default=None)  # decoded at a time
+    quantization: str | None = rule('"int8" or "none"', "int8".__eq__, default=None)  # of the weights that sample
+    advantage_scale: str | None = rule('"std" or "batch" or "none"', ("std", "batch").__contains__, default="std")
+    advantage_baseline: str = one_of("mean", "leave_one_out")
     mask_truncated: bool = False
-    overlong_buffer: int | None = _at_least(1, default=None)
-    curriculum: float | None = _rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
-    refills: int = _from_to(0, 100, default=0)
+    overlong_buffer: int | None = at_least(1, default=None)
+    curriculum: float | None = rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
+    refills: int = from_to(0, 100, default=0)
     shuffle_rewards: bool = False
-    reward_seconds: float | None = _above_zero(default=5.0)
-    on_reward_error: str = _one_of("skip", "stop")
-    updates_per_rollout: int = _at_least(1, default=1)
+    reward_seconds: float | None = above_zero(default=5.0)
+    on_reward_error: str = one_of("skip", "stop")
+    updates_per_rollout: int = at_least(1, default=1)
 
     def __post_init__(self):
         tokens = self.prompts_per_epoch * self.group_size * self.max_completion_length
@@ -132,14 +111,14 @@ class Rollouts:
 class Loss:
     """Keyword arguments of `GRPOLoss`."""
 
-    clip_range: float | tuple[float, float] = _above_zero(default=0.2)
-    kl_coef: float = _at_least(0, default=0.0)
-    kl_estimator: str = _one_of("k3", "k1", "k2", "k1+", "k3+")
-    ratio: str = _one_of("token", "sequence")
-    aggregation: str = _one_of("token_mean", "sequence_mean", "fixed_length")
-    delta: float | None = _above_zero(default=None)  # and outside the clip range, which `GRPOLoss` checks
-    entropy_coef: float = _at_least(0, default=0.0)
-    importance_cap: float | None = _at_least(1, default=None)
+    clip_range: float | tuple[float, float] = above_zero(default=0.2)
+    kl_coef: float = at_least(0, default=0.0)
+    kl_estimator: str = one_of("k3", "k1", "k2", "k1+", "k3+")
+    ratio: str = one_of("token", "sequence")
+    aggregation: str = one_of("token_mean", "sequence_mean", "fixed_length")
+    delta: float | None = above_zero(default=None)  # and outside the clip range, which `GRPOLoss` checks
+    entropy_coef: float = at_least(0, default=0.0)
+    importance_cap: float | None = at_least(1, default=None)
 
 
 @_section
@@ -167,10 +146,10 @@ class Training:
             more forward pass. "none" does it for models of 50 million parameters or more.
     """
 
-    epochs: int = _at_least(1, default=100)
-    seed: int = _at_least(0, default=0)
-    micro_batch_size: int | None = _at_least(1, default=None)
-    completion_lengths: int = _at_least(1, default=3)  # that the step is compiled for; 1 compiles fastest
+    epochs: int = at_least(1, default=100)
+    seed: int = at_least(0, default=0)
+    micro_batch_size: int | None = at_least(1, default=None)
+    completion_lengths: int = at_least(1, default=3)  # that the step is compiled for; 1 compiles fastest
     remat: bool | None = None
 
 
@@ -184,9 +163,9 @@ class Evaluation:
         every: epochs from one evaluation to the next.
     """
 
-    puzzles: int = _at_least(1, default=256)
-    samples: int = _at_least(1, default=4)
-    every: int = _at_least(1, default=10)
+    puzzles: int = at_least(1, default=256)
+    samples: int = at_least(1, default=4)
+    every: int = at_least(1, default=10)
 
     def __post_init__(self):
         if self.puzzles * self.samples > 10**6:
@@ -200,10 +179,10 @@ class Evaluation:
 class Distribution:
     """Keyword arguments of `distribute`: devices along each axis of the mesh, and how weights lie on it."""
 
-    batch: int | None = _at_least(1, default=None)
-    model: int = _at_least(1, default=1)
-    weights: str = _one_of("auto", "whole", "split")
-    rollout_model: int | None = _at_least(1, default=None)
+    batch: int | None = at_least(1, default=None)
+    model: int = at_least(1, default=1)
+    weights: str = one_of("auto", "whole", "split")
+    rollout_model: int | None = at_least(1, default=None)
 
 
 @_section
@@ -215,7 +194,7 @@ class PrimingTask(TaskSection):
         habits: of its `worked_solution`.
     """
 
-    weight: float = _above_zero(default=1.0)
+    weight: float = above_zero(default=1.0)
     habits: dict = field(default_factory=dict)
 
 
@@ -229,7 +208,7 @@ class MixedTask(PrimingTask):
         label: what logs call it; empty is the last word of its `name`. Each task needs another one.
     """
 
-    label: str = _rule(
+    label: str = rule(
         'of letters, digits, - and _, but not "low" or "high", of which there are columns already',
         lambda label: _WORD.fullmatch(label or "empty") and label not in ("low", "high"),
         default="",
@@ -251,7 +230,7 @@ class Reward:
         weight: beside the task's own reward, which has 1. A reward of weight 0 is only logged.
     """
 
-    name: str = _rule(
+    name: str = rule(
         'of letters, digits, - and _, but not "task", which is the task\'s own',
         lambda name: _WORD.fullmatch(name) and name != "task",
         default=MISSING,
@@ -262,22 +241,42 @@ class Reward:
 
 @_section
 class Priming:
-    """Keyword arguments of `prime`; `habits` are those of the task's `worked_solution`.
+    """Keyword arguments of `prime` and, if there is a `file`, of `ExampleRows`.
 
     Attributes:
         adapters: whether the adapters of `[lora]` are trained instead of every weight; they are then merged.
         tasks: what to imitate instead of `[task]`, each a table `[[priming.tasks]]` with the keys of `[task]`, a
             `weight` (1 by default) and `habits` of its own.
+        file: rows to imitate instead of worked solutions: a file of JSON lines, JSON, CSV or Parquet, a list of files,
+            or a folder.
+        held_out_file: rows that are not trained on, of which `val_loss` is measured after each epoch.
+        held_out_share: without such a file, about this share of the rows is held out instead, by a hash of their
+            prompts.
+        chat_form: the family's form in which conversations are written, and prompts and completions too, as a user's
+            turn and the assistant's. "none" leaves these as they are, and writes conversations in the form whose marks
+            are tokens of the vocabulary.
+        max_length: tokens that a row of `file` may have, its prompt and its completion together.
+        long_rows: whether longer ones are an error, or are counted and left out.
     """
 
     adapters: bool = False
-    steps: int = _at_least(1, default=2000)
-    batch_size: int = _at_least(1, default=64)
-    learning_rate: float = _above_zero(default=3e-3)
+    steps: int = at_least(1, default=2000)
+    batch_size: int = at_least(1, default=64)
+    learning_rate: float = above_zero(default=3e-3)
     stop_token: str | None = None
-    seed: int = _at_least(0, default=0)
+    seed: int = at_least(0, default=0)
     habits: dict = field(default_factory=dict)
     tasks: tuple[PrimingTask, ...] = ()
+    file: str | tuple[str, ...] | None = None
+    held_out_file: str | tuple[str, ...] | None = None
+    held_out_share: float = rule("from 0 to 0.5", lambda share: 0 <= share <= 0.5, default=0.05)
+    prompt: str = "prompt"
+    completion: str | None = None
+    messages: str | None = None
+    chat_form: str | None = rule(choices(*CHAT_FORMS, "none"), CHAT_FORMS.__contains__, default=None)
+    loss_on: str = one_of("all", "last")
+    max_length: int = at_least(2, default=2048)
+    long_rows: str = one_of("error", "skip")
 
     def __post_init__(self):
         if self.tasks and self.habits:

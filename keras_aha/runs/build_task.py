@@ -75,10 +75,11 @@ def build_held_out(recipe: Recipe) -> Task:
 
 
 def task_files(recipe: Recipe) -> dict[str, str | tuple[str, ...]]:
-    """`task.file`, `tasks[0].file`, `priming.tasks[0].file` and the like → the path, or several; nothing of a task of
-    the user's, whose arguments may be anything."""
+    """`task.file`, `tasks[0].file`, `priming.file` and the like → the path, or several; nothing of a task of the
+    user's, whose arguments may be anything."""
     tables = recipe.asked | {f"priming.tasks[{i}]": table for i, table in enumerate(recipe.priming.tasks)}
     ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS}
+    ours["priming"] = {key: getattr(recipe.priming, key) for key in ("file", "held_out_file")}
     return {
         f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if isinstance(x.get(key), str | tuple)
     }

@@ -14,22 +14,23 @@ def check_marks(tokenizer, task: Task) -> None:
         check_text(tokenizer, ask_prompt(part, ask_problem(part, 0)))
 
 
-def check_text(tokenizer, text: str) -> None:
-    """Raises RecipeError if marks in a prompt or a conversation are no tokens, or if there is a begin-token in it."""
+def check_text(tokenizer, text: str, key="task.template", plain="plain") -> None:
+    """Raises RecipeError if marks in a prompt or a conversation are no tokens, or if there is a begin-token in it; the
+    error names `key`, and `plain`, a value without marks."""
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
     if any(token in text for token in {*BEGIN_TOKENS, begin or "<bos>"}):
         raise RecipeError(
-            "The begin-token stands before each prompt anyway: leave it out of task.template and of messages. "
+            f"The begin-token stands before each prompt anyway: leave it out of {key} and of messages. "
             f"Received: a prompt that begins {text[:80]!r}"
         )
     (ids,) = prompt_ids(tokenizer, [text])
     lacking = sorted({mark for mark in MARK.findall(text) if token_id(tokenizer, mark) not in ids})
     if lacking:
         form = fitting_form(tokenizer)
-        remedy = f"task.template={form}, its family's, or one" if form else "a task.template"
+        remedy = f"{key}={form}, its family's, or one" if form else f"a {key}"
         raise RecipeError(
             f"The vocabulary has no tokens {', '.join(lacking)}, so the model would read them letter by letter: set "
-            f"{remedy} without marks, such as plain. Received: a prompt that begins {text[:80]!r}"
+            f"{remedy} without marks, such as {plain}. Received: a prompt that begins {text[:80]!r}"
         )
 
 

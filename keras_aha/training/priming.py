@@ -1,30 +1,25 @@
-"""`prime`: supervised warm start on a task's worked solutions."""
+"""`prime`: supervised fine-tuning on examples, or on a task's worked solutions, before GRPO."""
 
-import random
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 
 from keras_aha.models import lora
-from keras_aha.models.special_tokens import prompt_ids, turn_end_id
 from keras_aha.tasks.task import Task
+from keras_aha.training.example_batches import by_length, endless_batches, padded, shuffled, solutions
+from keras_aha.training.examples import Example
 from keras_aha.training.linear_gradients import linear_gradients
 from keras_aha.training.log_probs import completion_log_probs
-from keras_aha.training.rollout import split_texts
 
 import jax.numpy as jnp
 import keras
 import keras_hub
-import numpy as np
 import tensorflow as tf
 
-_LENGTH_STEPS = 32, 64  # prompts and completions are padded to multiples of these, so that few programs are compiled,
-# or to half of one if they are as short as that.
 _INPUTS = ("prompt_ids", "prompt_mask", "completion_ids")
-_POOL = 16  # batches drawn together and sorted by length, so that little padding is trained on
 
 
 def prime(
     policy: keras_hub.models.CausalLM,
-    task: Task,
+    examples: Task | Sequence[Example],
     *,
     steps: int = 2000,
     batch_size: int = 64,
@@ -32,9 +27,12 @@ def prime(
     stop_token: str | None = None,
     seed: int = 0,
     habits: dict | None = None,
+    held_out: Sequence[Example] | None = None,
+    restore: Callable[[keras.Model], int] | None = None,
     callbacks: list | None = None,
+    verbose: int = 2,
 ) -> keras.callbacks.History:
-    """Trains `policy` to write `task`'s worked solutions; only what follows the prompt is learned.
+    """Trains `policy` to write examples, such as a task's worked solutions; prompts are read and not learned.
 
     If the policy has adapters, they alone are trained. Then they are merged into the kernels, so that the primed policy
     is the reference of GRPO. Quantized kernels cannot take adapters up: there they stay beside them.
@@ -42,41 +40,67 @@ def prime(
     Adam with a linear warm-up over a twentieth of the steps and a cosine decay to a hundredth of the peak. The
     logits of all positions are never held at once, see `completion_log_probs`.
 
+    A batch holds texts of like length and depends on the seed and its step alone, so that what is restored goes on as
+    if it had not been stopped.
+
     Args:
         policy: a `CausalLM` with a preprocessor, such as `load_policy(preset)` or, for adapters alone,
             `load_policy(preset, lora_rank=8)`; it is changed in place.
-        task: a task with worked solutions; its training problems are used in order from the first.
-        steps: optimizer steps, of `batch_size` solutions each; rounded down to whole epochs.
-        batch_size: solutions a step.
+        examples: what `make_examples` returns, shuffled for each pass; or a task with worked solutions, whose training
+            problems are used in order from the first.
+        steps: optimizer steps, of `batch_size` examples each; rounded down to whole epochs.
+        batch_size: examples a step.
         learning_rate: the peak of the schedule.
         stop_token: what the policy writes after a completion; `None` takes what ends a turn in its vocabulary, see
             `turn_end_id`.
-        seed: of the worked solutions' random choices.
+        seed: of the order of examples, and of the worked solutions' random choices.
         habits: keyword arguments of `task.worked_solution`, e.g. `{"guess_rate": 0.1}`.
+        held_out: examples that are not trained on, for a `val_loss` after each epoch.
+        restore: gives the compiled model what was saved, and returns after how many epochs that was, as
+            `CheckpointCallback.restore` does; the callback is then one of `callbacks`.
         callbacks: Keras callbacks; an epoch is a fiftieth of the steps.
+        verbose: as in `fit`; 2 prints a line an epoch.
 
     Returns:
-        The `History` of `fit`, with the `loss`, in nats a token.
+        The `History` of `fit`, with the `loss` of a token in nats, the mean over batches.
 
     Raises:
-        ValueError: if the vocabulary lacks the `stop_token`.
+        ValueError: if the vocabulary lacks the `stop_token`, or there are no examples.
         NotImplementedError, TypeError: if the task has no worked solutions, or not with these habits.
     """
-    tokenizer = policy.preprocessor.tokenizer
-    stop_id = turn_end_id(tokenizer, stop_token)
-    task.worked_solution(task.problem(0), random.Random(seed), **habits or {})  # an error here is one, in `fit` a page
-    imitator, schedule = _Imitator(policy), _schedule(learning_rate, steps)
-    imitator.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
-    specs = {name: tf.TensorSpec((None, None), "int32") for name in _INPUTS}
-    batches = tf.data.Dataset.from_generator(
-        lambda: _batches(tokenizer, task, batch_size, stop_id, seed, habits or {}),
-        output_signature=(specs, tf.TensorSpec((None, None), "float32")),
-    )
+    if isinstance(examples, Task):
+        read = solutions(examples, policy.preprocessor.tokenizer, stop_token, seed, habits or {})
+        read([0])  # an error here is one, in `fit` a page
+    else:
+        _check_any(examples, "examples")
+        read = shuffled(examples, seed)
+    model = _Imitator(policy)
+    schedule = _schedule(learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule, beta_2=0.99, global_clipnorm=1.0), loss=_cross_entropy)
+    model.optimizer.build(model.trainable_variables)
     steps_per_epoch = max(1, steps // 50)
-    settings = dict(epochs=steps // steps_per_epoch, steps_per_epoch=steps_per_epoch, callbacks=callbacks, verbose=2)
-    history = imitator.fit(batches, shuffle=False, **settings)  # the batches are shuffled already
+    settings = dict(epochs=steps // steps_per_epoch, steps_per_epoch=steps_per_epoch, callbacks=callbacks)
+    settings |= dict(initial_epoch=restore(model) if restore else 0, verbose=verbose)
+    if held_out is not None:
+        _check_any(held_out, "held_out")
+        held_out = by_length(held_out, batch_size)
+        settings["validation_data"] = _dataset(lambda: map(padded, held_out), len(held_out))
+    first = settings["initial_epoch"] * steps_per_epoch
+    batches = _dataset(lambda: endless_batches(read, batch_size, seed, first))
+    history = model.fit(batches, shuffle=False, **settings)  # the batches are shuffled already
     lora.merge(policy)
     return history
+
+
+def _check_any(examples, name: str) -> None:
+    if not len(examples):
+        raise ValueError(f"`{name}` must hold one example or more. Received: none")
+
+
+def _dataset(batches: Callable, count: int = tf.data.INFINITE_CARDINALITY) -> tf.data.Dataset:
+    specs = {name: tf.TensorSpec((None, None), "int32") for name in _INPUTS}, tf.TensorSpec((None, None), "float32")
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=specs)
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
 def _schedule(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -101,35 +125,3 @@ class _Imitator(keras.Model):
 
 def _cross_entropy(mask, log_probs):
     return -keras.ops.sum(mask * log_probs) / keras.ops.sum(mask)
-
-
-def _batches(tokenizer, task: Task, batch_size: int, stop_id: int, seed: int, habits: dict) -> Iterator[tuple]:
-    """Endless batches of `(inputs, completion_mask)`, the texts left-padded to where completions begin."""
-    rng = random.Random(seed)
-    index = 0
-    while True:
-        problems = [task.problem(i) for i in range(index, index + _POOL * batch_size)]
-        index += len(problems)
-        prompts = prompt_ids(tokenizer, [task.prompt(problem) for problem in problems])
-        completions = tokenizer([task.worked_solution(problem, rng, **habits) for problem in problems])
-        rows = [(prompt, [*row, stop_id]) for prompt, row in zip(prompts, completions, strict=True)]
-        rows.sort(key=lambda row: len(row[1]))
-        pool = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-        rng.shuffle(pool)
-        yield from map(_padded, pool)
-
-
-def _padded(rows: list[tuple[list[int], list[int]]]) -> tuple:
-    longest = (max(map(len, part)) for part in zip(*rows, strict=True))
-    start, length = (_up_to_a_multiple(n, step) for n, step in zip(longest, _LENGTH_STEPS, strict=True))
-    token_ids = np.zeros((len(rows), start + length), "int32")
-    padding_mask = np.zeros_like(token_ids)
-    for i, (prompt, completion) in enumerate(rows):
-        text = slice(start - len(prompt), start + len(completion))
-        token_ids[i, text] = [*prompt, *completion]
-        padding_mask[i, text] = 1
-    return split_texts(token_ids, padding_mask, length), padding_mask[:, start:].astype("float32")
-
-
-def _up_to_a_multiple(n: int, step: int) -> int:
-    return step // 2 if n <= step // 2 else -(-n // step) * step

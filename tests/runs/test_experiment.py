@@ -227,7 +227,13 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
 @pytest.mark.parametrize(
     "section, built, others",  # arguments that are no keys, and a key that is no argument
     [
-        (sections.Priming, prime, {"policy", "task", "callbacks"} ^ {"adapters", "tasks"}),
+        (
+            sections.Priming,
+            prime,
+            {"policy", "examples", "held_out", "restore", "callbacks", "verbose"}
+            | {"adapters", "tasks", "file", "held_out_file", "held_out_share", "max_length", "long_rows"}
+            | {"prompt", "completion", "messages", "chat_form", "loss_on"},
+        ),
         (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "long_prompts"}),
         (sections.Loss, GRPOLoss.__init__, {"self"}),
     ],
