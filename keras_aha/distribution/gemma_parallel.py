@@ -63,7 +63,8 @@ class GemmaParallel(keras.distribution.ModelParallel):
         return axes if len(axes) == rank else [None] * rank  # such as the scale of a quantized kernel
 
     def describe(self, layer) -> str:
-        """A table of a built layer's variables: number, shape, how split, bytes a device. All blocks share their lines."""
+        """A table of a built layer's variables: number, shape, how split, bytes a device. All blocks share their lines.
+        """
         groups = collections.defaultdict(list)
         for variable in layer.variables:
             path = re.sub(r"(?<=block_)\d+", "*", variable.path)
