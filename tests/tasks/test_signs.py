@@ -49,7 +49,7 @@ def test_only_a_solution_is_right(text):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_prompts(name):
     prompt = Signs(template=name).prompt(PROBLEM)
-    assert "9?1?4=2" in prompt and prompt.endswith("<think>\n") and "{" not in prompt
+    assert "9?1?4=2" in prompt and prompt.endswith(("<think>\n", "<|channel>thought\n")) and "{" not in prompt
     assert TASK.score(PROBLEM, prompt).verdict == ("no_answer" if name == "compact" else "wrong_numbers")
     assert TASK.prompt(PROBLEM) == "9?1?4=2.\n<think>\n"
 
