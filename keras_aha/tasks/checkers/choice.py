@@ -13,7 +13,9 @@ _LEAD = re.compile(
 _LETTER = re.compile("[A-Ja-j]")
 _PLAIN = re.compile(r"[\w ()\[\].,:;/&+-]*")  # no sign that says "not"
 _WITH_TEXT = re.compile(r"(?:[(\[]([A-Ja-j])[)\]] ?[.:)-]?|([A-Ja-j]) ?[.:)\]] |([A-J]) - )(.*)")
-_OTHER = re.compile(r"(?<!\w)[(\[]([A-J])[)\]]|\b([A-J])\)|(?:[,;/]|\bor|\band) ([A-J])[.:]")  # behind the first one
+_OTHER = re.compile(
+    r"(?<!\w)[(\[]([A-J])[)\]]|(?<![\w(])([A-J])\)|(?:[,;/]|\bor|\band) ([A-J])[.:]"
+)  # behind the first one
 _AND = {"and", "or", "both", "either", "nor"}
 
 
@@ -43,7 +45,7 @@ class Choice(Checker):
 
 def _read(answer: str) -> tuple[set[str], str]:
     """The letters that an answer names, and the text behind the first one, or without one the whole text."""
-    text = unwrapped(" ".join(answer.split()))
+    text = unwrapped(" ".join(answer.split()).replace("**", ""))
     text = unwrapped(text[_LEAD.match(text).end() :] if _LEAD.match(text) else text)
     words = re.findall(r"\w+", text)
     letters = {word.upper() for word in words if _LETTER.fullmatch(word)}

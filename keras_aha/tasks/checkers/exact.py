@@ -16,6 +16,8 @@ class Exact(Checker):
     """
 
     def __init__(self, ignore_case: bool = False):
+        if not isinstance(ignore_case, bool):
+            raise ValueError(f"`ignore_case` must be true or false. Received: ignore_case={ignore_case!r}")
         self.ignore_case = ignore_case
 
     def compare(self, answer: str, expected: str) -> str:

@@ -13,7 +13,7 @@ from keras_aha.tasks.checkers.child import Child, check_seconds
 
 _CHILD = Child("schema")
 _MAX_DEPTH = 50  # open brackets at one time
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)', re.DOTALL)  # or one that does not end
 
 
 class JsonAnswer(Checker):
@@ -24,7 +24,7 @@ class JsonAnswer(Checker):
 
     Args:
         schema: a JSON schema that refers to nothing outside of itself, as a table or as the name of a file. The extra
-            `json` installs jsonschema, which works in a `Child`.
+            `json` installs jsonschema, which compares.
         seconds: that the comparison with the schema may take, else it is `too_slow`; less than `reward_seconds`.
     """
 
@@ -97,7 +97,7 @@ def _checked_schema(schema: Mapping | str | PathLike) -> dict:
         validator_for(table).check_schema(table)
         if outside := re.search(r'"\$ref": "([^#][^"]*)', json.dumps(table)):
             raise ValueError(f"it refers to {outside[1]}")
+        return dict(table)
     except (OSError, TypeError, ValueError, RecursionError, SchemaError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"`schema` must be a JSON schema, or a file of one: {reason}. Received: {schema!r}") from error
-    return dict(table)

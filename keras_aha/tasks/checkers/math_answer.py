@@ -23,7 +23,7 @@ class MathAnswer(Checker):
 
     expects = "a formula of LaTeX"
 
-    def __init__(self, seconds: float = 3.0):
+    def __init__(self, seconds: float = 2.0):
         self.seconds = check_seconds(seconds)
         if not importlib.util.find_spec("math_verify"):
             raise ValueError("math-verify is not installed: pip install \"keras-aha[math]\". Received: checker='math'")
@@ -39,5 +39,5 @@ class MathAnswer(Checker):
 
 
 def _formula(text: str) -> str:
-    text = _DELIMITERS.sub(" ", " ".join(text.split()).strip("*`").removesuffix("."))
-    return re.sub(r"(?<!\\)%", r"\\%", text.strip())
+    text = _DELIMITERS.sub(" ", text.strip(" \n*`").removesuffix("."))
+    return re.sub(r"(?<!\\)%", r"\\%", " ".join(text.split()))

@@ -1,5 +1,6 @@
 """`Number`: an answer is the expected number, compared exactly."""
 
+import functools
 import re
 from fractions import Fraction
 
@@ -10,13 +11,13 @@ from keras_aha.tasks.checkers.units import unit_name
 _QUANTITY = re.compile(
     r"([+-]?)(?:((?:US)?\$|[€£¥₹]) ?)?([+-]?)"
     r"(?:(?:([0-9]+) )?([0-9]+/0*[1-9][0-9]*)"
-    r"|(?=\.?[0-9])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?(?:[eE]([+-]?[0-9]{1,3}))?)(?![0-9]) ?(.*)"
+    r"|(?=\.?[0-9])([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?(?:[eE]([+-]?[0-9]{1,3}))?)(?![0-9])[ ~]?(.*)"
 )
 _TIMES_TEN = re.compile(
     r"(?<=[0-9]) ?(?:\*|\u00d7|\u00b7|\\times|\\cdot) ?10\^(?:\{([+-]?[0-9]{1,3})\}|([+-]?[0-9]{1,3}))"
 )
 _FRACTION = re.compile(r"\\[dt]?frac ?(?:\{([^{}]*)\}|([0-9])) ?(?:\{([^{}]*)\}|([0-9]))")
-_TEX = {r"\%": "%", r"\$": "$", "{,}": ",", r"\,": " ", r"\;": " ", r"\ ": " ", "~": " ", r"\!": "", "\u2212": "-"}
+_TEX = {r"\%": "%", r"\$": "$", "{,}": ",", r"\,": " ", r"\;": " ", r"\ ": " ", r"\!": "", "\u2212": "-"}
 _TEX |= {r"^{\circ}": "°", r"^\circ": "°", r"\degree": "°", "²": "^2", "³": "^3", "^{2}": "^2", "^{3}": "^3"}
 
 
@@ -53,6 +54,7 @@ class Number(Checker):
         return None if value is None else f"{value} {unit}" if unit.startswith("?") else str(value)
 
 
+@functools.lru_cache(1024)
 def _read(text: str) -> tuple[Fraction | None, str]:
     """The number of a text and its unit, `?WORD` for a word that is none; `None` if it is anything else."""
     found = _QUANTITY.fullmatch(_plain(text))
@@ -64,7 +66,7 @@ def _read(text: str) -> tuple[Fraction | None, str]:
     value = Fraction(fraction or digits.replace(",", "") + decimals) * Fraction(10) ** int(power or 0)
     if whole and value >= 1:  # 2 3/2 is no mixed number
         return None, ""
-    unit = unit_name(f"{currency}{' ' * rest.startswith('per ')}{rest}")
+    unit = unit_name(f"{currency} {rest}" if currency and rest.startswith("per ") else currency + rest)
     if unit is None and rest.isalpha() and not currency:
         unit = f"?{rest.casefold().removesuffix('s')}"
     value = (value + int(whole or 0)) * (-1 if "-" in sign + inner_sign else 1)
