@@ -119,7 +119,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
         logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
-        if "task" in sampled:  # a label of mixtures
+        if isinstance(self.task.problem(0), MixedProblem):
             logs |= sampled.groupby("task")["correct"].mean().add_prefix("val_accuracy_").to_dict()
         if self.greedy:
             logs["val_greedy_accuracy"] = float(greedy["correct"].mean())

@@ -17,12 +17,12 @@ def conditions(recipe: Recipe, name: str | os.PathLike) -> dict:
     """
     rollouts, held_out = recipe.rollouts, recipe.evaluation
     tasks, templates = zip(*map(_task_in_words, recipe.asked.values()), strict=True)
+    if recipe.tasks:
+        tasks = [f"{table.weight:g} {text}" for table, text in zip(recipe.tasks, tasks, strict=True)]
     return {
         "recipe": os.fspath(name),
         "preset": recipe.model.preset,
-        "task": tasks[0]
-        if recipe.task
-        else " + ".join(f"{table.weight:g} {text}" for table, text in zip(recipe.tasks, tasks, strict=True)),
+        "task": " + ".join(tasks),
         "template": templates[0] if len(set(templates)) == 1 else None,
         "max_prompt_length": rollouts.max_prompt_length,
         "max_completion_length": rollouts.max_completion_length,

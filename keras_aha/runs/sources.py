@@ -17,10 +17,8 @@ BASE = "model.preset"
 
 
 def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
-    """Key of the recipe → checksum of what lies at its path; all processes must call this."""
-    files = {
-        key: path for key, path in task_files(recipe).items() if key.startswith("task")
-    }  # others a run does not read
+    """Key of the recipe → checksum of what lies at its path, of what a run reads; all processes must call this."""
+    files = {key: path for key, path in task_files(recipe).items() if not key.startswith("priming.")}
     if start := adapters_file(recipe):  # and no checkpoint of a run, which may have trained on meanwhile
         files["lora.start"] = start
     found = {BASE: base_checksum(policy)}

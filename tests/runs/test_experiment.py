@@ -228,7 +228,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
     "section, built, others",  # arguments that are no keys, and a key that is no argument
     [
         (sections.Priming, prime, {"policy", "task", "callbacks"} ^ {"adapters", "tasks"}),
-        (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards"}),
+        (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "long_prompts"}),
         (sections.Loss, GRPOLoss.__init__, {"self"}),
     ],
 )

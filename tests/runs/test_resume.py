@@ -191,7 +191,7 @@ MIXED = [
 ]
 
 
-def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch):
+def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch, interruptible):
     """A curve for each task; the recipe in the folder is the same from anywhere, and the file known by its checksum."""
     rows = [{"question": f"{'How many are ' * (i % 7)}{i}+1?", "answer": f"#### {i + 1}"} for i in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

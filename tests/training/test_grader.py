@@ -11,6 +11,7 @@ import warnings
 from fractions import Fraction
 
 from keras_aha.tasks.countdown import Countdown, CountdownProblem
+from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Score
 from keras_aha.training.ask import TaskError
 from keras_aha.training.grader import Grader, groups_with_signal, reward_logs
@@ -277,6 +278,9 @@ def test_a_score_that_is_none_is_found_before_training():
 
     with pytest.raises(TaskError, match=r"`Own.score` must return a Score\(.* Received: 0.5, for CountdownProblem"):
         Grader(Own(lambda: 0.5).held_out(2)).try_score(PROBLEM)
+    mixture = Mixture([Countdown(num_numbers=2), Own(lambda: 0.5)])
+    with pytest.raises(TaskError, match=r"`Own.score` must return .* for MixedProblem\(task=1, problem=CountdownP"):
+        Grader(mixture.held_out(2)).try_score(mixture.problem(1))
     for may_be_for_this_text_only in (lambda: 1 / 0, sys.exit, lambda: Score(0.0, False, "no_answer")):
         Grader(Own(may_be_for_this_text_only)).try_score(PROBLEM)
 

@@ -86,7 +86,7 @@ def _accuracy(axes: Axes, record: RunRecord) -> None:
 
 
 def _label(record: RunRecord) -> str:
-    return "task" if "task" in record.before else "difficulty"  # which cannot be compared between tasks
+    return "task" if record.recipe.tasks else "difficulty"  # which cannot be compared between tasks
 
 
 def _by_label(axes: Axes, record: RunRecord) -> None:
