@@ -1,7 +1,8 @@
 """Right answers as an instruct model writes them though it was asked for the number or the expression only.
 
 A closing full stop is forgiven, and around a number marks of Markdown and TeX and a currency. Other clothes earn
-nothing, by design: what is paid beside the answer, a policy learns to write. github.com/unslothai/unsloth/issues/1761, github.com/volcengine/verl/pull/7274
+nothing, by design: what is paid beside the answer, a policy learns to write.
+github.com/unslothai/unsloth/issues/1761, github.com/volcengine/verl/pull/7274
 """
 
 import json
