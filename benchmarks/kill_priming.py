@@ -39,12 +39,9 @@ def main() -> None:
         flags = ["--new", *(part for change in [*FLAGS, f"priming.file={file}"] for part in ("--set", change))]
         whole, out = Path(folder, "whole"), Path(folder, "killed")
         subprocess.run([sys.executable, PRIME, "--out", whole, *flags], check=True, stdout=subprocess.DEVNULL)
-        command, epochs = (
-            [sys.executable, PRIME, "--out", out, "--resume", *flags],
-            len(pd.read_csv(whole / "priming.csv")),
-        )
-        killed = sorted(moments.sample(range(1, epochs), args.kills))
-        for epoch in killed:
+        command = [sys.executable, PRIME, "--out", out, "--resume", *flags]
+        epochs = len(pd.read_csv(whole / "priming.csv"))
+        for epoch in sorted(moments.sample(range(1, epochs), args.kills)):
             with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
                 while trained(out) < epoch and child.poll() is None:
                     time.sleep(0.05)
