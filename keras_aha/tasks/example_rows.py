@@ -1,11 +1,11 @@
 """`ExampleRows`: rows of a user's own files as texts to imitate."""
 
 import json
-import string
 from collections.abc import Iterator, Sequence
 from os import PathLike
 
 from keras_aha.tasks.chat import Piece, write_chat
+from keras_aha.tasks.column_text import ColumnText
 from keras_aha.tasks.rows_file import read_rows
 
 _COMPLETIONS = ("completion", "answer")
@@ -42,8 +42,9 @@ class ExampleRows:
         if messages is not None and chat_form is None:
             raise ValueError(f"`messages` need a `chat_form`. Received: messages={messages!r}, chat_form=None")
         self._messages, self._form, self._last = messages, chat_form, loss_on == "last"
-        self._prompt, self._completion = _parts(prompt), _parts(completion or "")
-        columns = [name for _, name in (*self._prompt, *self._completion) if name]
+        texts = {"prompt": prompt} | ({} if completion is None else {"completion": completion})
+        self._texts = {key: ColumnText(text, key) for key, text in texts.items()}
+        columns = [column for text in self._texts.values() for column in text.columns]
         optional = [] if messages or completion else _COMPLETIONS
         self._received = f"Received: {key}={str(files)!r}"
         self._rows = read_rows(files, key, [messages] if messages else columns, optional)
@@ -65,9 +66,9 @@ class ExampleRows:
     def _pieces(self, row: dict[str, str | None]) -> list[Piece]:
         if self._messages is not None:
             return self._chat(_read_messages(row[self._messages]))
-        prompt, completion = _filled(self._prompt, row), _filled(self._completion, row)
-        if not self._completion:
-            completion = next((row[name] for name in _COMPLETIONS if row[name]), "")
+        texts = {"completion": next((row[name] for name in _COMPLETIONS if row.get(name)), "")}
+        texts |= {key: text.filled(row) for key, text in self._texts.items()}
+        prompt, completion = texts["prompt"], texts["completion"]
         if not prompt.strip() or not completion.strip():
             raise ValueError(f"it has no {'completion' if prompt.strip() else 'prompt'}, or an empty one")
         if self._form is None:
@@ -78,17 +79,6 @@ class ExampleRows:
     def _chat(self, messages: list[dict]) -> list[Piece]:
         *before, last = write_chat(messages, self._form)
         return [*(Piece(text, learned and not self._last) for text, learned in before), last]
-
-
-def _parts(text: str) -> list[tuple[str, str | None]]:
-    """The pieces of a text, each with the column that follows it; a text without braces is a column."""
-    if "{" not in text:
-        return [("", text)] if text else []
-    return [(piece, name) for piece, name, _, _ in string.Formatter().parse(text)]
-
-
-def _filled(parts, row: dict[str, str | None]) -> str:
-    return "".join(piece + (row[name] if name else "") for piece, name in parts)
 
 
 def _read_messages(text: str) -> list[dict]:

@@ -5,11 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from string import Formatter
 
 from keras_aha.tasks.answer_form import ANSWER_FORMS
 from keras_aha.tasks.chat import check_messages
+from keras_aha.tasks.column_text import ColumnText
 from keras_aha.tasks.row import Row
 
 _CALCULATION = re.compile("<<[^<>]*>>")  # GSM8K's notes for a calculator, as in 48/2 = <<48/2=24>>24
@@ -33,35 +32,19 @@ class RowColumns:
     template: str
 
     def __post_init__(self):
-        _ = self._pieces
-
-    @cached_property
-    def _pieces(self) -> list[tuple[str, str | None]]:
-        """`prompt` as pairs: a text, and the column that follows it."""
-        if not re.search("[{}]", self.prompt):
-            return [("", self.prompt)]
-        try:
-            pieces = list(Formatter().parse(self.prompt))
-        except ValueError:
-            pieces = []
-        if not any(column for _, column, *_ in pieces) or any(column == "" or a or b for _, column, a, b in pieces):
-            raise ValueError(
-                '`prompt` must be a column, or a text with columns in it, such as "{question}\\n{options}". '
-                f"Received: prompt={self.prompt!r}"
-            )
-        return [(text, column) for text, column, *_ in pieces]
+        object.__setattr__(self, "_asked", ColumnText(self.prompt, "prompt"))
 
     @property
     def needed(self) -> list[str]:
         """The columns that each row must have."""
-        asked = [column for _, column in self._pieces] if self.messages is None else [self.messages]
+        asked = self._asked.columns if self.messages is None else [self.messages]
         return [column for column in (*asked, self.answer, self.category, self.difficulty) if column is not None]
 
     def row(self, texts: Mapping[str, str | None]) -> Row:
         """The row of a file's texts by column; ValueError if it is none."""
         messages = ()
         if self.messages is None:
-            prompt = "".join(text + (texts[column] if column else "") for text, column in self._pieces)
+            prompt = self._asked.filled(texts)
         else:
             messages = _read_messages(texts[self.messages], self.template)
             prompt = messages[-1]["content"]
