@@ -10,12 +10,13 @@ class FlushedTensorBoard(keras.callbacks.TensorBoard):
     def on_epoch_end(self, epoch, logs=None):
         """Raises OSError if events cannot be written."""
         try:
-            self._write(epoch, logs)
+            self.write_events(epoch, logs)
             for writer in self._writers.values():
                 writer.flush()
         except tf.errors.OpError as error:  # TensorFlow's own, of a full disk and the like
             reason = " ".join(error.message.split())[-300:]
             raise OSError(f"TensorBoard's events cannot be written in {self.log_dir}: {reason}") from error
 
-    def _write(self, epoch, logs):
+    def write_events(self, epoch: int, logs: dict | None) -> None:
+        """Writes those of an epoch, which then reach the files."""
         super().on_epoch_end(epoch, logs)

@@ -47,8 +47,8 @@ class TensorBoardCallback(StatefulCallback, FlushedTensorBoard):
             with self.summary.create_file_writer(os.path.join(self.log_dir, "hyper_parameters")).as_default():
                 hparams.hparams(self.hyper_parameters)
 
-    def _write(self, epoch, logs):
-        super()._write(epoch, logs)
+    def write_events(self, epoch, logs):
+        super().write_events(epoch, logs)
         rollout = self.model.rollout
         verdicts = collections.Counter(score.verdict for score in rollout.scores)
         self._verdicts |= set(verdicts)

@@ -121,7 +121,7 @@ def test_several_tasks(tmp_path):
 
 
 def test_files_of_several_tasks():
-    files = ['tasks=[{name="word_problems", file="a", held_out_file="b"}, {name="own:Task", file="c"}]']
+    files = ['tasks=[{name="rows", file="a", held_out_file="b"}, {name="own:Task", file="c"}]']
     recipe = RECIPE.override([*files, 'priming.tasks=[{name="countdown", puzzles="d.csv"}]'])
     found = {"tasks[0].file": "a", "tasks[0].held_out_file": "b", "priming.tasks[0].puzzles": "d.csv"}
     assert task_files(recipe) == found
@@ -131,9 +131,9 @@ def test_files_of_several_tasks():
 
 
 def test_long_prompts_of_lists_are_left_out(tmp_path):
-    rows = [{"question": f"{'long ' * 40 * (i % 2)}{i}?", "answer": f"#### {i}"} for i in range(200)]
+    rows = [{"prompt": f"{'long ' * 40 * (i % 2)}{i}?", "answer": f"#### {i}"} for i in range(200)]
     (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    table = f'{{name="word_problems", file="{tmp_path / "rows.jsonl"}", template="compact"}}'
+    table = f'{{name="rows", file="{tmp_path / "rows.jsonl"}", answer_in="####", template="compact"}}'
     changes = [f'tasks=[{table}, {{name="signs", template="compact"}}]', "evaluation.puzzles=20"]
     recipe = RECIPE.override([*changes, "rollouts.long_prompts=skip"])
     task = build_task(recipe)
@@ -144,7 +144,7 @@ def test_long_prompts_of_lists_are_left_out(tmp_path):
     with pytest.warns(UserWarning, match="of the first .* held-out problems are left out"):
         held_out = build_held_out(recipe)
     problems = [task.problem(i).problem for i in task.listed()] + [x.problem for x in held_out.problems if not x.task]
-    assert all("long" not in problem.question for problem in problems)
+    assert all("long" not in problem.prompt for problem in problems)
     rollouts = RolloutCallback(build_task(recipe.override("rollouts.long_prompts=error")), max_prompt_length=32)
     with pytest.raises(
         TaskError, match=r"[5-9]\d of 1\d\d problems cannot be used: A prompt has "

@@ -407,9 +407,9 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
 
 
 def test_a_card_tells_no_folders_of_any_task():
-    word = '{name="word_problems", file="/home/ann/rows.jsonl", template="/{question}"}'
+    word = '{name="rows", file="/home/ann/rows.jsonl", template="/{prompt}"}'
     changes = [f'tasks=[{word}, {{name="signs"}}]', f"priming.tasks=[{word}]", "model.preset=/home/ann/gemma2_2b_en"]
     recipe = Recipe.load("countdown_tiny").override(changes)
     text = ModelCard(Path("run"), recipe, 1, None, {}, {}, None, None)._recipe_text()
-    assert "/home" not in text and text.count('file = "rows.jsonl"') == text.count('template = "/{question}"') == 2
+    assert "/home" not in text and text.count('file = "rows.jsonl"') == text.count('template = "/{prompt}"') == 2
     assert Recipe.from_dict(tomllib.loads(text)).model.preset == "gemma2_2b_en"

@@ -184,7 +184,8 @@ def brevity(problem, completion):
     return -len(completion)
 """
 TASKS = """tasks=[{name="countdown", num_numbers=3, max_number=20, template="compact", weight=2},
-    {name="signs", template="compact"}, {name="word_problems", file="rows.jsonl", template="compact", label="words"}]"""
+    {name="signs", template="compact"},
+    {name="rows", file="rows.jsonl", prompt="question", answer_in="####", template="compact", label="words"}]"""
 MIXED = [
     *(TASKS, "evaluation.puzzles=6", "rollouts.curriculum=none", "rollouts.refills=1"),
     *("rollouts.long_prompts=skip", "rollouts.max_prompt_length=60"),
@@ -225,13 +226,13 @@ def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch
     sources = json.loads((folder / "sources.json").read_text())
     assert sources.keys() == {"model.preset", "tasks[2].file"}
     page = (write_report(folder)).read_text()
-    assert "countdown, signs, word_problems" in page
+    assert "countdown, signs, rows" in page
     numbers = evaluate(folder).numbers
     assert [row["task"] for row in numbers["by_label"]] == [*names] and [row["n"] for row in numbers["by_label"]] == [
         2
     ] * 3
     assert numbers["made_with"]["task"].startswith(
-        "2 countdown(num_numbers=3, max_number=20) + 1 signs() + 1 word_prob"
+        "2 countdown(num_numbers=3, max_number=20) + 1 signs() + 1 rows(file="
     )
 
     (tmp_path / "rows.jsonl").write_text('{"question": "Other?", "answer": "#### 1"}\n' * 9)
