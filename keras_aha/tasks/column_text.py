@@ -12,9 +12,6 @@ class ColumnText:
         text: either of them.
         key: what it is called, for errors.
 
-    Attributes:
-        columns: in the order of the text.
-
     Raises:
         ValueError: if braces stand in it that hold no column.
     """
@@ -35,6 +32,7 @@ class ColumnText:
 
     @property
     def columns(self) -> list[str]:
+        """Its columns, in the order of the text."""
         return [column for _, column in self._pieces if column is not None]
 
     def filled(self, texts: Mapping[str, str]) -> str:
