@@ -4,6 +4,7 @@ import difflib
 import importlib
 import os
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 def preset_name(preset: str | os.PathLike) -> str:
@@ -34,12 +35,12 @@ def suggestion(word: str, known: Iterable[str], form: str = "{}") -> str:
     return ""
 
 
-def import_function(name: str, key: str) -> Callable:
-    """What `module:function` names, which is imported as Python does; `key` is what names it, as errors show it.
+def import_name(name: str, key: str, kind: str = "function", is_kind: Callable[[Any], bool] = callable) -> Any:
+    """What `module:function` names, imported as Python does, or something else of a `kind`; `key` names it, for errors.
 
-    It raises ValueError if the module cannot be imported, or has no function of that name.
+    It raises ValueError if the module cannot be imported, or has nothing of that name and kind.
     """
-    module, _, function = name.partition(":")
+    module, _, wanted = name.partition(":")
     try:
         names = vars(importlib.import_module(module))
     except Exception as error:  # whatever the module does
@@ -47,11 +48,11 @@ def import_function(name: str, key: str) -> Callable:
             f"The module of {key} cannot be imported: {type(error).__name__}: {error}. Is its folder the current one, "
             f"or in PYTHONPATH? Received: {key}={name!r}"
         ) from error
-    functions = {key: value for key, value in names.items() if callable(value)}
-    if function not in functions:
-        near = suggestion(function, functions, module + ":{}")
-        raise ValueError(f"The module {module} has no function {function!r}{near}. Received: {key}={name!r}")
-    return functions[function]
+    known = {word: value for word, value in names.items() if is_kind(value)}
+    if wanted not in known:
+        near = suggestion(wanted, known, module + ":{}")
+        raise ValueError(f"The module {module} has no {kind} {wanted!r}{near}. Received: {key}={name!r}")
+    return known[wanted]
 
 
 def unicode(text: str) -> str:

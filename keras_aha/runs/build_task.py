@@ -1,12 +1,11 @@
 """The task that a recipe names, or the mixture of several."""
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Sequence, Sized
 
 from keras_aha.models.presets import load_tokenizer
-from keras_aha.names import suggestion
+from keras_aha.names import import_name, suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
@@ -90,7 +89,8 @@ def find_task(name: str, path: str = "task") -> Callable[..., Task]:
     if name.startswith(_GYM):
         return functools.partial(GymTask, name.removeprefix(_GYM))
     if ":" in name:
-        return _import(name, path)
+        with in_section(path):
+            return import_name(name, f"{path}.name", "task", _is_task)
     if name not in _TASKS:
         raise RecipeError(
             f"No task is called {name!r}{suggestion(name, _TASKS)}; there is {', '.join(_TASKS)}, {_GYM}GENERATOR, "
@@ -99,18 +99,5 @@ def find_task(name: str, path: str = "task") -> Callable[..., Task]:
     return _TASKS[name]
 
 
-def _import(name: str, path: str) -> type[Task]:
-    """Runs the module, as Python's `import` does: a recipe names only what the user has on the path."""
-    module, _, kind = name.partition(":")
-    try:
-        names = vars(importlib.import_module(module))
-    except Exception as error:  # whatever the module does
-        raise RecipeError(
-            f"The task's module cannot be imported: {type(error).__name__}: {error}. Is its folder the current "
-            f"one, or in PYTHONPATH? Received: {path}.name={name!r}"
-        ) from error
-    tasks = {key: found for key, found in names.items() if inspect.isclass(found) and issubclass(found, Task)}
-    if kind not in tasks:
-        near = suggestion(kind, tasks, module + ":{}")
-        raise RecipeError(f"The module {module} has no task {kind!r}{near}. Received: {path}.name={name!r}")
-    return tasks[kind]
+def _is_task(value) -> bool:
+    return inspect.isclass(value) and issubclass(value, Task)

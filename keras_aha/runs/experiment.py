@@ -16,7 +16,7 @@ from keras_aha.models import lora
 from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
-from keras_aha.names import import_function
+from keras_aha.names import import_name
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
@@ -120,7 +120,7 @@ def one_of_each(recipe: Recipe, held_out: Task) -> list[HeldOut]:
 
 def build_rewards(recipe: Recipe) -> dict[str, tuple[Callable, float]]:
     """What `[[rewards]]` name, as `RolloutCallback` takes it; ValueError for a function that there is not."""
-    functions = [import_function(x.function, f"rewards[{i}].function") for i, x in enumerate(recipe.rewards)]
+    functions = [import_name(x.function, f"rewards[{i}].function") for i, x in enumerate(recipe.rewards)]
     return {x.name: (function, x.weight) for x, function in zip(recipe.rewards, functions, strict=True)}
 
 

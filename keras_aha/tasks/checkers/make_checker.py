@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from keras_aha.names import import_function, suggestion
+from keras_aha.names import import_name, suggestion
 from keras_aha.tasks.checkers.checker import Checker
 from keras_aha.tasks.checkers.choice import Choice
 from keras_aha.tasks.checkers.contains import Contains
@@ -30,7 +30,7 @@ def make_checker(name: str, options: Mapping[str, Any]) -> Checker:
     if ":" in name:
         if options:
             raise ValueError(f"A function of your own takes no options. Received: checker={name!r}, {dict(options)}")
-        return Function(import_function(name, "checker"), name)
+        return Function(import_name(name, "checker"), name)
     if name not in CHECKERS:
         raise ValueError(
             f"`checker` must be one of {', '.join(CHECKERS)}, or MODULE:FUNCTION{suggestion(name, CHECKERS)}. "
