@@ -4,9 +4,9 @@ import html
 import math
 import os
 
-from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.callbacks.run_folder import COMPLETIONS
 from keras_aha.files import json_lines, local_path
+from keras_aha.training.ask import problem_text
 from keras_aha.names import printable
 
 import keras

@@ -1,6 +1,5 @@
 """`EvaluateCallback`: completions of held-out problems, scored, every few epochs or whenever it is asked."""
 
-import contextlib
 import time
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.mixture import MixedProblem
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import ask, ask_prompt
+from keras_aha.training.ask import ask, ask_prompt, problem_text
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
 from keras_aha.training.rollout import PROMPT_MULTIPLE
@@ -228,15 +227,6 @@ class EvaluateCallback(keras.callbacks.Callback):
             **{name: getattr(score, name) for name in ("reward", "correct", "lenient", "verdict", "well_formed")},
         }
         return {name: unicode(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def problem_text(problem, prompt: str) -> str:
-    """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
-    problem = problem.problem if isinstance(problem, MixedProblem) else problem
-    with contextlib.suppress(Exception):  # of a user's class
-        if type(problem).__str__ is not object.__str__:
-            return str(problem)
-    return prompt.strip()
 
 
 def _sampling_of(rollouts: RolloutCallback | None) -> dict:

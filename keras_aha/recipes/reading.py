@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_aha.names import suggestion
-from keras_aha.recipes.sections import LISTS, SECTIONS, PrimingTask, TaskSection
+from keras_aha.recipes.sections import LISTS, SECTIONS, PrimingTask
 from keras_aha.recipes.values import RecipeError, convert, flat, free_value, in_words
 
 
@@ -33,7 +33,7 @@ def _read_tables(path: str, kind: type, tables, sections: dict) -> tuple:
 
 def _read_section(name: str, kind: type, table: dict, sections: dict):
     keys = {key.name: key for key in dataclasses.fields(kind)}
-    if issubclass(kind, TaskSection):
+    if "arguments" in keys:
         arguments = {key: value for key, value in table.items() if key not in keys or key == "arguments"}
         table = {key: value for key, value in table.items() if key not in arguments} | {"arguments": arguments}
     for key, value in table.items():

@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 import tomllib
@@ -44,6 +45,7 @@ class Recipe:
     evaluation: sections.Evaluation
     distribution: sections.Distribution
     priming: sections.Priming
+    teacher: sections.Teacher
     tasks: tuple[sections.MixedTask, ...]
     rewards: tuple[sections.Reward, ...]
 
@@ -102,8 +104,9 @@ class Recipe:
         """The inverse of `from_dict`, every default written out; of `task`, `tasks` and `rewards` those there are."""
         sections = {name: section for name, section in dataclasses.asdict(self).items() if section not in (None, ())}
         one = [sections["task"]] if self.task else []
-        for task in (*one, *sections.get("tasks", ()), *sections["priming"]["tasks"]):
-            task |= task.pop("arguments")
+        lists = sections.get("tasks", ()), sections["priming"]["tasks"], sections.get("rewards", ())
+        for table in (*one, *itertools.chain.from_iterable(lists)):
+            table |= table.pop("arguments")
         return sections
 
     def flat(self) -> dict[str, Any]:
@@ -151,8 +154,8 @@ class Recipe:
         """What `dump` writes."""
         sections = self.to_dict()
         for section in sections.values():
-            if isinstance(section, dict):  # TOML has no null
-                section |= {key: "none" for key, value in section.items() if value is None}
+            for table in [section] if isinstance(section, dict) else section:  # TOML has no null
+                table |= {key: "none" for key, value in table.items() if value is None}
         return tomli_w.dumps(sections)
 
 

@@ -118,6 +118,7 @@ class Loss:
     aggregation: str = one_of("token_mean", "sequence_mean", "fixed_length")
     delta: float | None = above_zero(default=None)  # and outside the clip range, which `GRPOLoss` checks
     entropy_coef: float = at_least(0, default=0.0)
+    surrogate_coef: float = at_least(0, default=1.0)
     importance_cap: float | None = at_least(1, default=None)
 
 
@@ -222,11 +223,14 @@ class MixedTask(PrimingTask):
 
 @_section
 class Reward:
-    """A table `[[rewards]]`: a reward beside the task's own, see `RolloutCallback`.
+    """A table `[[rewards]]`: a reward beside the task's own, see `RolloutCallback`: a function, or a judge.
 
     Attributes:
         name: of its column, `reward_NAME`.
         function: where it stands, as `module:function`.
+        judge: in its place, a model that gives a number: a preset, a run's folder, or a folder of Hugging Face that
+            holds a model `…ForSequenceClassification`; or the address of a server, `http://…/v1`. Every other key is an
+            argument of `ModelJudge`, `RewardModel` or `EndpointJudge`.
         weight: beside the task's own reward, which has 1. A reward of weight 0 is only logged.
     """
 
@@ -235,8 +239,41 @@ class Reward:
         lambda name: _WORD.fullmatch(name) and name != "task",
         default=MISSING,
     )
-    function: str
+    function: str | None = None
+    judge: str | None = None
     weight: float = 1.0
+    arguments: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if (self.function is None) == (self.judge is None):
+            raise RecipeError(
+                f"The reward {self.name!r} needs a function or a judge, one of them. Received: "
+                f"function={self.function!r}, judge={self.judge!r}"
+            )
+        if self.function is not None and self.arguments:
+            raise RecipeError(
+                f"The reward {self.name!r} is a function, which takes no keys of a judge. Received: {self.arguments}"
+            )
+
+
+@_section
+class Teacher:
+    """Another model whose distribution the policy learns from, on what the policy itself wrote, see `Teacher`.
+
+    Attributes:
+        preset: as in `[model]`, or the folder of a run, whose last policy it is; `"self"` is the policy itself, which
+            needs a `hint`; "none" is no teacher.
+        weight: of the divergence in the loss. `loss.surrogate_coef = 0` learns from the teacher alone.
+        dtype, quantization: of its weights, as in `[model]`; its dtype is the policy's if it is "none".
+    """
+
+    preset: str | None = None
+    weight: float = at_least(0, default=1.0)
+    temperature: float = above_zero(default=1.0)
+    kl: str = one_of("exact", "sampled")
+    hint: str | None = None
+    dtype: str | None = None
+    quantization: str | None = rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
 
 
 @_section
@@ -288,5 +325,5 @@ class Priming:
 
 SECTIONS: dict[str, type] = dict(model=Model, lora=Lora, task=TaskSection, rollouts=Rollouts, loss=Loss)
 SECTIONS |= dict(optimizer=Optimizer, training=Training, evaluation=Evaluation)
-SECTIONS |= dict(distribution=Distribution, priming=Priming)
+SECTIONS |= dict(distribution=Distribution, priming=Priming, teacher=Teacher)
 LISTS: dict[str, type] = dict(tasks=MixedTask, rewards=Reward)  # of tables, such as [[tasks]]

@@ -118,6 +118,9 @@ class Mixture(Task):
         chance = stable_hash("difficulty", self.prompt(problem)) / 2**64
         return (easier + chance * (no_harder - easier)) / len(known)
 
+    def reference(self, problem: MixedProblem) -> str | None:
+        return self.tasks[problem.task].reference(problem.problem)
+
     def labels(self, problem: MixedProblem) -> dict[str, int | float | str]:
         """Returns the name of the task as `task`, and those labels that all tasks have."""
         own = self.tasks[problem.task].labels(problem.problem)

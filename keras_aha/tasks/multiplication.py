@@ -101,6 +101,9 @@ class Multiplication(DrawnTask):
         digits = len(str(problem.first)) + len(str(problem.second))
         return {"digits": digits, "difficulty": self.difficulty(problem)}
 
+    def reference(self, problem: MultiplicationProblem) -> str:
+        return str(problem.product)
+
     def answer(self, completion: str) -> str | None:
         """Returns the number that `score` reads, without commas and leading zeros; `None` if there is none."""
         text = read_answer(completion).text

@@ -186,6 +186,9 @@ class Rows(Task):
     def problem_count(self) -> int:
         return len(self._training)
 
+    def reference(self, problem: Row) -> str:
+        return problem.answer
+
     def difficulty(self, problem: Row) -> float:
         return problem.difficulty
 

@@ -83,6 +83,10 @@ class Task(ABC):
         """
         return completion.strip() or None
 
+    def reference(self, problem: Any) -> str | None:
+        """Returns the answer that is expected, in words that a judge can read; `None` if the task has none."""
+        return None
+
     def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
         """Returns a completion to imitate, drawn with `rng`; `habits` are the task's own.
 

@@ -27,5 +27,8 @@ class TaskView(Task):
     def answer(self, completion: str) -> str | None:
         return self.task.answer(completion)
 
+    def reference(self, problem: Any) -> str | None:
+        return self.task.reference(problem)
+
     def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
         return self.task.worked_solution(problem, rng, **habits)

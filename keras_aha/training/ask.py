@@ -1,5 +1,6 @@
 """`ask`: calls a method of a task, and says in a sentence if it does not keep a task's promises."""
 
+import contextlib
 import traceback
 import warnings
 from typing import Any
@@ -51,6 +52,15 @@ def class_name(task: Task, problem: Any = None) -> str:
     while isinstance(task, TaskView):
         task = task.task
     return class_name(task.tasks[problem.task]) if isinstance(problem, MixedProblem) else type(task).__name__
+
+
+def problem_text(problem, prompt: str) -> str:
+    """The problem's own `str`, or the prompt if its class has none, as a tuple has only `[(6, 1, 2)]` to show."""
+    problem = problem.problem if isinstance(problem, MixedProblem) else problem
+    with contextlib.suppress(Exception):  # of a user's class
+        if type(problem).__str__ is not object.__str__:
+            return str(problem)
+    return prompt.strip()
 
 
 def shown(value: Any) -> str:

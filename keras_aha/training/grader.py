@@ -8,6 +8,7 @@ from typing import Any
 
 from keras_aha.tasks.task import Score, Task
 from keras_aha.training.ask import TaskError, class_name, shown, warn
+from keras_aha.training.judges.judge import Judge
 from keras_aha.training.time_limit import TimeLimitError, within
 
 import numpy as np
@@ -30,7 +31,8 @@ class Grader:
     `Score`. A failure costs that completion only: its reward is NaN, which `losses.group_advantages` takes as missing.
 
     A function whose first parameter is called `problems` is called once, with the lists of all problems and all
-    completions, and returns as many numbers. If that call fails, it costs all of these completions.
+    completions, and returns as many numbers. If that call fails, it costs all of these completions. So is a `Judge`,
+    which has no limit but its own, and may fail on some of them.
 
     Args:
         task: a `Task`.
@@ -122,13 +124,14 @@ class Grader:
             returned = self._try(who, function, read, list(problems), list(texts), reported, len(texts))
             if returned is None:
                 return [None] * len(texts)
-            calls = [lambda *_, value=value: value for value in returned]  # each may still be no number
+            calls = [functools.partial(_give, value) for value in returned]  # each may still be no number
         rows = zip(calls, problems, texts, strict=True)
         return [self._try(who, call, _as_number, problem, text, reported) for call, problem, text in rows]
 
     def _try(self, who, function, read, problem, text, reported, completions=1):
         """What `read` makes of `function(problem, text)`; None if either fails, which is reported."""
-        cause, seconds = None, self.seconds and self.seconds * completions
+        # A judge has limits of its own, and what it compiles at first may take minutes.
+        cause, seconds = None, None if isinstance(function, Judge) else self.seconds and self.seconds * completions
         try:
             returned = within(seconds, function, problem, text)
             value = read(returned)
@@ -199,6 +202,13 @@ def _takes_lists(function) -> bool:
         return next(iter(inspect.signature(function).parameters), None) == "problems"
     except (TypeError, ValueError):  # of functions in C
         return False
+
+
+def _give(value, problem, completion):
+    """What was returned for a completion; a judge returns an exception for one that it cannot judge."""
+    if isinstance(value, Exception):
+        raise value
+    return value
 
 
 def _as_list(count: int, value) -> list | None:

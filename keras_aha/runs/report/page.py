@@ -4,7 +4,6 @@ import os
 import re
 from pathlib import Path
 
-from keras_aha.callbacks.evaluate_callback import problem_text
 from keras_aha.distribution.folder_lock import FolderLock
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import read_text, write_whole
@@ -15,6 +14,7 @@ from keras_aha.runs.check_folder import check_writable
 from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
 from keras_aha.runs.report.pictures import draw_pictures
 from keras_aha.runs.report.run_record import RunRecord
+from keras_aha.training.ask import problem_text
 
 import jinja2
 import markupsafe

@@ -1,0 +1,1 @@
+"""Judges: models that give a number to what no program can check."""
