@@ -96,6 +96,7 @@ class Rollouts:
     curriculum: float | None = rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
     refills: int = from_to(0, 100, default=0)
     shuffle_rewards: bool = False
+    task_weight: float = at_least(0, default=1.0)
     reward_seconds: float | None = above_zero(default=5.0)
     on_reward_error: str = one_of("skip", "stop")
     updates_per_rollout: int = at_least(1, default=1)
@@ -231,7 +232,7 @@ class Reward:
         judge: in its place, a model that gives a number: a preset, a run's folder, or a folder of Hugging Face that
             holds a model `…ForSequenceClassification`; or the address of a server, `http://…/v1`. Every other key is an
             argument of `ModelJudge`, `RewardModel` or `EndpointJudge`.
-        weight: beside the task's own reward, which has 1. A reward of weight 0 is only logged.
+        weight: beside that of the task's own reward, `rollouts.task_weight`. A reward of weight 0 is only logged.
     """
 
     name: str = rule(
