@@ -1,4 +1,4 @@
-"""Judges of tiny random models against one forward of Keras for each text; as a script, on two devices."""
+"""Judges of tiny random models against one forward of Keras for each text; as a script, in one of two processes."""
 
 import functools
 import json
