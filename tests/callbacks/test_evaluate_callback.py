@@ -138,6 +138,32 @@ def test_a_lenient_accuracy_stands_beside_the_strict_one_if_scores_tell(model):
     assert logs["val_lenient_accuracy"] == sum(tells) / 16 and logs["val_accuracy"] == 0
 
 
+def test_other_rewards_stand_beside_the_tasks(model, held_out, sampled):
+    """A judge gets those of a problem side by side; what it fails on is in no mean, and right or wrong as ever."""
+    calls = []
+
+    def judge(problems, completions):
+        calls.append([id(problem) for problem in problems])
+        return [None if i == 3 else len(text) for i, text in enumerate(completions)]
+
+    rewards = {"long": (judge, 0.5), "broken": (lambda problem, completion: 1 / 0, 0.0)}
+    rollouts = RolloutCallback(Countdown(**COUNTDOWN), max_completion_length=LENGTH, rewards=rewards)
+    callback = EvaluateCallback(held_out, rollouts=rollouts, samples=2)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    with pytest.warns(UserWarning, match="A reward failed") as caught:
+        callback.on_epoch_end(0, logs := {})
+    assert len(caught) == 2 and calls == [[id(held_out.problem(i)) for i in range(5) for _ in range(2)]]
+    _, table, greedy = callback.latest
+    pd.testing.assert_frame_equal(table.drop(columns=["reward_long", "reward_broken"]), sampled)
+    long = sampled["text"].str.len().astype("float64").mask(sampled.index == 3)
+    pd.testing.assert_series_equal(table["reward_long"], long, check_names=False)
+    assert table["reward_broken"].isna().all() and not any(name.startswith("reward_") for name in greedy)
+    assert logs["val_reward_long"] == pytest.approx(long.groupby(table["puzzle"]).mean().mean())
+    assert "val_reward_broken" not in logs
+    assert not EvaluateCallback(held_out, rollouts=rollouts, rewards={}).grader.rewards
+
+
 def test_thinking_goes_on(model, held_out, sampled, monkeypatch):
     """Behind what was thought; the others stay as they are."""
     monkeypatch.setattr(budget_forcing, "THINK_END", "1")
