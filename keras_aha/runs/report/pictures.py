@@ -134,7 +134,7 @@ def _beside_accuracy(axes: Axes, record: RunRecord, name: str) -> None:
         side.plot(record.history["epoch"], record.history[column], color=color, linewidth=1.2, label=column)
         if f"val_{column}" in record.history:  # not there in older runs
             side.plot(*_held_out(record, column), "o", color=color, markersize=4.5)
-    _over_epochs(axes, ylabel="right", title=f"Accuracy and {name}")
+    _over_epochs(axes, ylabel="accuracy", title=f"Accuracy and {name}")
     other.set_ylabel(name)
     _shares(axes)
     _from_zero(other)
