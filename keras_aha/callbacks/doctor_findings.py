@@ -54,12 +54,16 @@ def no_signal(history: list[dict]) -> Finding | None:
         "rollouts.group_size, set rollouts.refills, or start from a policy that solves some of them "
         "(scripts/prime.py, lora.start)."
     )
-    remedy = harder if history[-1].get("accuracy", 0) > 0.5 else easier
-    return dataclasses.replace(finding, name="no_signal", remedy=remedy)
+    accuracy = history[-1].get("accuracy")
+    if accuracy is None:  # there is no checker
+        remedy = "Ask a judge, or another reward, for finer numbers, so that completions of a prompt differ."
+        return dataclasses.replace(finding, name="no_signal", remedy=remedy)
+    seen = f"{finding.seen[:-1]} (accuracy {accuracy:.0%})."
+    return dataclasses.replace(finding, name="no_signal", seen=seen, remedy=harder if accuracy > 0.5 else easier)
 
 
 @lasting(
-    "the rewards of every group were all equal (accuracy {accuracy:.0%}).",
+    "the rewards of every group were all equal.",
     "No completion was better than another one of its prompt, so no update had a gradient.",
     "",
 )

@@ -62,12 +62,12 @@ def _compare(before: list[dict], after: list[dict]) -> Finding | None:
 def _gains(before: list[dict], after: list[dict]) -> dict[str, float]:
     """Name → what a reward that has risen added to the sum."""
     gains = {}
-    for name in (key.removeprefix("weight_") for key in after[-1] if key.startswith("weight_")):
-        weight = after[-1][f"weight_{name}"]
-        if weight > 0 and all(f"reward_{name}" in e for e in before + after):
-            values = [[e[f"reward_{name}"] for e in epochs] for epochs in (before, after)]
+    for key, weight in after[-1].items():
+        log = key.replace("weight_", "reward_", 1)
+        if key.startswith("weight_") and weight > 0 and all(log in e for e in before + after):
+            values = [[e[log] for e in epochs] for epochs in (before, after)]
             if _has_risen(*values):
-                gains[name] = weight * (statistics.fmean(values[1]) - statistics.fmean(values[0]))
+                gains[log[7:]] = weight * (statistics.fmean(values[1]) - statistics.fmean(values[0]))
     return gains
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
-from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, checked, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.mixture import MixedProblem
@@ -37,7 +37,8 @@ class EvaluateCallback(keras.callbacks.Callback):
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
     `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`,
-    `val_reward_<name>` of each of the other rewards, and of a `Mixture` `val_accuracy_<name>` of each task.
+    `val_reward_<name>` of each of the other rewards, and of a `Mixture` `val_accuracy_<name>` of each task. Problems
+    without a checker are in no share of what is right.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
@@ -97,7 +98,8 @@ class EvaluateCallback(keras.callbacks.Callback):
             )
         self.task = task
         rewards = rollouts.grader.rewards if rewards is None and rollouts is not None else rewards
-        self.grader = Grader(task, rewards, seconds=reward_seconds, on_error=on_reward_error)
+        limits = dict(seconds=reward_seconds, on_error=on_reward_error)
+        self.grader, self._task_grader = Grader(task, rewards, **limits), Grader(task, **limits)
         self.every = every
         self.samples = samples
         self.greedy = greedy
@@ -119,17 +121,23 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        shares = ("accuracy", "format_rate", "lenient_accuracy")
-        logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
-        logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
+        logs |= self._shares(checked(sampled), greedy)
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
-        means = {name: summary.get(f"mean_reward_{name}") for name in self.grader.rewards}
-        logs |= {f"val_reward_{name}": mean for name, mean in means.items() if mean is not None}
-        if isinstance(self.task.problem(0), MixedProblem):
-            logs |= sampled.groupby("task")["correct"].mean().add_prefix("val_accuracy_").to_dict()
-        if self.greedy:
-            logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
+        logs |= {f"val{name[4:]}": mean for name, mean in summary.items() if name.startswith("mean_reward_")}
         logs["evaluation_seconds"] = time.perf_counter() - start
+
+    def _shares(self, sampled, greedy) -> dict[str, float]:
+        """The logs of what is right, of the problems that a checker has looked at."""
+        if sampled.empty:
+            return {}
+        summary = summarize(sampled)
+        shares = {name: summary[name] for name in ("accuracy", "format_rate", "lenient_accuracy") if name in summary}
+        shares["accuracy_low"], shares["accuracy_high"] = summary["ci95"]
+        if greedy is not None:
+            shares["greedy_accuracy"] = float(checked(greedy)["correct"].mean())
+        if isinstance(self.task.problem(0), MixedProblem):
+            shares |= sampled.groupby("task")["correct"].mean().add_prefix("accuracy_").to_dict()
+        return {f"val_{name}": share for name, share in shares.items()}
 
     def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
         """Completes every problem and scores the completions, before, during or after `fit`.
@@ -210,10 +218,14 @@ class EvaluateCallback(keras.callbacks.Callback):
         """One row a completion, of all processes; `columns` have a value for each of this one's completions."""
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
         columns = {"completion_length": completions.lengths, "stopped": completions.stopped} | columns
-        with below_bar():
-            scores, rewards = self._graded(texts, completions.lengths, greedy)
-        columns |= {name: values for name, values in rewards.items() if name.startswith("reward_")}
         samples = 1 if greedy else self.samples
+        own = range(len(self.task))[processes.share(len(self.task))]
+        problems = [problem for i in own for problem in [self.task.problem(i)] * samples]  # of a group the same object
+        with below_bar():
+            scores, rewards = (self._task_grader if greedy else self.grader).grade(
+                problems, texts, completions.lengths, {}
+            )
+        columns |= {name: values for name, values in rewards.items() if name.startswith("reward_")}
         rows = [
             self._row(*divmod(row, samples), *graded) | {name: x[i].item() for name, x in columns.items()}
             for i, (row, *graded) in enumerate(zip(self._rows(samples).tolist(), texts, scores, strict=True))
@@ -224,15 +236,6 @@ class EvaluateCallback(keras.callbacks.Callback):
             lenient = row.pop("lenient")
             row |= {"lenient": row["correct"] if lenient is None else lenient} if is_told else {}
         return with_behaviours(pd.DataFrame(rows))
-
-    def _graded(self, texts, lengths, greedy):
-        """Scores, and rewards as `Grader.grade` returns them: none of greedy completions, which have no group."""
-        numbers, failures = range(len(self.task))[processes.share(len(self.task))], {}
-        groups = [[self.task.problem(i)] * (1 if greedy else self.samples) for i in numbers]  # a judge goes by identity
-        problems = [problem for group in groups for problem in group]
-        if greedy:
-            return [self.grader.score(*pair, failures) for pair in zip(problems, texts, strict=True)], {}
-        return self.grader.grade(problems, texts, lengths, failures)
 
     def _row(self, puzzle, sample, text, score):
         problem = self.task.problem(puzzle)

@@ -79,16 +79,20 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
             "A summary needs at least one puzzle and the same number of completions for each. "
             f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
         )
-    means = ["format_rate", "lenient_accuracy", "mean_completion_length", *(f"mean_{name}" for name in BEHAVIOURS)]
-    rewards = {f"mean_{name}": puzzles[f"mean_{name}"].mean() for name in other_rewards(table)}
+    names = "completion_length", *BEHAVIOURS, *other_rewards(table)
+    means = ["format_rate", "lenient_accuracy", *(f"mean_{name}" for name in names)]
     return {
         "accuracy": float(puzzles["accuracy"].mean()),
         "n": len(puzzles),
         "samples": int(puzzles["samples"].iloc[0]),
         "ci95": list(share_interval(puzzles["accuracy"], seed)),
-        **{name: float(puzzles[name].mean()) for name in means if name in puzzles},
-        **{name: float(mean) for name, mean in rewards.items() if not np.isnan(mean)},
+        **{name: float(puzzles[name].mean()) for name in means if name in puzzles and puzzles[name].notna().any()},
     }
+
+
+def checked(table: pd.DataFrame) -> pd.DataFrame:
+    """The completions of those puzzles that have a checker; the verdict on others is `"unchecked"`."""
+    return table[~table["puzzle"].isin(table.loc[table["verdict"] == "unchecked", "puzzle"])]
 
 
 def other_rewards(table: pd.DataFrame) -> list[str]:

@@ -114,6 +114,10 @@ def test_one_finding_is_not_said_as_another():
     assert names(epochs(3, **same, accuracy=0.5)) == ["entropy_collapse"]
     assert names(epochs(3, **same, accuracy=0.9)) == ["no_signal"]  # solved
     assert names(epochs(3, zero_std_groups=0.99)) == []
+    unchecked = [
+        {name: value for name, value in e.items() if name != "accuracy"} for e in epochs(3, zero_std_groups=1.0)
+    ]
+    assert "Ask a judge" in examine(unchecked)[0].remedy and names(unchecked) == ["no_signal"]  # there is no checker
 
 
 def test_form_without_a_right_answer():

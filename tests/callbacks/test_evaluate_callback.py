@@ -6,6 +6,7 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks import Countdown
+from keras_aha.tasks.task import Score
 from keras_aha.training import budget_forcing
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -162,6 +163,19 @@ def test_other_rewards_stand_beside_the_tasks(model, held_out, sampled):
     assert logs["val_reward_long"] == pytest.approx(long.groupby(table["puzzle"]).mean().mean())
     assert "val_reward_broken" not in logs
     assert not EvaluateCallback(held_out, rollouts=rollouts, rewards={}).grader.rewards
+
+
+@pytest.mark.parametrize("unchecked", [(0, 2), range(5)])
+def test_problems_without_a_checker_are_neither_right_nor_wrong(model, held_out, monkeypatch, unchecked):
+    unchecked = {held_out.problem(i) for i in unchecked}
+    scores = {True: Score(0.0, False, "unchecked"), False: Score(1.0, True, "correct")}
+    monkeypatch.setattr(held_out, "score", lambda problem, text: scores[problem in unchecked])
+    callback = callback_of(held_out)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    callback.on_epoch_end(0, logs := {})
+    shares = {logs[name] for name in logs if name.endswith(("accuracy", "accuracy_high", "format_rate"))}
+    assert shares == ({1.0} if len(unchecked) == 2 else set()) and logs["val_completion_length"] > 0
 
 
 def test_thinking_goes_on(model, held_out, sampled, monkeypatch):

@@ -241,6 +241,11 @@ def test_a_judge_is_drawn_beside_accuracy(folder):
     (other,) = set(lines_of(draw, record)[1].figure.axes[1:])
     assert other.lines[1].get_xydata().tolist() == reward
     drawn = {picture.name: picture.caption for picture in pictures.draw_pictures(record)}
+    without = dataclasses.replace(
+        record, history=held_out.assign(accuracy=np.nan), before=BEFORE.assign(verdict="unchecked")
+    )
+    kinds = {picture.name for picture in pictures.draw_pictures(without)}
+    assert "reward_polite" in kinds and not kinds & {"accuracy", "difficulty"}  # without a checker
     assert "reward_failed" not in drawn and "learns to please the reward" in drawn["reward_polite"]
 
 

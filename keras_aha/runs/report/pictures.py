@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from keras_aha.evaluation.intervals import share_interval
-from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle
+from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle, checked
 from keras_aha.runs.report.run_record import RunRecord
 
 import matplotlib
@@ -41,9 +41,10 @@ class Picture:
 def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     """Draws those that there are numbers for."""
     tables = "held_out_before.jsonl, held_out_after.jsonl"
-    yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
-    label = _label(record)
-    if record.after is not None and label in record.before and record.before[label].nunique() > 1:
+    is_checked, label = record.history["accuracy"].notna().any(), _label(record)
+    if is_checked:
+        yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
+    if is_checked and record.after is not None and label in record.before and record.before[label].nunique() > 1:
         yield _picture(label, _by_label, record, _BY_LABEL.format(label), tables)
     yield _picture("reward", _reward, record, _REWARD, "history.csv")
     for name in (f"reward_{reward.name}" for reward in record.recipe.rewards):
@@ -138,8 +139,7 @@ def _beside_accuracy(axes: Axes, record: RunRecord, name: str) -> None:
     other.set_ylabel(name)
     _shares(axes)
     _from_zero(other)
-    lines = [side.lines[0] for side in (axes, other)]
-    axes.legend(lines, [line.get_label() for line in lines], loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    axes.legend(handles=[axes.lines[0], other.lines[0]], loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 
 def _length(axes: Axes, record: RunRecord) -> None:
@@ -186,7 +186,7 @@ def _held_out(record: RunRecord, name: str) -> tuple[list[int], list[float]]:
     """Epochs and values of a mean over the held-out puzzles, from the policy before training on."""
     evaluated = record.history.dropna(subset=f"val_{name}")
     column = name if name == "accuracy" else f"mean_{name}"
-    puzzles = by_puzzle(record.before)
+    puzzles = by_puzzle(checked(record.before) if name == "accuracy" else record.before)
     before = puzzles[column].mean() if column in puzzles else np.nan  # no dot, as of a reward in an older run
     return [0, *evaluated["epoch"]], [before, *evaluated[f"val_{name}"]]
 
