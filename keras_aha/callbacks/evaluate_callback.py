@@ -1,9 +1,11 @@
 """`EvaluateCallback`: completions of held-out problems, scored, every few epochs or whenever it is asked."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
@@ -62,6 +64,7 @@ class EvaluateCallback(keras.callbacks.Callback):
     Attributes:
         latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
             `None` if not asked for), or `None` before the first evaluation in a `fit`.
+        seconds: that `evaluate` last sampled, and compiled in them; what rewards take is not in it.
 
     Raises:
         ValueError: for an argument outside of these, or if neither `rollouts` nor `max_completion_length` is given.
@@ -201,7 +204,8 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     def _complete(self, model, greedy=False):
         rows = self._rows(1 if greedy else self.samples)
-        with rollout_bar("greedy evaluation" if greedy else "evaluation", len(rows)) as on_segment:
+        name, start = "greedy evaluation" if greedy else "evaluation", time.perf_counter()
+        with contextlib.closing(CompileCounter()) as compiles, rollout_bar(name, len(rows)) as on_segment:
             completions = model.generate(
                 *self._prompts(model),
                 rows=rows,
@@ -211,6 +215,7 @@ class EvaluateCallback(keras.callbacks.Callback):
                 warm_up=greedy not in self._warm,
                 **self.sampling,
             )
+        self.seconds = time.perf_counter() - start, compiles.seconds
         self._warm.add(greedy)
         return completions
 
