@@ -252,7 +252,7 @@ class RolloutCallback(StatefulCallback):
     # === Before training ===
 
     def look_at_prompts(self, tokenizer, epochs: int, hint: str | None = None) -> None:
-        """Raises TaskError if a problem, or a teacher's hint for it, cannot be made: of a list's, or of the first drawn."""
+        """Raises TaskError if a problem, or a `hint` for it, cannot be used: of a whole list, or of the first drawn."""
         task = self.prompts.task
         count = task.problem_count()
         numbers = [task.listed() if isinstance(task, Mixture) else range(count or 0)]
