@@ -124,13 +124,15 @@ def build_rewards(recipe: Recipe) -> dict[str, tuple[Callable, float]]:
     return {x.name: (function, x.weight) for x, function in zip(recipe.rewards, functions, strict=True)}
 
 
-def build_evaluation(recipe: Recipe, seed: int = 0) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`."""
+def build_evaluation(recipe: Recipe, seed: int = 0, task: Task | None = None) -> EvaluateCallback:
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`; `task`
+    has other problems than the held-out ones."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
     settings["max_rows"] = rollouts.max_rows or rollouts.prompts_per_epoch * rollouts.group_size
-    task, every, samples = build_held_out(recipe), evaluation.every, evaluation.samples
+    task = build_held_out(recipe) if task is None else task
+    every, samples = evaluation.every, evaluation.samples
     return EvaluateCallback(task, every=every, samples=samples, seed=seed, **settings)
 
 
