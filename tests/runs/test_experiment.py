@@ -235,7 +235,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
             | {"prompt", "completion", "messages", "chat_form", "loss_on"},
         ),
         (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "long_prompts"}),
-        (sections.Loss, GRPOLoss.__init__, {"self"}),
+        (sections.Loss, GRPOLoss.__init__, {"self", "teacher_coef"}),  # which is the teacher's weight
     ],
 )
 def test_a_section_has_every_key_of_what_it_builds(section, built, others):
