@@ -11,6 +11,7 @@ from keras_aha.planner.abstract_model import abstract_model
 from keras_aha.planner.advice import advice, notes
 from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.compiler import Compiler
+from keras_aha.planner.judging import judge_shapes
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.plan_record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.program import Program, TooLarge
@@ -21,6 +22,7 @@ from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
 
 import jax
+import numpy as np
 
 Phases = dict[str, dict[str, int]]  # phase of a run → part of a device's memory → bytes
 
@@ -48,15 +50,23 @@ def plan(
             or about libtpu, if that is missing.
     """
     places = find_topology(topology)
-    with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
+    with abstract_model(recipe, places) as made, as_if_on(places.devices, places.platform):
         check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
-        return Planning(recipe, places, model, layouts, on_program).plan(price_per_chip_hour)
+        return Planning(recipe, places, *made, on_program).plan(price_per_chip_hour)
 
 
 class Planning:
-    """What `plan` does, step by step, with the model and the layouts of `abstract_model`."""
+    """What `plan` does, step by step, with the model, the judges and the layouts of `abstract_model`."""
 
-    def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, on_program: Callable):
+    def __init__(
+        self,
+        recipe: Recipe,
+        topology: Topology,
+        model: GRPOModel,
+        judges: dict,
+        layouts: Layouts,
+        on_program: Callable,
+    ):
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
         self.compiler = Compiler(recipe, on_program) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
@@ -68,9 +78,15 @@ class Planning:
         lengths = self.prompt_length, rollouts.max_completion_length
         shared = model.rows_per_prompt(self.rows, rollouts.group_size, *lengths)
         batch = empty_batch(self.rows, *lengths, shared)
+        if recipe.teacher.hint is not None:  # no problem is known, nor how long its solution is
+            hint = self.prompt_length + -(-rollouts.max_completion_length // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
+            batch |= {
+                f"teacher_{name}": np.zeros((len(batch[name]), hint), "int32") for name in ("prompt_ids", "prompt_mask")
+            }
         self.state = jax.tree.map(layouts.variable, (*variables, model.metrics_variables))
         self.batch = jax.tree.map(layouts.batch, batch)
-        self.resident = memory.resident(model, self.state, layouts)
+        self.judges = [judge_shapes(recipe.rewards[i], judge, layouts) for i, judge in judges.items()]
+        self.resident = memory.resident(model, self.state, layouts, self.judges)
 
     def plan(self, price_per_chip_hour: float | None) -> Plan:
         """All of it."""
@@ -78,9 +94,10 @@ class Planning:
         # The step takes the longest, and the compiler uses one core: the others are compiled at the same time.
         compiling = self.begin_train()
         decode, rollout_phases = self.decode()
+        judging, judge_phases = self.judge()
         train, phases = self.train(compiling)
         seconds = time.perf_counter() - begin
-        phases |= rollout_phases
+        phases |= rollout_phases | judge_phases
         devices, limit = len(self.topology.devices), self.topology.memory
         chips = devices / self.chip.devices_per_chip if self.chip else devices
         return Plan(
@@ -92,7 +109,7 @@ class Planning:
             phases=phases,
             train=train,
             decode=decode,
-            run=roofline.estimate_run(self.recipe, train, decode, chips, price_per_chip_hour),
+            run=roofline.estimate_run(self.recipe, train, decode, judging, chips, price_per_chip_hour),
             compile_seconds=seconds if self.topology.compiles else 0.0,
             notes=tuple(notes(self.recipe, self.topology, self.dtype)),
             advice=tuple(advice(self.recipe, phases, limit)),
@@ -149,6 +166,19 @@ class Planning:
             prefill_seconds=prefill_seconds,
         )
         return decode, phases
+
+    def judge(self) -> tuple[float | None, Phases]:
+        """Seconds of judging a completion by all judges, `None` if they are not known; and the memory that it takes."""
+        try:
+            judges = [(judge, self.compiler.judge(judge)) for judge in self.judges]
+        except TooLarge as error:
+            return None, {"judge": self.too_large(error)}
+        seconds = [
+            roofline.seconds(program, self.chip, judge.dtype) * judge.texts / len(judge.lengths)
+            for judge, program in judges
+            if self.chip
+        ]
+        return sum(seconds), {"judge": memory.judge_phase(self.resident, judges)} if judges else {}
 
     def evaluation_phase(self, decode: dict[str, int]) -> dict[str, int]:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""

@@ -67,9 +67,8 @@ class Teacher:
                 "A policy teaches itself by what it is told more: set teacher.hint, a text with {prompt} and {solution}"
                 ' in it. Received: teacher.preset="self", teacher.hint="none"'
             )
-        if self.preset in (None, "self") and (self.dtype or self.quantization):
+        if self.preset == "self" and (self.dtype or self.quantization):
             raise RecipeError(
                 "teacher.dtype and teacher.quantization are of another model's weights: leave them out. Received: "
-                f"teacher.preset={self.preset!r}, teacher.dtype={self.dtype!r}, teacher.quantization="
-                f"{self.quantization!r}"
+                f'teacher.preset="self", teacher.dtype={self.dtype!r}, teacher.quantization={self.quantization!r}'
             )

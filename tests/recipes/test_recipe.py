@@ -275,7 +275,7 @@ def test_several_tasks_and_rewards(tmp_path):
         ('rewards=[{name="a", function="b:c", x=1}]', "'a' is a function, which takes no keys of a judge. Received: {"),
         ("rewards[1].weight=none", "rewards[1].weight must be a number. Received: rewards[1].weight='none'"),
         ("teacher.hint=none", 'a text with {prompt} and {solution} in it. Received: teacher.preset="self"'),
-        ("teacher.quantization=int8", "are of another model's weights: leave them out. Received: teacher.preset='self'"),
+        ("teacher.dtype=float16", "are of another model's weights: leave them out. Received: teacher.preset"),
         ("teacher.kl=forward", 'teacher.kl must be "exact" or "sampled". Received: teacher.kl='),
         ("teacher.wieght=1", "Unknown key teacher.wieght; the nearest is teacher.weight. Received"),
         (

@@ -14,9 +14,10 @@ from keras_aha.recipes import sections
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_policy import build_policy, policy_arguments
-from keras_aha.runs.experiment import Experiment, load_trained, summarize_held_out, with_absolute_paths
+from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
 from keras_aha.runs.run import Run
 from keras_aha.runs.sources import source_checksums
+from keras_aha.runs.trained_policy import load_trained
 from keras_aha.training.priming import prime
 
 import numpy as np

@@ -1,0 +1,42 @@
+"""Makes what a section's free keys describe: a task, a judge."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from keras_aha.names import suggestion
+from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.training.ask import shown
+
+
+def make_from_keys(make: Callable, section, path: str, name: str, **defaults) -> Any:
+    """`make(…)` of a section's `arguments`, and of those `defaults` that it takes and the section does not have.
+
+    "none" is None if that is the argument's default.
+
+    Args:
+        make: a class, or another maker; a `functools.partial` hides the positional arguments that it has.
+        section: with `arguments`, such as a `TaskSection`.
+        path: of the section, such as `tasks[0]`.
+        name: of what is made, for errors.
+        **defaults: keyword arguments.
+
+    Raises:
+        RecipeError: for an unknown key, which names the nearest, and whatever `make` raises.
+    """
+    known = inspect.signature(make).parameters
+    for key, value in section.arguments.items():
+        if key not in known:
+            near = suggestion(key, [*known, *vars(section)], path + ".{}")
+            raise RecipeError(f"Unknown key {path}.{key}{near}. Received: {path}.{key}={value!r}")
+    absent = {key for key, value in section.arguments.items() if value == "none" and known[key].default is None}
+    arguments = {key: None if key in absent else value for key, value in section.arguments.items()}
+    with in_section(path):
+        try:
+            return make(**{key: value for key, value in defaults.items() if key in known} | arguments)
+        except ValueError:
+            raise
+        except Exception as error:  # whatever a user's class may raise
+            reason = error if isinstance(error, TypeError) else shown(error)
+            received = f"Received: {section.arguments}"
+            raise ValueError(f"{name} cannot be made of the section's keys: {reason}. {received}") from error
