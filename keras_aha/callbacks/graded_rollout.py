@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_aha.distribution import processes
 from keras_aha.evaluation.behaviours import mean_behaviours
+from keras_aha.tasks.checkers.unchecked import UNCHECKED
 from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Score
 from keras_aha.training.grader import groups_with_signal, reward_logs
@@ -64,7 +65,8 @@ def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: i
 
 def logs_by_task(mixture: Mixture, rollout: Rollout) -> dict[str, float]:
     """`accuracy_<name>` and `mean_reward_<name>` of each task that was asked."""
-    columns = {"accuracy": [score.correct for score in rollout.scores], "mean_reward": rollout.rewards}
+    correct = [None if score.verdict == UNCHECKED else float(score.correct) for score in rollout.scores]
+    columns = {"accuracy": np.array(correct, "float64"), "mean_reward": rollout.rewards}
     names = [mixture.names[problem.task] for problem in rollout.problems]
     means = pd.DataFrame(columns).groupby(names).mean()
     return {f"{kind}_{name}": float(mean) for kind in means for name, mean in means[kind].items()}

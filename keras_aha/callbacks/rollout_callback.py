@@ -59,10 +59,11 @@ class RolloutCallback(StatefulCallback):
 
     Args:
         task: a `Task`. Epoch i takes its problems i·P to (i + 1)·P − 1; refills take theirs from number 2³² on.
-        rewards: others beside the task's own, which has weight 1: name → `(function, weight)`, where
+        rewards: others beside the task's own: name → `(function, weight)`, where
             `function(problem, completion)` returns a number, or `function(problems, completions)` a list of them, see
             `Grader`. One that fails, as the task's own may, gives one warning an epoch, and costs only the completion
             that it failed on.
+        task_weight: of the task's own reward; 0 only logs it.
         reward_seconds: the time that a reward of a completion may take, and so many times more that of a list of them;
             `None` is no limit. See `time_limit.within`.
         on_reward_error: "skip", or "stop": the first failure ends the run. An epoch in which all fail always does.
@@ -100,6 +101,7 @@ class RolloutCallback(StatefulCallback):
         task: Task,
         *,
         rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
+        task_weight: float = 1.0,
         reward_seconds: float | None = 5.0,
         on_reward_error: str = "skip",
         prompts_per_epoch: int = 32,
@@ -136,7 +138,8 @@ class RolloutCallback(StatefulCallback):
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
         self.prompts = PaddedPrompts(task, max_prompt_length)
-        self.grader = Grader(task, rewards, penalties, seconds=reward_seconds, on_error=on_reward_error)
+        limits = dict(seconds=reward_seconds, on_error=on_reward_error)
+        self.grader = Grader(task, rewards, penalties, task_weight=task_weight, **limits)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch = prompts_per_epoch
         self.group_size = group_size

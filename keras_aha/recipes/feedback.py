@@ -16,7 +16,7 @@ class Reward:
         judge: in its place, a model that gives a number: a preset, a run's folder, or a folder of Hugging Face that
             holds a model `…ForSequenceClassification`; or the address of a server, `http://…/v1`. Every other key is an
             argument of `ModelJudge`, `RewardModel` or `EndpointJudge`.
-        weight: beside the task's own reward, which has 1. A reward of weight 0 is only logged.
+        weight: beside that of the task's own reward, `rollouts.task_weight`. A reward of weight 0 is only logged.
     """
 
     name: str = rule(

@@ -94,6 +94,7 @@ class Rollouts:
     curriculum: float | None = rule("above 0 and below 1", lambda share: 0 < share < 1, default=None)
     refills: int = from_to(0, 100, default=0)
     shuffle_rewards: bool = False
+    task_weight: float = at_least(0, default=1.0)
     reward_seconds: float | None = above_zero(default=5.0)
     on_reward_error: str = one_of("skip", "stop")
     updates_per_rollout: int = at_least(1, default=1)

@@ -16,7 +16,8 @@ _CALCULATION = re.compile("<<[^<>]*>>")  # GSM8K's notes for a calculator, as in
 
 @dataclass(frozen=True)
 class RowColumns:
-    """The arguments of `Rows` that name columns; `template` is that by which messages are written.
+    """The arguments of `Rows` that name columns; `template` is that by which messages are written, and rows without
+    an answer are an error if `needs_answer`.
 
     Raises:
         ValueError: if `prompt` is neither a column nor a text with columns in it.
@@ -30,6 +31,7 @@ class RowColumns:
     difficulty: str | None
     solution: str
     template: str
+    needs_answer: bool = True
 
     def __post_init__(self):
         object.__setattr__(self, "_asked", ColumnText(self.prompt, "prompt"))
@@ -38,7 +40,13 @@ class RowColumns:
     def needed(self) -> list[str]:
         """The columns that each row must have."""
         asked = self._asked.columns if self.messages is None else [self.messages]
-        return [column for column in (*asked, self.answer, self.category, self.difficulty) if column is not None]
+        answer = self.answer if self.needs_answer else None
+        return [column for column in (*asked, answer, self.category, self.difficulty) if column is not None]
+
+    @property
+    def optional(self) -> list[str]:
+        """The columns that some rows may lack."""
+        return [self.solution] if self.needs_answer else [self.solution, self.answer]
 
     def row(self, texts: Mapping[str, str | None]) -> Row:
         """The row of a file's texts by column; ValueError if it is none."""
@@ -57,8 +65,10 @@ class RowColumns:
             difficulty = _read_difficulty(texts[self.difficulty], self.difficulty)
         return Row(prompt, answer, texts.get(self.category), difficulty, solution, messages)
 
-    def _answer(self, text: str) -> tuple[str, str]:
-        """The answer that is expected, and what the column says beside it."""
+    def _answer(self, text: str | None) -> tuple[str, str]:
+        """The answer that is expected, an empty text if there is none, and what the column says beside it."""
+        if text is None:
+            return "", ""
         if self.answer_in == "whole":
             return text.strip(), ""
         form = ANSWER_FORMS[self.answer_in]

@@ -13,6 +13,7 @@ from keras_aha.names import suggestion
 from keras_aha.tasks.answer_form import ANSWER_FORMS, stated_answers
 from keras_aha.tasks.checkers.checker import Checker
 from keras_aha.tasks.checkers.make_checker import make_checker
+from keras_aha.tasks.checkers.unchecked import UNCHECKED, Unchecked
 from keras_aha.tasks.drawn_task import check_index
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.held_out_split import split_rows, stable_hash
@@ -47,7 +48,8 @@ class Rows(Task):
             solution.
         solution: a column that tells how the answer is worked out; rows need not have it.
         checker: says whether an answer is right: a name, such as `"exact"` or `"number"`, `"module:function"`, or a
-            table with the `name` and its options.
+            table with the `name` and its options. `"none"` checks nothing, for rows that only a judge can judge; they
+            need no answer then.
         checkers: category → checker, for categories that have another one.
         answer_form: where a completion must state its answer: `"tag"`, which is `<answer> </answer>`, `"boxed"`, which
             is `\\boxed{}`, `"####"`, the rest of a line, or `"last_line"`. The templates that have a name say so.
@@ -100,8 +102,9 @@ class Rows(Task):
         rule = self._rule.replace("{", "{{").replace("}", "}}")
         templates = named_templates("{prompt}\n" + rule, compact="{prompt}")
         self._format_string = resolve_template(template, templates, {"prompt": "How many?"})
-        self._columns = RowColumns(prompt, messages, answer, answer_in, category, difficulty, solution, template)
         self._checker = _make_checker(checker)
+        columns = prompt, messages, answer, answer_in, category, difficulty, solution, template
+        self._columns = RowColumns(*columns, needs_answer=not isinstance(self._checker, Unchecked))
         self._checkers = {name: _make_checker(own) for name, own in (checkers or {}).items()}
         self._tables, self._keys, self._categories = [], array("Q"), set()
         self._open(file, held_out_file)
@@ -129,7 +132,7 @@ class Rows(Task):
 
     def _read(self, files, key: str) -> None:
         """Reads and checks files of rows; ValueError names the first that is wrong."""
-        table, checked = read_rows(files, key, self._columns.needed, [self._columns.solution]), set()
+        table, checked = read_rows(files, key, self._columns.needed, self._columns.optional), set()
         for index, texts in enumerate(table):
             try:
                 row = self._columns.row(texts)
@@ -167,8 +170,10 @@ class Rows(Task):
         The reward is 1.0 if the answer is right, `form_reward` if it can be read and is wrong, else 0.0. Lines after
         the answer take 0.1 away, as does in the form `"tag"` any text after it or a second tag (see `answer_tag`).
         Verdicts are `no_answer` and those of the checker. `lenient` tells whether the right answer stands in any form,
-        or on the last line, or is the last number.
+        or on the last line, or is the last number. Without a checker the reward is 0.0 and the verdict `unchecked`.
         """
+        if isinstance(self._checker_of(problem), Unchecked):
+            return Score(0.0, False, UNCHECKED)
         answer, checker = self.answer_form.read(completion), self._checker_of(problem)
         verdict = "no_answer" if answer.text is None else checker.verdict(answer.text, problem.answer)
         if verdict == "correct":
@@ -186,8 +191,8 @@ class Rows(Task):
     def problem_count(self) -> int:
         return len(self._training)
 
-    def reference(self, problem: Row) -> str:
-        return problem.answer
+    def reference(self, problem: Row) -> str | None:
+        return problem.answer or None
 
     def difficulty(self, problem: Row) -> float:
         return problem.difficulty
@@ -207,6 +212,8 @@ class Rows(Task):
 
     def worked_solution(self, problem: Row, rng: random.Random) -> str:
         """Returns the row's solution, if it has one, and the answer in its form."""
+        if not problem.answer:
+            raise NotImplementedError(f"A row without an answer has no worked solution. Received: {problem}")
         thought = f"{problem.solution}\n" if problem.solution else ""
         return f"{thought}</think>\n{self.answer_form.written(problem.answer)}"
 

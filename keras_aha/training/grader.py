@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from keras_aha.tasks.checkers.unchecked import UNCHECKED
 from keras_aha.tasks.task import Score, Task
 from keras_aha.training.ask import TaskError, class_name, shown, warn
 from keras_aha.training.judges.judge import Judge
@@ -21,9 +22,7 @@ _SCORE = "Score(reward, correct, verdict) of keras_aha.tasks whose reward is a f
 class Grader:
     """Scores completions, and adds up their rewards.
 
-    reward = the task's + Σ weight · other + penalty of the length
-
-    The task's own reward always has weight 1, and other weights are relative to it.
+    reward = task_weight · the task's + Σ weight · other + penalty of the length
 
     A reward fails if its function raises, takes longer than it may (see `time_limit.within`, which also tells what it
     cannot interrupt), or returns what is no finite number: `None`, a text, a list, an array that is no scalar, NaN.
@@ -38,6 +37,7 @@ class Grader:
         task: a `Task`.
         rewards: name → `(function, weight)`, where `function(problem, completion)` returns a number. With weight 0 it
             is only logged. The name "task" is the task's own.
+        task_weight: of the task's own reward; 0 only logs it, as if a judge alone is to decide.
         penalties: `(C + 1,)`, what is added to the reward of a completion of 0 to C tokens; `None` adds nothing.
         seconds: that a call may take for each completion that it is of; `None` for no limit.
         on_error: "skip", or "stop", which makes the first failure an error.
@@ -52,6 +52,7 @@ class Grader:
         rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
         penalties: np.ndarray | None = None,
         *,
+        task_weight: float = 1.0,
         seconds: float | None = 5.0,
         on_error: str = "skip",
     ):
@@ -59,7 +60,10 @@ class Grader:
             raise ValueError(f"`reward_seconds` must be above 0, or None. Received: reward_seconds={seconds}")
         if on_error not in ("skip", "stop"):
             raise ValueError(f"`on_reward_error` must be one of skip, stop. Received: on_reward_error={on_error!r}")
+        if not 0 <= task_weight < math.inf:
+            raise ValueError(f"`task_weight` must be a finite number, 0 or more. Received: task_weight={task_weight}")
         self.task = task
+        self.task_weight = task_weight
         self.rewards = {name: _checked(name, entry) for name, entry in (rewards or {}).items()}
         self.penalties = penalties
         self.seconds = seconds
@@ -84,8 +88,9 @@ class Grader:
         """
         scores = [self.score(problem, text, reported) for problem, text in zip(problems, texts, strict=True)]
         # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
-        total = np.array([score.reward for score in scores], "float64")
-        parts = {"task_reward": total.copy()} if self.rewards or self.penalties is not None else {}
+        own = np.array([score.reward for score in scores], "float64")
+        parts = {"task_reward": own} if self.rewards or self.penalties is not None else {}
+        total = self.task_weight * own
         for name, (function, weight) in self.rewards.items():
             values = self._values(f"The reward {name!r}", function, problems, texts, reported)
             parts[f"reward_{name}"] = np.array(values, "float64")  # NaN for None
@@ -157,12 +162,14 @@ class Grader:
 def reward_logs(scores: list[Score], rewards: dict[str, np.ndarray]) -> dict[str, float]:
     """Means of what `Grader.grade` returned, `accuracy`, `format_rate`, and `failed_rewards`, a share of completions.
 
-    Means leave failures out; but a completion whose score failed counts as not correct.
+    Means leave failures out; but a completion whose score failed counts as not correct. The rates of a task without a
+    checker are NaN.
     """
     means = {name: _mean(values) for name, values in rewards.items()}
     means["failed_rewards"] = float(np.mean(np.isnan(rewards["reward"])))
-    rates = {"accuracy": [score.correct for score in scores], "format_rate": [score.well_formed for score in scores]}
-    return {"reward": means.pop("reward")} | {name: float(np.mean(flags)) for name, flags in rates.items()} | means
+    checked = [score for score in scores if score.verdict != UNCHECKED]
+    rates = {"accuracy": [score.correct for score in checked], "format_rate": [score.well_formed for score in checked]}
+    return {"reward": means.pop("reward")} | {name: _mean(np.array(flags)) for name, flags in rates.items()} | means
 
 
 def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
@@ -174,8 +181,8 @@ def groups_with_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
 def _checked(name, entry):
     if name == "task":
         raise ValueError(
-            "`rewards` cannot hold the task's own reward, which is always added with weight 1: give others a weight "
-            f"relative to it. Received: rewards['task']={entry!r}"
+            "`rewards` cannot hold the task's own reward: `task_weight` is its weight. "
+            f"Received: rewards['task']={entry!r}"
         )
     function, weight = entry if isinstance(entry, tuple) and len(entry) == 2 else (entry, None)
     if not callable(function) or not isinstance(weight, int | float) or not math.isfinite(weight):
@@ -227,5 +234,5 @@ def _as_score(value) -> Score | None:
 
 
 def _mean(values):
-    known = values[~np.isnan(values)]
+    known = values[~np.isnan(values)] if len(values) else values
     return float(known.mean()) if len(known) else math.nan

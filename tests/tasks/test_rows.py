@@ -1,4 +1,5 @@
 import json
+import math
 import random
 import warnings
 
@@ -6,7 +7,9 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_task
 from keras_aha.tasks import Rows
 from keras_aha.tasks.chat import write_chat
+from keras_aha.training.grader import reward_logs
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -182,6 +185,24 @@ def test_a_wrong_row_in_the_middle_is_named(tmp_path, row, arguments, sentence):
     path = write(tmp_path / "a.jsonl", [*ROWS[:30], row, *ROWS[30:]])
     with pytest.raises(ValueError, match=f"^{sentence}.*"):
         Rows(path, **arguments)
+
+
+def test_rows_that_nobody_can_check(tmp_path):
+    """Only a judge tells: rows need no answer, and completions have no accuracy."""
+    file = write(
+        tmp_path / "poems.jsonl", [{"prompt": f"A poem of {n} lines.", "answer": "…"[: n % 2]} for n in range(20)]
+    )
+    with pytest.raises(ValueError, match="answer"):
+        Rows(write(tmp_path / "asked.jsonl", [{"prompt": "A poem."}] * 9))
+    lacking = write(tmp_path / "lacking.jsonl", [{"prompt": f"A poem of {n} lines."} for n in range(20)])
+    for task in (Rows(file, checker="none"), Rows(lacking, checker="none")):
+        scores = [task.score(task.problem(0), text) for text in ("Roses", "<answer>red</answer>")]
+        assert [(score.reward, score.correct, score.verdict) for score in scores] == [(0.0, False, "unchecked")] * 2
+        logs = reward_logs(scores, {"reward": np.array([0.5, 0.7])})
+        assert logs["reward"] == 0.6 and math.isnan(logs["accuracy"]) and math.isnan(logs["format_rate"])
+    assert task.reference(task.problem(0)) is None
+    with pytest.raises(NotImplementedError, match="no worked solution"):
+        task.worked_solution(task.problem(0), random.Random(0))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,12 @@ def test_rewards_add_up_by_their_weights(task):
     assert seen == [(PROBLEM, text) for text in TEXTS]
 
 
+def test_the_tasks_own_reward_may_have_another_weight(task):
+    _, rewards, logs = grade(task, {"brevity": (brevity, 0.25)}, task_weight=0)
+    np.testing.assert_allclose(rewards, [-0.5, -0.5, -0.1], rtol=1e-6)
+    assert (logs["task_reward"], logs["accuracy"]) == pytest.approx((1.1 / 3, 1 / 3))
+
+
 def test_sums_that_are_equal_on_paper_are_equal(task):
     """0.1 + 3·0.3 and 1.0 + 3·0.0, which differ in binary."""
     _, rewards, _ = grade(task, {"x": (lambda problem, text: {TEXTS[1]: 0.3}.get(text, 0.0), 3)})
@@ -205,7 +211,8 @@ def test_bad_settings(task):
     for settings, sentence in [
         (dict(seconds=math.nan), "Received: reward_seconds=nan"),
         (dict(on_error="ignore"), "`on_reward_error` must be one of skip, stop. Received: on_reward_error='ignore'"),
-        (dict(rewards={"task": (brevity, 0.5)}), r"always added with weight 1: .* Received: rewards\['task'\]="),
+        (dict(task_weight=-1), "`task_weight` must be a finite number, 0 or more. Received: task_weight=-1"),
+        (dict(rewards={"task": (brevity, 0.5)}), r"`task_weight` is its weight. Received: rewards\['task'\]="),
     ]:
         with pytest.raises(ValueError, match=sentence):
             Grader(task, **settings)

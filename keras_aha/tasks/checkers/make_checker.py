@@ -14,9 +14,10 @@ from keras_aha.tasks.checkers.json_answer import JsonAnswer
 from keras_aha.tasks.checkers.math_answer import MathAnswer
 from keras_aha.tasks.checkers.number import Number
 from keras_aha.tasks.checkers.regex import Regex
+from keras_aha.tasks.checkers.unchecked import Unchecked
 
 CHECKERS: dict[str, type[Checker]] = dict(exact=Exact, number=Number, choice=Choice, math=MathAnswer)
-CHECKERS |= dict(contains=Contains, regex=Regex, json=JsonAnswer)
+CHECKERS |= dict(contains=Contains, regex=Regex, json=JsonAnswer, none=Unchecked)
 
 
 def make_checker(name: str, options: Mapping[str, Any]) -> Checker:
