@@ -40,8 +40,7 @@ def abstract_model(recipe: Recipe, topology: Topology):
             policy = abstract_policy(**policy_arguments(recipe))
         planned_decoder(policy.backbone)  # its error comes before minutes of compiling
         teacher = build_teacher(recipe, OtherModel.abstract)
-        taught = [] if teacher is None or teacher.policy is None else teacher.policy.variables
-        for variable in [*policy.variables, *taught]:
+        for variable in [*policy.variables, *(teacher.variables if teacher else ())]:
             initialize_layout(variable)  # as Keras does when it gives a variable its value; the optimizer's follow it
         with without_values():
             # The step is compiled once here: of all lengths the longest takes the most.

@@ -37,7 +37,7 @@ def notes(recipe: Recipe, topology: Topology, dtype: str) -> list[str]:
     lines = [_ROOFLINE if known else f"The speed of {kind!r} is not known, so there are no times."]
     if any(reward.judge for reward in recipe.rewards):
         lines.append(_JUDGES)
-    if recipe.teacher.hint is not None:
+    if recipe.teacher.preset is not None and recipe.teacher.hint is not None:
         lines.append(_HINT)
     if known and dtype not in known.tflops:
         lines.append(f"{kind} has no units for {dtype}: float32 is what counts here.")

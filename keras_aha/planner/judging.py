@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable
 
 from keras_aha.decoding.placement import Placement
@@ -11,6 +10,7 @@ from keras_aha.planner.layouts import Layouts
 from keras_aha.planner.rollout_shapes import adapted_dtypes
 from keras_aha.recipes.feedback import Reward
 from keras_aha.runs.build_rewards import judge_class
+from keras_aha.runs.from_keys import known_arguments
 from keras_aha.training.judges.local_judge import read_texts
 
 import numpy as np
@@ -63,5 +63,4 @@ def judge_shapes(reward: Reward, model, layouts: Layouts) -> JudgeShapes:
 
 def _argument(reward: Reward, name: str) -> int:
     """What the recipe says, or the judge's default."""
-    default = inspect.signature(judge_class(reward.judge)).parameters[name].default
-    return reward.arguments.get(name, default)
+    return reward.arguments.get(name, known_arguments(judge_class(reward.judge))[name].default)

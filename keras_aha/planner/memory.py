@@ -20,8 +20,7 @@ PARTS += ("program",)
 
 def resident(model, state, layouts: Layouts, judges: Iterable[JudgeShapes]) -> dict[str, int]:
     """What lies on a device all the time; `state` is that of the model's `train_step`, as shapes with shardings."""
-    has_teacher = model.teacher is not None and model.teacher.policy is not None
-    taught = {id(variable): variable for variable in (model.teacher.policy.variables if has_teacher else ())}
+    taught = {id(variable): variable for variable in (model.teacher.variables if model.teacher else ())}
     variables = [v for v in (*model.trainable_variables, *model.non_trainable_variables) if id(v) not in taught]
     weights = [layouts.variable(variable) for variable in variables if not variable.name.startswith("lora_")]
     weights, teacher = bytes_on_a_device(weights), bytes_on_a_device(list(map(layouts.variable, taught.values())))

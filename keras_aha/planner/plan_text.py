@@ -70,7 +70,9 @@ def _memory_lines(plan: Plan) -> list[str]:
 
     phases = plan.phases.values()
     head = f"  {f'memory a chip, {name}':26s}" + "".join(f"{phase:>12s}" for phase in plan.phases)
-    rows = [line(f"  {title}", [parts[part] for parts in phases]) for part, (title, _) in _PARTS.items()]
+    others = [part for part in ("teacher", "judges") if not any(parts[part] for parts in phases)]  # which it has not
+    titles = {part: title for part, (title, _) in _PARTS.items() if part not in others}
+    rows = [line(f"  {title}", [parts[part] for parts in phases]) for part, title in titles.items()]
     return [head, *rows, line("  all", [sum(parts.values()) for parts in phases])]
 
 

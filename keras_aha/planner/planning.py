@@ -22,7 +22,6 @@ from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
 
 import jax
-import numpy as np
 
 Phases = dict[str, dict[str, int]]  # phase of a run → part of a device's memory → bytes
 
@@ -77,12 +76,10 @@ class Planning:
         variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
         lengths = self.prompt_length, rollouts.max_completion_length
         shared = model.rows_per_prompt(self.rows, rollouts.group_size, *lengths)
-        batch = empty_batch(self.rows, *lengths, shared)
-        if recipe.teacher.hint is not None:  # no problem is known, nor how long its solution is
-            hint = self.prompt_length + -(-rollouts.max_completion_length // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
-            batch |= {
-                f"teacher_{name}": np.zeros((len(batch[name]), hint), "int32") for name in ("prompt_ids", "prompt_mask")
-            }
+        hint = 0  # tokens; no problem is known, nor how long its solution is
+        if model.teacher is not None and model.teacher.hint is not None:
+            hint = -(-sum(lengths) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
+        batch = empty_batch(self.rows, *lengths, shared, teacher_prompt_length=hint)
         self.state = jax.tree.map(layouts.variable, (*variables, model.metrics_variables))
         self.batch = jax.tree.map(layouts.batch, batch)
         self.judges = [judge_shapes(recipe.rewards[i], judge, layouts) for i, judge in judges.items()]

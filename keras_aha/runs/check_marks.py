@@ -19,7 +19,9 @@ def check_rubric(judge: LocalJudge, path: str) -> None:
     """Raises RecipeError if marks in what a judge reads are no tokens of its vocabulary; `path` is of its section."""
     problem = ask_problem(judge.task, 0) if "prompt" in judge.fields else None
     prompt = "" if problem is None else ask_prompt(judge.task, problem)
-    check_text(judge.tokenizer, judge.write(judge.rubric.replace("{prompt}", prompt)), f"{path}.rubric", None)
+    rubric = judge.rubric.replace("{prompt}", prompt)
+    check_text(judge.tokenizer, rubric, f"{path}.rubric", None)
+    check_text(judge.tokenizer, judge.write(rubric), f"{path}.chat_form", "none")
 
 
 def check_text(tokenizer, text: str, key="task.template", plain: str | None = "plain") -> None:

@@ -87,7 +87,8 @@ class Experiment:
     def _check_problems(self):
         """Raises RecipeError or ValueError if a problem that is known cannot be used, the vocabulary lacks a stop
         token, or the model cannot be sampled as it should be; no weights are read."""
-        rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
+        rollouts, teacher = self.recipe.rollouts, self.recipe.teacher
+        tokenizer = load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
         held_out, section = self.evaluation.task, "task" if self.recipe.task else "tasks"
@@ -100,7 +101,7 @@ class Experiment:
                 f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
             )
         with in_section(section):
-            self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
+            self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs, teacher.preset and teacher.hint)
             PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
             for alone in one_of_each(self.recipe, held_out):
                 ask(alone, "labels", alone.problem(0), "a dictionary", dict)

@@ -1,5 +1,6 @@
 """Makes what a section's free keys describe: a task, a judge."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ def make_from_keys(make: Callable, section, path: str, name: str, **defaults) ->
     Raises:
         RecipeError: for an unknown key, which names the nearest, and whatever `make` raises.
     """
-    known = inspect.signature(make).parameters
+    known = known_arguments(make)
     for key, value in section.arguments.items():
         if key not in known:
             near = suggestion(key, [*known, *vars(section)], path + ".{}")
@@ -40,3 +41,15 @@ def make_from_keys(make: Callable, section, path: str, name: str, **defaults) ->
             reason = error if isinstance(error, TypeError) else shown(error)
             received = f"Received: {section.arguments}"
             raise ValueError(f"{name} cannot be made of the section's keys: {reason}. {received}") from error
+
+
+def known_arguments(make: Callable) -> dict[str, inspect.Parameter]:
+    """The arguments that are left of a class or another maker. If a class hands others on to its base, by `**settings`,
+    those that the base takes by their keywords alone are among them."""
+    own = inspect.signature(make).parameters
+    known = {name: argument for name, argument in own.items() if argument.kind is not argument.VAR_KEYWORD}
+    kind = make.func if isinstance(make, functools.partial) else make
+    if len(known) < len(own) and inspect.isclass(kind):
+        base = inspect.signature(kind.__base__).parameters
+        known = {name: argument for name, argument in base.items() if argument.kind is argument.KEYWORD_ONLY} | known
+    return known
