@@ -6,8 +6,8 @@ import os
 
 from keras_aha.callbacks.run_folder import COMPLETIONS
 from keras_aha.files import json_lines, local_path
-from keras_aha.training.ask import problem_text
 from keras_aha.names import printable
+from keras_aha.training.ask import problem_text
 
 import keras
 import tensorflow as tf

@@ -95,6 +95,27 @@ def load_policy(
     return policy
 
 
+def load_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None):
+    """Loads a model that is never trained, such as a judge: `load_policy` without adapters, also if it is quantized.
+
+    It raises ValueError for what `check_frozen` does before weights are loaded, and afterwards as `load_policy` does.
+    """
+    check_frozen(preset, dtype=dtype, quantization=quantization)
+    policy = load_policy(preset, dtype=dtype, remat=False, lora_rank=0)
+    if quantization:
+        quantize_base(policy.backbone, quantization)
+    policy.trainable = False
+    return policy
+
+
+def check_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None) -> None:
+    """Raises ValueError for an unknown preset, dtype or quantization, or a model that cannot be quantized."""
+    _check(dtype, quantization, lora_rank=1)
+    described = abstract_backbone(preset, dtype)
+    if quantization:
+        _check_quantizable(quantization, type(described))
+
+
 def abstract_policy(
     preset: str,
     *,

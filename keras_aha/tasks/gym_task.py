@@ -105,6 +105,11 @@ class GymTask(DrawnTask):
         text = read_answer(completion).text
         return None if text is None else text.strip() or None
 
+    def reference(self, problem: GymProblem) -> str | None:
+        """Returns the generator's own answer; `None` if it has only a scorer."""
+        answer = problem.entry["answer"]
+        return None if answer is None else str(answer)
+
     def worked_solution(self, problem: GymProblem, rng: random.Random, *, guess_rate: float = 0.0) -> str:
         """Returns the answer of the generator without a thought, because generators write none.
 

@@ -6,7 +6,7 @@ import sys
 import types
 
 from keras_aha.tasks import GymTask
-from keras_aha.tasks.gym_task import EVALUATING, VERSION
+from keras_aha.tasks.gym_task import EVALUATING, VERSION, GymProblem
 
 import pytest
 
@@ -80,7 +80,9 @@ def test_problems_are_the_generators(task):
     assert str(problem).startswith("State the final answer to the following arithmetic problem: ")
     first, sign, second = str(problem).removesuffix(" =").split()[-3:]
     total = int(first) + (int(second) if sign == "+" else -int(second))
-    assert problem.entry["answer"] == str(total)
+    assert problem.entry["answer"] == task.reference(problem) == task.held_out(2).reference(problem) == str(total)
+    for answer, words in ((3, "3"), (None, None)):
+        assert task.reference(GymProblem("?", {"answer": answer})) == words
     assert task.prompt(problem) == f"{problem}\n<think>\n"
     assert [task.problem(i) for i in range(9)] == [GymTask("chain_sum", **SUMS).problem(i) for i in range(9)]
     assert [task.problem(i) for i in range(9)] != [GymTask("chain_sum", **SUMS, seed=1).problem(i) for i in range(9)]

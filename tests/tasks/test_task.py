@@ -2,7 +2,7 @@ import dataclasses
 import itertools
 import random
 
-from keras_aha.tasks import Countdown, CountdownProblem, DrawnTask, HeldOut, Score, Task
+from keras_aha.tasks import Countdown, CountdownProblem, DrawnTask, HeldOut, Mixture, Multiplication, Rows, Score, Task
 
 import numpy as np
 import pytest
@@ -27,9 +27,25 @@ class Echo(Task):
 def test_what_a_task_need_not_define():
     assert Echo().labels(3) == {}
     assert Echo().difficulty(3) == 0
-    assert Echo().answer(" 3\n") == "3" and Echo().answer(" ") is None
+    assert Echo().answer(" 3\n") == "3" and Echo().answer(" ") is None and Echo().reference(3) is None
     with pytest.raises(NotImplementedError, match="Echo has no worked solutions"):
         Echo().worked_solution(3, random.Random(0))
+
+
+def test_the_answer_that_is_expected(tmp_path):
+    """The same whether a task is asked, its held-out problems, or a mixture of tasks."""
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "{n}+{n}?", "answer": {2 * n}}}\n' for n in range(40)))
+    rows, products = Rows(tmp_path / "rows.jsonl", checker="number"), Multiplication()
+    for task in (rows, rows.held_out(3)):
+        row = task.problem(1)
+        assert task.reference(row) == str(2 * int(row.prompt.partition("+")[0]))
+    product = products.problem(1)
+    assert products.reference(product) == products.held_out(3).reference(product) == str(product.first * product.second)
+    mixture = Mixture([rows, products, Echo()])
+    for task in (mixture, mixture.held_out(6)):
+        row, product, number = (task.problem(i) for i in range(3))
+        assert task.reference(row) == rows.reference(row.problem)
+        assert task.reference(product) == str(product.problem.product) and task.reference(number) is None
 
 
 @dataclasses.dataclass

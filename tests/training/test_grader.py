@@ -15,6 +15,7 @@ from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Score
 from keras_aha.training.ask import TaskError
 from keras_aha.training.grader import Grader, groups_with_signal, reward_logs
+from keras_aha.training.judges.judge import Judge
 
 import jax.numpy as jnp
 import keras
@@ -182,6 +183,26 @@ def test_what_is_no_number_in_a_list_costs_its_completion_only(task, value):
     with pytest.warns(UserWarning, match="The reward 'x' returned .*, which is no finite number.*completion='well'"):
         _, rewards, _ = grade(task, {"x": (lambda problems, completions: [1, jnp.float32(2), value], 1)})
     np.testing.assert_allclose(rewards, [2.0, 2.1, np.nan])
+
+
+class Slow(Judge):
+    """Takes longer than a reward may, and cannot judge what does not end as an answer does."""
+
+    def judge(self, texts):
+        time.sleep(0.2)
+        return [0.5 if text.endswith(">") else ConnectionError(f"no number for {text}") for text in texts]
+
+
+def test_a_judge_has_no_limit_of_the_grader_and_may_fail_on_some(task):
+    rewards, reported = {"judge": (Slow(task, "{completion}"), 2)}, {}
+    with pytest.warns(UserWarning, match="'judge' raised ConnectionError.'no number for well'.. Received: ") as caught:
+        _, rewards, logs = grade(task, rewards, seconds=0.01, reported=reported)
+    np.testing.assert_allclose(rewards, [2.0, 1.1, np.nan])
+    assert len(caught) == 1 and logs["failed_rewards"] == pytest.approx(1 / 3) and logs["reward_judge"] == 0.5
+    with warnings.catch_warnings(action="error"):  # it is told once an epoch
+        Grader(task, {"judge": (Slow(task, "{completion}"), 2)}).grade([PROBLEM] * 2, ["a", "b"], LENGTHS[:2], reported)
+    with pytest.raises(TaskError, match='on_reward_error is "stop": The reward .judge. raised ConnectionError'):
+        grade(task, {"judge": (Slow(task, "{completion}"), 2)}, on_error="stop")
 
 
 def test_an_interrupt_is_no_failure(task):

@@ -30,6 +30,9 @@ class Lines(Task):
     def held_out(self, n):
         return HeldOut(self, self.lines[self.problem_count() :]).held_out(n)
 
+    def reference(self, problem):
+        return problem.partition("\n")[0]
+
 
 LINES = [f"{i}\n" * (1 + 20 * (i % 5 == 3)) for i in range(4000)]  # every fifth is long
 
@@ -51,6 +54,7 @@ def test_long_prompts_are_left_out_and_told(tokenizer):
     short = [line for line in LINES if len(line) < 10]
     assert [task.problem(i) for i in range(1600)] == short[:1600] and task.problem(1603) == short[3]  # in their order
     assert list(held_out.problems) == short[1600:1700] and held_out.prompt(short[0]) == short[0]
+    assert task.reference(short[0]) == held_out.reference(short[0]) == "0"
     with warnings.catch_warnings(action="error"):
         assert ShortPrompts(Lines(short), tokenizer, 20).problem_count() == 1600
 
