@@ -96,10 +96,7 @@ def load_policy(
 
 
 def load_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None):
-    """Loads a model that is never trained, such as a judge: `load_policy` without adapters, also if it is quantized.
-
-    It raises ValueError for what `check_frozen` does before weights are loaded, and afterwards as `load_policy` does.
-    """
+    """Loads a model that is never trained: `load_policy`, with its errors, but without adapters even if quantized."""
     check_frozen(preset, dtype=dtype, quantization=quantization)
     policy = load_policy(preset, dtype=dtype, remat=False, lora_rank=0)
     if quantization:
@@ -109,7 +106,7 @@ def load_frozen(preset: str, *, dtype: str = "float32", quantization: str | None
 
 
 def check_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None) -> None:
-    """Raises ValueError for an unknown preset, dtype or quantization, or a model that cannot be quantized."""
+    """Raises ValueError for what `load_frozen` does before weights are loaded."""
     _check(dtype, quantization, lora_rank=1)
     described = abstract_backbone(preset, dtype)
     if quantization:

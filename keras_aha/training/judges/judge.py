@@ -48,8 +48,7 @@ class Judge(ABC):
         opponents: how many others of its group a completion is compared with on its right, and as many on its left.
 
     Raises:
-        ValueError: for a rubric without `{completion}`, with another field, or with `{reference}` of a task that has
-            none.
+        ValueError: for a rubric of other fields, or with the `{reference}` of a task that has none.
     """
 
     def __init__(self, task: Task, rubric: str, *, ranks: bool = False, opponents: int = 2):
@@ -61,10 +60,8 @@ class Judge(ABC):
         self._known = {}  # digest of a text → its number
         if opponents < 1:
             raise ValueError(f"`opponents` must be 1 or more. Received: opponents={opponents}")
-        if "reference" in self.fields and self._reference(ask_problem(task, 0)) is None:
-            raise ValueError(
-                f"The task's problems have no reference answer: leave {{reference}} out. Received: rubric={rubric!r}"
-            )
+        if "reference" in self.fields:
+            self._reference(ask_problem(task, 0))
 
     @abstractmethod
     def judge(self, texts: list[str]) -> Sequence[float | Exception]:
@@ -115,14 +112,16 @@ class Judge(ABC):
                 values["problem"] = problem_text(problem, values["prompt"])
             if "reference" in self.fields:
                 values["reference"] = self._reference(problem)
-                if values["reference"] is None:
-                    raise TaskError(f"The problem has no reference answer. Received: problem={shown(problem)}")
         except TaskError as error:
             return error
         return self.rubric.format(**values)
 
-    def _reference(self, problem) -> str | None:
-        return ask(self.task, "reference", problem, "a text, or None", str | None)
+    def _reference(self, problem) -> str:
+        answer = ask(self.task, "reference", problem, "a text, or None", str | None)
+        if answer is None:
+            sentence = "The problem has no reference answer: leave {reference} out of the rubric"
+            raise TaskError(f"{sentence}. Received: problem={shown(problem)}")
+        return answer
 
 
 def without_marks(text: str) -> str:
@@ -133,9 +132,10 @@ def without_marks(text: str) -> str:
 def check_answers(answers: Mapping[str, float], compares: bool = False) -> None:
     """Raises ValueError unless two answers or more have each a finite number, in [0, 1] if the judge `compares`."""
     numbers = list(answers.values()) if isinstance(answers, Mapping) else []
-    if len(numbers) < 2 or not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+    are_numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
+    if len(numbers) < 2 or not are_numbers or {*map(type, answers)} != {str}:
         raise ValueError(
-            "`answers` must be a table of two answers or more, each with its number, such as {Yes = 1, No = 0}. "
+            "`answers` must be a table of two texts or more, each with its number, such as {Yes = 1, No = 0}. "
             f"Received: answers={answers!r}"
         )
     if compares and not all(0 <= x <= 1 for x in numbers):

@@ -39,8 +39,7 @@ class LocalJudge(Judge):
         policy: the model, a `CausalLM`; `None` until it is loaded.
 
     Raises:
-        ValueError: for what `Judge` and `load_policy` raise before weights are loaded, and for a length or a size
-            below 1.
+        ValueError: for what `Judge` does, what `load_policy` does before it loads weights, and sizes below 1.
     """
 
     def __init__(
@@ -60,12 +59,11 @@ class LocalJudge(Judge):
         for name, size in {"max_length": max_length, "batch_size": batch_size}.items():
             if not isinstance(size, int) or size < 1:
                 raise ValueError(f"`{name}` must be an int of 1 or more. Received: {name}={size!r}")
-        check_frozen(preset, dtype=dtype, quantization=quantization)
         self.preset = preset
-        self.dtype = dtype
-        self.quantization = quantization
+        self.weights = dict(dtype=dtype, quantization=quantization)
         self.max_length = max_length
         self.batch_size = batch_size
+        check_frozen(preset, **self.weights)
         self.tokenizer = load_tokenizer(preset)
         self.policy = None
 
@@ -78,7 +76,7 @@ class LocalJudge(Judge):
         distribution = keras.distribution.distribution()
         if policy is None:
             with distribution.rollouts.scope() if distribution else contextlib.nullcontext():
-                policy = load_frozen(self.preset, dtype=self.dtype, quantization=self.quantization)
+                policy = load_frozen(self.preset, **self.weights)
         backbone = policy.backbone
         adapted = {id(variable): value for variable, value in lora.adapted_values(backbone)}
         values = [adapted.get(id(variable), variable.value) for variable in backbone.variables]
@@ -92,7 +90,8 @@ class LocalJudge(Judge):
         """Returns a number for each text; exceptions for those that the model cannot read."""
         if self.policy is None:
             self.load()
-        numbers = self._token_ids(texts)
+        rows = prompt_ids(self.tokenizer, [unicode(self.write(text)) for text in texts])
+        numbers = [row if 0 < len(row) <= self.max_length else self._failure(row) for row in rows]
         readable = [i for i, row in enumerate(numbers) if not isinstance(row, Exception)]
         size = -(-self.batch_size // self._placement.parts) * self._placement.parts
         for first in range(0, len(readable), size):
@@ -107,31 +106,16 @@ class LocalJudge(Judge):
         return numbers
 
     def write(self, text: str) -> str:
-        """What the model reads of a filled rubric; ValueError if it cannot be written. By default the same."""
+        """Returns what the model reads of a filled rubric, by default the same text."""
         return text
 
     @abstractmethod
     def numbers(self, hidden):
         """`(B, D)`, last hidden states of B texts → `(B,)` float32; inside a jit, with the model's weights in place."""
 
-    def _token_ids(self, texts) -> list[list[int] | ValueError]:
-        rows = [self._written(text) for text in texts]
-        written = [row for row in rows if isinstance(row, str)]
-        token_ids = iter(prompt_ids(self.tokenizer, written) if written else ())
-        return [self._checked(next(token_ids)) if isinstance(row, str) else row for row in rows]
-
-    def _written(self, text) -> str | ValueError:
-        try:
-            return unicode(self.write(text))
-        except ValueError as error:
-            return error
-
-    def _checked(self, row) -> list[int] | ValueError:
-        if 0 < len(row) <= self.max_length:
-            return row
-        return ValueError(
-            f"A judge's text must have 1 to {self.max_length} tokens: set `max_length`. Received: {len(row)} tokens"
-        )
+    def _failure(self, row) -> ValueError:
+        words = f"A judge's text must have 1 to {self.max_length} tokens: set `max_length`"
+        return ValueError(f"{words}. Received: {len(row)} tokens")
 
     def _read(self, values, token_ids, lengths):
         backbone = self.policy.backbone

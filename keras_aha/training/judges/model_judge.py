@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from keras_aha.models.head import float32_logits
 from keras_aha.tasks.chat import CHAT_FORMS, write_chat
 from keras_aha.tasks.task import Task
-from keras_aha.training.ask import ask_problem
-from keras_aha.training.judges.judge import check_answers
+from keras_aha.training.judges.judge import check_answers, without_marks
 from keras_aha.training.judges.local_judge import LocalJudge
 
 import jax
@@ -23,13 +22,12 @@ class ModelJudge(LocalJudge):
     Args:
         answers: answer → its number. An answer is one token of the vocabulary, such as "Yes" after a line break, or
             " Yes" after a word. If the rubric has `{other}`, numbers are in [0, 1].
-        chat_form: a form of `tasks.chat`, such as "gemma", in which the filled rubric is the user's turn, and the
-            answer begins the assistant's. `None` takes the rubric as it is.
-        task, preset, rubric, …: as of `LocalJudge`.
+        chat_form: a form of `tasks.chat`, such as "gemma", in which the filled rubric is the user's turn, without
+            marks, and the answer begins the assistant's. `None` takes the rubric as it is.
+        task, preset, rubric, **settings: as of `LocalJudge`.
 
     Raises:
-        ValueError: for what `LocalJudge` does, answers that are not two tokens or more, and a rubric that the chat
-            form cannot write.
+        ValueError: for what `LocalJudge` does, answers that are not two tokens or more, and an unknown chat form.
     """
 
     def __init__(
@@ -40,44 +38,28 @@ class ModelJudge(LocalJudge):
         *,
         answers: Mapping[str, float] | None = None,
         chat_form: str | None = None,
-        dtype: str = "float32",
-        quantization: str | None = None,
-        max_length: int = 2048,
-        batch_size: int = 16,
-        ranks: bool = False,
-        opponents: int = 2,
+        **settings,
     ):
-        sizes = dict(max_length=max_length, batch_size=batch_size, ranks=ranks, opponents=opponents)
-        super().__init__(task, preset, rubric, dtype=dtype, quantization=quantization, **sizes)
+        super().__init__(task, preset, rubric, **settings)
+        if chat_form not in (None, *CHAT_FORMS):
+            raise ValueError(
+                f"`chat_form` must be one of {', '.join(CHAT_FORMS)}, or None. Received: chat_form={chat_form!r}"
+            )
+        self.chat_form = chat_form
         self.answers = {"Yes": 1.0, "No": 0.0} if answers is None else answers
         check_answers(self.answers, compares="other" in self.fields)
         self.answer_ids = _token_ids(self.answers, self.tokenizer)
-        self.chat_form = chat_form
-        if chat_form is not None:
-            self._check_chat_form()
 
     def write(self, text: str) -> str:
         if self.chat_form is None:
             return text
-        return "".join(piece.text for piece in write_chat([{"role": "user", "content": text}], self.chat_form))
+        message = {"role": "user", "content": without_marks(text)}  # which would be read as turns
+        return "".join(piece.text for piece in write_chat([message], self.chat_form))
 
     def numbers(self, hidden):
         logits = float32_logits(self.policy.backbone.token_embedding, hidden)
         weights = jax.nn.softmax(logits[:, jnp.array(self.answer_ids)])
         return jnp.sum(weights * jnp.array(list(self.answers.values()), "float32"), axis=1)
-
-    def _check_chat_form(self) -> None:
-        if self.chat_form not in CHAT_FORMS:
-            raise ValueError(
-                f"`chat_form` must be one of {', '.join(CHAT_FORMS)}, or None. Received: chat_form={self.chat_form!r}"
-            )
-        try:
-            self.write(self._text(ask_problem(self.task, 0), "", ""))
-        except ValueError as error:
-            raise ValueError(
-                "The rubric must be a text without marks of turns, as `chat_form` writes them: take {problem} in the "
-                f"place of {{prompt}}, if the task writes some. Received: rubric={self.rubric!r}, and {error}"
-            ) from error
 
 
 def _token_ids(answers, tokenizer) -> list[int]:

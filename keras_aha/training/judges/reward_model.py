@@ -11,8 +11,6 @@ from keras_aha.training.judges.local_judge import LocalJudge
 import jax.numpy as jnp
 from safetensors import SafetensorError, safe_open
 
-_INDEX = "model.safetensors.index.json"
-
 
 class RewardModel(LocalJudge):
     """A judge that is a `…ForSequenceClassification` of Hugging Face with one label, such as RM-Gemma-2B.
@@ -24,32 +22,19 @@ class RewardModel(LocalJudge):
         preset: a folder with config.json, safetensors and tokenizer, as the hub has them, of an architecture whose
             `…ForCausalLM` keras-hub reads.
         rubric: it should write a conversation as the model read it in its training.
-        task, …: as of `LocalJudge`.
+        task, **settings: as of `LocalJudge`.
 
     Raises:
         ValueError: for what `LocalJudge` does, a folder that holds no such model, and a rubric with `{other}`.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        preset: str | os.PathLike,
-        rubric: str = "{prompt}{completion}",
-        *,
-        dtype: str = "float32",
-        quantization: str | None = None,
-        max_length: int = 2048,
-        batch_size: int = 16,
-        ranks: bool = False,
-        opponents: int = 2,
-    ):
+    def __init__(self, task: Task, preset: str | os.PathLike, rubric: str = "{prompt}{completion}", **settings):
         if not is_reward_model(preset):
             raise ValueError(
                 "`preset` must be a folder whose config.json has `architectures` of one …ForSequenceClassification. "
                 f"Received: preset={str(preset)!r}"
             )
-        sizes = dict(max_length=max_length, batch_size=batch_size, ranks=ranks, opponents=opponents)
-        super().__init__(task, str(preset), rubric, dtype=dtype, quantization=quantization, **sizes)
+        super().__init__(task, str(preset), rubric, **settings)
         if "other" in self.fields:
             raise ValueError(f"A reward model reads one completion: leave {{other}} out. Received: rubric={rubric!r}")
         self._head = _head(local_path(preset))
@@ -70,18 +55,15 @@ def is_reward_model(folder: str | os.PathLike) -> bool:
 def _head(folder: Path):
     """`(D,)` float32, of one file of safetensors or of several with an index."""
     try:
-        index = folder / _INDEX
+        index = folder / "model.safetensors.index.json"
         file = json.loads(index.read_text())["weight_map"]["score.weight"] if index.exists() else "model.safetensors"
         with safe_open(folder / file, framework="np") as tensors:
             weight = tensors.get_tensor("score.weight")
+        if len(weight) != 1:
+            raise ValueError(f"it has {len(weight)} labels")
     except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"`preset` must be a folder of safetensors that hold `score.weight`. Received: preset={str(folder)!r}, "
-            f"{type(error).__name__}: {error}"
+            "`preset` must be a folder whose safetensors hold `score.weight` of one label, whose logit is the reward. "
+            f"Received: preset={str(folder)!r}, {type(error).__name__}: {error}"
         ) from error
-    if len(weight) != 1:
-        raise ValueError(
-            "`preset` must be a model of one label, whose logit is the reward. Received: "
-            f"preset={str(folder)!r}, with {len(weight)} labels"
-        )
     return weight[0].astype("float32")

@@ -97,7 +97,7 @@ def test_a_rubric_with_other_fields_is_an_error(rubric):
 
 def test_a_reference_must_be_there():
     with pytest.raises(
-        ValueError, match="no reference answer: leave {reference} out. Received: rubric='{completion} {"
+        ValueError, match="no reference answer: leave {reference} out of the rubric. Received: problem="
     ):
         TableJudge(rubric="{completion} {reference}", task=Signs())
     mixture = Mixture([TASK, Signs()])
@@ -105,9 +105,9 @@ def test_a_reference_must_be_there():
     judge = TableJudge(rubric="{completion} {reference}", task=mixture)
     *numbers, failure = judge(problems, ["a", "b", "a"])
     assert numbers == [len(f"a {mixture.reference(problems[0])}")] * 2
-    assert isinstance(failure, TaskError) and "no reference answer. Received: problem=MixedProblem(task=1" in str(
-        failure
-    )
+    assert isinstance(
+        failure, TaskError
+    ) and "leave {reference} out of the rubric. Received: problem=MixedProblem(task=1" in str(failure)
 
 
 # === Numbers ===
@@ -186,8 +186,8 @@ def test_a_comparison_that_fails_is_left_out():
 def test_bad_settings():
     with pytest.raises(ValueError, match="`opponents` must be 1 or more. Received: opponents=0"):
         TableJudge(opponents=0)
-    for answers in ({"Yes": 1}, {"Yes": 1, "No": math.nan}, {"Yes": "1", "No": 0}, ["Yes", "No"]):
-        with pytest.raises(ValueError, match="`answers` must be a table of two answers or more.* Received: answers="):
+    for answers in ({"Yes": 1}, {"Yes": 1, "No": math.nan}, {"Yes": "1", "No": 0}, {1: 1, 0: 0}, ["Yes", "No"]):
+        with pytest.raises(ValueError, match="`answers` must be a table of two texts or more.* Received: answers="):
             check_answers(answers)
     check_answers({"1": 1, "2": 2})
     with pytest.raises(ValueError, match=r"must have numbers in \[0, 1\]"):

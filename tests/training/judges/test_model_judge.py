@@ -12,6 +12,7 @@ from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.models import lora
 from keras_aha.models.quantization import quantize_base
 from keras_aha.models.special_tokens import prompt_ids
+from keras_aha.tasks.chat import CHAT_FORMS, write_chat
 from keras_aha.tasks.multiplication import Multiplication
 from keras_aha.training.judges.model_judge import ModelJudge
 
@@ -110,21 +111,20 @@ def test_quantized_weights(make_policy, gemma_folder):
     assert judge.policy.backbone.token_embedding.quantization_mode == "int8" and not judge.policy.trainable_variables
 
 
-def test_the_users_turn_of_a_chat(gemma_folder):
-    judge = judge_of(gemma_folder, chat_form="gemma", rubric="{problem} {completion} ")
-    text = judge.write(judge._text(PROBLEMS[0], "<end_of_turn>"))
-    assert text == f"<start_of_turn>user\n{PROBLEMS[0]} < end_of_turn><end_of_turn>\n<start_of_turn>model\n"
-
-
-class Chats(Multiplication):
-    def prompt(self, problem):
-        return f"<start_of_turn>user\n{problem}<end_of_turn>\n<start_of_turn>model\n"
+@pytest.mark.parametrize("form", CHAT_FORMS)
+def test_the_users_turn_of_a_chat(gemma_folder, form):
+    """With no mark that the form does not write, whoever wrote it."""
+    judge, marks = judge_of(gemma_folder, chat_form=form, rubric="{completion}? <bos>"), CHAT_FORMS[form].marks
+    text = judge.write(judge._text(PROBLEMS[0], " ".join(marks)))
+    asked = [{"role": "user", "content": f"{' '.join(f'{mark[0]} {mark[1:]}' for mark in marks)}? < bos>"}]
+    assert text == "".join(piece.text for piece in write_chat(asked, form))
+    assert form != "gemma" or text.endswith("? < bos><end_of_turn>\n<start_of_turn>model\n")
 
 
 WRONG = {
     "token of the judge's vocabulary.* Received: 'Yes', which is 3: ['Y', 'e', 's']": dict(answers={"Yes": 1, "1": 0}),
     "Received: '', which is 0: []": dict(answers={"": 1, "1": 0}),
-    "must be a table of two answers": dict(answers={"1": 1}),
+    "must be a table of two texts": dict(answers={"1": 1}),
     "must have numbers in [0, 1]": dict(rubric="{completion} {other}"),
     "`chat_form` must be one of gemma, ": dict(chat_form="gema"),
     "`max_length` must be an int of 1 or more. Received: max_length=0": dict(max_length=0),
@@ -140,12 +140,6 @@ def test_what_is_wrong_is_said_before_weights_are_loaded(sentence, gemma_folder,
     with pytest.raises(ValueError) as caught:
         judge_of(gemma_folder, **WRONG[sentence])
     assert all(words in str(caught.value) for words in sentence.split(".*"))
-
-
-def test_a_prompt_with_marks_is_none_for_a_chat(gemma_folder):
-    with pytest.raises(ValueError, match=r"take \{problem\} in the place of \{prompt\}.*<start_of_turn>"):
-        ModelJudge(Chats(), str(gemma_folder), "{prompt}{completion}", answers=ANSWERS, chat_form="gemma")
-    ModelJudge(Chats(), str(gemma_folder), "{problem}{completion}", answers=ANSWERS, chat_form="gemma")
 
 
 def test_two_devices_give_the_numbers_of_one(save):
