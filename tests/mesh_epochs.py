@@ -105,7 +105,9 @@ def epochs(sizes) -> dict:
     rollouts = aha.RolloutCallback(
         task, prompts_per_epoch=PROMPTS, group_size=GROUP, max_completion_length=LENGTH, refills=1
     )
-    evaluation = aha.EvaluateCallback(task.held_out(5), samples=2, greedy=False, max_completion_length=LENGTH)
+    rewards = {"long": (lambda problems, completions: [len(text) if text else None for text in completions], 0.0)}
+    sampling = dict(samples=2, greedy=False, max_completion_length=LENGTH)
+    evaluation = aha.EvaluateCallback(task.held_out(5), rewards=rewards, **sampling)
     doctor = aha.DoctorCallback("nothing is said")
     before = checksums([variable.value for variable in model.trainable_variables])
     history = model.fit(rollouts.dataset, callbacks=[rollouts, evaluation, doctor], verbose=0).history

@@ -44,7 +44,11 @@ def test_what_is_written_comes_back(tmp_path_factory, texts, text):
     table = pd.DataFrame({"puzzle": range(len(texts)), "problem": texts, "text": texts, "correct": True, "reward": 0.1})
     tables = with_behaviours(table), with_behaviours(table[::2]).reset_index(drop=True)
     write_tables(folder / "tables.jsonl", *tables)
-    for own, back in zip(tables, read_tables(folder / "tables.jsonl"), strict=True):
+    judged = tables[0].assign(reward_a=[None, *[0.5] * (len(texts) - 1)]).astype({"reward_a": float}), tables[1]
+    write_tables(folder / "judged.jsonl", *judged)  # in which a reward failed, and greedy ones were not judged
+    own_and_back = [*zip(tables, read_tables(folder / "tables.jsonl"), strict=True)]
+    own_and_back += zip(judged, read_tables(folder / "judged.jsonl"), strict=True)
+    for own, back in own_and_back:
         pd.testing.assert_frame_equal(back.reset_index(drop=True), own)
     files = SimpleNamespace(csv=folder / "table.csv", parquet=folder / "table.parquet", json=None)
     numbers = {"made_with": conditions(RECIPE, "recipe")}

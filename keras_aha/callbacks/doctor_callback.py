@@ -5,6 +5,7 @@ import os
 
 from keras_aha.callbacks.doctor_findings import examine
 from keras_aha.callbacks.doctor_history import HISTORY, observe
+from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.callbacks.run_folder import FINDINGS
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
@@ -28,10 +29,14 @@ class DoctorCallback(StatefulCallback):
 
     Args:
         log_dir: the run's folder; nothing is written there before there is a finding.
+        rollouts: the `RolloutCallback` of the same training, whose rewards have weights: with it a reward that is
+            pleased while held-out accuracy does not rise is named. `None` speaks of their sum alone.
     """
 
-    def __init__(self, log_dir: str | os.PathLike):
+    def __init__(self, log_dir: str | os.PathLike, rollouts: RolloutCallback | None = None):
         super().__init__()
+        rewards = {} if rollouts is None else rollouts.grader.rewards
+        self.weights = {name: weight for name, (_, weight) in rewards.items()}
         self.log_dir = local_path(log_dir, "log_dir")
         self._said = []
         self._history = []
@@ -58,7 +63,8 @@ class DoctorCallback(StatefulCallback):
         if self.params["steps"] > 1 and self.model.grpo_loss.importance_cap is None:
             logs.pop("sampler_gap", None)  # from the second update on a rollout it is the policy's own change, too
         self._compiling = False
-        latest = observe(logs, self.model.rollout, moved=before != self._weights, **self._movement(epoch))
+        moved = dict(moved=before != self._weights, **self._movement(epoch))
+        latest = observe(logs, self.model.rollout, self.weights, **moved)
         self._history = [*self._history, latest][-HISTORY:]
         findings = [finding for finding in examine(self._history) if finding.name not in self._said]
         self._said += [finding.name for finding in findings]

@@ -10,17 +10,17 @@ import dataclasses
 import math
 import statistics
 
-from keras_aha.callbacks.doctor_history import HISTORY, rise, rising
+from keras_aha.callbacks.doctor_gaming import gamed
+from keras_aha.callbacks.doctor_history import HISTORY, WINDOW, rise, rising
 from keras_aha.callbacks.finding import PATIENCE, Finding, lasting
 
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
-_WINDOW = 10  # epochs over which a mean is taken
 _LEARNING_EPOCHS = 30  # the default run; it has nearly all of its gain after ten
 
 
 def examine(history: list[dict[str, float]]) -> list[Finding]:
     """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it."""
-    causes = [no_signal, format_only, truncated, repeated_tails, entropy_collapse]
+    causes = [failing, no_signal, format_only, truncated, repeated_tails, entropy_collapse]
     causes += [left_out, unreadable, not_moving, hardly_moving, sampler_apart, not_finite, compiling, gamed]
     findings = [finding for cause in causes if (finding := cause(history))]
     return findings or [finding for finding in [not_learning(history)] if finding]
@@ -29,13 +29,24 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
 # === Findings ===
 
 
+@lasting(
+    "{failed_rewards:.0%} of the completions had no reward, because the task's own or another one failed.",
+    "They teach nothing, so that most of what is sampled is lost.",
+    "The warnings above show which reward fails, and why: mend it, let it take longer (rollouts.reward_seconds), see "
+    "that a judge's server answers, or take it out. With rollouts.on_reward_error the first failure ends a run.",
+)
+def failing(e):
+    """More than half of the completions have no reward. If it is all of them, the run ends, see `RolloutCallback`."""
+    return e["failed_rewards"] > 0.5
+
+
 def no_signal(history: list[dict]) -> Finding | None:
     """All rewards of each group are equal, so that all advantages are 0 (DAPO, arXiv:2503.14476, §3.2).
 
-    If all completions are the same text, or answers cannot be read, that is another finding.
+    If all completions are the same text, answers cannot be read, or rewards fail, that is another finding.
     """
     finding = _equal_rewards(history)
-    if finding is None or entropy_collapse(history) or unreadable(history):
+    if finding is None or entropy_collapse(history) or unreadable(history) or failing(history):
         return None
     harder = "The problems are too easy: make them harder (Countdown: task.num_numbers, task.max_number)."
     easier = (
@@ -43,12 +54,16 @@ def no_signal(history: list[dict]) -> Finding | None:
         "rollouts.group_size, set rollouts.refills, or start from a policy that solves some of them "
         "(scripts/prime.py, lora.start)."
     )
-    remedy = harder if history[-1].get("accuracy", 0) > 0.5 else easier
-    return dataclasses.replace(finding, name="no_signal", remedy=remedy)
+    accuracy = history[-1].get("accuracy")
+    if accuracy is None:  # there is no checker
+        remedy = "Ask a judge, or another reward, for finer numbers, so that completions of a prompt differ."
+        return dataclasses.replace(finding, name="no_signal", remedy=remedy)
+    seen = f"{finding.seen[:-1]} (accuracy {accuracy:.0%})."
+    return dataclasses.replace(finding, name="no_signal", seen=seen, remedy=harder if accuracy > 0.5 else easier)
 
 
 @lasting(
-    "the rewards of every group were all equal (accuracy {accuracy:.0%}).",
+    "the rewards of every group were all equal.",
     "No completion was better than another one of its prompt, so no update had a gradient.",
     "",
 )
@@ -107,7 +122,7 @@ def entropy_collapse(history: list[dict]) -> Finding | None:
     that rose in the last 20 epochs is silence.
     """
     finding, recent = _little_entropy(history), history[-PATIENCE:]
-    if finding is None or rising(history[-2 * _WINDOW :]):
+    if finding is None or rising(history[-2 * WINDOW :]):
         return None
     most = max(e.get("completion_entropy", 0.0) for e in history)
     left = max(e["completion_entropy"] for e in recent) / max(most, 1e-9)
@@ -243,50 +258,16 @@ def compiling(history: list[dict]) -> Finding | None:
     )
 
 
-def gamed(history: list[dict]) -> Finding | None:
-    """The reward has risen, and held-out accuracy has not: Goodhart's law.
-
-    This epoch's evaluation is compared with those of 10 and more epochs ago, each with the rewards, penalties of length
-    left out, of the 10 epochs up to it. A reward has risen if it did so by 6 of its standard errors, which a plateau
-    does not by chance, and by more than a quarter, as Countdown takes up to a fifth off an untidy right answer. While
-    the policy still learns the form of an answer nothing is said.
-    """
-    if "val_accuracy" not in history[-1]:
-        return None
-    ends = range(_WINDOW, len(history) - _WINDOW + 1)
-    earlier = [history[end - _WINDOW : end] for end in ends if "val_accuracy" in history[end - 1]]
-    return next(filter(None, (_compare(before, history[-_WINDOW:]) for before in earlier)), None)
-
-
-def _compare(before: list[dict], after: list[dict]) -> Finding | None:
-    if not all("reward" in e and "format_rate" in e for e in before + after):
-        return None
-    old, new = before[-1]["val_accuracy"], after[-1]["val_accuracy"]
-    rewards = [[e["reward"] - e.get("overlong_penalty", 0) for e in epochs] for epochs in (before, after)]
-    forms = [[e["format_rate"] for e in epochs] for epochs in (before, after)]
-    low, high = map(statistics.fmean, rewards)
-    risen = rise(*rewards) > 6 and high - low > abs(low) / 4 and rise(*forms) < 1
-    if not (new <= old and risen):
-        return None
-    return Finding(
-        "gamed",
-        f"The reward rose from {low:.3g} to {high:.3g}, and held-out accuracy went from {old:.1%} to {new:.1%}.",
-        "The policy earns more without solving more: it may be gaming a reward, or learn training problems by heart.",
-        "Read completions.jsonl, which has each reward and its parts, for what pays; take that reward away, lower its "
-        "weight, or let it pay only if the problem is solved; if a puzzle file has few puzzles, add more.",
-    )
-
-
 def not_learning(history: list[dict]) -> Finding | None:
     """In the last 10 of 30 or more epochs accuracy is below one half, and no 2 standard errors above the first 10.
 
     Healthy runs that begin as low have risen more by then. With a curriculum, which holds the accuracy where it is,
     nothing is said; nor after 100 epochs, when the first ones are forgotten.
     """
-    epochs = [*history[:_WINDOW], *history[-_WINDOW:]]
+    epochs = [*history[:WINDOW], *history[-WINDOW:]]
     if not _LEARNING_EPOCHS <= len(history) < HISTORY or any("accuracy" not in e for e in epochs):
         return None
-    before, after = [e["accuracy"] for e in epochs[:_WINDOW]], [e["accuracy"] for e in epochs[_WINDOW:]]
+    before, after = [e["accuracy"] for e in epochs[:WINDOW]], [e["accuracy"] for e in epochs[WINDOW:]]
     low, high = statistics.fmean(before), statistics.fmean(after)
     if high >= 0.5 or rise(before, after) > 2 or "curriculum_level" in history[-1]:
         return None

@@ -3,33 +3,37 @@
 import collections
 import math
 import statistics
+from collections.abc import Mapping
 
 from keras_aha.tasks.answer_tag import read_answer
 
 HISTORY = 100  # epochs
+WINDOW = 10  # epochs over which a mean is taken
 _LONGEST_ANSWER = 40  # characters
 _REPETITIONS, _LONGEST_UNIT, _SHORTEST_TAIL = 4, 100, 40  # of a repeated tail; the last two in characters
 _LOGS = (
     *("reward", "accuracy", "val_accuracy", "format_rate", "truncated", "overlong_penalty", "curriculum_level"),
     *("zero_std_groups", "refilled_groups", "grad_norm", "skipped_updates", "sampler_gap", "compiles"),
-    "left_out_problems",
+    *("left_out_problems", "failed_rewards"),
 )
 
 
-def observe(logs: dict, rollout, **others: float) -> dict:
+def observe(logs: dict, rollout, weights: Mapping[str, float] | None = None, **others: float) -> dict:
     """The numbers of an epoch that findings read, by name, and some texts.
 
     Args:
         logs: of the epoch; what is missing or not finite is left out.
         rollout: the `Rollout` of the epoch.
+        weights: of the rewards beside the task's own, by name, if they are known.
         **others: more to remember.
 
     Returns:
-        Those of the logs; `completions`, how many; `answer_rewards`, how many different rewards the task gave to
-        completions with an answer that can be read; `repeated_tails`, the share of completions that repeat themselves
-        up to the length limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats;
-        `unreadable`, the share of completions whose answer stands in its tags and cannot be read; `unreadable_answers`,
-        the three most frequent of these, cut to 40 characters.
+        Those of the logs; of each reward with a weight that is not 0 `reward_<name>` and `weight_<name>`;
+        `completions`, how many; `answer_rewards`, how many different rewards the task gave to completions with an
+        answer that can be read; `repeated_tails`, the share of completions that repeat themselves up to the length
+        limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats; `unreadable`, the share of
+        completions whose answer stands in its tags and cannot be read; `unreadable_answers`, the three most frequent of
+        these, cut to 40 characters.
     """
     answers = [
         read_answer(text).text
@@ -45,7 +49,10 @@ def observe(logs: dict, rollout, **others: float) -> dict:
         "completion_entropy": -rollout.sampler_log_probs.sum() / len(looping),
         "unreadable": unreadable.total() / len(looping),
     }
-    numbers = {name: logs[name] for name in _LOGS if name in logs} | observed | others
+    weights = {name: weight for name, weight in (weights or {}).items() if weight and f"reward_{name}" in logs}
+    names = [*_LOGS, *(f"reward_{name}" for name in weights)]
+    numbers = {name: logs[name] for name in names if name in logs} | observed | others
+    numbers |= {f"weight_{name}": weight for name, weight in weights.items()}
     epoch = {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
     return epoch | {"unreadable_answers": [answer for answer, _ in unreadable.most_common(3)]}
 

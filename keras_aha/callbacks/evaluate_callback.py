@@ -1,12 +1,15 @@
 """`EvaluateCallback`: completions of held-out problems, scored, every few epochs or whenever it is asked."""
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
-from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, checked, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.mixture import MixedProblem
@@ -35,16 +38,19 @@ class EvaluateCallback(keras.callbacks.Callback):
     Logs of every `every`-th epoch and of the last: `val_accuracy`, with the ends of its 95 % interval over puzzles
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
-    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`, and of a
-    `Mixture` `val_accuracy_<name>` of each task.
+    `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`,
+    `val_reward_<name>` of each of the other rewards, and of a `Mixture` `val_accuracy_<name>` of each task. Problems
+    without a checker are in no share of what is right.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
 
     Args:
         task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
-        rollouts: the `RolloutCallback` of the same training, whose length, stops and rows are taken if they are not
-            given here. With the same ones the two share most of their compiled programs.
+        rollouts: the `RolloutCallback` of the same training, whose length, stops, rows and rewards are taken if they
+            are not given here. With the same ones the two share most of their compiled programs.
+        rewards: others beside the task's own, as `RolloutCallback` takes them, so that both can be compared: sampled
+            completions are given them, greedy ones are not. Weights do not matter here, as nothing is added up.
         every: epochs from one evaluation to the next.
         samples: completions of each problem at `temperature`.
         greedy: whether to decode each problem greedily too.
@@ -58,6 +64,7 @@ class EvaluateCallback(keras.callbacks.Callback):
     Attributes:
         latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
             `None` if not asked for), or `None` before the first evaluation in a `fit`.
+        seconds: that `evaluate` last sampled, and compiled in them; what rewards take is not in it.
 
     Raises:
         ValueError: for an argument outside of these, or if neither `rollouts` nor `max_completion_length` is given.
@@ -68,6 +75,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         task: Task,
         *,
         rollouts: RolloutCallback | None = None,
+        rewards: Mapping[str, tuple[Callable[[Any, str], float], float]] | None = None,
         every: int = 10,
         samples: int = 4,
         greedy: bool = True,
@@ -92,7 +100,9 @@ class EvaluateCallback(keras.callbacks.Callback):
                 "`max_completion_length`. Received: rollouts=None, max_completion_length=None"
             )
         self.task = task
-        self.grader = Grader(task, seconds=reward_seconds, on_error=on_reward_error)
+        rewards = rollouts.grader.rewards if rewards is None and rollouts is not None else rewards
+        limits = dict(seconds=reward_seconds, on_error=on_reward_error)
+        self.grader, self._task_grader = Grader(task, rewards, **limits), Grader(task, **limits)
         self.every = every
         self.samples = samples
         self.greedy = greedy
@@ -114,15 +124,23 @@ class EvaluateCallback(keras.callbacks.Callback):
         greedy = self.evaluate(self.model, greedy=True) if self.greedy else None
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
-        shares = ("accuracy", "format_rate", "lenient_accuracy")
-        logs |= {f"val_{name}": summary[name] for name in shares if name in summary}
-        logs["val_accuracy_low"], logs["val_accuracy_high"] = summary["ci95"]
+        logs |= self._shares(checked(sampled), greedy)
         logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
-        if isinstance(self.task.problem(0), MixedProblem):
-            logs |= sampled.groupby("task")["correct"].mean().add_prefix("val_accuracy_").to_dict()
-        if self.greedy:
-            logs["val_greedy_accuracy"] = float(greedy["correct"].mean())
+        logs |= {f"val{name[4:]}": mean for name, mean in summary.items() if name.startswith("mean_reward_")}
         logs["evaluation_seconds"] = time.perf_counter() - start
+
+    def _shares(self, sampled, greedy) -> dict[str, float]:
+        """The logs of what is right, of the problems that a checker has looked at."""
+        if sampled.empty:
+            return {}
+        summary = summarize(sampled)
+        shares = {name: summary[name] for name in ("accuracy", "format_rate", "lenient_accuracy") if name in summary}
+        shares["accuracy_low"], shares["accuracy_high"] = summary["ci95"]
+        if greedy is not None:
+            shares["greedy_accuracy"] = float(checked(greedy)["correct"].mean())
+        if isinstance(self.task.problem(0), MixedProblem):
+            shares |= sampled.groupby("task")["correct"].mean().add_prefix("accuracy_").to_dict()
+        return {f"val_{name}": share for name, share in shares.items()}
 
     def evaluate(self, model, greedy: bool = False) -> pd.DataFrame:
         """Completes every problem and scores the completions, before, during or after `fit`.
@@ -137,9 +155,10 @@ class EvaluateCallback(keras.callbacks.Callback):
             One row a completion, with the columns of `evaluation`: `puzzle` (its index in the task), `problem` (as
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
             `completion_length` (tokens), `stopped`, and `BEHAVIOURS`; `lenient` if any score has it, and then of a
-            score that has none it is `correct`.
+            score that has none it is `correct`; and of sampled ones `reward_<name>` of each of the other rewards, NaN
+            where it failed. `reward` is the task's own, to which no other is added.
         """
-        return self._table(model, self._complete(model, greedy), 1 if greedy else self.samples)
+        return self._table(model, self._complete(model, greedy), greedy)
 
     def evaluate_waits(self, model, waits: int, word: str = "Wait") -> Iterator[pd.DataFrame]:
         """Samples as `evaluate` does, then lets thinking go on again and again, see `budget_forcing.think_on`.
@@ -162,14 +181,14 @@ class EvaluateCallback(keras.callbacks.Callback):
         prompts = [np.repeat(x, self.samples, axis=0) for x in self._prompts(model)]
         rows = self._rows(self.samples)
         thought_on = np.zeros(len(rows), "int64")
-        yield self._table(model, completions, self.samples, thought_on=thought_on)
+        yield self._table(model, completions, thought_on=thought_on)
         for wait in range(1, waits + 1):
             sampling = self.sampling | dict(iteration=_ITERATION - wait, temperature=self.temperature)
             with rollout_bar(f"wait {wait}", len(rows)) as on_segment:
                 sampling |= dict(rows=rows, on_segment=on_segment)
                 completions, going = think_on(model, *prompts, completions, word_ids, **sampling)
             thought_on = thought_on + going
-            yield self._table(model, completions, self.samples, thought_on=thought_on)
+            yield self._table(model, completions, thought_on=thought_on)
 
     # === This process's share ===
 
@@ -185,7 +204,8 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     def _complete(self, model, greedy=False):
         rows = self._rows(1 if greedy else self.samples)
-        with rollout_bar("greedy evaluation" if greedy else "evaluation", len(rows)) as on_segment:
+        name, start = "greedy evaluation" if greedy else "evaluation", time.perf_counter()
+        with contextlib.closing(CompileCounter()) as compiles, rollout_bar(name, len(rows)) as on_segment:
             completions = model.generate(
                 *self._prompts(model),
                 rows=rows,
@@ -195,19 +215,26 @@ class EvaluateCallback(keras.callbacks.Callback):
                 warm_up=greedy not in self._warm,
                 **self.sampling,
             )
+        self.seconds = time.perf_counter() - start, compiles.seconds
         self._warm.add(greedy)
         return completions
 
-    def _table(self, model, completions, samples, **columns):
+    def _table(self, model, completions, greedy=False, **columns):
         """One row a completion, of all processes; `columns` have a value for each of this one's completions."""
         texts = model.detokenize(completions, self.sampling["stop_tokens"])
         columns = {"completion_length": completions.lengths, "stopped": completions.stopped} | columns
-        failures = {}
+        samples = 1 if greedy else self.samples
+        own = range(len(self.task))[processes.share(len(self.task))]
+        problems = [problem for i in own for problem in [self.task.problem(i)] * samples]  # of a group the same object
         with below_bar():
-            rows = [
-                self._graded(*divmod(row, samples), text, failures) | {name: x[i].item() for name, x in columns.items()}
-                for i, (row, text) in enumerate(zip(self._rows(samples).tolist(), texts, strict=True))
-            ]
+            scores, rewards = (self._task_grader if greedy else self.grader).grade(
+                problems, texts, completions.lengths, {}
+            )
+        columns |= {name: values for name, values in rewards.items() if name.startswith("reward_")}
+        rows = [
+            self._row(*divmod(row, samples), *graded) | {name: x[i].item() for name, x in columns.items()}
+            for i, (row, *graded) in enumerate(zip(self._rows(samples).tolist(), texts, scores, strict=True))
+        ]
         rows = processes.gather_records(rows)
         is_told = any(row["lenient"] is not None for row in rows)
         for row in rows:
@@ -215,9 +242,8 @@ class EvaluateCallback(keras.callbacks.Callback):
             row |= {"lenient": row["correct"] if lenient is None else lenient} if is_told else {}
         return with_behaviours(pd.DataFrame(rows))
 
-    def _graded(self, puzzle, sample, text, failures):
+    def _row(self, puzzle, sample, text, score):
         problem = self.task.problem(puzzle)
-        score = self.grader.score(problem, text, failures)
         row = {
             "puzzle": puzzle,
             "problem": problem_text(problem, self.task.prompt(problem)),

@@ -3,7 +3,7 @@
 import json
 import os
 
-from keras_aha.evaluation.tables import check_columns
+from keras_aha.evaluation.tables import check_columns, other_rewards
 from keras_aha.files import json_lines, read_lines, write_whole
 
 import pandas as pd
@@ -27,4 +27,5 @@ def read_tables(path: str | os.PathLike) -> tuple[pd.DataFrame, pd.DataFrame]:
         check_columns(table, ["text", "correct", "greedy"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"The file holds no evaluated completions. Received: {str(path)!r}, {error!r}") from error
-    return tuple(table[table["greedy"] == is_greedy].drop(columns="greedy") for is_greedy in (False, True))
+    sampled, greedy = (table[table["greedy"] == is_greedy].drop(columns="greedy") for is_greedy in (False, True))
+    return sampled, greedy.drop(columns=other_rewards(greedy))  # which greedy completions are not given

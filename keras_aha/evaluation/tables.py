@@ -6,7 +6,8 @@ A table is a pandas `DataFrame` with one row a completion and at least the colum
     puzzle             which puzzle: an integer or any other value that pandas groups by
     sample             which of the puzzle's completions, from 0
     text               the completion
-    reward             the task's reward
+    reward             the task's reward, without others that the policy may be trained on
+    reward_<name>      another reward, NaN where it failed; only if there is one, and not of greedy completions
     correct            bool
     verdict            the task's reason, e.g. "wrong_value"
     well_formed        bool: the completion holds an answer in the asked form, right or wrong
@@ -38,7 +39,7 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     Returns:
         `columns` (labels to keep), `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
         `lenient_accuracy` if the table has `lenient`, `mean_reward`, `mean_completion_length` (tokens),
-        `mean_attempts`, and so on for each of `BEHAVIOURS`.
+        `mean_attempts`, and so on for each of `BEHAVIOURS`, and `mean_reward_<name>` of other rewards.
 
     Raises:
         ValueError: if a column is missing or a puzzle has two values of a label.
@@ -53,7 +54,8 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     counts = dict(samples=("correct", "size"), correct=("correct", "sum"))
     shares = dict(accuracy=("correct", "mean"), format_rate=("well_formed", "mean"))
     shares |= dict(lenient_accuracy=("lenient", "mean")) if "lenient" in table else {}
-    means = {f"mean_{name}": (name, "mean") for name in ("reward", "completion_length", *BEHAVIOURS)}
+    names = ("reward", "completion_length", *BEHAVIOURS, *other_rewards(table))
+    means = {f"mean_{name}": (name, "mean") for name in names}
     return groups.agg(**kept, **counts, **shares, **means)
 
 
@@ -65,7 +67,8 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
     Returns:
         `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
         `format_rate`, `lenient_accuracy` if the table has `lenient`, `mean_completion_length` (tokens),
-        `mean_attempts` and so on for each of `BEHAVIOURS`; rates are shares between 0 and 1.
+        `mean_attempts` and so on for each of `BEHAVIOURS`, `mean_reward_<name>` of other rewards, of which failures are
+        left out, and one that always failed too; rates are shares between 0 and 1.
 
     Raises:
         ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
@@ -76,14 +79,25 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
             "A summary needs at least one puzzle and the same number of completions for each. "
             f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
         )
-    means = ["format_rate", "lenient_accuracy", "mean_completion_length", *(f"mean_{name}" for name in BEHAVIOURS)]
+    names = "completion_length", *BEHAVIOURS, *other_rewards(table)
+    means = ["format_rate", "lenient_accuracy", *(f"mean_{name}" for name in names)]
     return {
         "accuracy": float(puzzles["accuracy"].mean()),
         "n": len(puzzles),
         "samples": int(puzzles["samples"].iloc[0]),
         "ci95": list(share_interval(puzzles["accuracy"], seed)),
-        **{name: float(puzzles[name].mean()) for name in means if name in puzzles},
+        **{name: float(puzzles[name].mean()) for name in means if name in puzzles and puzzles[name].notna().any()},
     }
+
+
+def checked(table: pd.DataFrame) -> pd.DataFrame:
+    """The completions of those puzzles that have a checker; the verdict on others is `"unchecked"`."""
+    return table[~table["puzzle"].isin(table.loc[table["verdict"] == "unchecked", "puzzle"])]
+
+
+def other_rewards(table: pd.DataFrame) -> list[str]:
+    """The columns of rewards beside the task's own."""
+    return [name for name in table.select_dtypes("float") if str(name).startswith("reward_")]
 
 
 def by_label(table: pd.DataFrame, columns: str | Sequence[str], seed: int = 0) -> pd.DataFrame:

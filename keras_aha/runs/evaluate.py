@@ -2,11 +2,9 @@
 
 import dataclasses
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.evaluation import comparison, intervals, tables
 from keras_aha.evaluation.at_k import at_k
 from keras_aha.models.presets import find_preset, load_tokenizer
@@ -152,12 +150,10 @@ def _measure(both: list[_Measured], seed, waits, wait_word) -> EvaluationResult:
     measured, *others = both
     held_out, model, task = measured.held_out, measured.model, measured.held_out.task
     waited = held_out.evaluate_waits(model, waits, wait_word)
-    compiles, start = CompileCounter(), time.perf_counter()
     sampled = next(waited)
-    compiles.close()
-    seconds, tokens = time.perf_counter() - start, int(sampled["completion_length"].sum())
-    speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiles.seconds}
-    speed["tokens_per_second"] = tokens / (seconds - compiles.seconds)
+    (seconds, compiling), tokens = held_out.seconds, int(sampled["completion_length"].sum())
+    speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiling}
+    speed["tokens_per_second"] = tokens / (seconds - compiling)
     greedy = held_out.evaluate(model, greedy=True)
     puzzles, numbers = _analyse(sampled, greedy, task, list(ask(task, "labels", task.problem(0), "a dictionary", dict)))
     what = {"target": measured.target, "epoch": measured.epoch, "seed": seed, "made_with": measured.made_with}

@@ -106,7 +106,7 @@ class Run:
         self._start = time.time() if start is None else start
         self._guard, self._interrupt = GuardCallback(), InterruptCallback()
         self._limits = [] if max_hours is None else [TimeLimitCallback(max_hours, self._start)]
-        self._doctor = DoctorCallback(self.log_dir)
+        self._doctor = DoctorCallback(self.log_dir, experiment.rollouts)
         self._profile = [ProfileCallback(self.log_dir)] if profile else []
         self._tensorboard = TensorBoardCallback(self.log_dir, experiment.recipe.flat(), write_graph=False)
         self._checkpoints = CheckpointCallback(self.log_dir)

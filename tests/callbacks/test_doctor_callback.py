@@ -66,6 +66,7 @@ def fit(make_policy):
             variable.assign(value)
         model.optimizer.learning_rate = learning_rate
         rollouts = RolloutCallback(task(**COUNTDOWN), prompts_per_epoch=4, group_size=4, **SAMPLING, **settings)
+        doctor.weights = DoctorCallback(doctor.log_dir, rollouts).weights
         model.fit(rollouts.dataset, epochs=epochs, callbacks=[rollouts, *callbacks, doctor], verbose=0)
         return doctor.get_state()["said"]
 
@@ -111,6 +112,7 @@ def test_a_reward_that_is_not_what_counts(fit, doctor):
     evaluation = EvaluateCallback(Countdown(**COUNTDOWN).held_out(2), every=5, samples=2, greedy=False, **SAMPLING)
     rewards = {"length": (lambda problem, completion: len(completion) / 100, 1.0)}
     assert "gamed" in fit(doctor, 25, evaluation, task=Countdown, rewards=rewards, learning_rate=0.03)
+    assert "The reward 'length' rose from " in (doctor.log_dir / "findings.jsonl").read_text()
 
 
 def test_programs_that_are_compiled_in_each_epoch(fit, doctor):

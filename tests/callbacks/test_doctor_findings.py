@@ -41,6 +41,7 @@ def test_health_is_silence_and_so_are_logs_that_are_missing():
         ("repeated_tails", {"repeated_tails": 0.11}, {"repeated_tails": 0.1}),
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),
         ("sampler_apart", {"sampler_gap": 0.11}, {"sampler_gap": 0.1}),
+        ("failing", {"failed_rewards": 0.51, "zero_std_groups": 1.0}, {"failed_rewards": 0.5}),
         ("unreadable", {"unreadable": 0.25, "unreadable_answers": ["x"], "zero_std_groups": 1.0}, {"unreadable": 0.24}),
     ],
 )
@@ -113,6 +114,10 @@ def test_one_finding_is_not_said_as_another():
     assert names(epochs(3, **same, accuracy=0.5)) == ["entropy_collapse"]
     assert names(epochs(3, **same, accuracy=0.9)) == ["no_signal"]  # solved
     assert names(epochs(3, zero_std_groups=0.99)) == []
+    unchecked = [
+        {name: value for name, value in e.items() if name != "accuracy"} for e in epochs(3, zero_std_groups=1.0)
+    ]
+    assert "Ask a judge" in examine(unchecked)[0].remedy and names(unchecked) == ["no_signal"]  # there is no checker
 
 
 def test_form_without_a_right_answer():
@@ -154,9 +159,37 @@ def test_reward_up_and_held_out_accuracy_not():
     assert names(evaluated(0.4, 0.3) + epochs(5) + evaluated(0.6, 0.3)) == ["gamed"]  # evaluations farther apart
 
 
+def judged(task_reward, polite, val_accuracy, weight=0.5, **changes):
+    """Ten epochs with these mean rewards, of which the second counts with a weight, the last with an evaluation."""
+    history = evaluated(task_reward + weight * polite, val_accuracy, **changes)
+    judge = [{"reward_polite": polite + noise, "weight_polite": weight} for noise in NOISE * 2]
+    return [e | own for e, own in zip(history, judge, strict=True)]
+
+
+def test_a_judge_that_is_pleased_is_named():
+    """If it is what rose, also if the sum stands because the task's own reward falls."""
+    before = judged(0.4, 0.4, 0.3)
+    for after in (judged(0.35, 0.9, 0.3), judged(0.2, 0.8, 0.2)):
+        (finding,) = examine(before + after)
+        low, high = 0.4, after[0]["reward_polite"] - NOISE[0]
+        assert finding.seen.startswith(f"The reward 'polite' rose from {low} to {high:.3g}, and held-out accuracy went")
+        assert "rubric" in finding.remedy
+    assert examine(before + judged(0.6, 0.5, 0.3))[0].seen.startswith("The reward rose from 0.6 to 0.85")  # not by it
+    old = [{name: value for name, value in e.items() if "polite" not in name} for e in before]  # of an older checkpoint
+    assert examine(old + judged(0.35, 0.9, 0.3))[0].seen.startswith("The reward rose from 0.6 to 0.8")
+
+
 @pytest.mark.parametrize(
     "before, after",
     [
+        (judged(0.4, 0.4, 0.3), judged(0.2, 0.8, 0.31)),  # accuracy rose
+        (judged(0.4, 0.4, 1.0), judged(0.2, 0.8, 1.0)),  # as far as it can, or always, without a checker
+        (judged(0.4, 0.4, 0.3), judged(0.4, 0.4, 0.3)),  # a plateau
+        (judged(0.4, 0.4, 0.3), judged(0.4, 0.49, 0.3)),  # by less than a quarter
+        (judged(0.9, 0.4, 0.9, weight=0.1), judged(0.9, 0.8, 0.9, weight=0.1)),  # too light to matter
+        (judged(0.4, 0.4, 0.3, weight=0.0), judged(0.4, 0.9, 0.3, weight=0.0)),  # only logged
+        (judged(0.4, 0.4, 0.3, weight=-0.5), judged(0.4, 0.9, 0.3, weight=-0.5)),
+        (judged(0.4, 0.4, 0.3), [e | {"reward": 0.6, "weight_polite": 0.5} for e in evaluated(0, 0.3)]),  # all failed
         (evaluated(0.4, 0.3), evaluated(0.6, 0.31)),  # accuracy rose
         (evaluated(0.4, 0.3), evaluated(0.49, 0.3)),  # by less than a quarter
         (evaluated(0.1, 0.3), evaluated(0.139, 0.3)),  # by 5.85 standard errors
@@ -196,13 +229,13 @@ def test_a_run_that_does_not_learn():
 ILL = [epochs(3, zero_std_groups=1.0, accuracy=0.0), epochs(3, zero_std_groups=1.0, accuracy=1.0)]
 ILL += [epochs(5, accuracy=0.0, answer_rewards=1.0), epochs(3, truncated=1.0), epochs(3, repeated_tails=1.0)]
 ILL += [epochs(3, completion_entropy=0.1, zero_std_groups=1.0), epochs(3, moved=0.0), epochs(3, sampler_gap=1.0)]
-ILL += [epochs(3, skipped_updates=1.0), epochs(3, compiles=1.0)]
-ILL += [evaluated(0.4, 0.3) + evaluated(0.6, 0.3), accuracies(0.2, 0.2)]
+ILL += [epochs(3, skipped_updates=1.0), epochs(3, compiles=1.0), epochs(3, failed_rewards=1.0)]
+ILL += [evaluated(0.4, 0.3) + evaluated(0.6, 0.3), accuracies(0.2, 0.2), judged(0.4, 0.4, 0.3) + judged(0.4, 1, 0.3)]
 
 
 def test_a_finding_is_a_paragraph_of_sentences_that_names_keys_that_exist():
     findings = [finding for history in ILL for finding in examine(history)]
-    assert len({finding.name for finding in findings}) == 11
+    assert len({finding.name for finding in findings}) == 12
     for finding, degree, accuracy in zip(findings[:2], ("easier", "harder"), ("0%", "100%"), strict=True):
         assert f"make them {degree}" in finding.remedy and f"(accuracy {accuracy})" in finding.seen
     keys = {f"{section}.{key.name}" for section, kind in sections.SECTIONS.items() for key in fields(kind)}

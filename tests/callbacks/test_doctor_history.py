@@ -46,8 +46,9 @@ def test_what_is_remembered_of_an_epoch():
         sampler_log_probs=np.array([[-1, -2], [-0.5, 0], [0, 0], [-0.25, -0.25]], "float32"),
     )
     logs = {"reward": np.float32(0.5), "grad_norm": math.nan, "loss": 1.0, "compiles": 2}
-    seen = observe(logs, rollout, moved=True)
+    logs |= {"reward_polite": np.float32(0.75), "reward_logged": 3.0}
+    seen = observe(logs, rollout, {"polite": 0.5, "logged": 0, "failed": 1}, moved=True)
     told = {"completions": 4.0, "answer_rewards": 2.0, "repeated_tails": 0.25, "completion_entropy": 1.0}
     told |= {"unreadable": 0.25, "unreadable_answers": ["8 apples"]}
-    assert seen == told | {"reward": 0.5, "compiles": 2.0, "moved": 1.0}
+    assert seen == told | {"reward": 0.5, "compiles": 2.0, "moved": 1.0, "reward_polite": 0.75, "weight_polite": 0.5}
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen

@@ -6,6 +6,7 @@ from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation.tables import BEHAVIOURS, summarize, with_behaviours
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.tasks import Countdown
+from keras_aha.tasks.task import Score
 from keras_aha.training import budget_forcing
 from keras_aha.training.grpo_model import GRPOModel
 
@@ -136,6 +137,45 @@ def test_a_lenient_accuracy_stands_beside_the_strict_one_if_scores_tell(model):
     tells = [held_out.problem(puzzle).target % 2 == 0 for puzzle in table["puzzle"]]
     assert table["lenient"].dtype == bool and table["lenient"].tolist() == tells and 0 < sum(tells) < 16
     assert logs["val_lenient_accuracy"] == sum(tells) / 16 and logs["val_accuracy"] == 0
+
+
+def test_other_rewards_stand_beside_the_tasks(model, held_out, sampled):
+    """A judge gets those of a problem side by side; what it fails on is in no mean, and right or wrong as ever."""
+    calls = []
+
+    def judge(problems, completions):
+        calls.append([id(problem) for problem in problems])
+        return [None if i == 3 else len(text) for i, text in enumerate(completions)]
+
+    rewards = {"long": (judge, 0.5), "broken": (lambda problem, completion: 1 / 0, 0.0)}
+    rollouts = RolloutCallback(Countdown(**COUNTDOWN), max_completion_length=LENGTH, rewards=rewards)
+    callback = EvaluateCallback(held_out, rollouts=rollouts, samples=2)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    with pytest.warns(UserWarning, match="A reward failed") as caught:
+        callback.on_epoch_end(0, logs := {})
+    assert len(caught) == 2 and calls == [[id(held_out.problem(i)) for i in range(5) for _ in range(2)]]
+    _, table, greedy = callback.latest
+    pd.testing.assert_frame_equal(table.drop(columns=["reward_long", "reward_broken"]), sampled)
+    long = sampled["text"].str.len().astype("float64").mask(sampled.index == 3)
+    pd.testing.assert_series_equal(table["reward_long"], long, check_names=False)
+    assert table["reward_broken"].isna().all() and not any(name.startswith("reward_") for name in greedy)
+    assert logs["val_reward_long"] == pytest.approx(long.groupby(table["puzzle"]).mean().mean())
+    assert "val_reward_broken" not in logs
+    assert not EvaluateCallback(held_out, rollouts=rollouts, rewards={}).grader.rewards
+
+
+@pytest.mark.parametrize("unchecked", [(0, 2), range(5)])
+def test_problems_without_a_checker_are_neither_right_nor_wrong(model, held_out, monkeypatch, unchecked):
+    unchecked = {held_out.problem(i) for i in unchecked}
+    scores = {True: Score(0.0, False, "unchecked"), False: Score(1.0, True, "correct")}
+    monkeypatch.setattr(held_out, "score", lambda problem, text: scores[problem in unchecked])
+    callback = callback_of(held_out)
+    callback.set_model(model)
+    callback.set_params({"epochs": 1})
+    callback.on_epoch_end(0, logs := {})
+    shares = {logs[name] for name in logs if name.endswith(("accuracy", "accuracy_high", "format_rate"))}
+    assert shares == ({1.0} if len(unchecked) == 2 else set()) and logs["val_completion_length"] > 0
 
 
 def test_thinking_goes_on(model, held_out, sampled, monkeypatch):

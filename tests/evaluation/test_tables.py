@@ -52,6 +52,12 @@ def test_lenient_accuracy_stands_beside_accuracy_if_scores_tell():
     assert by_label(table, "num_numbers")["lenient_accuracy"].tolist() == [0.75, 0.75]
 
 
+def test_other_rewards_have_means_without_their_failures():
+    judged = TABLE.assign(reward_a=[1.0, 0.0, np.nan, 0.5, np.nan, np.nan, 2, 2], reward_b=np.nan, reward_kind="label")
+    assert summarize(judged) == summarize(TABLE) | {"mean_reward_a": 1.0}
+    assert by_label(judged, "num_numbers")["mean_reward_a"].tolist() == [0.5, 2.0]
+
+
 def test_the_interval_is_over_puzzles_and_not_over_completions():
     # 50 puzzles, half of them always solved: 64 completions of each instead of 1 say nothing about other puzzles.
     solved = [puzzle % 2 == 0 for puzzle in range(50)]

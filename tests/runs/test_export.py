@@ -135,6 +135,7 @@ def test_a_card_says_what_was_measured(library, exported):
     assert "| 25.0% (12.5% to 37.5%) | 37.5% (25.0% to 50.0%) |" in card
     assert "| accuracy, sampled, the answer in whatever form | 62.5% | 62.5% |\n| completions in" in card
     assert "On 8 held-out puzzles, which are never trained on, 2 completions sampled of each" in card
+    assert "with a reward that a program checks and nothing else.\n" in card
     assert 'preset = "base"' in card and "num_numbers = 3" in card and str(run.parent) not in card
     code = card.split("```python\n")[1].split("```")[0]
     compile(code, "README.md", "exec")
@@ -240,10 +241,17 @@ def test_text_from_outside_is_text():
 def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
     template = "{numbers} {target} ``` \n```\n# x <script>"
     run = make_run(make_shallow, tmp_path, task__template=template, rollouts__stop_strings=["<b>"])
+    reward = 'rewards=[{name="polite", function="mine:f", weight=0.5}, {name="seen", function="mine:f", weight=0}]'
+    Recipe.load(run / RECIPE).override(reward).dump(run / RECIPE)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["heldout_before"]["mean_reward_polite"], summary["heldout_after"]["mean_reward_polite"] = 0.25, 0.75
+    (run / "summary.json").write_text(json.dumps(summary))
     run = run.rename(tmp_path / "<b>[x](y)")
     (folder,) = export(run, tmp_path / "out", ["keras"])
     card = (folder / "README.md").read_text()
     assert "\n# \\<b\\>\\[x\\]\\(y\\)\n" in card
+    assert "with a reward that a program checks, one more (`polite`, weight 0.5), which proves nothing.\n" in card
+    assert "\n| `reward_polite`, sampled, mean | 0.25 | 0.75 |\n" in card and "nothing else" not in card
     blocks = card.split("````")  # a fence longer than the template's
     assert len(blocks) == 5
     assert not any(word in "".join(blocks[::2]) for word in ("<script>", "<b>"))
@@ -409,6 +417,7 @@ def test_the_script_prints_what_it_wrote_or_refuses_in_a_sentence(exported, tmp_
 def test_a_card_tells_no_folders_of_any_task():
     word = '{name="rows", file="/home/ann/rows.jsonl", template="/{prompt}"}'
     changes = [f'tasks=[{word}, {{name="signs"}}]', f"priming.tasks=[{word}]", "model.preset=/home/ann/gemma2_2b_en"]
+    changes += ['rewards=[{name="polite", judge="/home/ann/judge"}]', "teacher.preset=/home/ann/teacher"]
     recipe = Recipe.load("countdown_tiny").override(changes)
     text = ModelCard(Path("run"), recipe, 1, None, {}, {}, None, None)._recipe_text()
     assert "/home" not in text and text.count('file = "rows.jsonl"') == text.count('template = "/{prompt}"') == 2

@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import functools
 import html.parser
 import json
 import re
@@ -216,6 +217,36 @@ def test_curves_are_those_of_the_files(folder):
     drawn, axes = lines_of(pictures._behaviours, record)
     assert drawn["self-corrections"] == [[1, 1], [2, 2], [3, 3]] and axes.get_ylim()[0] == 0
     assert sum(line == [[0, 0.75], [2, 2.5], [3, 3.5]] for line in drawn.values()) == 2  # attempts, verifications
+
+
+def test_a_judge_is_drawn_beside_accuracy(folder):
+    """With dots if held-out problems were judged, as they are not in older runs; not if it failed always."""
+    rewards = [{"name": name, "function": "mine:f", "weight": 0} for name in ("polite", "failed")]
+    recipe = Recipe.load(folder / "recipe.toml").to_dict() | {"rewards": rewards}
+    Recipe.from_dict(recipe).dump(folder / "recipe.toml")
+    history = pd.read_csv(folder / "history.csv").assign(reward_polite=[0.2, 0.3, 0.9], reward_failed=np.nan)
+    history.to_csv(folder / "history.csv", index=False)
+    record = RunRecord.load(folder)
+    draw = functools.partial(pictures._beside_accuracy, name="reward_polite")
+    drawn, axes = lines_of(draw, record)
+    accuracy, reward = [[0, 0.375], [2, 0.5], [3, 0.875]], [[0, 0.5], [2, 0.6], [3, 0.8]]
+    assert drawn["accuracy"] == [[1, 0.2], [2, 0.4], [3, 0.6]] and accuracy in drawn.values()
+    (other,) = set(axes.figure.axes) - {axes}
+    assert [line.get_xydata().tolist() for line in other.lines] == [[[1, 0.2], [2, 0.3], [3, 0.9]]]
+
+    held_out = history.assign(val_reward_polite=[np.nan, 0.6, 0.8])
+    record = dataclasses.replace(
+        record, history=held_out, before=BEFORE.assign(reward_polite=[0.2, 0.8, *[np.nan] * 6])
+    )
+    (other,) = set(lines_of(draw, record)[1].figure.axes[1:])
+    assert other.lines[1].get_xydata().tolist() == reward
+    drawn = {picture.name: picture.caption for picture in pictures.draw_pictures(record)}
+    without = dataclasses.replace(
+        record, history=held_out.assign(accuracy=np.nan), before=BEFORE.assign(verdict="unchecked")
+    )
+    kinds = {picture.name for picture in pictures.draw_pictures(without)}
+    assert "reward_polite" in kinds and not kinds & {"accuracy", "difficulty"}  # without a checker
+    assert "reward_failed" not in drawn and "learns to please the reward" in drawn["reward_polite"]
 
 
 def test_difficulty_has_an_interval_for_each_kind_before_and_after(folder):

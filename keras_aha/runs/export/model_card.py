@@ -88,6 +88,9 @@ class ModelCard:
         after["mean_completion_length"] = last["val_completion_length"]
         if not pd.isna(last.get("val_lenient_accuracy")):
             after["lenient_accuracy"] = last["val_lenient_accuracy"]
+        for reward in self.recipe.rewards:
+            if not pd.isna(mean := last.get(f"val_reward_{reward.name}")):
+                after[f"mean_reward_{reward.name}"] = mean
         after["ci95"] = [last.get(f"val_accuracy_{end}") for end in ("low", "high")]  # not there in older runs
         return {
             "seed": self.recipe.training.seed,
@@ -103,9 +106,8 @@ class ModelCard:
         sections = self.recipe.to_dict()
         if Path(self.recipe.model.preset).is_absolute():
             sections["model"]["preset"] = preset_name(self.recipe.model.preset)
-        with_paths = {
-            name: _last_names(sections[name]) for name in ("lora", "task", "tasks", "priming") if name in sections
-        }
+        names = ("lora", "task", "tasks", "priming", "rewards", "teacher")
+        with_paths = {name: _last_names(sections[name]) for name in names if name in sections}
         return Recipe.from_dict(sections | with_paths).to_toml()
 
 

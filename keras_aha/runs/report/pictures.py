@@ -2,12 +2,13 @@
 
 import base64
 import dataclasses
+import functools
 import io
 import re
 from collections.abc import Callable, Iterator
 
 from keras_aha.evaluation.intervals import share_interval
-from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle
+from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle, checked
 from keras_aha.runs.report.run_record import RunRecord
 
 import matplotlib
@@ -40,11 +41,16 @@ class Picture:
 def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     """Draws those that there are numbers for."""
     tables = "held_out_before.jsonl, held_out_after.jsonl"
-    yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
-    label = _label(record)
-    if record.after is not None and label in record.before and record.before[label].nunique() > 1:
+    is_checked, label = record.history["accuracy"].notna().any(), _label(record)
+    if is_checked:
+        yield _picture("accuracy", _accuracy, record, _ACCURACY, f"history.csv, {tables}")
+    if is_checked and record.after is not None and label in record.before and record.before[label].nunique() > 1:
         yield _picture(label, _by_label, record, _BY_LABEL.format(label), tables)
     yield _picture("reward", _reward, record, _REWARD, "history.csv")
+    for name in (f"reward_{reward.name}" for reward in record.recipe.rewards):
+        if name in record.history and record.history[name].notna().any():
+            draw = functools.partial(_beside_accuracy, name=name)
+            yield _picture(name, draw, record, _BESIDE_ACCURACY.format(name), "history.csv, held_out_before.jsonl")
     yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
     if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
@@ -62,6 +68,10 @@ _BY_LABEL = "Held-out accuracy by {}, sampled, with 95 % intervals over puzzles;
 _REWARD = (
     "What the policy is trained on, the mean over each rollout, and its parts if something is added to the task's own. "
     "It and accuracy are what to watch, not the loss."
+)
+_BESIDE_ACCURACY = (
+    "{} beside accuracy: lines are the training rollouts, dots the same held-out puzzles each time. If the line of the "
+    "reward rises and that of accuracy does not, the policy learns to please the reward, or the judge who gives it."
 )
 _LENGTH = "Tokens of a completion, on average."
 _BEHAVIOURS = (
@@ -117,6 +127,21 @@ def _reward(axes: Axes, record: RunRecord) -> None:
     _from_zero(axes)
 
 
+def _beside_accuracy(axes: Axes, record: RunRecord, name: str) -> None:
+    other = axes.twinx()
+    other.grid(visible=False)
+    other.spines["right"].set_visible(True)
+    for side, column, color in ((axes, "accuracy", _AFTER), (other, name, _PURPLE)):
+        side.plot(record.history["epoch"], record.history[column], color=color, linewidth=1.2, label=column)
+        if f"val_{column}" in record.history:  # not there in older runs
+            side.plot(*_held_out(record, column), "o", color=color, markersize=4.5)
+    _over_epochs(axes, ylabel="accuracy", title=f"Accuracy and {name}")
+    other.set_ylabel(name)
+    _shares(axes)
+    _from_zero(other)
+    axes.legend(handles=[axes.lines[0], other.lines[0]], loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+
+
 def _length(axes: Axes, record: RunRecord) -> None:
     _curves(axes, record, "completion_length")
     limit = record.recipe.rollouts.max_completion_length
@@ -161,7 +186,8 @@ def _held_out(record: RunRecord, name: str) -> tuple[list[int], list[float]]:
     """Epochs and values of a mean over the held-out puzzles, from the policy before training on."""
     evaluated = record.history.dropna(subset=f"val_{name}")
     column = name if name == "accuracy" else f"mean_{name}"
-    before = by_puzzle(record.before)[column].mean()
+    puzzles = by_puzzle(checked(record.before) if name == "accuracy" else record.before)
+    before = puzzles[column].mean() if column in puzzles else np.nan  # no dot, as of a reward in an older run
     return [0, *evaluated["epoch"]], [before, *evaluated[f"val_{name}"]]
 
 
