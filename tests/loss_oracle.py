@@ -28,6 +28,7 @@ def oracle_advantages(rewards, group_size, scale="std", baseline="mean"):
 
 SETTINGS = dict(clip_range=0.2, kl_coef=0.0, kl_estimator="k3", ratio="token", aggregation="token_mean", delta=None)
 SETTINGS |= dict(entropy_coef=0.0, importance_cap=None, ref_log_probs=None, entropy=None, sampler_log_probs=None)
+SETTINGS |= dict(surrogate_coef=1.0, teacher_coef=0.0)  # the teacher is in tests/training/test_teacher.py
 
 
 def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, **given):
@@ -63,7 +64,7 @@ def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, 
             plain = smaller(rho, c.delta)
         surrogate = smaller(plain * advantages[i], bounded * advantages[i])
         share = divisor / own_divisor if has_signal[i] else 0.0
-        terms = [-surrogate * share]
+        terms = [-c.surrogate_coef * surrogate * share]
         sums["ratio"] += rho[0].real.sum() * has_signal[i]
         sums["clip_fraction"] += has_signal[i] * np.sum(surrogate[0].real < rho[0].real * advantages[i] - 1e-12)
         if c.delta is not None:

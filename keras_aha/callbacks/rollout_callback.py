@@ -224,7 +224,7 @@ class RolloutCallback(StatefulCallback):
         if self.shuffle_rewards:
             rewards = np.random.default_rng((self.sampling["seed"], self._iteration)).permutation(rewards)
         has_signal = np.repeat(groups_with_signal(rewards, self.group_size), self.group_size) & ~np.isnan(rewards)
-        counts = (has_signal | bool(loss.kl_coef or loss.entropy_coef)) & ~(rollout.truncated & self.mask_truncated)
+        counts = (has_signal | (not loss.needs_signal)) & ~(rollout.truncated & self.mask_truncated)
         mask = rollout.completion_mask * counts[:, None].astype("float32")
         advantages = np.asarray(group_advantages(rewards, **self.advantages))
         arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)

@@ -11,9 +11,10 @@ from keras import ops
 class GRPOLoss:
     """The GRPO loss of a batch of completions, and what to log about it.
 
-    loss = Σᵢₜ −aᵢₜ wᵢₜ min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ) Âᵢ) + Σᵢₜ a′ᵢₜ (kl_coef · KLᵢₜ − entropy_coef · Hᵢₜ)
+    loss = surrogate_coef · Σᵢₜ −aᵢₜ wᵢₜ min(min(ρᵢₜ, δ) Âᵢ, clip(ρᵢₜ) Âᵢ)
+         + Σᵢₜ a′ᵢₜ (kl_coef · KLᵢₜ − entropy_coef · Hᵢₜ + teacher_coef · KLᵢₜ(π‖teacher))
 
-    The surrogate is a mean over the completions of groups whose rewards differ, weighted by a; the KL and the entropy
+    The surrogate is a mean over the completions of groups whose rewards differ, weighted by a; the KLs and the entropy
     are means over all completions, weighted by a′: they need no reward.
 
     With one update a rollout the ratio is 1 and the advantages of a group sum to 0. So the loss itself is 0 with
@@ -28,6 +29,8 @@ class GRPOLoss:
         delta: the bound δ of two-sided clipping, or None, see `clipped_surrogate`.
         entropy_coef: float ≥ 0, weight of the bonus for the policy's entropy H, in nats (arXiv:1602.01783, §4).
         importance_cap: float ≥ 1 that truncates the weights w of `importance_weights`, or None: then they are 1.
+        teacher_coef: float ≥ 0, weight of the KL to a teacher, see `training.teacher.Teacher`.
+        surrogate_coef: float ≥ 0, weight of the surrogate. 0 leaves the rewards out: the teacher alone teaches.
 
     Raises:
         ValueError: for any other argument, with the choices.
@@ -43,9 +46,12 @@ class GRPOLoss:
         delta=None,
         entropy_coef=0.0,
         importance_cap=None,
+        teacher_coef=0.0,
+        surrogate_coef=1.0,
     ):
         token_terms.clip_bounds(clip_range, delta)
-        numbers = [("kl_coef", kl_coef, 0), ("entropy_coef", entropy_coef, 0)]
+        numbers = [("kl_coef", kl_coef, 0), ("entropy_coef", entropy_coef, 0), ("teacher_coef", teacher_coef, 0)]
+        numbers.append(("surrogate_coef", surrogate_coef, 0))
         if importance_cap is not None:
             numbers.append(("importance_cap", importance_cap, 1))
         for name, number, least in numbers:
@@ -62,6 +68,13 @@ class GRPOLoss:
         self.delta = delta
         self.entropy_coef = entropy_coef
         self.importance_cap = importance_cap
+        self.teacher_coef = teacher_coef
+        self.surrogate_coef = surrogate_coef
+
+    @property
+    def needs_signal(self):
+        """Whether a completion counts only if its reward differs from others of its group: no other term is on."""
+        return not (self.kl_coef or self.entropy_coef or self.teacher_coef)
 
     def __call__(
         self,
@@ -74,6 +87,7 @@ class GRPOLoss:
         entropy=None,
         sampler_log_probs=None,
         surrogate_weights=None,
+        teacher_kl=None,
     ):
         """Computes the loss of one micro-batch.
 
@@ -87,11 +101,13 @@ class GRPOLoss:
             entropy: (B, C), of the policy, with its gradient; may be None if `entropy_coef` is 0.
             sampler_log_probs: (B, C), by the sampler; may be None if `importance_cap` is.
             surrogate_weights: (B, C), a, as `weights` and 0 in rows that have no advantage; None takes `weights`.
+            teacher_kl: (B, C), KL to the teacher, with its gradient; may be None if `teacher_coef` is 0.
 
         Returns:
             The loss, a float32 scalar, and a dict of float32 scalars. Each is a sum over tokens, so that micro-batches
             add up. Over those of the surrogate: "ratio"; "clip_fraction", the number of tokens without gradient because
-            of the clipping; "importance_weight" if there is a cap. Over all: "kl" if `ref_log_probs` is given.
+            of the clipping; "importance_weight" if there is a cap. Over all: "kl" if `ref_log_probs` is given, and
+            "teacher_kl" if that is.
 
         Raises:
             ValueError: if the numbers that a term needs are None.
@@ -100,6 +116,7 @@ class GRPOLoss:
             "ref_log_probs": (ref_log_probs, "kl_coef", self.kl_coef),
             "entropy": (entropy, "entropy_coef", self.entropy_coef),
             "sampler_log_probs": (sampler_log_probs, "importance_cap", self.importance_cap),
+            "teacher_kl": (teacher_kl, "teacher_coef", self.teacher_coef),
         }
         for name, (value, setting, number) in needed.items():
             if number and value is None:
@@ -119,7 +136,7 @@ class GRPOLoss:
             metrics["importance_weight"] = importance
             surrogate *= importance
         metrics = {name: ops.sum(keep(value, signal)) for name, value in metrics.items()}
-        loss = ops.sum(surrogate_weights * -surrogate)
+        loss = self.surrogate_coef * ops.sum(surrogate_weights * -surrogate)
         if ref_log_probs is not None:
             kl = token_terms.kl_divergence(log_probs, keep(ref_log_probs, mask), self.kl_estimator)
             metrics["kl"] = ops.sum(keep(kl, mask))
@@ -127,6 +144,10 @@ class GRPOLoss:
                 loss += self.kl_coef * ops.sum(weights * kl)
         if self.entropy_coef:
             loss -= self.entropy_coef * ops.sum(weights * keep(entropy, mask))
+        if teacher_kl is not None:
+            teacher_kl = keep(teacher_kl, mask)
+            metrics["teacher_kl"] = ops.sum(teacher_kl)
+            loss += self.teacher_coef * ops.sum(weights * teacher_kl)
         return loss, metrics
 
     def get_config(self):

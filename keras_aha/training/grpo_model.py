@@ -1,5 +1,6 @@
 """`GRPOModel`: a keras-hub `CausalLM` that `fit` trains by group-relative policy optimisation."""
 
+import contextlib
 import math
 
 from keras_aha.decoding import decoder_for
@@ -46,14 +47,19 @@ class GRPOModel(PolicyModel):
             them all. The update is the same to rounding.
         completion_lengths: for so many lengths of completions the step is compiled, C, C / 2, C / 4, …, and a
             micro-batch takes the shortest that holds it. 1 compiles fastest and trains slowest.
+        teacher: a `Teacher` that the policy learns from too, if the loss has a `teacher_coef`. Its variables are part
+            of the training state, but not of `variables`, so they are not saved.
 
     Attributes:
         policy: what was passed.
         rollout: the latest `Rollout`, set by whoever makes it; callbacks read it.
     """
 
-    def __init__(self, policy, micro_batch_size: int | None = None, completion_lengths: int = 3, **kwargs):
+    def __init__(self, policy, micro_batch_size: int | None = None, completion_lengths=3, teacher=None, **kwargs):
         super().__init__(policy, **kwargs)
+        if teacher is not None:
+            teacher.check_vocabulary(policy)
+        self.teacher = teacher
         self.micro_batch_size = micro_batch_size
         self.completion_lengths = completion_lengths
         self.rollout = None
@@ -81,6 +87,11 @@ class GRPOModel(PolicyModel):
                     f"`{name}` need labels, and a rollout has none: give a number that you want to follow to "
                     f"`RolloutCallback(rewards=…)`, with weight 0. Received: {name}={kwargs[name]!r}"
                 )
+        if loss.teacher_coef and self.teacher is None:
+            raise ValueError(
+                "`teacher_coef` needs a teacher: `GRPOModel(policy, teacher=Teacher(…))`. Received: teacher=None, "
+                f"teacher_coef={loss.teacher_coef}"
+            )
         check_positions(self.policy)
         super().compile(optimizer=optimizer, loss=None, **kwargs)
         check_optimizer(self.optimizer)
@@ -88,7 +99,7 @@ class GRPOModel(PolicyModel):
         if loss.kl_coef and not lora.has_adapters(self.policy):
             self.reference = _frozen_copy(self.policy)
             mark_as_built(self.reference)
-        more = {"kl": loss.kl_coef, "importance_weight": loss.importance_cap}
+        more = {"kl": loss.kl_coef, "importance_weight": loss.importance_cap, "teacher_kl": loss.teacher_coef}
         names = [*_METRICS, *(name for name, is_on in more.items() if is_on)]
         self.trackers = [_Mean(name=name) for name in names]
         self.optimizer.build(self.trainable_variables)
@@ -97,6 +108,11 @@ class GRPOModel(PolicyModel):
     def metrics(self):
         """Running means of an epoch, which Keras resets. NaN if nothing has counted: no log of a `RolloutCallback`."""
         return self.trackers
+
+    @property
+    def non_trainable_variables(self):
+        """As in Keras, and a teacher's, which are in no file of weights."""
+        return super().non_trainable_variables + ([] if self.teacher is None else self.teacher.variables)
 
     # === Training ===
 
@@ -170,11 +186,13 @@ class GRPOModel(PolicyModel):
             if self.grpo_loss.kl_coef:
                 with lora.adapters_off(self.policy), gathering(reference, scope, batch["temperature"]):
                     ref_log_probs = jax.lax.stop_gradient(self._log_probs(reference, batch)[0])
-            with linear_gradients(self.policy), gathering(self.policy, scope, batch["temperature"]):
-                has_gradient = self.grpo_loss.entropy_coef > 0
-                log_probs, entropy = self._log_probs(self.policy, batch, entropy_gradient=has_gradient)
+            has_teacher = self.grpo_loss.teacher_coef > 0
+            reading = self.teacher.reading(self.policy, batch, scope) if has_teacher else contextlib.nullcontext()
+            with reading as states, linear_gradients(self.policy), gathering(self.policy, scope, batch["temperature"]):
+                settings = dict(entropy_gradient=self.grpo_loss.entropy_coef > 0, teacher=states)
+                log_probs, entropy, *teacher_kl = self._log_probs(self.policy, batch, **settings)
         old, sampler = batch["old_log_probs"], batch["sampler_log_probs"]
-        others = batch["weights"], ref_log_probs, entropy, sampler, batch["surrogate_weights"]
+        others = batch["weights"], ref_log_probs, entropy, sampler, batch["surrogate_weights"], *teacher_kl
         loss, metrics = self.grpo_loss(log_probs, old, batch["advantages"], mask, *others)
         gap = jnp.where(mask, jnp.abs(log_probs - sampler), 0.0)
         metrics |= {"loss": loss, "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)), "sampler_gap": jnp.sum(gap)}

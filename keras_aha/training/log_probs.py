@@ -1,7 +1,10 @@
 """Log-probs of given completions under a `CausalLM`, without ever holding `(B, T, V)` logits."""
 
+from typing import NamedTuple
+
 from keras_aha.decoding import decoder_for
 from keras_aha.distribution.distribute import batch_parts
+from keras_aha.losses import kl_divergence
 from keras_aha.models.head import float32_logits
 from keras_aha.models.internals import flatten_layers
 
@@ -12,7 +15,24 @@ import keras_hub
 _CHUNK_ELEMENTS = 2**26  # logits held at a time on each device: 256 MiB in float32
 
 
-def completion_log_probs(policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False):
+class TeacherStates(NamedTuple):
+    """What a teacher's distributions at all positions follow from: `hidden` `(B, C, D)`, and how it is unembedded."""
+
+    hidden: jax.Array
+    unembedding: object
+    temperature: float
+    exact: bool
+
+
+def teacher_states(policy, prompt_ids, prompt_mask, completion_ids, temperature: float, exact: bool) -> TeacherStates:
+    """Of a `CausalLM`, without gradient, for the exact KL or the sampled one; see `completion_log_probs`, `Teacher`."""
+    hidden = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids)
+    return TeacherStates(jax.lax.stop_gradient(hidden), policy.backbone.token_embedding, temperature, exact)
+
+
+def completion_log_probs(
+    policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False, teacher=None
+):
     """Log-prob of each completion token, and the entropy of the distribution it was drawn from.
 
     A Gemma reads each prompt once for its G completions. Only the positions that predict completion tokens are
@@ -25,30 +45,48 @@ def completion_log_probs(policy, prompt_ids, prompt_mask, completion_ids, temper
         completion_ids: `(B, C)`, G = B / P completions of each prompt in adjacent rows.
         temperature: `(B,)` float32, divides the logits.
         entropy_gradient: whether the entropy has one.
+        teacher: `TeacherStates` for the same tokens, or None.
 
     Returns:
-        `(log_probs, entropy)`, both `(B, C)` float32, in nats, of the full softmax at that temperature.
+        `(log_probs, entropy)`, both `(B, C)` float32, in nats, of the full softmax at that temperature. With a teacher
+        `(log_probs, entropy, kl)`: KL(policy ‖ teacher) at each position with its gradient, exact or sampled.
 
     Raises:
         ValueError: what `check_positions` raises.
     """
     check_positions(policy)
-    hidden, targets = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids), completion_ids
+    hidden = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids)
     unembedding = policy.backbone.token_embedding
-    vocabulary_size = policy.backbone.vocabulary_size
 
-    def log_probs_of(hidden, targets):
-        logits = float32_logits(unembedding, hidden)
-        log_softmax = jax.nn.log_softmax(logits / temperature[:, None, None])
+    def log_probs_of(hidden, targets, teacher_hidden=None):
+        log_softmax = jax.nn.log_softmax(float32_logits(unembedding, hidden) / temperature[:, None, None])
         log_probs = jnp.take_along_axis(log_softmax, targets[..., None], axis=-1)[..., 0]
         fixed = log_softmax if entropy_gradient else jax.lax.stop_gradient(log_softmax)
-        return log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
+        outputs = log_probs, -jnp.sum(jnp.exp(fixed) * fixed, axis=-1)
+        return outputs if teacher is None else (*outputs, _of_teacher(teacher, teacher_hidden, targets, log_softmax))
 
+    has_gradient = (True, entropy_gradient) if teacher is None else (True, entropy_gradient, teacher.exact)
     frozen = not any(variable.trainable for variable in unembedding.variables)
-    log_probs_of = _linearized(log_probs_of, entropy_gradient) if frozen else jax.checkpoint(log_probs_of)
-    chunks = _split(hidden, vocabulary_size), _split(targets, vocabulary_size)
+    log_probs_of = _linearized(log_probs_of, has_gradient) if frozen else jax.checkpoint(log_probs_of)
+    inputs = (hidden, completion_ids) if teacher is None else (hidden, completion_ids, teacher.hidden)
+    logits = policy.backbone.vocabulary_size * (1 if teacher is None else 2)  # at a position
+    chunks = tuple(_split(x, logits) for x in inputs)
     _, outputs = jax.lax.scan(lambda _, chunk: (None, log_probs_of(*chunk)), None, chunks)
-    return tuple(jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, : targets.shape[1]] for x in outputs)
+    shape = len(completion_ids), -1
+    outputs = tuple(jnp.moveaxis(x, 0, 1).reshape(shape)[:, : completion_ids.shape[1]] for x in outputs)
+    if teacher is None or teacher.exact:
+        return outputs
+    log_probs, entropy, teacher_log_probs = outputs
+    return log_probs, entropy, kl_divergence(log_probs, teacher_log_probs, "k1+")
+
+
+def _of_teacher(teacher, hidden, targets, log_softmax):
+    """Σᵥ π(v) (log π(v) − log π_T(v)) at each position if it is exact, else log π_T of the target, `(B, C)`."""
+    logits = jax.lax.stop_gradient(float32_logits(teacher.unembedding, hidden))
+    teacher_log_softmax = jax.nn.log_softmax(logits / teacher.temperature)
+    if teacher.exact:
+        return jnp.sum(jnp.exp(log_softmax) * (log_softmax - teacher_log_softmax), axis=-1)
+    return jnp.take_along_axis(teacher_log_softmax, targets[..., None], axis=-1)[..., 0]
 
 
 def _hidden_states(policy, prompt_ids, prompt_mask, completion_ids):
@@ -72,21 +110,24 @@ def check_positions(policy) -> None:
         )
 
 
-def _linearized(log_probs_of, entropy_gradient):
-    """The same function; its gradient to `hidden` is taken at once, while the logits are there.
+def _linearized(log_probs_of, has_gradient):
+    """The same function; its outputs' gradients to `hidden` are taken at once, while the logits are there.
 
-    Each position depends on its own hidden state alone, so what the backward pass needs is one vector a position, as
-    large as the hidden state, and the logits are computed once and not twice. The unembedding gets no gradient.
+    Each position depends on its own hidden state alone, so what the backward pass needs is one vector a position and
+    output, as large as the hidden state, and the logits are computed once and not twice. Nothing else gets a gradient.
     """
 
-    def forward(hidden, targets):
-        outputs, pull = jax.vjp(lambda hidden: log_probs_of(hidden, targets), hidden)
+    def forward(hidden, *others):
+        outputs, pull = jax.vjp(lambda hidden: log_probs_of(hidden, *others), hidden)
         one, zero = jnp.ones_like(outputs[0]), jnp.zeros_like(outputs[0])
-        return outputs, [pull((one, zero))[0], pull((zero, one))[0] if entropy_gradient else None]
+        ones = [tuple(one if i == j else zero for j in range(len(outputs))) for i in range(len(outputs))]
+        directions = [pull(x)[0] if is_on else None for x, is_on in zip(ones, has_gradient, strict=True)]
+        return outputs, (directions, [None] * len(others))
 
-    def backward(directions, gradients):
+    def backward(residuals, gradients):
+        directions, nothing = residuals
         terms = [d * g[..., None].astype(d.dtype) for d, g in zip(directions, gradients, strict=True) if d is not None]
-        return sum(terms), None
+        return sum(terms), *nothing
 
     function = jax.custom_vjp(log_probs_of)
     function.defvjp(forward, backward)

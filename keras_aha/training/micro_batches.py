@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PROMPTS = ("prompt_ids", "prompt_mask")  # the arrays of a batch that have a row for each prompt
+# The arrays of a batch that have a row for each prompt
+PROMPTS = ("prompt_ids", "prompt_mask", "teacher_prompt_ids", "teacher_prompt_mask")
 _SHORTEST = 32  # below which there is nothing to gain
 
 

@@ -21,7 +21,7 @@ from loss_oracle import oracle_advantages, oracle_loss
 AXES = dict(scale=("std", "batch", None), baseline=("mean", "leave_one_out"), mask_truncated=(False, True))
 AXES |= dict(ratio=("token", "sequence"), clip_range=(0.2, (0.2, 0.28)))
 AXES |= dict(aggregation=("token_mean", "sequence_mean", "fixed_length"), kl=(None, "k1", "k3+"), delta=(None, 1.35))
-AXES |= dict(entropy_coef=(0.0, 0.05), importance_cap=(None, 1.1), splits=(1, 2))
+AXES |= dict(entropy_coef=(0.0, 0.05), importance_cap=(None, 1.1), surrogate_coef=(1.0, 0.4), splits=(1, 2))
 COMPLETION = 8
 LENGTHS = np.array([8, 5, 1, 7, 3, 8, 6, 2])  # those of 8 are truncated
 PADDING = np.array([0, 0, 0, 0, 3, 3, 3, 3])
@@ -31,7 +31,7 @@ SGD = 2.0**20  # a learning rate beside which the weights vanish: an update hold
 
 
 def grpo_loss(choice):
-    names = ("ratio", "clip_range", "aggregation", "delta", "entropy_coef", "importance_cap")
+    names = ("ratio", "clip_range", "aggregation", "delta", "entropy_coef", "importance_cap", "surrogate_coef")
     settings = {name: choice[name] for name in names}
     return GRPOLoss(**settings, **({"kl_coef": 0.3, "kl_estimator": choice["kl"]} if choice["kl"] else {}))
 
@@ -182,9 +182,41 @@ def test_a_cover_of_train_steps(sides):
 COMPILED = [
     # GRPO, DAPO with all that may be added, GSPO with a KL, each with another split; one with Gemma 2's caps
     # The last values: with a group whose rewards are all equal; how many rows share a prompt.
-    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1, True, 4),
-    ("sides_2", "batch", "leave_one_out", True, "token", (0.2, 0.28), "token_mean", None, 1.35, 0.05, 1.1, 2, True, 2),
-    ("sides", "std", "mean", False, "sequence", (3e-4, 4e-4), "sequence_mean", "k3+", None, 0.0, None, 4, False, 1),
+    ("sides", "std", "mean", False, "token", 0.2, "sequence_mean", "k3", None, 0.0, None, 1.0, 1, True, 4),
+    (
+        "sides_2",
+        "batch",
+        "leave_one_out",
+        True,
+        "token",
+        (0.2, 0.28),
+        "token_mean",
+        None,
+        1.35,
+        0.05,
+        1.1,
+        0.4,
+        2,
+        True,
+        2,
+    ),
+    (
+        "sides",
+        "std",
+        "mean",
+        False,
+        "sequence",
+        (3e-4, 4e-4),
+        "sequence_mean",
+        "k3+",
+        None,
+        0.0,
+        None,
+        1.0,
+        4,
+        False,
+        1,
+    ),
 ]
 
 
