@@ -17,6 +17,7 @@ SOURCES = {
         "decoding.Sampling",
     ),
     "loss": ("losses.GRPOLoss",),
+    "teacher": ("training.teacher.Teacher",),
     "training": ("training.grpo_model.GRPOModel",),
     "distribution": ("distribution.distribute.distribute",),
     "priming": ("training.priming.prime", "tasks.example_rows.ExampleRows"),

@@ -44,8 +44,8 @@ def test_a_judge_of_a_preset_has_the_keys_and_the_policys_dtype():
     judge = only(judged("model.dtype=bfloat16", chat_form="none", quantization="none", opponents=3))
     assert type(judge) is ModelJudge and judge.preset == "countdown_tiny" and judge.policy is None
     assert (judge.answers, judge.chat_form, judge.max_length, judge.opponents) == (ANSWERS, None, 64, 3)
-    assert judge.dtype == "bfloat16" and judge.quantization is None
-    assert only(judged("model.dtype=bfloat16", dtype="float32")).dtype == "float32"
+    assert judge.weights == {"dtype": "bfloat16", "quantization": None}
+    assert only(judged("model.dtype=bfloat16", dtype="float32")).weights["dtype"] == "float32"
 
 
 def test_a_server_is_asked_by_its_address_and_its_key_is_not_read(monkeypatch):
@@ -62,9 +62,8 @@ def test_a_server_is_asked_by_its_address_and_its_key_is_not_read(monkeypatch):
 def test_a_folder_with_a_head_is_a_reward_model(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["GemmaForSequenceClassification"]}')
     assert judge_class(str(tmp_path)) is RewardModel and judge_class("countdown_tiny") is ModelJudge
-    with pytest.raises(RecipeError, match=r"Unknown key rewards\[0\].answers") as error:
+    with pytest.raises(RecipeError, match=r"Unknown key rewards\[0\].answers"):
         make_from_keys(functools.partial(RewardModel, 1, "x"), judged().rewards[0], "rewards[0]", "x")
-    assert "nearest" not in str(error.value)
 
 
 def test_a_run_judges_by_its_last_policy(make_policy, tmp_path, monkeypatch):
@@ -99,7 +98,7 @@ def test_a_run_judges_by_its_last_policy(make_policy, tmp_path, monkeypatch):
         (dict(rubric="Good?"), "[rewards[0]]: `rubric` must be a format string with the field {completion}"),
         (dict(dtype="int8"), "[rewards[0]]: `dtype` must be one of"),
         (dict(dtype=8), "[rewards[0]]: countdown_tiny cannot be made of the section's keys: "),
-        (dict(answers={"1": 1.0}), "[rewards[0]]: `answers` must be a table of two answers or more"),
+        (dict(answers={"1": 1.0}), "[rewards[0]]: `answers` must be a table of two texts or more"),
         (dict(answers={"Yes": 1.0, "No": 0.0}), "[rewards[0]]: Each of `answers` must be one token"),
         (dict(rubric="<|im_start|>{completion}"), "no tokens <|im_start|>, so the model would read them letter"),
         (dict(rubric="<bos>{completion}"), "leave it out of rewards[0].rubric"),
