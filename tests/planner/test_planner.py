@@ -182,7 +182,7 @@ def test_a_judge_and_a_teacher_are_counted(preset):
     for phase, parts in alone.phases.items():
         assert zeros.items() <= parts.items()
         assert (beside.phases[phase]["teacher"], beside.phases[phase]["judges"]) == (size, size)
-        same = ("weights", "adapters_and_optimizer", "merged_weights", "cache")
+        same = ("weights", "merged_weights", "cache")  # the optimizer has one metric more
         assert [beside.phases[phase][name] for name in same] == [parts[name] for name in same]
     judge = beside.phases["judge"]
     assert beside.phases.keys() - alone.phases.keys() == {"judge"} and judge["activations"] > 0 == judge["cache"]
