@@ -28,7 +28,7 @@ def oracle_advantages(rewards, group_size, scale="std", baseline="mean"):
 
 SETTINGS = dict(clip_range=0.2, kl_coef=0.0, kl_estimator="k3", ratio="token", aggregation="token_mean", delta=None)
 SETTINGS |= dict(entropy_coef=0.0, importance_cap=None, ref_log_probs=None, entropy=None, sampler_log_probs=None)
-SETTINGS |= dict(surrogate_coef=1.0, teacher_coef=0.0)  # the teacher is in tests/training/test_teacher.py
+SETTINGS |= dict(surrogate_coef=1.0, teacher_coef=0.0, teacher_kl=None)
 
 
 def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, **given):
@@ -37,15 +37,15 @@ def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, 
     Without `has_signal`, `(B,)`, the surrogate is a mean over all completions, as the KL and the entropy are.
 
     Returns:
-        loss; scale, the sum of the absolute terms of the loss; metrics, sums over tokens; d_log_probs and d_entropy,
-        `(B, C)`, the derivatives of the loss.
+        loss; scale, the sum of the absolute terms of the loss; metrics, sums over tokens; d_log_probs, d_entropy and
+        d_teacher_kl, `(B, C)`, the derivatives of the loss.
     """
     assert given.keys() <= SETTINGS.keys()
     c = types.SimpleNamespace(**SETTINGS | given)
     low, high = c.clip_range if isinstance(c.clip_range, tuple) else (c.clip_range, c.clip_range)
     found = types.SimpleNamespace(loss=0.0, scale=0.0, d_log_probs=np.zeros(log_probs.shape))
-    found.d_entropy = np.zeros(log_probs.shape)
-    sums = dict(ratio=0.0, clip_fraction=0.0, kl=0.0, importance_weight=0.0)
+    found.d_entropy, found.d_teacher_kl = np.zeros((2, *log_probs.shape))
+    sums = dict(ratio=0.0, clip_fraction=0.0, kl=0.0, importance_weight=0.0, teacher_kl=0.0)
     lengths, has_signal = np.array(lengths), np.ones(len(lengths), bool) if has_signal is None else has_signal
     for i, length in enumerate(lengths.tolist()):
         if not length:
@@ -80,6 +80,10 @@ def oracle_loss(log_probs, old_log_probs, advantages, lengths, has_signal=None, 
         if c.entropy_coef:
             terms.append(-c.entropy_coef * c.entropy[row] * np.ones((length, 1)))
             found.d_entropy[row] = -c.entropy_coef / divisor
+        if c.teacher_kl is not None:
+            sums["teacher_kl"] += c.teacher_kl[row].sum()
+            terms.append(c.teacher_coef * c.teacher_kl[row] * np.ones((length, 1)))
+            found.d_teacher_kl[row] = c.teacher_coef / divisor
         found.loss += sum(term[0].real.sum() for term in terms) / divisor
         found.scale += sum(np.abs(term[0].real).sum() for term in terms) / divisor
         found.d_log_probs[row] = sum(term.imag.sum(axis=-1) for term in terms) / STEP / divisor

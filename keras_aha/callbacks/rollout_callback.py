@@ -25,6 +25,7 @@ from keras_aha.training.micro_batches import by_length
 from keras_aha.training.padded_prompts import PaddedPrompts
 from keras_aha.training.rollout import Rollout
 from keras_aha.training.rollout_dataset import RolloutDataset
+from keras_aha.training.teacher_prompts import TeacherPrompts
 
 import jax
 import numpy as np
@@ -137,7 +138,7 @@ class RolloutCallback(StatefulCallback):
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
-        self.prompts = PaddedPrompts(task, max_prompt_length)
+        self.prompts, self.teacher_prompts = PaddedPrompts(task, max_prompt_length), TeacherPrompts(task)
         limits = dict(seconds=reward_seconds, on_error=on_reward_error)
         self.grader = Grader(task, rewards, penalties, task_weight=task_weight, **limits)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
@@ -177,7 +178,7 @@ class RolloutCallback(StatefulCallback):
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
         rollout = self._with_advantages(rollout)
-        rollout = self._with_trainers_log_probs(rollout)
+        rollout = self._with_trainers_log_probs(self.teacher_prompts.beside(rollout, self.model))
         self._hand_over(rollout)
         self._epochs += 1
         seconds = time.perf_counter() - start
@@ -252,30 +253,39 @@ class RolloutCallback(StatefulCallback):
 
     # === Before training ===
 
-    def look_at_prompts(self, tokenizer, epochs: int) -> None:
-        """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw."""
+    def look_at_prompts(self, tokenizer, epochs: int, hint: str | None = None) -> None:
+        """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw.
+
+        With a teacher's `hint`, also if it has no solution.
+        """
         task = self.prompts.task
         count = task.problem_count()
-        self.prompts.look_at(tokenizer, task.listed() if isinstance(task, Mixture) else range(count or 0))
-        if count is not None:
-            return
-        firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
-        lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
-        drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
-        self.prompts.look_at(tokenizer, [i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
+        numbers = [task.listed() if isinstance(task, Mixture) else range(count or 0)]
+        if count is None:
+            firsts = [self.curriculum.numbers(0), *self.refills.numbers(0)[:1]]
+            lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
+            drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
+            numbers.append([i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
+        self.teacher_prompts.set_hint(hint)
+        for some in numbers:
+            self.prompts.look_at(tokenizer, some)
+            self.teacher_prompts.look_at(tokenizer, some)
 
     # === Bookkeeping ===
 
     def get_state(self) -> dict:
-        return {"prompt_length": self.prompts.length, "level": self.curriculum.level}
+        lengths = {"prompt_length": self.prompts.length, "teacher_prompt_length": self.teacher_prompts.length}
+        return lengths | {"level": self.curriculum.level}
 
     def set_state(self, state: dict):
         self.prompts.length = max(self.prompts.length, state["prompt_length"])
+        self.teacher_prompts.length = max(self.teacher_prompts.length, state.get("teacher_prompt_length", 0))
         self.curriculum.level = state["level"]
 
     def on_train_begin(self, logs=None):
         check_batch(self.prompts_per_epoch, self.group_size, self.model.micro_batch_size)  # before the first rollout
-        self.look_at_prompts(self.model.tokenizer, self.params["epochs"])
+        teacher = self.model.teacher
+        self.look_at_prompts(self.model.tokenizer, self.params["epochs"], None if teacher is None else teacher.hint)
         self._epochs = 0  # done in this `fit`
         self.on_train_end()  # which a `fit` that ended by an error has not called
         self._compiles = CompileCounter()

@@ -62,4 +62,8 @@ class UtilizationCallback(keras.callbacks.Callback):
         if self.model.grpo_loss.kl_coef:
             with lora.adapters_off(backbone):
                 flops += forward_flops(backbone, *counted)
+        if self.model.grpo_loss.teacher_coef:
+            if rollout.teacher_prompt_mask is not None:
+                counted = rollout.teacher_prompt_mask.sum(axis=1) + counted[1], *counted[1:]
+            flops += forward_flops((self.model.teacher.policy or self.model.policy).backbone, *counted)
         return flops

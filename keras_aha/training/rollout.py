@@ -11,6 +11,7 @@ import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
 _TRAINED_ON = "completion_mask old_log_probs sampler_log_probs advantages temperature".split()
+_OPTIONAL = ("has_signal", "teacher_prompt_ids", "teacher_prompt_mask")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Rollout:
         has_signal: `(B,)` float32, 1 in rows that the surrogate of the loss is a mean over: those of a group whose
             rewards differ, with a reward of their own. `None` takes rows whose advantage is not 0.
         parts: B dicts, name → number, of what `rewards` add up, see `Grader.grade`; none if that is the task's reward.
+        teacher_prompt_ids, teacher_prompt_mask: `(B, L′)` int32, left-padded, what a teacher with a hint reads in the
+            prompt's place; `None` without.
     """
 
     token_ids: np.ndarray
@@ -50,6 +53,8 @@ class Rollout:
     scores: tuple[Any, ...]
     has_signal: np.ndarray | None = None
     parts: tuple[dict[str, float], ...] = ()
+    teacher_prompt_ids: np.ndarray | None = None
+    teacher_prompt_mask: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -60,7 +65,7 @@ class Rollout:
         """The arrays that `GRPOModel.train_step` takes, each with the leading axis B; its texts are `split_texts`."""
         batch = split_texts(self.token_ids, self.padding_mask, self.completion_mask.shape[1])
         batch |= {name: getattr(self, name) for name in _TRAINED_ON}
-        return batch if self.has_signal is None else batch | {"has_signal": self.has_signal}
+        return batch | {name: x for name in _OPTIONAL if (x := getattr(self, name)) is not None}
 
     def with_rows(self, rows, other: "Rollout", other_rows) -> "Rollout":
         """A copy whose `rows` are `other_rows`, `(R,)` integers too, of another rollout of the same T and C."""
@@ -85,10 +90,18 @@ def split_texts(token_ids, padding_mask, completion_length: int) -> dict[str, np
     }
 
 
-def empty_batch(rows: int, prompt_length: int, completion_length: int, rows_per_prompt: int = 1) -> dict:
-    """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with."""
+def empty_batch(
+    rows: int, prompt_length: int, completion_length: int, rows_per_prompt: int = 1, teacher_prompt_length: int = 0
+) -> dict:
+    """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with.
+
+    A `teacher_prompt_length` of 0 is no hint.
+    """
     prompts, completions = (rows // rows_per_prompt, prompt_length), (rows, completion_length)
     kinds = {name: (prompts, "int32") for name in ("prompt_ids", "prompt_mask")}
+    if teacher_prompt_length:
+        hinted = rows // rows_per_prompt, teacher_prompt_length
+        kinds |= {name: (hinted, "int32") for name in ("teacher_prompt_ids", "teacher_prompt_mask")}
     kinds["completion_ids"] = completions, "int32"
     kinds |= {name: (completions, "float32") for name in ("completion_mask", "old_log_probs", "sampler_log_probs")}
     kinds |= {name: ((rows,), "float32") for name in ("advantages", "has_signal", "temperature")}

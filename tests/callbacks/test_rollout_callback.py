@@ -141,9 +141,9 @@ def test_prompts_of_all_epochs_have_one_length(model, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         model.fit(rollouts.dataset, epochs=5, callbacks=[rollouts], verbose=0)
     assert seen == [(2, 48)]  # 45 letters of problem 9 and the begin-token
-    assert rollouts.get_state() == {"prompt_length": 48, "level": 0.0}
+    assert rollouts.get_state() == {"prompt_length": 48, "teacher_prompt_length": 0, "level": 0.0}
     rollouts.set_state({"prompt_length": 64, "level": 0.5})
-    assert rollouts.get_state() == {"prompt_length": 64, "level": 0.5}
+    assert rollouts.get_state() == {"prompt_length": 64, "teacher_prompt_length": 0, "level": 0.5}
     with pytest.raises(TaskError, match="has 6 tokens, more than.*Received: max_prompt_length=5, problem 1: 'xxxxx'"):
         begin(model, Growing(num_numbers=3), max_prompt_length=5)
 

@@ -1,5 +1,7 @@
 """`UtilizationCallback` in a real `fit` of a tiny policy, on a rollout that is written by hand."""
 
+import dataclasses
+
 from keras_aha.callbacks.utilization_callback import UtilizationCallback
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
@@ -7,6 +9,7 @@ from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import Rollout
 from keras_aha.training.rollout_dataset import RolloutDataset
+from keras_aha.training.teacher import Teacher
 
 import keras
 import numpy as np
@@ -73,3 +76,16 @@ def logs_of(model, callback):
     logs = {}
     callback.on_epoch_end(0, logs)
     return logs
+
+
+def test_a_teacher_counts_with_the_prompts_that_it_reads(trained, monkeypatch, make_policy):
+    model, _ = trained
+    teacher = Teacher(make_policy("gemma", num_layers=1))
+    monkeypatch.setattr(model, "teacher", teacher)
+    monkeypatch.setattr(model, "rollout", dataclasses.replace(model.rollout, teacher_prompt_mask=np.ones((4, 7), "i4")))
+    for name, number in (("kl_coef", 0.0), ("teacher_coef", 1.0)):
+        monkeypatch.setattr(model.grpo_loss, name, number)
+    logs = logs_of(model, UtilizationCallback(PEAK))
+    flops = update_flops(model.policy.backbone, LENGTHS, COMPLETIONS, SHARE)
+    flops += forward_flops(teacher.policy.backbone, 7 + np.array(COMPLETIONS), COMPLETIONS, SHARE)
+    assert logs["mfu"] * logs["update_seconds"] == pytest.approx(UPDATES * flops / PEAK)

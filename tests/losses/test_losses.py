@@ -16,7 +16,7 @@ REWARDS = np.array([1.0, 0.1, 0.0, 0.0, 1.0, 1.0])
 GROUP_SIZE = 3
 CLIP_RANGES = (0.2, (0.1, 0.3))
 AGGREGATIONS = ("token_mean", "sequence_mean", "fixed_length")
-EVERYTHING = dict(kl_coef=0.1, delta=1.5, entropy_coef=0.02, importance_cap=1.2)
+EVERYTHING = dict(kl_coef=0.1, delta=1.5, entropy_coef=0.02, importance_cap=1.2, teacher_coef=0.3)
 
 
 def example(seed=1):
@@ -29,6 +29,7 @@ def example(seed=1):
         "ref_log_probs": old + rng.normal(0, 0.6, MASK.shape),
         "entropy": rng.exponential(1.0, MASK.shape),
         "sampler_log_probs": old + rng.normal(0, 0.3, MASK.shape),
+        "teacher_kl": rng.exponential(1.0, MASK.shape),
     }
 
 
@@ -50,12 +51,13 @@ def advantages():
 
 
 def with_derivatives(loss, logs, rows=slice(None), has_signal=None):
-    """`(loss, metrics)` and the derivatives by `log_probs` and `entropy`, `(B, C)`."""
+    """`(loss, metrics)` and the derivatives by `log_probs`, `entropy` and `teacher_kl`, `(B, C)`."""
+    names = ("log_probs", "entropy", "teacher_kl")
 
-    def value_of(log_probs, entropy):
-        return ours(loss, {**logs, "log_probs": log_probs, "entropy": entropy}, rows, has_signal)
+    def value_of(*arrays):
+        return ours(loss, logs | dict(zip(names, arrays, strict=True)), rows, has_signal)
 
-    return jax.value_and_grad(value_of, argnums=(0, 1), has_aux=True)(logs["log_probs"], logs["entropy"])
+    return jax.value_and_grad(value_of, argnums=(0, 1, 2), has_aux=True)(*(logs[name] for name in names))
 
 
 MORE = [dict(kl_coef=0.0)]
@@ -64,6 +66,7 @@ MORE += [  # with and without each
     dict(delta=delta, entropy_coef=entropy_coef, importance_cap=cap, kl_coef=0.3)
     for delta, entropy_coef, cap in itertools.product((None, 1.5), (0.0, 0.02), (None, 1.2))
 ]
+MORE += [dict(teacher_coef=0.4, surrogate_coef=surrogate_coef) for surrogate_coef in (1.0, 0.3, 0.0)]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -81,7 +84,8 @@ def test_loss_and_derivatives_match_the_oracle(ratio, clip_range, aggregation):
         for name, metric in metrics.items():
             np.testing.assert_allclose(metric, expected.metrics[name], rtol=1e-5, atol=1e-5)
         assert metrics["clip_fraction"] == round(expected.metrics["clip_fraction"])
-        for found, exact in zip(derivatives, (expected.d_log_probs, expected.d_entropy), strict=True):
+        exact_ones = expected.d_log_probs, expected.d_entropy, expected.d_teacher_kl
+        for found, exact in zip(derivatives, exact_ones, strict=True):
             assert np.linalg.norm(found - exact) <= 1e-5 * np.linalg.norm(exact)
 
 
@@ -171,6 +175,8 @@ def test_float32_inside():
         ({"kl_coef": -0.1}, r"`kl_coef` must be a finite number, 0 or more\. Received: kl_coef=-0\.1"),
         ({"kl_estimator": "k4"}, r"one of 'k1', 'k2', 'k3', 'k1\+', 'k3\+'\. Received: kl_estimator='k4'"),
         ({"entropy_coef": math.inf}, r"`entropy_coef` must be .* Received: entropy_coef=inf"),
+        ({"teacher_coef": "1"}, r"`teacher_coef` must be a finite number, 0 or more\. Received: teacher_coef='1'"),
+        ({"surrogate_coef": -1}, r"`surrogate_coef` must be a finite number, 0 or more\. Received: surrogate_coef=-1"),
         ({"importance_cap": 0.5}, r"`importance_cap` must be a finite number, 1 or more\. Received: .*=0\.5"),
         ({"importance_cap": True}, r"Received: importance_cap=True"),
         ({"delta": 1.2}, r"`delta` must be a number above 1\.2, where the clip range ends\. Received: delta=1\.2"),
@@ -183,7 +189,10 @@ def test_argument_errors(arguments, message):
 
 @pytest.mark.parametrize(
     "setting, value, needed",
-    [("kl_coef", 0.1, "ref_log_probs"), ("entropy_coef", 0.1, "entropy"), ("importance_cap", 2.0, "sampler_log_probs")],
+    [
+        *(("kl_coef", 0.1, "ref_log_probs"), ("entropy_coef", 0.1, "entropy"), ("teacher_coef", 0.1, "teacher_kl")),
+        ("importance_cap", 2.0, "sampler_log_probs"),
+    ],
 )
 def test_a_term_needs_its_numbers(setting, value, needed):
     mask = np.ones((1, 2), bool)

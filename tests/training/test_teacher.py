@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+from tiny_models import tiny_tokenizer
 
 COMPLETION = 8
 LENGTHS = np.array([8, 5, 1, 7, 3, 8, 6, 2])
@@ -144,9 +145,9 @@ def full_logits(policy, texts):
     return policy({"token_ids": token_ids, "padding_mask": padding_mask})[:, -COMPLETION - 1 : -1].astype("float32")
 
 
-def dense_update(policy, teacher, texts, batch, kl, temperature):
+def dense_update(policy, teacher, texts, batch, kl, temperature, teacher_texts=None):
     """The same of all logits at once: the mean over tokens of the KL."""
-    others = jax.nn.log_softmax(full_logits(teacher, texts) / temperature)
+    others = jax.nn.log_softmax(full_logits(teacher, teacher_texts or texts) / temperature)
     mask, ids = batch["completion_mask"], batch["completion_ids"][..., None]
 
     def loss(trained):
@@ -172,7 +173,7 @@ def assert_close(gradients, wanted):
 
 @pytest.mark.parametrize("kl, micro_batch_size", (("exact", None), ("sampled", 4)))
 def test_the_teacher_alone(policy, teacher_policy, texts, batch, one_batch, kl, micro_batch_size):
-    """Equal to the KL of full logits, in one batch, and in micro-batches whose rows share prompts. Rewards do not matter."""
+    """Equal to the KL of full logits, in one batch and in micro-batches whose rows share prompts; without a reward."""
     model = GRPOModel(policy, micro_batch_size, teacher=Teacher(teacher_policy, temperature=0.9, kl=kl))
     zeros = batch | {"advantages": np.zeros(8, "f4"), "has_signal": np.zeros(8, "f4")}
     gradient, logs = update(model, zeros, one_batch, teacher_coef=0.5, surrogate_coef=0.0)
@@ -180,5 +181,73 @@ def test_the_teacher_alone(policy, teacher_policy, texts, batch, one_batch, kl, 
     assert_close(gradient, {path: g / 2 for path, g in wanted.items()})
     assert logs["teacher_kl"] == pytest.approx(value, rel=1e-5)
     assert logs["loss"] == pytest.approx(value / 2, rel=1e-5)
-    again, _ = update(model, batch, one_batch, teacher_coef=0.5, surrogate_coef=0.0)
-    assert_close(again, gradient)
+
+
+def test_the_policy_itself_reads_a_hint_beside_the_reward(policy, texts, batch, one_batch):
+    """Another prompt, longer ones than the policy's. The gradient is the sum of both; rewards times 0 do not matter."""
+    rng, columns = np.random.default_rng(4), np.arange(9)
+    ids = rng.integers(1, 200, (2, 9)).astype("int32").repeat(4, axis=0)
+    mask = (columns >= np.array([[1], [4]]).repeat(4, axis=0)).astype("int32")
+    hinted = batch | {"teacher_prompt_ids": ids * mask, "teacher_prompt_mask": mask}
+    model = GRPOModel(policy, 4, teacher=Teacher(hint="{prompt}{solution}", temperature=0.9))
+    hinted_texts = [np.hstack([x, y[:, 6:]]) for x, y in zip((ids * mask, mask), texts, strict=True)]
+    wanted, _ = dense_update(policy, policy, texts, batch, "exact", 0.9, hinted_texts)
+    alone, _ = update(model, hinted, one_batch, teacher_coef=0.5, surrogate_coef=0.0)
+    assert_close(alone, {path: g / 2 for path, g in wanted.items()})
+    reward, _ = update(model, batch, one_batch)
+    both, _ = update(model, hinted, one_batch, teacher_coef=0.5)
+    assert_close(both, {path: g + alone[path] for path, g in reward.items()})
+
+
+def test_who_teaches_itself_without_a_hint_learns_nothing(policy, batch, one_batch):
+    model = GRPOModel(policy, teacher=Teacher(hint="{prompt}{solution}"))
+    ones = batch | {"temperature": np.ones(8, "float32")}  # without prompts of its own, the teacher reads the policy's
+    gradient, logs = update(model, ones, one_batch, teacher_coef=1.0, surrogate_coef=0.0)
+    assert logs["teacher_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert max(np.abs(g).max() for g in gradient.values()) < 1e-6
+
+
+# === What a teacher is, and which are refused ===
+
+
+def test_a_teacher_is_frozen_and_in_no_weights_of_the_policy(policy, teacher_policy):
+    model = GRPOModel(policy, teacher=Teacher(teacher_policy))
+    model.compile("adam", loss=GRPOLoss(teacher_coef=1.0))
+    assert not teacher_policy.trainable_variables and policy.trainable_variables
+    own, others = ({id(v) for v in x.variables} for x in (policy, teacher_policy))
+    assert others <= {id(v) for v in model.non_trainable_variables}
+    assert own <= {id(v) for v in model.variables} and not others & {id(v) for v in model.variables}
+    assert not others & {id(v) for v in (*model.trainable_variables, *model.optimizer.variables)}
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        (dict(temperature=0.0), "`temperature` must be a finite number above 0. Received: temperature=0.0"),
+        (dict(kl="forward"), "`kl` must be one of 'exact', 'sampled'. Received: kl='forward'"),
+        (dict(hint="{prompt}"), "`hint` must be a text with {prompt} and {solution} and no other braces"),
+        (dict(hint="{prompt}{solution}{0}"), "Received: hint='{prompt}{solution}{.}'"),
+        (dict(hint="{prompt.upper}{solution"), "`hint` must be a text"),
+        (dict(), "`hint` must be given if the policy is its own teacher"),
+    ],
+)
+def test_what_a_teacher_refuses(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Teacher(**settings)
+
+
+def test_vocabularies_that_differ_are_refused(make_policy, policy):
+    other, narrow = make_policy("gemma", num_layers=1), make_policy("gemma", num_layers=1)
+    other.preprocessor = type(other.preprocessor)(tiny_tokenizer("gemma", ["<a>", "<b>", "<c>"]), sequence_length=9)
+    with pytest.raises(ValueError, match=r"piece \d+ is '<a>' and .*, \d+ and \d+ pieces, of .*teacher.* and .*policy"):
+        GRPOModel(policy, teacher=Teacher(other))
+    wide = make_policy("gemma", num_layers=1, vocabulary_size=policy.backbone.vocabulary_size + 3)
+    with pytest.raises(ValueError, match='kl="sampled" also takes a teacher of wider ones. Received: '):
+        GRPOModel(policy, teacher=Teacher(wide))
+    GRPOModel(policy, teacher=Teacher(wide, kl="sampled"))
+    with pytest.raises(ValueError, match="The exact KL needs logits of one width"):
+        GRPOModel(wide, teacher=Teacher(narrow, kl="sampled"))
+    with pytest.raises(ValueError, match="A teacher must be another model than the policy, or None"):
+        GRPOModel(wide, teacher=Teacher(wide))
+    with pytest.raises(ValueError, match="`teacher_coef` needs a teacher: .* Received: teacher=None, teacher_coef=0.5"):
+        GRPOModel(other).compile(loss=GRPOLoss(teacher_coef=0.5))
