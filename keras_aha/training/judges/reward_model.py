@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 class RewardModel(LocalJudge):
     """A judge that is a `…ForSequenceClassification` of Hugging Face with one label, such as RM-Gemma-2B.
 
-    Its number is the last hidden state of the text's last token times the head, in float32, as transformers computes
-    it. It is a logit, so of any size: `ranks` makes it comparable.
+    Its number is the hidden state of the text's last token times the head, of any size: `ranks` makes it comparable.
 
     Args:
         preset: a folder with config.json, safetensors and tokenizer, as the hub has them, of an architecture whose

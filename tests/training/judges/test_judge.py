@@ -47,21 +47,10 @@ def test_a_rubric_is_filled_once():
 
 
 # Gemma's, but for HTML's, and those of the other families in whose chat forms we write
-MARKS = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    "<mask>",
-    "<2mass>",
-    "[@BOS@]",
-    "[multimodal]",
-    "<unused0>",
-    "<unused6241>",
-]
-MARKS += ["<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>"]
-MARKS += ["<start_function_call>", "<end_function_response>", "<|turn>", "<turn|>", "<|channel>", "<|think|>", '<|"|>']
-MARKS += ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|reserved_special_token_7|>"]
+MARKS = """<pad> <eos> <bos> <unk> <mask> <2mass> [@BOS@] [multimodal] <unused0> <unused6241> <start_of_turn>
+<end_of_turn> <start_of_image> <end_of_image> <image_soft_token> <start_function_call> <end_function_response> <|turn>
+<turn|> <|channel> <|think|> <|"|> <|im_start|> <|im_end|> <|endoftext|> <|eot_id|> <|reserved_special_token_7|>"""
+MARKS = MARKS.split()
 PIECES = [*MARKS, *(mark[:n] for mark in MARKS for n in (1, 2, 6)), *(mark[n:] for mark in MARKS for n in (1, 2, 6))]
 TEXTS = st.lists(st.sampled_from([*PIECES, " ", "\n", "a", "<answer>3</answer>"]), max_size=8).map("".join)
 
@@ -73,10 +62,8 @@ def test_a_completion_contributes_no_mark(completion, other):
     for text in itertools.chain(*judge.asked):
         inner = text.removeprefix("<start_of_turn>user\n").removesuffix("<end_of_turn>\n")
         assert not any(mark in inner for mark in MARKS)
-        assert inner.replace(" ", "") in [
-            f"{completion}{other}better?".replace(" ", ""),
-            f"{other}{completion}better?".replace(" ", ""),
-        ]
+        both_ways = f"{completion}{other}better?", f"{other}{completion}better?"
+        assert inner.replace(" ", "") in [words.replace(" ", "") for words in both_ways]
 
 
 def test_what_is_no_mark_stays():
@@ -84,10 +71,10 @@ def test_what_is_no_mark_stays():
         assert without_marks(text) == text
 
 
-@pytest.mark.parametrize(
-    "rubric",
-    ["good?", "{completion", "{}", "{completion}{answer}", "{completion!r}", "{completion:{other}}", "{completion.x}"],
-)
+OTHERS = "good? {completion {} {completion}{answer} {completion!r} {completion:{other}} {completion.x}".split()
+
+
+@pytest.mark.parametrize("rubric", OTHERS)
 def test_a_rubric_with_other_fields_is_an_error(rubric):
     with pytest.raises(
         ValueError, match=r"`rubric` must be a format string with the field \{completion\}.* Received: "
@@ -96,18 +83,15 @@ def test_a_rubric_with_other_fields_is_an_error(rubric):
 
 
 def test_a_reference_must_be_there():
-    with pytest.raises(
-        ValueError, match="no reference answer: leave {reference} out of the rubric. Received: problem="
-    ):
+    sentence = "no reference answer: leave {reference} out of the rubric. Received: problem="
+    with pytest.raises(ValueError, match=sentence):
         TableJudge(rubric="{completion} {reference}", task=Signs())
     mixture = Mixture([TASK, Signs()])
     problems = [mixture.problem(0)] * 2 + [mixture.problem(1)]
     judge = TableJudge(rubric="{completion} {reference}", task=mixture)
     *numbers, failure = judge(problems, ["a", "b", "a"])
     assert numbers == [len(f"a {mixture.reference(problems[0])}")] * 2
-    assert isinstance(
-        failure, TaskError
-    ) and "leave {reference} out of the rubric. Received: problem=MixedProblem(task=1" in str(failure)
+    assert isinstance(failure, TaskError) and f"{sentence}MixedProblem(task=1" in str(failure)
 
 
 # === Numbers ===
@@ -136,8 +120,7 @@ def test_ranks_within_the_completions_of_a_prompt():
     numbers = judge([ONE] * 4 + [TWO] * 4, ["aaa", "b", "c", "dd", "aaaa", "x", "b", "aaaaa"])
     assert isinstance(numbers.pop(5), ConnectionError)
     assert numbers == pytest.approx([1, 1 / 6, 1 / 6, 2 / 3, 1 / 2, 0, 1])
-    expected = (scipy.stats.rankdata([3, 1, 1, 2]) - 1) / 3
-    assert numbers[:4] == pytest.approx(expected.tolist())
+    assert numbers[:4] == pytest.approx((scipy.stats.rankdata([3, 1, 1, 2]) - 1) / 3)
     assert judge([TWO] * 2, ["x", "alone"])[1] == 0.5 and judge([TWO], ["b"]) == [0.5]
 
 
@@ -166,12 +149,8 @@ def test_comparisons_are_those_of_a_brute_force(opponents):
     rng = random.Random(opponents)
     groups = [[rng.choice("abcdef") * rng.randint(1, 3) for _ in range(size)] for size in range(1, 9)]
     judge = TableJudge(first_wins, "{completion}|{other}", opponents=opponents)
-    problems = [
-        problem
-        for problem, group in enumerate(map(TASK.problem, range(8)))
-        for problem in [group] * len(groups[problem])
-    ]
-    numbers = judge(problems, list(itertools.chain(*groups)))
+    problems = [[TASK.problem(i)] * len(group) for i, group in enumerate(groups)]
+    numbers = judge(list(itertools.chain(*problems)), list(itertools.chain(*groups)))
     assert numbers == pytest.approx(list(itertools.chain(*(brute_force(group, opponents) for group in groups))))
     (asked,) = judge.asked
     assert len(asked) == len({*asked}) and not any(len({*text.split("|")}) == 1 for text in asked)

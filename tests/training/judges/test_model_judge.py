@@ -1,8 +1,9 @@
-"""Judges of tiny random models against one forward of Keras for each text; as a script, on two devices."""
+"""Judges of tiny random models against one forward of Keras for each text; as a script, in one of two processes."""
 
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from keras_aha.tasks.chat import CHAT_FORMS, write_chat
 from keras_aha.tasks.multiplication import Multiplication
 from keras_aha.training.judges.model_judge import ModelJudge
 
+import jax
+import keras
 import numpy as np
 import pytest
 import scipy.special
@@ -142,27 +145,37 @@ def test_what_is_wrong_is_said_before_weights_are_loaded(sentence, gemma_folder,
     assert all(words in str(caught.value) for words in sentence.split(".*"))
 
 
-def test_two_devices_give_the_numbers_of_one(save):
-    """Of weights that training would split, and of a model of which rows alone can be."""
+@pytest.mark.slow
+def test_a_process_judges_without_the_others(save):
+    """On its two devices of four: weights that training would split, and a model of which rows alone can be."""
     folders = [save(shape)[1] for shape in ("gemma", "qwen_3")]
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
-    command = [sys.executable, __file__, *map(str, folders)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert child.returncode == 0, child.stderr
-    report = json.loads(child.stdout.splitlines()[-1])
-    for folder, (devices, numbers) in zip(folders, report, strict=True):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command, pipes = [sys.executable, __file__, port], dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    children = [subprocess.Popen([*command, str(i), *map(str, folders)], env=environment, **pipes) for i in range(2)]
+    outputs = [child.communicate(timeout=600) for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    for folder, (devices, numbers) in zip(folders, json.loads(outputs[1][0].splitlines()[-1]), strict=True):
         assert devices == 2
         np.testing.assert_allclose(numbers, judge_of(folder)(PROBLEMS, TEXTS), atol=1e-5)
 
 
+def in_a_process(port, process, *folders):
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    keras.distribution.initialize(f"127.0.0.1:{port}", 2, int(process))
+    judges = []
+    for folder, weights in zip(folders, ("split", "whole"), strict=True):
+        aha.distribute(batch=4, weights=weights)
+        judges.append(judge_of(folder, batch_size=3))  # of two parts: 4
+        judges[-1].load()
+        assert all(variable.value.is_fully_replicated for variable in judges[-1].policy.backbone.variables)
+    if process == "1":
+        print(json.dumps([(len(judge._values[0].sharding.device_set), judge(PROBLEMS, TEXTS)) for judge in judges]))
+
+
 if __name__ == "__main__":
-    report = []
-    for folder, weights in zip(sys.argv[1:], ("split", "whole"), strict=True):
-        aha.distribute(batch=2, weights=weights)
-        judge = judge_of(folder, batch_size=3)  # of two parts: 4
-        numbers = judge(PROBLEMS, TEXTS)
-        report.append((len(judge._values[0].sharding.device_set), numbers))
-        assert all(variable.value.is_fully_replicated for variable in judge.policy.backbone.variables)  # as in rollouts
-    print(json.dumps(report))
+    in_a_process(*sys.argv[1:])

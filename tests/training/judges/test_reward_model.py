@@ -18,20 +18,18 @@ TASK = Multiplication(template="compact")
 TEXTS = ["Use 3 4", "7", "to make 12 and 9 and 31", "yes no", " no"]
 PROBLEMS = [TASK.problem(i % 2) for i in range(len(TEXTS))]
 CONFIG, FILE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 def write(folder, policy, score):
     """As `GemmaForSequenceClassification.save_pretrained` does, the weights in two files."""
     write_transformers(policy, folder, [1])
     config = json.loads((folder / CONFIG).read_text())
-    name = (
-        config["architectures"][0].replace("Gemma3For", "Gemma3TextFor").replace("CausalLM", "SequenceClassification")
-    )
+    name = config["architectures"][0].replace("Gemma3", "Gemma3Text").replace("CausalLM", "SequenceClassification")
     (folder / CONFIG).write_text(json.dumps(config | {"architectures": [name]}))
-    save_file({"score.weight": score}, folder / "model-00002-of-00002.safetensors")
-    (folder / FILE).rename(folder / "model-00001-of-00002.safetensors")
-    places = dict.fromkeys(load_file(folder / "model-00001-of-00002.safetensors"), "model-00001-of-00002.safetensors")
-    places["score.weight"] = "model-00002-of-00002.safetensors"
+    (folder / FILE).rename(folder / FIRST)
+    save_file({"score.weight": score}, folder / SECOND)
+    places = dict.fromkeys(load_file(folder / FIRST), FIRST) | {"score.weight": SECOND}
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return folder
 
@@ -41,9 +39,8 @@ def judge_of(folder, **settings):
 
 
 def texts(policy):
-    return prompt_ids(
-        policy.preprocessor.tokenizer, [TASK.prompt(p) + text for p, text in zip(PROBLEMS, TEXTS, strict=True)]
-    )
+    rows = [TASK.prompt(problem) + text for problem, text in zip(PROBLEMS, TEXTS, strict=True)]
+    return prompt_ids(policy.preprocessor.tokenizer, rows)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -68,23 +65,18 @@ def test_what_is_no_reward_model(make_policy, tmp_path):
     folder = write(tmp_path / "model", policy, np.ones((1, width), "float32"))
     with pytest.raises(ValueError, match=r"reads one completion: leave \{other\} out"):
         judge_of(folder, rubric="{completion}{other}")
-    save_file({"score.weight": np.ones((2, width), "float32")}, folder / "model-00002-of-00002.safetensors")
+    save_file({"score.weight": np.ones((2, width), "float32")}, folder / SECOND)
     with pytest.raises(ValueError, match="`score.weight` of one label.* ValueError: it has 2 labels"):
         judge_of(folder)
     (folder / INDEX).unlink()
     with pytest.raises(ValueError, match="whose safetensors hold `score.weight` .*FileNotFoundError"):
         judge_of(folder)
-    shutil.copy(folder / "model-00001-of-00002.safetensors", folder / FILE)
+    shutil.copy(folder / FIRST, folder / FILE)
     with pytest.raises(ValueError, match="whose safetensors hold `score.weight` .*SafetensorError"):
         judge_of(folder)
-    config = json.loads((folder / CONFIG).read_text())
-    for wrong in (
-        [],
-        "x",
-        {"architectures": ["GemmaForCausalLM"]},
-        {"architectures": []},
-        config | {"architectures": None},
-    ):
+    save_file(load_file(folder / FIRST) | {"score.weight": np.ones((1, width), "float32")}, folder / FILE)
+    assert len(judge_of(folder)(PROBLEMS, TEXTS)) == len(TEXTS)  # of one file
+    for wrong in ([], "x", *({"architectures": names} for names in (["GemmaForCausalLM"], [], None))):
         (folder / CONFIG).write_text(json.dumps(wrong))
         assert not is_reward_model(folder)
     assert not any(map(is_reward_model, (tmp_path, tmp_path / "none", "countdown_tiny", "hf://a/b")))
