@@ -16,6 +16,7 @@ from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
 from keras_aha.distribution.distribute import over_mesh, whole
 from keras_aha.tasks import Score, Task
+from keras_aha.training.teacher import Teacher
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,9 @@ class ShortWords(Task):
     def held_out(self, n):
         return ShortWords(first=1000)
 
+    def reference(self, problem):
+        return f"say {problem % 7}\n"
+
 
 class OneBatch(keras.utils.PyDataset):
     """For `fit`."""
@@ -63,10 +67,11 @@ class OneBatch(keras.utils.PyDataset):
 
 
 def build():
-    """A compiled model, always of the same weights."""
+    """A compiled model with a teacher, always of the same weights."""
     policy = tiny_policy("gemma_2", lora_rank=2, num_layers=1, num_query_heads=8)
-    model = aha.GRPOModel(policy, micro_batch_size=16, completion_lengths=2)
-    model.compile(keras.optimizers.Adam(1e-3), aha.GRPOLoss(kl_coef=0.04, importance_cap=2.0))
+    teacher = Teacher(tiny_policy("gemma_2", 3, num_layers=1, num_query_heads=8), hint="{prompt}{solution}")
+    model = aha.GRPOModel(policy, micro_batch_size=16, completion_lengths=2, teacher=teacher)
+    model.compile(keras.optimizers.Adam(1e-3), aha.GRPOLoss(kl_coef=0.04, importance_cap=2.0, teacher_coef=0.5))
     return model
 
 
@@ -123,6 +128,8 @@ def epochs(sizes) -> dict:
     } | {name: np.array(values) for name, values in history.items() if "seconds" not in name and "per" not in name}
     start_anew(model)
     given = given_batch(backbone.vocabulary_size, model.rollout.token_ids.shape[1] - LENGTH)
+    hinted = given_batch(backbone.vocabulary_size, model.rollout.teacher_prompt_ids.shape[1])
+    given |= {f"teacher_{name}": hinted[name] for name in ("prompt_ids", "prompt_mask")}
     own = {name: x[processes.share(len(x))] for name, x in given.items()}  # this process's rows
     model.fit(OneBatch(own), epochs=5, verbose=0, shuffle=False)
     query = model.policy.backbone.get_layer("decoder_block_0").attention.query_dense
