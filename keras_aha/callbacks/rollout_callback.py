@@ -149,9 +149,8 @@ class RolloutCallback(StatefulCallback):
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
         self.shuffle_rewards = shuffle_rewards
         self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
-        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
-        self.sampling |= dict(max_rows=max_rows, quantization=quantization)
+        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, quantization=quantization)
+        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings), max_rows=max_rows)
         self.dataset = RolloutDataset(updates_per_rollout)
         self._compiles = None  # counts while `fit` trains
 
@@ -255,9 +254,7 @@ class RolloutCallback(StatefulCallback):
 
     def look_at_prompts(self, tokenizer, epochs: int, hint: str | None = None) -> None:
         """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw.
-
-        With a teacher's `hint`, also if it has no solution.
-        """
+        With a teacher's `hint`, also if it has no solution."""
         task = self.prompts.task
         count = task.problem_count()
         numbers = [task.listed() if isinstance(task, Mixture) else range(count or 0)]
