@@ -194,7 +194,7 @@ def test_a_judge_and_a_teacher_are_counted(preset):
 
 
 def test_what_a_judge_and_a_teacher_take_on_a_gpu_by_hand():
-    """Judging has its share of a rollout, the teacher of an update; if they are too large, it is said what to change."""
+    """Judging has its share of a rollout, a teacher of an update; if they are too large, it is said what to change."""
     judge = 'rewards=[{name="a", judge="gemma3_270m", rubric="{completion}", max_length=1024}]'
     recipe = Recipe.load("gemma3_270m").override([judge, "teacher.preset=gemma3_270m", "teacher.dtype=float32"])
     alone, beside = plan(Recipe.load("gemma3_270m"), "t4"), plan(recipe, "t4")
