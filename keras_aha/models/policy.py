@@ -134,9 +134,7 @@ def abstract_policy(
 def abstract_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None):
     """The model that `load_frozen` loads from these arguments, in no memory, with its errors; see `abstract_policy`."""
     _check(dtype, quantization, lora_rank=1)
-    policy = _abstract(preset, dtype, quantization, remat=False)
-    policy.trainable = False
-    return policy
+    return _abstract(preset, dtype, quantization, remat=False)
 
 
 def _abstract(preset, dtype, quantization, remat, adapters=()) -> keras_hub.models.CausalLM:

@@ -12,13 +12,12 @@ from keras_aha.planner.advice import advice, notes
 from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.compiler import Compiler
 from keras_aha.planner.judging import judge_shapes
-from keras_aha.planner.layouts import Layouts, bytes_on_a_device
+from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.plan_record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.program import Program, TooLarge
 from keras_aha.planner.rollout_shapes import RolloutShapes, rollout_shapes
 from keras_aha.planner.topology import Topology, find_topology
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
 
 import jax
@@ -51,21 +50,14 @@ def plan(
     places = find_topology(topology)
     with abstract_model(recipe, places) as made, as_if_on(places.devices, places.platform):
         check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
-        return Planning(recipe, places, *made, on_program).plan(price_per_chip_hour)
+        return Planning(recipe, places, made, on_program).plan(price_per_chip_hour)
 
 
 class Planning:
     """What `plan` does, step by step, with the model, the judges and the layouts of `abstract_model`."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        topology: Topology,
-        model: GRPOModel,
-        judges: dict,
-        layouts: Layouts,
-        on_program: Callable,
-    ):
+    def __init__(self, recipe: Recipe, topology: Topology, made: tuple, on_program: Callable):
+        model, judges, layouts = made
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
         self.compiler = Compiler(recipe, on_program) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
@@ -170,12 +162,11 @@ class Planning:
             judges = [(judge, self.compiler.judge(judge)) for judge in self.judges]
         except TooLarge as error:
             return None, {"judge": self.too_large(error)}
-        seconds = [
-            roofline.seconds(program, self.chip, judge.dtype) * judge.texts / len(judge.lengths)
-            for judge, program in judges
-            if self.chip
-        ]
-        return sum(seconds), {"judge": memory.judge_phase(self.resident, judges)} if judges else {}
+        seconds = 0.0
+        for judge, program in judges if self.chip else ():
+            dtype = judge.backbone.token_embedding.compute_dtype
+            seconds += roofline.seconds(program, self.chip, dtype) * judge.texts / len(judge.lengths)
+        return seconds, {"judge": memory.judge_phase(self.resident, judges)} if judges else {}
 
     def evaluation_phase(self, decode: dict[str, int]) -> dict[str, int]:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""

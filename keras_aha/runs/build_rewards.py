@@ -26,24 +26,28 @@ Rewards = Mapping[str, tuple[Callable, float]]
 def build_rewards(recipe: Recipe, task: Task) -> Rewards:
     """What `[[rewards]]` name, as `RolloutCallback` takes it; judges have no weights before `load_judges`.
 
-    Raises:
-        RecipeError, ValueError: for a function or a model that there is not, a key that its class does not take, and
-            marks of turns in a rubric that the judge's vocabulary does not have.
+    It raises RecipeError or ValueError for a function or a model that there is not, a key that a judge does not take,
+    and marks of turns in a rubric that the judge's vocabulary does not have.
     """
-    rewards = {}
+    rewards, models = {}, judges_here(recipe)
     for i, reward in enumerate(recipe.rewards):
-        if reward.judge is None:
-            value = import_name(reward.function, f"rewards[{i}].function")
+        path = f"rewards[{i}]"
+        if reward.function is not None:
+            value = import_name(reward.function, f"{path}.function")
+        elif i not in models:
+            value = make_from_keys(functools.partial(EndpointJudge, task, reward.judge), reward, path, reward.judge)
         else:
-            value = _build_judge(reward, f"rewards[{i}]", task, recipe.model.dtype)
+            make = functools.partial(judge_class(reward.judge), task, models[i].preset)
+            value = make_from_keys(make, reward, path, reward.judge, dtype=models[i].weights["dtype"])
+            with in_section(path):
+                check_rubric(value, path)
         rewards[reward.name] = value, reward.weight
     return rewards
 
 
 def load_judges(recipe: Recipe, rewards: Rewards) -> dict[str, keras_hub.models.CausalLM]:
     """Loads the weights of judges that `build_rewards` made, after `distribute`; returns key of the recipe → model."""
-    models = {}
-    distribution = keras.distribution.distribution()
+    models, distribution = {}, keras.distribution.distribution()
     for i, other in judges_here(recipe).items():
         judge, _ = rewards[recipe.rewards[i].name]
         with in_section(f"rewards[{i}]"):
@@ -57,7 +61,7 @@ def load_judges(recipe: Recipe, rewards: Rewards) -> dict[str, keras_hub.models.
 def judges_here(recipe: Recipe) -> dict[int, OtherModel]:
     """Number of the table → model, of those judges that have one in this process."""
     judges = {i: x for i, x in enumerate(recipe.rewards) if x.judge is not None and not is_server(x.judge)}
-    return {i: _find(judge, f"rewards[{i}]", recipe.model.dtype) for i, judge in judges.items()}
+    return {i: _find(judge, f"rewards[{i}].judge", recipe.model.dtype) for i, judge in judges.items()}
 
 
 def is_server(judge: str) -> bool:
@@ -70,18 +74,7 @@ def judge_class(judge: str) -> type[LocalJudge]:
     return RewardModel if is_reward_model(judge) else ModelJudge
 
 
-def _find(reward: Reward, path: str, policy_dtype: str) -> OtherModel:
-    given = (reward.arguments.get(key) for key in ("dtype", "quantization"))
+def _find(reward: Reward, key: str, policy_dtype: str) -> OtherModel:
+    given = (reward.arguments.get(name) for name in ("dtype", "quantization"))
     given = (value if isinstance(value, str) and value != "none" else None for value in given)  # its class checks them
-    return find_other(reward.judge, f"{path}.judge", *given, policy_dtype)
-
-
-def _build_judge(reward: Reward, path: str, task: Task, policy_dtype: str):
-    if is_server(reward.judge):
-        return make_from_keys(functools.partial(EndpointJudge, task, reward.judge), reward, path, reward.judge)
-    other = _find(reward, path, policy_dtype)
-    make = functools.partial(judge_class(reward.judge), task, other.preset)
-    judge = make_from_keys(make, reward, path, reward.judge, dtype=other.dtype)
-    with in_section(path):
-        check_rubric(judge, path)
-    return judge
+    return find_other(reward.judge, key, *given, policy_dtype)

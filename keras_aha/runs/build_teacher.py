@@ -23,19 +23,14 @@ def build_loss(recipe: Recipe) -> GRPOLoss:
 
 def build_teacher(recipe: Recipe, load: Callable = OtherModel.load) -> Teacher | None:
     """The teacher, whose model `load` makes; `None` if there is none. RecipeError for what cannot be used."""
-    section = recipe.teacher
+    section, other = recipe.teacher, None
     if section.preset is None:
         return None
-    other = None if section.preset == "self" else find_teacher(recipe)
+    if section.preset != "self":
+        other = find_other(section.preset, "teacher.preset", section.dtype, section.quantization, recipe.model.dtype)
     with in_section("teacher"):
         policy = None if other is None else load(other)
         return Teacher(policy, temperature=section.temperature, kl=section.kl, hint=section.hint)
-
-
-def find_teacher(recipe: Recipe) -> OtherModel:
-    """The model that `teacher.preset` names, if it is one; RecipeError as `find_other`."""
-    section = recipe.teacher
-    return find_other(section.preset, "teacher.preset", section.dtype, section.quantization, recipe.model.dtype)
 
 
 def check_teacher(recipe: Recipe) -> None:

@@ -11,19 +11,10 @@ from keras_aha.training.ask import shown
 
 
 def make_from_keys(make: Callable, section, path: str, name: str, **defaults) -> Any:
-    """`make(…)` of a section's `arguments`, and of those `defaults` that it takes and the section does not have.
+    """`make(…)` of the `arguments` of the section at a `path`, and of those `defaults` that it takes and they lack; `name`
+    is of what is made, for errors. "none" is None if that is an argument's default.
 
-    "none" is None if that is the argument's default.
-
-    Args:
-        make: a class, or another maker; a `functools.partial` hides the positional arguments that it has.
-        section: with `arguments`, such as a `TaskSection`.
-        path: of the section, such as `tasks[0]`.
-        name: of what is made, for errors.
-        **defaults: keyword arguments.
-
-    Raises:
-        RecipeError: for an unknown key, which names the nearest, and whatever `make` raises.
+    It raises RecipeError for an unknown key, which names the nearest, and for whatever `make` raises.
     """
     known = known_arguments(make)
     for key, value in section.arguments.items():
@@ -39,8 +30,8 @@ def make_from_keys(make: Callable, section, path: str, name: str, **defaults) ->
             raise
         except Exception as error:  # whatever a user's class may raise
             reason = error if isinstance(error, TypeError) else shown(error)
-            received = f"Received: {section.arguments}"
-            raise ValueError(f"{name} cannot be made of the section's keys: {reason}. {received}") from error
+            sentence = f"{name} cannot be made of the section's keys: {reason}. Received: {section.arguments}"
+            raise ValueError(sentence) from error
 
 
 def known_arguments(make: Callable) -> dict[str, inspect.Parameter]:
