@@ -11,8 +11,8 @@ from keras_aha.training.ask import shown
 
 
 def make_from_keys(make: Callable, section, path: str, name: str, **defaults) -> Any:
-    """`make(…)` of the `arguments` of the section at a `path`, and of those `defaults` that it takes and they lack; `name`
-    is of what is made, for errors. "none" is None if that is an argument's default.
+    """`make(…)` of the `arguments` of the section at a `path`, and of those `defaults` that it takes and they lack;
+    errors call it by its `name`. "none" is None if that is an argument's default.
 
     It raises RecipeError for an unknown key, which names the nearest, and for whatever `make` raises.
     """

@@ -15,7 +15,7 @@ import keras_hub
 
 
 class OtherModel(NamedTuple):
-    """The preset at a `place`, with the `weights` that `load_frozen` takes; or the last policy of a run, by its recipe."""
+    """The preset at a `place`, its `weights` as `load_frozen` takes them; or the last policy of a run, its recipe `run`."""
 
     place: str
     weights: dict

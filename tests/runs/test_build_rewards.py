@@ -49,6 +49,7 @@ def test_a_judge_of_a_preset_has_the_keys_and_the_policys_dtype():
 
 
 def test_a_server_is_asked_by_its_address_and_its_key_is_not_read(monkeypatch):
+    pytest.importorskip("openai", reason="extra `endpoint`")
     monkeypatch.setenv("MY_KEY", "secret")
     keys = {key: value for key, value in JUDGE.items() if key != "max_length"} | {"judge": "http://localhost:1/v1"}
     table = ", ".join(f"{key}={toml(value)}" for key, value in (keys | dict(model="m", key="MY_KEY")).items())
