@@ -68,7 +68,7 @@ def no_signal(history: list[dict]) -> Finding | None:
     "",
 )
 def _equal_rewards(e):
-    return e["zero_std_groups"] == 1 and not e.get("refilled_groups")
+    return e["zero_std_groups"] == 1 and not e.get("refilled_groups") and "teacher_kl" not in e  # which needs no reward
 
 
 @lasting(

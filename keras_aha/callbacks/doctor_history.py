@@ -14,7 +14,7 @@ _REPETITIONS, _LONGEST_UNIT, _SHORTEST_TAIL = 4, 100, 40  # of a repeated tail; 
 _LOGS = (
     *("reward", "accuracy", "val_accuracy", "format_rate", "truncated", "overlong_penalty", "curriculum_level"),
     *("zero_std_groups", "refilled_groups", "grad_norm", "skipped_updates", "sampler_gap", "compiles"),
-    *("left_out_problems", "failed_rewards"),
+    *("left_out_problems", "failed_rewards", "teacher_kl"),
 )
 
 

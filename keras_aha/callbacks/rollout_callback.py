@@ -177,7 +177,7 @@ class RolloutCallback(StatefulCallback):
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
         rollout = self._with_advantages(rollout)
-        rollout = self._with_trainers_log_probs(self.teacher_prompts.beside(rollout, self.model))
+        rollout = self._with_trainers_log_probs(self.teacher_prompts.beside(rollout, self.group_size, self.model))
         self._hand_over(rollout)
         self._epochs += 1
         seconds = time.perf_counter() - start
@@ -224,7 +224,8 @@ class RolloutCallback(StatefulCallback):
         if self.shuffle_rewards:
             rewards = np.random.default_rng((self.sampling["seed"], self._iteration)).permutation(rewards)
         has_signal = np.repeat(groups_with_signal(rewards, self.group_size), self.group_size) & ~np.isnan(rewards)
-        counts = (has_signal | (not loss.needs_signal)) & ~(rollout.truncated & self.mask_truncated)
+        others = bool(loss.kl_coef or loss.entropy_coef or loss.teacher_coef)  # terms that need no advantage
+        counts = (has_signal | others) & ~(rollout.truncated & self.mask_truncated)
         mask = rollout.completion_mask * counts[:, None].astype("float32")
         advantages = np.asarray(group_advantages(rewards, **self.advantages))
         arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)
@@ -253,8 +254,7 @@ class RolloutCallback(StatefulCallback):
     # === Before training ===
 
     def look_at_prompts(self, tokenizer, epochs: int, hint: str | None = None) -> None:
-        """Raises TaskError if a problem cannot be used, of all in a task's list, or of the first that it will draw.
-        With a teacher's `hint`, also if it has no solution."""
+        """Raises TaskError if a problem, or a `hint` for it, cannot be used: of a whole list, or of the first drawn."""
         task = self.prompts.task
         count = task.problem_count()
         numbers = [task.listed() if isinstance(task, Mixture) else range(count or 0)]
@@ -263,10 +263,11 @@ class RolloutCallback(StatefulCallback):
             lasts = [self.curriculum.numbers(epochs - 1), *self.refills.numbers(epochs - 1)[-1:]]
             drawn = [range(first.start, last.stop) for first, last in zip(firsts, lasts, strict=True)]
             numbers.append([i for some in drawn for i in (*some[:_AHEAD], some[-1])])  # a list may end
-        self.teacher_prompts.set_hint(hint)
+        self.teacher_prompts.hint = hint
         for some in numbers:
             self.prompts.look_at(tokenizer, some)
-            self.teacher_prompts.look_at(tokenizer, some)
+            if hint is not None:
+                self.teacher_prompts.look_at(tokenizer, some)
 
     # === Bookkeeping ===
 

@@ -51,7 +51,7 @@ class GRPOLoss:
     ):
         token_terms.clip_bounds(clip_range, delta)
         numbers = [("kl_coef", kl_coef, 0), ("entropy_coef", entropy_coef, 0), ("teacher_coef", teacher_coef, 0)]
-        numbers.append(("surrogate_coef", surrogate_coef, 0))
+        numbers += [("surrogate_coef", surrogate_coef, 0)]
         if importance_cap is not None:
             numbers.append(("importance_cap", importance_cap, 1))
         for name, number, least in numbers:
@@ -70,11 +70,6 @@ class GRPOLoss:
         self.importance_cap = importance_cap
         self.teacher_coef = teacher_coef
         self.surrogate_coef = surrogate_coef
-
-    @property
-    def needs_signal(self):
-        """Whether a completion counts only if its reward differs from others of its group: no other term is on."""
-        return not (self.kl_coef or self.entropy_coef or self.teacher_coef)
 
     def __call__(
         self,

@@ -15,7 +15,7 @@ import keras_hub
 
 
 class OtherModel(NamedTuple):
-    """The preset at a `place`, its `weights` as `load_frozen` takes them; or the last policy of a run, its recipe `run`."""
+    """The preset at a `place`, `weights` as `load_frozen` takes them; or the last policy of a run, its recipe `run`."""
 
     place: str
     weights: dict

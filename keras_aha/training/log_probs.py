@@ -24,12 +24,6 @@ class TeacherStates(NamedTuple):
     exact: bool
 
 
-def teacher_states(policy, prompt_ids, prompt_mask, completion_ids, temperature: float, exact: bool) -> TeacherStates:
-    """Of a `CausalLM`, without gradient, for the exact KL or the sampled one; see `completion_log_probs`, `Teacher`."""
-    hidden = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids)
-    return TeacherStates(jax.lax.stop_gradient(hidden), policy.backbone.token_embedding, temperature, exact)
-
-
 def completion_log_probs(
     policy, prompt_ids, prompt_mask, completion_ids, temperature, entropy_gradient: bool = False, teacher=None
 ):
@@ -55,7 +49,7 @@ def completion_log_probs(
         ValueError: what `check_positions` raises.
     """
     check_positions(policy)
-    hidden = _hidden_states(policy, prompt_ids, prompt_mask, completion_ids)
+    hidden = hidden_states(policy, prompt_ids, prompt_mask, completion_ids)
     unembedding = policy.backbone.token_embedding
 
     def log_probs_of(hidden, targets, teacher_hidden=None):
@@ -89,7 +83,7 @@ def _of_teacher(teacher, hidden, targets, log_softmax):
     return jnp.take_along_axis(teacher_log_softmax, targets[..., None], axis=-1)[..., 0]
 
 
-def _hidden_states(policy, prompt_ids, prompt_mask, completion_ids):
+def hidden_states(policy, prompt_ids, prompt_mask, completion_ids):
     """What predicts each token of the completions, `(B, C, D)`; a model without a `Decoder` computes it by itself."""
     decoder = decoder_for(policy.backbone)
     if decoder is not None:

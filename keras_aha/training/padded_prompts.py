@@ -63,11 +63,15 @@ class PaddedPrompts:
 
     def tokenize(self, model, problems: list) -> tuple[np.ndarray, np.ndarray]:
         """`(token_ids, padding_mask)`, each `(len(problems), length)` int32."""
-        prompts = [ask_prompt(self.task, problem) for problem in problems]
+        prompts = [self.text(problem) for problem in problems]
         token_ids, padding_mask = model.tokenize(prompts, multiple=PROMPT_MULTIPLE)
         self.length = max(self.length, token_ids.shape[1])
         pad = [(0, 0), (self.length - token_ids.shape[1], 0)]
         return np.pad(token_ids, pad), np.pad(padding_mask, pad)
+
+    def text(self, problem) -> str:
+        """The prompt of a problem. Raises TaskError if it is none."""
+        return ask_prompt(self.task, problem)
 
     def _usable(self, tokenizer, numbers, rated=False) -> tuple[dict, list[TaskError]]:
         """Problems by number, and why others cannot be used."""
@@ -77,7 +81,7 @@ class PaddedPrompts:
                 problem = ask_problem(self.task, number)
                 if rated:  # which may take seconds each
                     ask(self.task, "difficulty", problem, "a number", int | float | np.number)
-                asked[number] = problem, ask_prompt(self.task, problem)
+                asked[number] = problem, self.text(problem)
             except TaskError as error:
                 failures.append(error)
         rows = prompt_ids(tokenizer, [prompt for _, prompt in asked.values()]) if asked else []

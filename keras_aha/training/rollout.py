@@ -90,13 +90,8 @@ def split_texts(token_ids, padding_mask, completion_length: int) -> dict[str, np
     }
 
 
-def empty_batch(
-    rows: int, prompt_length: int, completion_length: int, rows_per_prompt: int = 1, teacher_prompt_length: int = 0
-) -> dict:
-    """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with.
-
-    A `teacher_prompt_length` of 0 is no hint.
-    """
+def empty_batch(rows, prompt_length, completion_length, rows_per_prompt=1, teacher_prompt_length=0) -> dict:
+    """Zeros of the shapes of `Rollout.batch()`, with a prompt for so many rows, to compile with; 0 is no hint."""
     prompts, completions = (rows // rows_per_prompt, prompt_length), (rows, completion_length)
     kinds = {name: (prompts, "int32") for name in ("prompt_ids", "prompt_mask")}
     if teacher_prompt_length:

@@ -37,6 +37,7 @@ def test_health_is_silence_and_so_are_logs_that_are_missing():
     "name, ill, well",
     [
         ("no_signal", {"zero_std_groups": 1.0, "refilled_groups": 0.0}, {"zero_std_groups": 1.0, "refilled_groups": 1}),
+        ("no_signal", {"zero_std_groups": 1.0}, {"zero_std_groups": 1.0, "teacher_kl": 0.2}),
         ("truncated", {"truncated": 0.51}, {"truncated": 0.5}),
         ("repeated_tails", {"repeated_tails": 0.11}, {"repeated_tails": 0.1}),
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),

@@ -114,7 +114,5 @@ def test_a_reference_is_a_solution_and_a_problem_without_either_is_refused(model
     assert texts(model, rollout.teacher_prompt_ids, rollout.teacher_prompt_mask)[0].endswith(
         f"ZZ as {rollout.problems[0].target}\nQ"
     )
-    with pytest.raises(
-        TaskError, match="hint needs the solution .*Received: NoSolution has neither, for"
-    ):
+    with pytest.raises(TaskError, match="hint needs a `worked_solution` or.*Received: NoSolution has neither, for"):
         fit(1, NoSolution(**COUNTDOWN), teacher_coef=1.0)

@@ -1,7 +1,7 @@
 """Log-probs in chunks against the plain log-softmax of all logits."""
 
 from keras_aha.training import log_probs as module
-from keras_aha.training.log_probs import completion_log_probs
+from keras_aha.training.log_probs import TeacherStates, completion_log_probs
 from keras_aha.training.rollout import split_texts
 
 import jax
@@ -29,15 +29,15 @@ def rows():
     return token_ids * padding_mask, padding_mask
 
 
-def weighted_sum(policy, rows, entropy_weight, entropy_gradient=False):
+def weighted_sum(policy, rows, entropy_weight, entropy_gradient=False, teacher=None):
     """A function of the embeddings, with the log-probs and entropies as its second result."""
 
     texts = split_texts(*rows, LENGTH).values()
 
     def run(embeddings):
         with keras.StatelessScope([(policy.backbone.token_embedding._embeddings, embeddings)]):
-            log_probs, entropy = completion_log_probs(policy, *texts, TEMPERATURE, entropy_gradient)
-        return (PARTS * (log_probs + entropy_weight * entropy)).sum(), (log_probs, entropy)
+            log_probs, entropy, *kl = completion_log_probs(policy, *texts, TEMPERATURE, entropy_gradient, teacher)
+        return (PARTS * sum(kl, log_probs + entropy_weight * entropy)).sum(), (log_probs, entropy)
 
     return run
 
@@ -74,16 +74,19 @@ def test_equal_to_the_full_softmax(monkeypatch, policy, rows, positions, entropy
     np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5 * np.linalg.norm(wanted_gradient))
 
 
-def test_logits_never_exist_all_at_once(monkeypatch, policy, rows):
-    """Neither the forward nor the backward program has an array `(B, C, V)`."""
+@pytest.mark.parametrize("tables", (1, 2))
+def test_logits_never_exist_all_at_once(monkeypatch, policy, rows, tables):
+    """Neither the forward nor the backward program has an array `(B, C, V)`, with a teacher neither."""
     vocabulary = policy.backbone.vocabulary_size
+    states = TeacherStates(np.ones((3, LENGTH, 16), "f4"), policy.backbone.token_embedding, 1.0, True)
 
     def program():
-        gradient = jax.grad(weighted_sum(policy, rows, 1.0), has_aux=True)
+        run = weighted_sum(policy, rows, 1.0, teacher=states if tables == 2 else None)
+        gradient = jax.grad(run, has_aux=True)
         return str(jax.make_jaxpr(gradient)(policy.backbone.token_embedding._embeddings.value))
 
     assert f"[3,{LENGTH},{vocabulary}]" in program()  # in one chunk it has: the search finds what it looks for
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4)
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 3 * vocabulary * 4 * tables)
     chunked = program()
     assert f"[3,4,{vocabulary}]" in chunked
     for positions in (LENGTH, 12, LENGTH + 6):

@@ -44,7 +44,7 @@ def kls(heads, targets, exact):
 
     def run(hidden):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_hidden_states", lambda *_: hidden)
+            patch.setattr(module, "hidden_states", lambda *_: hidden)
             patch.setattr(module, "_CHUNK_ELEMENTS", 11 * 2 * rows * 3)  # three positions, of policy and teacher
             return completion_log_probs(policy, None, None, targets, jnp.full(rows, 1.3), teacher=states)[2]
 
@@ -225,9 +225,10 @@ def test_a_teacher_is_frozen_and_in_no_weights_of_the_policy(policy, teacher_pol
     [
         (dict(temperature=0.0), "`temperature` must be a finite number above 0. Received: temperature=0.0"),
         (dict(kl="forward"), "`kl` must be one of 'exact', 'sampled'. Received: kl='forward'"),
-        (dict(hint="{prompt}"), "`hint` must be a text with {prompt} and {solution} and no other braces"),
+        (dict(hint="{prompt}"), "`hint` must have {prompt}, {solution} and no other braces"),
         (dict(hint="{prompt}{solution}{0}"), "Received: hint='{prompt}{solution}{.}'"),
-        (dict(hint="{prompt.upper}{solution"), "`hint` must be a text"),
+        (dict(hint="{prompt}{solution} {prompt.upper}"), "`hint` must have {prompt}"),
+        (dict(hint="{prompt}{solution"), "expected '}' before end of string"),
         (dict(), "`hint` must be given if the policy is its own teacher"),
     ],
 )
@@ -247,7 +248,7 @@ def test_vocabularies_that_differ_are_refused(make_policy, policy):
     GRPOModel(policy, teacher=Teacher(wide, kl="sampled"))
     with pytest.raises(ValueError, match="The exact KL needs logits of one width"):
         GRPOModel(wide, teacher=Teacher(narrow, kl="sampled"))
-    with pytest.raises(ValueError, match="A teacher must be another model than the policy, or None"):
+    with pytest.raises(ValueError, match="`teacher` must be another model, or Teacher"):
         GRPOModel(wide, teacher=Teacher(wide))
     with pytest.raises(ValueError, match="`teacher_coef` needs a teacher: .* Received: teacher=None, teacher_coef=0.5"):
         GRPOModel(other).compile(loss=GRPOLoss(teacher_coef=0.5))
