@@ -29,8 +29,8 @@ class DoctorCallback(StatefulCallback):
 
     Args:
         log_dir: the run's folder; nothing is written there before there is a finding.
-        rollouts: the `RolloutCallback` of the same training, whose rewards have weights: with it a reward that is
-            pleased while held-out accuracy does not rise is named. `None` speaks of their sum alone.
+        rollouts: the `RolloutCallback` of the same training, by whose weights a reward that is pleased, while held-out
+            accuracy does not rise, is named. `None` speaks of their sum alone.
     """
 
     def __init__(self, log_dir: str | os.PathLike, rollouts: RolloutCallback | None = None):

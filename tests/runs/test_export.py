@@ -250,7 +250,7 @@ def test_a_hostile_run_makes_a_harmless_card(make_shallow, tmp_path):
     (folder,) = export(run, tmp_path / "out", ["keras"])
     card = (folder / "README.md").read_text()
     assert "\n# \\<b\\>\\[x\\]\\(y\\)\n" in card
-    assert "with a reward that a program checks, one more (`polite`, weight 0.5), which proves nothing.\n" in card
+    assert "checks, and beside it another (`polite`, weight 0.5), of which only the first is a proof.\n" in card
     assert "\n| `reward_polite`, sampled, mean | 0.25 | 0.75 |\n" in card and "nothing else" not in card
     blocks = card.split("````")  # a fence longer than the template's
     assert len(blocks) == 5
