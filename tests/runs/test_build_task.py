@@ -153,6 +153,13 @@ def test_long_prompts_of_lists_are_left_out(tmp_path):
         rollouts.look_at_prompts(load_tokenizer("countdown_tiny"), epochs=1)
 
 
+def test_none_is_the_argument_that_is_not_there():
+    """As tables of keys say; a path it is not."""
+    recipe = RECIPE.override("task.puzzles=none")
+    assert build_task(recipe).problem(0) == build_task(RECIPE).problem(0)
+    assert with_absolute_paths(recipe).task.arguments["puzzles"] == "none"
+
+
 def test_rewards(tmp_path, monkeypatch):
     (tmp_path / "some_rewards.py").write_text("def brevity(problem, completion):\n    return 0\n\nNUMBER = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
