@@ -6,9 +6,9 @@
 
 Ways: `grpo`, the default run, without a teacher; `sft`, supervised on the teacher's samples, as many as GRPO has
 rollouts; `distill`, the reverse KL to the teacher on the policy's own samples, exact over the vocabulary, and no
-reward; `both`, the KL beside the reward. All train the same adapters, on the same problems, and are measured on the same
-held-out puzzles. Seconds are those of sampling and updates: no evaluation, and in the first epoch no compiling (the
-second one's time is taken in its place). Prints a table, and a line of JSON a measurement into `curves.jsonl`.
+reward; `both`, the KL beside the reward. All train the same adapters, on the same problems, and are measured on the
+same held-out puzzles. Seconds are those of sampling and updates: no evaluation, and in the first epoch no compiling
+(the second one's time is taken in its place). Prints a table, and a line of JSON a measurement into `curves.jsonl`.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
-from keras_aha.runs.experiment import Experiment, build_evaluation, load_trained
+from keras_aha.runs.experiment import Experiment, build_evaluation
 from keras_aha.runs.run import Run
+from keras_aha.runs.trained_policy import load_trained
 from keras_aha.tasks import HeldOut
 from keras_aha.tasks.chat import Piece
 from keras_aha.training.examples import make_examples

@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import MISSING
 
-from keras_aha.recipes.sections import LISTS, SECTIONS, TaskSection
+from keras_aha.recipes.sections import LISTS, SECTIONS
 from keras_aha.recipes.values import in_words
 
 # Where the keys of a section are described, beside its own docstring. The first description counts.
@@ -17,6 +17,7 @@ SOURCES = {
         "decoding.Sampling",
     ),
     "loss": ("losses.GRPOLoss",),
+    "teacher": ("training.teacher.Teacher",),
     "training": ("training.grpo_model.GRPOModel",),
     "distribution": ("distribution.distribute.distribute",),
     "priming": ("training.priming.prime", "tasks.example_rows.ExampleRows"),
@@ -59,7 +60,7 @@ def _rows_of_section(name: str):
     kind = (SECTIONS | LISTS)[name]
     texts = [*map(documented, kind.__mro__[:-1]), *(documented(find(path)) for path in SOURCES.get(name, ()))]
     for key in dataclasses.fields(kind):
-        if issubclass(kind, TaskSection) and key.name == "arguments":
+        if key.name == "arguments":  # every other key
             continue
         meanings = [text[key.name] for text in texts if key.name in text]
         if not meanings:

@@ -8,8 +8,8 @@ from keras_aha.models.lora import ADAPTERS
 from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.check_files import PRESET, SOURCES
-from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.sources import source_checksums
+from keras_aha.runs.trained_policy import load_trained
 
 import numpy as np
 from conftest import ALL_LINEAR, randomize

@@ -128,13 +128,23 @@ def abstract_policy(
     It raises ValueError for what `load_policy` does before weights are loaded.
     """
     _check(dtype, quantization, lora_rank)
+    return _abstract(preset, dtype, quantization, remat, lora_rank and (lora_rank, lora_alpha, lora_targets))
+
+
+def abstract_frozen(preset: str, *, dtype: str = "float32", quantization: str | None = None):
+    """The model that `load_frozen` loads from these arguments, in no memory, with its errors; see `abstract_policy`."""
+    _check(dtype, quantization, lora_rank=1)
+    return _abstract(preset, dtype, quantization, remat=False)
+
+
+def _abstract(preset, dtype, quantization, remat, adapters=()) -> keras_hub.models.CausalLM:
     with _rematerialised(preset, dtype, remat), without_values():
         backbone = abstract_backbone(preset, dtype)  # made in the scope of RematScope, or its layers know nothing of it
         if quantization:
             _check_quantizable(quantization, type(backbone))
             backbone = abstract_quantized(backbone, quantization)
-        if lora_rank:
-            _enable_lora(backbone, lora_rank, lora_alpha, lora_targets)
+        if adapters:
+            _enable_lora(backbone, *adapters)
         kind = getattr(keras_hub.models, type(backbone).__name__.replace("Backbone", "CausalLM"))
         return kind(backbone=backbone, preprocessor=None, compile=False)  # compiled, it would have an optimizer
 

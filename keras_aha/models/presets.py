@@ -27,10 +27,10 @@ _HANDLES = ("kaggle://", "hf://", "modelscope://")
 _HUGGING_FACE = "HF_TOKEN of an account that has accepted their terms at https://huggingface.co"
 
 
-def find_preset(preset: str) -> str:
+def find_preset(preset: str, key: str = "model.preset") -> str:
     """What keras-hub calls `preset`: an absolute path, one of its own names, or a handle.
 
-    It raises ValueError if it is none of them; the message names the nearest.
+    It raises ValueError if it is none of them; the message names the nearest, and `key`, a recipe's.
     """
     built_in = keras_hub.models.CausalLM.presets
     if preset.startswith(_HANDLES) or preset in built_in:
@@ -41,8 +41,8 @@ def find_preset(preset: str) -> str:
     if "/" in preset or "\\" in preset:
         raise ValueError(
             "There is no such folder; a preset's is the one that holds its config.json, as save_to_preset, Kaggle and "
-            "Hugging Face write it. Of one that has moved, name the new place (--set model.preset=FOLDER). Received: "
-            f"preset={preset!r}"
+            "Hugging Face write it. Of one that has moved, name the new place "
+            f"(--set {key}=FOLDER). Received: preset={preset!r}"
         )
     shipped = [path.name for path in presets_folder().iterdir() if path.is_dir()]
     raise ValueError(

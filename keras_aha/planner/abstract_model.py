@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 
 from keras_aha.distribution.distribute import distribute
-from keras_aha.losses import GRPOLoss
 from keras_aha.models.internals import initialize_layout, without_values
 from keras_aha.models.policy import abstract_policy
 from keras_aha.planner.layouts import Layouts
@@ -13,6 +12,9 @@ from keras_aha.planner.topology import Topology
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import check_base, in_section, policy_arguments
+from keras_aha.runs.build_rewards import judges_here
+from keras_aha.runs.build_teacher import build_loss, build_teacher
+from keras_aha.runs.other_model import OtherModel
 from keras_aha.training.grpo_model import GRPOModel
 
 import jax
@@ -21,7 +23,8 @@ import keras
 
 @contextlib.contextmanager
 def abstract_model(recipe: Recipe, topology: Topology):
-    """A compiled `GRPOModel` without values, and the layouts of its variables, under the recipe's distribution."""
+    """A compiled `GRPOModel` without values, judges by the numbers of their tables in the recipe, and the layouts of
+    variables, under the recipe's distribution."""
     check_base(recipe)
     steps = recipe.training.epochs * recipe.rollouts.updates_per_rollout
     before = keras.distribution.distribution()
@@ -36,14 +39,15 @@ def abstract_model(recipe: Recipe, topology: Topology):
         with in_section("model"):
             policy = abstract_policy(**policy_arguments(recipe))
         planned_decoder(policy.backbone)  # its error comes before minutes of compiling
-        for variable in policy.variables:
+        teacher = build_teacher(recipe, OtherModel.abstract)
+        for variable in [*policy.variables, *(teacher.variables if teacher else ())]:
             initialize_layout(variable)  # as Keras does when it gives a variable its value; the optimizer's follow it
         with without_values():
             # The step is compiled once here: of all lengths the longest takes the most.
-            model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1)
-            loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
+            model = GRPOModel(policy, recipe.training.micro_batch_size, completion_lengths=1, teacher=teacher)
             # Traced, so that a reference copy takes no memory.
-            jax.eval_shape(lambda: model.compile(optimizer, loss))
-        yield model, Layouts(topology.devices)
+            jax.eval_shape(lambda: model.compile(optimizer, build_loss(recipe)))
+        judges = {i: other.abstract() for i, other in judges_here(recipe).items()}
+        yield model, judges, Layouts(topology.devices)
     finally:
         keras.distribution.set_distribution(before)

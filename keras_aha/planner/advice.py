@@ -16,6 +16,14 @@ _BY_HAND = (
     'GPU holds all weights, unless distribution.weights="split" or distribution.model say otherwise.'
 )
 _CORES = "A chip here is one of a chip's two cores, as JAX sees them. The price is for a whole chip."
+_JUDGES = (
+    "A judge reads each completion of a rollout, and of an evaluation, in as many tokens as its max_length. A server "
+    "that judges is not counted: neither its memory nor its time."
+)
+_HINT = (
+    "The teacher's prompts are taken to be as long as max_prompt_length and max_completion_length together: how long "
+    "a solution is, nobody knows before."
+)
 _ONE_LENGTH = (
     "The step is compiled for completions of full length only. A run compiles it for {} lengths "
     "(training.completion_lengths), which takes that many times as long. All of these programs are counted as equally "
@@ -27,6 +35,10 @@ def notes(recipe: Recipe, topology: Topology, dtype: str) -> list[str]:
     """What the numbers rest upon; `dtype` is that of products."""
     known, kind = chip(topology.device_kind), topology.device_kind
     lines = [_ROOFLINE if known else f"The speed of {kind!r} is not known, so there are no times."]
+    if any(reward.judge for reward in recipe.rewards):
+        lines.append(_JUDGES)
+    if recipe.teacher.preset is not None and recipe.teacher.hint is not None:
+        lines.append(_HINT)
     if known and dtype not in known.tflops:
         lines.append(f"{kind} has no units for {dtype}: float32 is what counts here.")
     if known and known.devices_per_chip > 1:
@@ -46,11 +58,18 @@ def advice(recipe: Recipe, phases: dict[str, dict[str, int]], limit: int) -> lis
     lines = []
     if "train" in too_large:
         lines.append("a smaller training.micro_batch_size: fewer activations at a time, the same update")
-    if too_large - {"train", "merge"}:
+        if recipe.teacher.kl == "exact" and recipe.teacher.preset is not None:
+            lines.append('teacher.kl="sampled": no second set of logits over the whole vocabulary')
+    if "judge" in too_large:
+        lines.append("a smaller batch_size of [[rewards]], or max_length: fewer tokens are judged at a time")
+    if too_large - {"train", "merge", "judge"}:
         lines.append("a smaller rollouts.max_rows: fewer completions are decoded at a time, the others wait")
     heavy = max(parts["weights"] + parts["merged_weights"] for parts in phases.values()) > limit / 10
     if heavy:
         lines.append('distribution.weights="split": each chip holds a share of the weights, on several chips')
+    for part, key in {"teacher": "teacher.quantization", "judges": "quantization of [[rewards]]"}.items():
+        if max(parts[part] for parts in phases.values()) > limit / 10:
+            lines.append(f'{key}="int8", if it is not set: half the memory of bfloat16, a quarter of float32')
     lines.append("more chips, or larger ones")
     if heavy and recipe.model.quantization is None and recipe.lora.rank:
         lines.append('a quantized base: model.quantization="int8"')

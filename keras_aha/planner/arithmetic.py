@@ -6,6 +6,7 @@ from keras_aha.decoding.self_attention import at_a_time
 from keras_aha.distribution.distribute import batch_parts
 from keras_aha.models.flops import forward_flops, update_flops
 from keras_aha.models.policy import rematerialised_blocks
+from keras_aha.planner.judging import JudgeShapes
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.memory import read_by_decoding
 from keras_aha.planner.program import Program
@@ -35,6 +36,10 @@ class ByHand:
         counted = np.full(rows, length + new), np.full(rows, new), share
         passes = 1 + self.recompute + self.reference
         flops = update_flops(backbone, *counted) + (passes - 1) * forward_flops(backbone, *counted)
+        if model.teacher is not None:
+            hint = batch.get("teacher_prompt_ids", batch["prompt_ids"]).shape[1]
+            read = np.full(rows, hint + new), np.full(rows, new), share
+            flops += forward_flops((model.teacher.policy or model.policy).backbone, *read)
         tokens, pairs = new + share * length, at_a_time(new) * (new + length) + share * at_a_time(length) * length
         activations = self._activations(backbone, size * tokens, size * pairs)
         arguments = bytes_on_a_device((state, batch))
@@ -49,6 +54,13 @@ class ByHand:
         flops = forward_flops(backbone, np.full(prompts, length), np.zeros(prompts))
         weights, pairs = bytes_on_a_device(shapes.weights), prompts * at_a_time(length) * length
         return Program(weights, _block(backbone, prompts * length, pairs), int(flops), weights)
+
+    def judge(self, shapes: JudgeShapes) -> Program:
+        """Of reading texts."""
+        rows, length = shapes.token_ids.sharding.shard_shape(shapes.token_ids.shape)
+        flops = forward_flops(shapes.backbone, np.full(rows, length), np.ones(rows))
+        weights, pairs = bytes_on_a_device(shapes.weights), rows * at_a_time(length) * length
+        return Program(weights, _block(shapes.backbone, rows * length, pairs), int(flops), weights)
 
     def segment(self, shapes: RolloutShapes) -> Program:
         """Of a decode step."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from keras_aha.decoding import Sampling, jitted_steps
 from keras_aha.decoding.jitted_steps import Settings
+from keras_aha.planner.judging import JudgeShapes
 from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.program import Program, compile_program, measure
 from keras_aha.planner.rollout_shapes import RolloutShapes
@@ -46,6 +47,12 @@ class Compiler:
         arguments = weakref.ref(shapes.decoder), shapes.weights, *shapes.prompts, np.int32(0)
         lowered = jitted_steps.prefill.lower(*arguments, dtype=shapes.cache_dtype)
         return measure(compile_program(lowered, bytes_on_a_device((shapes.weights, shapes.prompts))))
+
+    def judge(self, shapes: JudgeShapes) -> Program:
+        """What a judge reads at a time."""
+        self.on_program("judge")
+        arguments = shapes.weights, shapes.token_ids, shapes.lengths
+        return measure(compile_program(jax.jit(shapes.read).lower(*arguments), bytes_on_a_device(arguments)))
 
     def segment(self, shapes: RolloutShapes) -> Program:
         """`decoding.jitted_steps.segment`, its bytes those of one step."""

@@ -1,10 +1,12 @@
 """Memory of a device in each phase of a run: what it holds at the same time, as part → bytes."""
 
 import math
+from collections.abc import Iterable
 
 from keras_aha.models.adapters_beside import is_beside
 from keras_aha.models.internals import flatten_layers
 from keras_aha.models.lora import adapted_layers
+from keras_aha.planner.judging import JudgeShapes
 from keras_aha.planner.layouts import Layouts, bytes_on_a_device
 from keras_aha.planner.program import Program
 from keras_aha.planner.rollout_shapes import RolloutShapes, adapted_dtypes
@@ -12,15 +14,18 @@ from keras_aha.planner.rollout_shapes import RolloutShapes, adapted_dtypes
 import jax
 import keras
 
-PARTS = ("weights", "adapters_and_optimizer", "merged_weights", "cache", "batch", "activations", "program")
+PARTS = ("weights", "adapters_and_optimizer", "teacher", "judges", "merged_weights", "cache", "batch", "activations")
+PARTS += ("program",)
 
 
-def resident(model, state, layouts: Layouts) -> dict[str, int]:
+def resident(model, state, layouts: Layouts, judges: Iterable[JudgeShapes]) -> dict[str, int]:
     """What lies on a device all the time; `state` is that of the model's `train_step`, as shapes with shardings."""
-    variables = (*model.trainable_variables, *model.non_trainable_variables)
+    taught = {id(variable): variable for variable in (model.teacher.variables if model.teacher else ())}
+    variables = [v for v in (*model.trainable_variables, *model.non_trainable_variables) if id(v) not in taught]
     weights = [layouts.variable(variable) for variable in variables if not variable.name.startswith("lora_")]
-    weights = bytes_on_a_device(weights)
-    return {"weights": weights, "adapters_and_optimizer": bytes_on_a_device(state) - weights}
+    weights, teacher = bytes_on_a_device(weights), bytes_on_a_device(list(map(layouts.variable, taught.values())))
+    parts = {"weights": weights, "adapters_and_optimizer": bytes_on_a_device(state) - weights - teacher}
+    return parts | {"teacher": teacher, "judges": bytes_on_a_device([judge.weights for judge in judges])}
 
 
 def read_by_decoding(shapes: RolloutShapes) -> int:
@@ -67,7 +72,7 @@ def rollout_weights(backbone, layouts: Layouts, shapes: RolloutShapes) -> tuple[
 
 def train_phase(resident: dict, batch: int, program: Program, lengths: int) -> dict[str, int]:
     """The optimizer step with a batch of so many bytes; as many programs as `lengths` stay on the device."""
-    arguments = sum(resident.values()) + batch
+    arguments = sum(resident.values()) - resident["judges"] + batch
     padding = max(0, program.argument_bytes - arguments)  # by the layout that the compiler has chosen
     activations = padding + program.temp_bytes + program.output_bytes
     return _parts(**resident, batch=batch, activations=activations, program=lengths * program.code_bytes)
@@ -91,6 +96,15 @@ def rollout_phases(
         "prefill": _parts(**resident, merged_weights=decoding, cache=cache, activations=reading, program=code),
         "decode": _parts(**resident, merged_weights=decoding, cache=cache, activations=beside, program=code),
     }
+
+
+def judge_phase(resident: dict, judges: list[tuple[JudgeShapes, Program]]) -> dict[str, int]:
+    """Judging a rollout, by one judge after the other; their programs stay on the device."""
+    beside = [
+        max(0, program.argument_bytes - bytes_on_a_device(judge.weights)) + program.temp_bytes + program.output_bytes
+        for judge, program in judges
+    ]
+    return _parts(**resident, activations=max(beside), program=sum(program.code_bytes for _, program in judges))
 
 
 def evaluation_phase(decode: dict[str, int], shapes: RolloutShapes) -> dict[str, int]:

@@ -69,7 +69,10 @@ class DecodePlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """Time by the roofline, all completions of full length, and what it costs if a price is known."""
+    """Time by the roofline, all completions of full length, and what it costs if a price is known.
+
+    A rollout's time includes that of judges in the process.
+    """
 
     rollout_seconds: float
     update_seconds: float

@@ -12,6 +12,8 @@ _PARTS = {
         "adapters and optimizer",
         "adapters, which are what is trained, and what the optimizer remembers of their gradients",
     ),
+    "teacher": ("teacher", "weights of the teacher"),
+    "judges": ("judges", "weights of the judges"),
     "merged_weights": ("weights of rollouts", "weights that only rollouts use, as kernels with the adapters in them"),
     "cache": ("keys and values", "keys and values, which are what the model remembers of each token that it has read"),
     "batch": ("batch", "the batch itself"),
@@ -68,7 +70,9 @@ def _memory_lines(plan: Plan) -> list[str]:
 
     phases = plan.phases.values()
     head = f"  {f'memory a chip, {name}':26s}" + "".join(f"{phase:>12s}" for phase in plan.phases)
-    rows = [line(f"  {title}", [parts[part] for parts in phases]) for part, (title, _) in _PARTS.items()]
+    others = [part for part in ("teacher", "judges") if not any(parts[part] for parts in phases)]  # which it has not
+    titles = {part: title for part, (title, _) in _PARTS.items() if part not in others}
+    rows = [line(f"  {title}", [parts[part] for parts in phases]) for part, title in titles.items()]
     return [head, *rows, line("  all", [sum(parts.values()) for parts in phases])]
 
 
@@ -89,6 +93,7 @@ def in_plain_words(plan: Plan) -> str:
     train, decode = plan.train, plan.decode
     chips = "the one chip" if plan.chips == 1 else f"each of the {plan.chips} chips"
     phases = {"train": "the update", "merge": "the moment when adapters are merged"}
+    phases["judge"] = "the judging of completions"
     largest = sorted(plan.parts, key=plan.parts.get, reverse=True)[:3]
     parts = "; ".join(f"{in_gb(plan.parts[part])} of {_PARTS[part][1]}" for part in largest if plan.parts[part])
     paragraphs = [

@@ -11,13 +11,13 @@ from keras_aha.planner.abstract_model import abstract_model
 from keras_aha.planner.advice import advice, notes
 from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.compiler import Compiler
-from keras_aha.planner.layouts import Layouts, bytes_on_a_device
+from keras_aha.planner.judging import judge_shapes
+from keras_aha.planner.layouts import bytes_on_a_device
 from keras_aha.planner.plan_record import DecodePlan, Plan, TrainPlan
 from keras_aha.planner.program import Program, TooLarge
 from keras_aha.planner.rollout_shapes import RolloutShapes, rollout_shapes
 from keras_aha.planner.topology import Topology, find_topology
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import PROMPT_MULTIPLE, empty_batch
 
 import jax
@@ -48,15 +48,16 @@ def plan(
             or about libtpu, if that is missing.
     """
     places = find_topology(topology)
-    with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
+    with abstract_model(recipe, places) as made, as_if_on(places.devices, places.platform):
         check_batch(recipe.rollouts.prompts_per_epoch, recipe.rollouts.group_size, recipe.training.micro_batch_size)
-        return Planning(recipe, places, model, layouts, on_program).plan(price_per_chip_hour)
+        return Planning(recipe, places, made, on_program).plan(price_per_chip_hour)
 
 
 class Planning:
-    """What `plan` does, step by step, with the model and the layouts of `abstract_model`."""
+    """What `plan` does, step by step, with the model, the judges and the layouts of `abstract_model`."""
 
-    def __init__(self, recipe: Recipe, topology: Topology, model: GRPOModel, layouts: Layouts, on_program: Callable):
+    def __init__(self, recipe: Recipe, topology: Topology, made: tuple, on_program: Callable):
+        model, judges, layouts = made
         self.recipe, self.topology, self.model, self.layouts = recipe, topology, model, layouts
         self.compiler = Compiler(recipe, on_program) if topology.compiles else ByHand(recipe)
         self.chip = chip(topology.device_kind)
@@ -67,10 +68,14 @@ class Planning:
         variables = model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
         lengths = self.prompt_length, rollouts.max_completion_length
         shared = model.rows_per_prompt(self.rows, rollouts.group_size, *lengths)
-        batch = empty_batch(self.rows, *lengths, shared)
+        hint = 0  # tokens; no problem is known, nor how long its solution is
+        if model.teacher is not None and model.teacher.hint is not None:
+            hint = -(-sum(lengths) // PROMPT_MULTIPLE) * PROMPT_MULTIPLE
+        batch = empty_batch(self.rows, *lengths, shared, teacher_prompt_length=hint)
         self.state = jax.tree.map(layouts.variable, (*variables, model.metrics_variables))
         self.batch = jax.tree.map(layouts.batch, batch)
-        self.resident = memory.resident(model, self.state, layouts)
+        self.judges = [judge_shapes(recipe.rewards[i], judge, layouts) for i, judge in judges.items()]
+        self.resident = memory.resident(model, self.state, layouts, self.judges)
 
     def plan(self, price_per_chip_hour: float | None) -> Plan:
         """All of it."""
@@ -78,9 +83,10 @@ class Planning:
         # The step takes the longest, and the compiler uses one core: the others are compiled at the same time.
         compiling = self.begin_train()
         decode, rollout_phases = self.decode()
+        judging, judge_phases = self.judge()
         train, phases = self.train(compiling)
         seconds = time.perf_counter() - begin
-        phases |= rollout_phases
+        phases |= rollout_phases | judge_phases
         devices, limit = len(self.topology.devices), self.topology.memory
         chips = devices / self.chip.devices_per_chip if self.chip else devices
         return Plan(
@@ -92,7 +98,7 @@ class Planning:
             phases=phases,
             train=train,
             decode=decode,
-            run=roofline.estimate_run(self.recipe, train, decode, chips, price_per_chip_hour),
+            run=roofline.estimate_run(self.recipe, train, decode, judging, chips, price_per_chip_hour),
             compile_seconds=seconds if self.topology.compiles else 0.0,
             notes=tuple(notes(self.recipe, self.topology, self.dtype)),
             advice=tuple(advice(self.recipe, phases, limit)),
@@ -149,6 +155,18 @@ class Planning:
             prefill_seconds=prefill_seconds,
         )
         return decode, phases
+
+    def judge(self) -> tuple[float | None, Phases]:
+        """Seconds of judging a completion by all judges, `None` if they are not known; and the memory that it takes."""
+        try:
+            judges = [(judge, self.compiler.judge(judge)) for judge in self.judges]
+        except TooLarge as error:
+            return None, {"judge": self.too_large(error)}
+        seconds = 0.0
+        for judge, program in judges if self.chip else ():
+            dtype = judge.backbone.token_embedding.compute_dtype
+            seconds += roofline.seconds(program, self.chip, dtype) * judge.texts / len(judge.lengths)
+        return seconds, {"judge": memory.judge_phase(self.resident, judges)} if judges else {}
 
     def evaluation_phase(self, decode: dict[str, int]) -> dict[str, int]:
         """Memory of completing held-out problems, sampled or greedy, whichever takes more."""

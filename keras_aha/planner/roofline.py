@@ -24,16 +24,23 @@ def seconds(program: Program, chip: Chip | None, dtype: str) -> float | None:
 
 
 def estimate_run(
-    recipe: Recipe, train: TrainPlan, decode: DecodePlan, chips: float, price_per_chip_hour: float | None
+    recipe: Recipe,
+    train: TrainPlan,
+    decode: DecodePlan,
+    judging: float | None,
+    chips: float,
+    price_per_chip_hour: float | None,
 ) -> RunEstimate | None:
-    """Time and price of an epoch, and of the run with its evaluations; `None` if a step's time is unknown."""
+    """Time and price of an epoch, and of the run with its evaluations, `judging` seconds a completion; `None` if a
+    step's time is unknown."""
     rollouts, evaluation, epochs = recipe.rollouts, recipe.evaluation, recipe.training.epochs
-    if not (train.step and train.step.seconds and decode.step and decode.step.seconds):
+    if judging is None or not (train.step and train.step.seconds and decode.step and decode.step.seconds):
         return None
 
     def sampling(completions: int) -> float:
         prefill = decode.prefill_seconds * completions / decode.rows
-        return completions * rollouts.max_completion_length / decode.step.tokens_per_second + prefill
+        steps = completions * rollouts.max_completion_length / decode.step.tokens_per_second
+        return steps + prefill + completions * judging
 
     rollout = sampling(train.rows)
     update = train.step.seconds * rollouts.updates_per_rollout

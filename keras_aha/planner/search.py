@@ -19,12 +19,12 @@ def search(recipe: Recipe, topology: str, *, on_program: Callable[[str], None] =
     places = find_topology(topology)
     group_size = recipe.rollouts.group_size
     rows = recipe.rollouts.prompts_per_epoch * group_size
-    with abstract_model(recipe, places) as (model, layouts), as_if_on(places.devices, places.platform):
+    with abstract_model(recipe, places) as made, as_if_on(places.devices, places.platform):
 
         def planning(change: str) -> Planning:
             changed = recipe.override(change)
-            model.micro_batch_size = changed.training.micro_batch_size
-            return Planning(changed, places, model, layouts, lambda name: on_program(f"{name}, {change}"))
+            made[0].micro_batch_size = changed.training.micro_batch_size
+            return Planning(changed, places, made, lambda name: on_program(f"{name}, {change}"))
 
         def fits(plan_and_phases: tuple) -> bool:
             return all(sum(parts.values()) <= places.memory for parts in plan_and_phases[1].values())

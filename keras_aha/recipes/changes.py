@@ -1,5 +1,6 @@
 """What differs between the recipe that a run began with and the recipe that it is to go on with."""
 
+import re
 from collections.abc import Collection
 
 from keras_aha.recipes.recipe import Recipe
@@ -11,6 +12,7 @@ _FREE = (
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
     "training.remat",
 )
+_FREE_OF_JUDGES = re.compile(r"rewards\[\d+\]\.(batch_size|concurrent|retries|seconds)")  # how fast they answer
 # A higher one leaves all as it was that was below the other, unless problems were left out by it.
 _GROWING = ("rollouts.max_prompt_length",)
 
@@ -32,7 +34,8 @@ def check_changes(began: Recipe, now: Recipe, may_move: Collection[str] = ()) ->
     scheduled = isinstance(now.optimizer.config.get("learning_rate"), dict)
     may_grow = _GROWING if began.rollouts.long_prompts == "error" else ()
     free = (*_FREE, *(path for path in changed if path in may_grow and after[path] > before[path]))
-    bound = [path for path in changed if path not in may_move and not path.startswith(free)]
+    bound = [path for path in changed if not (path in may_move or path.startswith(free))]
+    bound = [path for path in bound if not _FREE_OF_JUDGES.fullmatch(path)]
     refused = bound + (["training.epochs"] if scheduled and "training.epochs" in changed else [])
     lines = {path: f"{path}: {before.get(path)!r} → {after.get(path)!r}" for path in changed}
     if refused:

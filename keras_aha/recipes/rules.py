@@ -1,7 +1,11 @@
 """Conditions that a recipe's keys must meet: fields of dataclasses, with the condition in words for errors."""
 
+import re
 from collections.abc import Callable
-from dataclasses import MISSING, field
+from dataclasses import MISSING, dataclass, field
+
+WORD = re.compile(r"[\w-]+")  # what can be a part of a column's name
+section = dataclass(frozen=True, kw_only=True)
 
 
 def rule(words: str, holds: Callable, default):

@@ -5,21 +5,19 @@ TOML has no null: a key that may be None is "none" there. What a key means stand
 of the function or class whose keyword arguments the section holds (`docs/recipe_keys.py` makes tables of them).
 """
 
-import dataclasses
 import re
-from dataclasses import MISSING, field
+from dataclasses import field
 
 from keras_aha.models.special_tokens import TURN_ENDS
-from keras_aha.recipes.rules import above_zero, at_least, choices, from_to, one_of, rule
+from keras_aha.recipes.feedback import Reward, Teacher
+from keras_aha.recipes.rules import WORD, above_zero, at_least, choices, from_to, one_of, rule, section
 from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks.chat import CHAT_FORMS
 
 _GEMMA_LINEARS = "query key value attention_output ffw_gating ffw_gating_2 ffw_linear"
-_WORD = re.compile(r"[\w-]+")  # what can be a part of a column's name
-_section = dataclasses.dataclass(frozen=True, kw_only=True)
 
 
-@_section
+@section
 class Model:
     """The policy.
 
@@ -35,7 +33,7 @@ class Model:
     quantization: str | None = rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
 
 
-@_section
+@section
 class Lora:
     """The adapters that are trained.
 
@@ -55,7 +53,7 @@ class Lora:
     start: str | None = None
 
 
-@_section
+@section
 class TaskSection:
     """The task; every other key of `[task]` is one of its keyword arguments.
 
@@ -67,7 +65,7 @@ class TaskSection:
     arguments: dict = field(default_factory=dict)
 
 
-@_section
+@section
 class Rollouts:
     """Keyword arguments of `RolloutCallback`; lengths in tokens.
 
@@ -108,7 +106,7 @@ class Rollouts:
             raise RecipeError(f"A rollout must have fewer than 2**31 tokens: {todo}. Received: {tokens} tokens")
 
 
-@_section
+@section
 class Loss:
     """Keyword arguments of `GRPOLoss`."""
 
@@ -123,7 +121,7 @@ class Loss:
     importance_cap: float | None = at_least(1, default=None)
 
 
-@_section
+@section
 class Optimizer:
     """The Keras optimizer.
 
@@ -137,7 +135,7 @@ class Optimizer:
     config: dict = field(default_factory=dict)
 
 
-@_section
+@section
 class Training:
     """How long, and in what pieces; `micro_batch_size` and `completion_lengths` are those of `GRPOModel`.
 
@@ -155,7 +153,7 @@ class Training:
     remat: bool | None = None
 
 
-@_section
+@section
 class Evaluation:
     """What is measured before training, every few epochs, and after it.
 
@@ -177,7 +175,7 @@ class Evaluation:
             )
 
 
-@_section
+@section
 class Distribution:
     """Keyword arguments of `distribute`: devices along each axis of the mesh, and how weights lie on it."""
 
@@ -187,7 +185,7 @@ class Distribution:
     rollout_model: int | None = at_least(1, default=None)
 
 
-@_section
+@section
 class PrimingTask(TaskSection):
     """A table `[[priming.tasks]]`: one task of a mixture; every other key is one of its keyword arguments.
 
@@ -200,7 +198,7 @@ class PrimingTask(TaskSection):
     habits: dict = field(default_factory=dict)
 
 
-@_section
+@section
 class MixedTask(PrimingTask):
     """A table `[[tasks]]`: one task of several; every other key is one of its keyword arguments.
 
@@ -212,7 +210,7 @@ class MixedTask(PrimingTask):
 
     label: str = rule(
         'of letters, digits, - and _, but not "low" or "high", of which there are columns already',
-        lambda label: _WORD.fullmatch(label or "empty") and label not in ("low", "high"),
+        lambda label: WORD.fullmatch(label or "empty") and label not in ("low", "high"),
         default="",
     )
 
@@ -222,62 +220,7 @@ class MixedTask(PrimingTask):
         return self.label or re.split("[/:]", self.name)[-1]
 
 
-@_section
-class Reward:
-    """A table `[[rewards]]`: a reward beside the task's own, see `RolloutCallback`: a function, or a judge.
-
-    Attributes:
-        name: of its column, `reward_NAME`.
-        function: where it stands, as `module:function`.
-        judge: in its place, a model that gives a number: a preset, a run's folder, or a folder of Hugging Face that
-            holds a model `…ForSequenceClassification`; or the address of a server, `http://…/v1`. Every other key is an
-            argument of `ModelJudge`, `RewardModel` or `EndpointJudge`.
-        weight: beside that of the task's own reward, `rollouts.task_weight`. A reward of weight 0 is only logged.
-    """
-
-    name: str = rule(
-        'of letters, digits, - and _, but not "task", which is the task\'s own',
-        lambda name: _WORD.fullmatch(name) and name != "task",
-        default=MISSING,
-    )
-    function: str | None = None
-    judge: str | None = None
-    weight: float = 1.0
-    arguments: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        if (self.function is None) == (self.judge is None):
-            raise RecipeError(
-                f"The reward {self.name!r} needs a function or a judge, one of them. Received: "
-                f"function={self.function!r}, judge={self.judge!r}"
-            )
-        if self.function is not None and self.arguments:
-            raise RecipeError(
-                f"The reward {self.name!r} is a function, which takes no keys of a judge. Received: {self.arguments}"
-            )
-
-
-@_section
-class Teacher:
-    """Another model whose distribution the policy learns from, on what the policy itself wrote, see `Teacher`.
-
-    Attributes:
-        preset: as in `[model]`, or the folder of a run, whose last policy it is; `"self"` is the policy itself, which
-            needs a `hint`; "none" is no teacher.
-        weight: of the divergence in the loss. `loss.surrogate_coef = 0` learns from the teacher alone.
-        dtype, quantization: of its weights, as in `[model]`; its dtype is the policy's if it is "none".
-    """
-
-    preset: str | None = None
-    weight: float = at_least(0, default=1.0)
-    temperature: float = above_zero(default=1.0)
-    kl: str = one_of("exact", "sampled")
-    hint: str | None = None
-    dtype: str | None = None
-    quantization: str | None = rule('"int8", "int4" or "none"', ("int8", "int4").__contains__, default=None)
-
-
-@_section
+@section
 class Priming:
     """Keyword arguments of `prime` and, if there is a `file`, of `ExampleRows`.
 

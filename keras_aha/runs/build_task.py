@@ -9,8 +9,9 @@ from keras_aha.names import import_name, suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.runs.from_keys import make_from_keys
 from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
-from keras_aha.training.ask import ask, shown
+from keras_aha.training.ask import ask
 from keras_aha.training.short_prompts import ShortPrompts
 
 _TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
@@ -46,22 +47,7 @@ def _mix(tasks: list[Task], tables: Sequence[PrimingTask], names: Sequence[str] 
 
 
 def _build(section: TaskSection, path: str, seed: int) -> Task:
-    name, arguments = section.name, section.arguments
-    make = find_task(name, path)
-    known = inspect.signature(make).parameters
-    for key, value in arguments.items():
-        if key not in known:
-            near = suggestion(key, [*known, *vars(section)], path + ".{}")
-            raise RecipeError(f"Unknown key {path}.{key}{near}. Received: {path}.{key}={value!r}")
-    seeds = {"seed": seed} if "seed" in known else {}
-    with in_section(path):
-        try:
-            return make(**seeds | arguments)
-        except ValueError:
-            raise
-        except Exception as error:  # whatever a user's class may raise
-            reason = error if isinstance(error, TypeError) else shown(error)
-            raise ValueError(f"{name} cannot be made of the section's keys: {reason}. Received: {arguments}") from error
+    return make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
 
 
 def build_held_out(recipe: Recipe) -> Task:
@@ -79,9 +65,8 @@ def task_files(recipe: Recipe) -> dict[str, str | tuple[str, ...]]:
     tables = recipe.asked | {f"priming.tasks[{i}]": table for i, table in enumerate(recipe.priming.tasks)}
     ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS}
     ours["priming"] = {key: getattr(recipe.priming, key) for key in ("file", "held_out_file")}
-    return {
-        f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if isinstance(x.get(key), str | tuple)
-    }
+    given = {f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if key in x}
+    return {key: path for key, path in given.items() if isinstance(path, str | tuple) and path != "none"}
 
 
 def find_task(name: str, path: str = "task") -> Callable[..., Task]:

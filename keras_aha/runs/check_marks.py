@@ -5,6 +5,7 @@ from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks import Mixture, Task
 from keras_aha.tasks.chat import BEGIN_TOKENS, CHAT_FORMS, MARK
 from keras_aha.training.ask import ask_problem, ask_prompt
+from keras_aha.training.judges.local_judge import LocalJudge
 
 
 def check_marks(tokenizer, task: Task) -> None:
@@ -14,9 +15,18 @@ def check_marks(tokenizer, task: Task) -> None:
         check_text(tokenizer, ask_prompt(part, ask_problem(part, 0)))
 
 
-def check_text(tokenizer, text: str, key="task.template", plain="plain") -> None:
+def check_rubric(judge: LocalJudge, path: str) -> None:
+    """Raises RecipeError if marks in what a judge reads are no tokens of its vocabulary; `path` is of its section."""
+    problem = ask_problem(judge.task, 0) if "prompt" in judge.fields else None
+    prompt = "" if problem is None else ask_prompt(judge.task, problem)
+    rubric = judge.rubric.replace("{prompt}", prompt)
+    check_text(judge.tokenizer, rubric, f"{path}.rubric", None)
+    check_text(judge.tokenizer, judge.write(rubric), f"{path}.chat_form", "none")
+
+
+def check_text(tokenizer, text: str, key="task.template", plain: str | None = "plain") -> None:
     """Raises RecipeError if marks in a prompt or a conversation are no tokens, or if there is a begin-token in it; the
-    error names `key`, and `plain`, a value without marks."""
+    error names `key`, and `plain`, a value without marks; `None` if the key's value is a text and no form's name."""
     begin = None if tokenizer.start_token_id is None else tokenizer.id_to_token(tokenizer.start_token_id)
     if any(token in text for token in {*BEGIN_TOKENS, begin or "<bos>"}):
         raise RecipeError(
@@ -27,10 +37,11 @@ def check_text(tokenizer, text: str, key="task.template", plain="plain") -> None
     lacking = sorted({mark for mark in MARK.findall(text) if token_id(tokenizer, mark) not in ids})
     if lacking:
         form = fitting_form(tokenizer)
-        remedy = f"{key}={form}, its family's, or one" if form else f"a {key}"
+        remedy = f"{key}={form}, its family's, or one" if form and plain else f"a {key}"
+        remedy += f" without marks, such as {plain}" if plain else " without them"
         raise RecipeError(
             f"The vocabulary has no tokens {', '.join(lacking)}, so the model would read them letter by letter: set "
-            f"{remedy} without marks, such as {plain}. Received: a prompt that begins {text[:80]!r}"
+            f"{remedy}. Received: a prompt that begins {text[:80]!r}"
         )
 
 

@@ -16,11 +16,11 @@ from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import (
     build_evaluation,
     distribute_as,
-    load_trained,
     one_of_each,
     summarize_held_out,
 )
 from keras_aha.runs.saved_policy import find_epoch
+from keras_aha.runs.trained_policy import is_run, load_trained
 from keras_aha.tasks.mixture import task_of
 from keras_aha.tasks.task import Task
 from keras_aha.training.ask import ask
@@ -118,11 +118,6 @@ class _Measured:
         columns = {"target": self.target, "epoch": self.epoch, "greedy": greedy, "waits": waits, "thought_on": 0}
         columns |= table.to_dict("series")
         return table.assign(**columns)[list(columns)]
-
-
-def is_run(target: str | os.PathLike) -> bool:
-    """Whether `target` is a run's folder, and no preset."""
-    return os.path.isfile(Path(os.path.expanduser(target), RECIPE))
 
 
 def find_recipe(target, recipe, changes: list[str]) -> tuple[Recipe, str]:

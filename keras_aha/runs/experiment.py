@@ -1,9 +1,7 @@
 """`Experiment`: everything that a recipe describes, as live objects."""
 
 import dataclasses
-import os
 import warnings
-from collections.abc import Callable
 
 from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
@@ -11,29 +9,24 @@ from keras_aha.distribution.distribute import check_batch, distribute
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel
 from keras_aha.evaluation.tables import summarize
 from keras_aha.files import local_path, presets_folder
-from keras_aha.losses import GRPOLoss
-from keras_aha.models import lora
-from keras_aha.models.lora import ADAPTERS
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
-from keras_aha.names import import_name
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError, assignment, in_section
 from keras_aha.runs.build_optimizer import build_optimizer
 from keras_aha.runs.build_policy import build_policy, check_base
+from keras_aha.runs.build_rewards import Rewards, build_rewards, is_server, load_judges
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
-from keras_aha.runs.check_files import PRESET, checkpoints
+from keras_aha.runs.build_teacher import build_loss, build_teacher, check_teacher
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.machine import unused_accelerator
-from keras_aha.runs.saved_policy import find_epoch, load_epoch
-from keras_aha.runs.sources import BASE, base_checksum, check_sources
+from keras_aha.runs.sources import BASE
 from keras_aha.tasks import HeldOut, Task
 from keras_aha.training.ask import ask, ask_problem
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
 
 import keras
-import keras_hub
 import pandas as pd
 
 
@@ -48,6 +41,8 @@ class Experiment:
         task: the training problems, ordered by the training seed unless `[task]` has a seed of its own.
         distribution: the `GemmaParallel` that was set, `None` on one device.
         model: a compiled `GRPOModel`.
+        others: the models beside its policy, frozen, by the keys of the recipe that name them: `teacher.preset`,
+            `rewards[0].judge`.
         rollouts, evaluation: its `RolloutCallback`, and the `EvaluateCallback` on the held-out problems, which are the
             same ones for every training seed.
 
@@ -61,22 +56,28 @@ class Experiment:
         if unused := unused_accelerator():
             warnings.warn(unused, stacklevel=2)
         self.task = build_task(recipe, training.seed)
-        self.evaluation = build_evaluation(recipe)
-        rewards = build_rewards(recipe)
-        with in_section("loss"):
-            loss = GRPOLoss(**dataclasses.asdict(recipe.loss))
+        rewards = build_rewards(recipe, self.task)
+        self.evaluation = build_evaluation(recipe, rewards=rewards)
+        loss = build_loss(recipe)
         with in_section("rollouts"):
             settings = {key: value for key, value in dataclasses.asdict(rollouts).items() if key != "long_prompts"}
             self.rollouts = RolloutCallback(self.task, rewards=rewards, seed=training.seed, **settings)
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
+        check_teacher(self.recipe)
         self.distribution = distribute_as(self.recipe)
         with in_section("training"):
             check_batch(rollouts.prompts_per_epoch, rollouts.group_size, training.micro_batch_size)
         optimizer = build_optimizer(recipe.optimizer, training.epochs * rollouts.updates_per_rollout)  # has variables
         self._check_problems()
-        keras.utils.set_random_seed(training.seed)  # the adapters' first values are random
-        self.model = GRPOModel(build_policy(self.recipe), training.micro_batch_size, training.completion_lengths)
+        self.others = load_judges(self.recipe, rewards)
+        teacher = build_teacher(self.recipe)
+        if teacher is not None and teacher.policy is not None:
+            self.others["teacher.preset"] = teacher.policy
+        # The adapters' first values are random, and the same whether there are other models or not.
+        keras.utils.set_random_seed(training.seed)
+        sizes = training.micro_batch_size, training.completion_lengths
+        self.model = GRPOModel(build_policy(self.recipe), *sizes, teacher=teacher)
         self.model.compile(optimizer, loss)
 
     def evaluate(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -86,7 +87,8 @@ class Experiment:
     def _check_problems(self):
         """Raises RecipeError or ValueError if a problem that is known cannot be used, the vocabulary lacks a stop
         token, or the model cannot be sampled as it should be; no weights are read."""
-        rollouts, tokenizer = self.recipe.rollouts, load_tokenizer(self.recipe.model.preset)
+        rollouts, teacher = self.recipe.rollouts, self.recipe.teacher
+        tokenizer = load_tokenizer(self.recipe.model.preset)
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
         held_out, section = self.evaluation.task, "task" if self.recipe.task else "tasks"
@@ -99,7 +101,7 @@ class Experiment:
                 f"rollouts.quantization={rollouts.quantization!r}, model.preset={self.recipe.model.preset!r}"
             )
         with in_section(section):
-            self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs)
+            self.rollouts.look_at_prompts(tokenizer, self.recipe.training.epochs, teacher.preset and teacher.hint)
             PaddedPrompts(held_out, rollouts.max_prompt_length).look_at(tokenizer, range(len(held_out)))
             for alone in one_of_each(self.recipe, held_out):
                 ask(alone, "labels", alone.problem(0), "a dictionary", dict)
@@ -118,52 +120,24 @@ def one_of_each(recipe: Recipe, held_out: Task) -> list[HeldOut]:
     return [HeldOut(held_out, [ask_problem(held_out, i)]) for i in range(min(len(held_out), len(recipe.asked)))]
 
 
-def build_rewards(recipe: Recipe) -> dict[str, tuple[Callable, float]]:
-    """What `[[rewards]]` name, as `RolloutCallback` takes it; ValueError for a function that there is not."""
-    functions = [import_name(x.function, f"rewards[{i}].function") for i, x in enumerate(recipe.rewards)]
-    return {x.name: (function, x.weight) for x, function in zip(recipe.rewards, functions, strict=True)}
-
-
-def build_evaluation(recipe: Recipe, seed: int = 0, task: Task | None = None) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`; `task`
-    has other problems than the held-out ones."""
+def build_evaluation(
+    recipe: Recipe, seed: int = 0, task: Task | None = None, rewards: Rewards | None = None
+) -> EvaluateCallback:
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`, which
+    also says what `rewards` are, such as `build_rewards` makes; `task` has other problems than the held-out ones."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
     settings["max_rows"] = rollouts.max_rows or rollouts.prompts_per_epoch * rollouts.group_size
     task = build_held_out(recipe) if task is None else task
     every, samples = evaluation.every, evaluation.samples
-    return EvaluateCallback(task, every=every, samples=samples, seed=seed, **settings)
-
-
-def load_trained(recipe: Recipe, log_dir: str | os.PathLike, epoch: int | str = "last") -> keras_hub.models.CausalLM:
-    """The policy that a run has trained, after an epoch as `find_epoch` takes it: `recipe` is the run's own, `log_dir`
-    its folder, which a `Run` wrote.
-
-    Raises:
-        RecipeError, ValueError: if that epoch is not saved, or the preset that the run started from is gone or another.
-    """
-    number, log_dir = find_epoch(log_dir, epoch), local_path(log_dir, "log_dir")
-    is_checkpoint = number in checkpoints(log_dir)
-    if not is_checkpoint and not recipe.lora.rank:
-        return build_policy(recipe.override(assignment(BASE, str(log_dir / PRESET))))
-    policy = build_policy(recipe.override("lora.start=none"))
-    check_sources(log_dir, recipe, {BASE: base_checksum(policy)})
-    if is_checkpoint:
-        load_epoch(policy, log_dir, number)
-    else:
-        lora.load_adapters(policy.backbone, log_dir / ADAPTERS)
-    return policy
+    return EvaluateCallback(task, rewards=rewards, every=every, samples=samples, seed=seed, **settings)
 
 
 def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
     """`evaluation.summarize` of the sampled completions, and `greedy_accuracy`."""
     summary = summarize(sampled)
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
-
-
-def _absolute(path: str, key: str) -> str:
-    return str(local_path(path, key).resolve())
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -175,7 +149,21 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         key: [_absolute(path, key) for path in given] if isinstance(given, tuple) else _absolute(given, key)
         for key, given in paths.items()
     }
-    if not (presets_folder() / recipe.model.preset).is_dir():  # what comes with keras-aha has its name everywhere
-        with in_section("model"):
-            places[BASE] = find_preset(recipe.model.preset)
+    for key, preset in _presets(recipe).items():
+        if not (presets_folder() / preset).is_dir():  # what comes with keras-aha has its name everywhere
+            with in_section(key.partition(".")[0]):
+                places[key] = find_preset(preset, key)
     return recipe.override(assignment(key, place) for key, place in places.items())
+
+
+def _absolute(path: str, key: str) -> str:
+    return str(local_path(path, key).resolve())
+
+
+def _presets(recipe: Recipe) -> dict[str, str]:
+    """Key of the recipe → a preset, or the folder of one or of a run, that it names."""
+    judges = {f"rewards[{i}].judge": reward.judge for i, reward in enumerate(recipe.rewards)}
+    presets = {key: judge for key, judge in judges.items() if judge is not None and not is_server(judge)}
+    if recipe.teacher.preset not in (None, "self"):
+        presets["teacher.preset"] = recipe.teacher.preset
+    return {BASE: recipe.model.preset} | presets

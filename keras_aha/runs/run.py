@@ -96,7 +96,7 @@ class Run:
         self._lock = FolderLock(log_dir)
         self._lock.acquire()
         keep_compiled_programs(log_dir)
-        self._sources = source_checksums(experiment.recipe, experiment.model.policy)
+        self._sources = source_checksums(experiment.recipe, experiment.model.policy, experiment.others)
         check_sources(log_dir, experiment.recipe, self._sources)
         self.experiment = experiment
         self.name = name or self.log_dir.name

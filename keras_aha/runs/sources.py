@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 
 from keras_aha.distribution.checksums import checksums, combined
 from keras_aha.models.internals import flatten_layers
@@ -16,12 +17,17 @@ import keras_hub
 BASE = "model.preset"
 
 
-def source_checksums(recipe: Recipe, policy: keras_hub.models.CausalLM) -> dict[str, int | str]:
-    """Key of the recipe → checksum of what lies at its path, of what a run reads; all processes must call this."""
+def source_checksums(
+    recipe: Recipe, policy: keras_hub.models.CausalLM, others: Mapping[str, keras_hub.models.CausalLM] | None = None
+) -> dict[str, int | str]:
+    """Key of the recipe → checksum of what lies at its path, of what a run reads; all processes must call this.
+
+    `others` are the models beside the policy, by the keys that name them: of judges and of a teacher.
+    """
     files = {key: path for key, path in task_files(recipe).items() if not key.startswith("priming.")}
     if start := adapters_file(recipe):  # and no checkpoint of a run, which may have trained on meanwhile
         files["lora.start"] = start
-    found = {BASE: base_checksum(policy)}
+    found = {key: base_checksum(model) for key, model in {BASE: policy, **(others or {})}.items()}
     for key, named in files.items():
         several = isinstance(named, tuple) or os.path.isdir(named)
         digest = hashlib.sha256()

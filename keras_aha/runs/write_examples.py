@@ -10,8 +10,9 @@ from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_folder import takes_files
 from keras_aha.runs.check_marks import check_marks
-from keras_aha.runs.evaluate import find_recipe, is_run
-from keras_aha.runs.experiment import build_evaluation, distribute_as, load_trained, one_of_each
+from keras_aha.runs.evaluate import find_recipe
+from keras_aha.runs.experiment import build_evaluation, distribute_as, one_of_each
+from keras_aha.runs.trained_policy import is_run, load_trained
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.training.ask import ask_problem, ask_prompt
 from keras_aha.training.grpo_model import GRPOModel

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 from keras_aha.distribution.devices import chip
+from keras_aha.models.abstract_backbone import abstract_backbone
 from keras_aha.models.flops import update_flops
 from keras_aha.models.internals import as_if_on
 from keras_aha.planner import find_topology, in_a_table, in_plain_words, plan, search
+from keras_aha.planner.advice import advice
 from keras_aha.planner.arithmetic import ByHand
 from keras_aha.planner.program import _temp_bytes
 from keras_aha.planner.topology import tpu_layout
@@ -33,7 +35,9 @@ MESHES = {
     "2x2, all weights": ["distribution.model=2", 'distribution.weights="split"', "lora.rank=0", "loss.kl_coef=0.1"],
     "waiting twin": ["rollouts.max_rows=16", 'rollouts.quantization="int8"', 'lora.target=["query","value"]'],
     "beside": ['model.dtype="bfloat16"'],
+    "taught": ["distribution.model=2", 'distribution.weights="split"', 'teacher.hint="{prompt}{solution}"'],
 }
+MESHES["taught"] += ["teacher.preset=countdown_tiny", "loss.surrogate_coef=0"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,8 @@ def plan_and_run(preset, name):
 
     variables = [*model.trainable_variables, *model.non_trainable_variables, *model.optimizer.variables]
     state = [variable.value for variable in (*variables, *model.metrics_variables)]
-    arrays = empty_batch(32, 64, 64, model.rows_per_prompt(32, 4, 64, 64)).values()
+    hint = 128 if recipe.teacher.hint else 0
+    arrays = empty_batch(32, 64, 64, model.rows_per_prompt(32, 4, 64, 64), teacher_prompt_length=hint).values()
     batch = [jax.device_put(x, distribution.get_data_layout(x.shape).backend_layout) for x in arrays]
     decoding_batch.jitted_steps.segment = spy
     settings = {key: getattr(recipe.rollouts, key) for key in ("group_size", "max_rows", "quantization")}
@@ -161,6 +166,46 @@ def test_a_plan_on_a_cpu(make_policy, tmp_path):
     assert planned.run is None  # nothing is known of a CPU's speed
     assert json.loads(json.dumps(planned.to_dict()))["parts"] == planned.parts
     assert "16 a chip" in in_a_table(planned) and "So it fits" in in_plain_words(planned)
+
+
+JUDGE = 'rewards=[{name="a", judge="countdown_tiny", rubric="{completion}{other}", answers={1=1.0, 2=0.0}, '
+JUDGE += 'max_length=32, batch_size=8, opponents=3}, {name="b", judge="http://b/v1", rubric="{completion}", model="c"}]'
+
+
+def test_a_judge_and_a_teacher_are_counted(preset):
+    """Their bytes in every phase, a phase for the judge, and what the teacher reads in the train step."""
+    alone, beside = (
+        plan(small_recipe(preset, *more), "cpu:1")
+        for more in ([], [JUDGE, "teacher.preset=countdown_tiny", 'teacher.hint="{prompt}{solution}"'])
+    )
+    tiny = abstract_backbone("countdown_tiny", "float32")
+    size, zeros = 4 * tiny.count_params(), dict.fromkeys(["teacher", "judges"], 0)
+    for phase, parts in alone.phases.items():
+        assert zeros.items() <= parts.items()
+        assert (beside.phases[phase]["teacher"], beside.phases[phase]["judges"]) == (size, size)
+        same = ("weights", "merged_weights", "cache")  # the optimizer has one metric more
+        assert [beside.phases[phase][name] for name in same] == [parts[name] for name in same]
+    judge = beside.phases["judge"]
+    assert beside.phases.keys() - alone.phases.keys() == {"judge"} and judge["activations"] > 0 == judge["cache"]
+    assert beside.train.argument_bytes > alone.train.argument_bytes + size  # the teacher, and its prompts
+    assert beside.train.step.flops > alone.train.step.flops and beside.phases["train"]["activations"] > 0
+    assert "judges" in in_a_table(beside) and "teacher" not in in_a_table(alone)
+    assert sum("max_length" in note or "nobody knows" in note for note in beside.notes) == 2
+
+
+def test_what_a_judge_and_a_teacher_take_on_a_gpu_by_hand():
+    """Judging has its share of a rollout, a teacher of an update; if they are too large, it is said what to change."""
+    judge = 'rewards=[{name="a", judge="gemma3_270m", rubric="{completion}", max_length=1024}]'
+    recipe = Recipe.load("gemma3_270m").override([judge, "teacher.preset=gemma3_270m", "teacher.dtype=float32"])
+    alone, beside = plan(Recipe.load("gemma3_270m"), "t4"), plan(recipe, "t4")
+    parameters = abstract_backbone("gemma3_270m", "float32").count_params()
+    judge = beside.phases["judge"]
+    assert (judge["teacher"], judge["judges"]) == (4 * parameters, 2 * parameters) and judge["activations"] > 0
+    assert beside.run.rollout_seconds > alone.run.rollout_seconds
+    assert beside.train.step.flops > alone.train.step.flops
+    lines = "\n".join(advice(recipe, beside.phases, limit=2 * 10**9))
+    keys = 'teacher.kl="sampled"', 'teacher.quantization="int8"', 'quantization of [[rewards]]="int8"', "batch_size of"
+    assert all(key in lines for key in keys)
 
 
 def test_what_does_not_fit_is_said_with_what_to_change(preset, monkeypatch):

@@ -205,6 +205,17 @@ label = "mine"
 name = "brevity"
 function = "own:brevity"
 weight = -0.5
+
+[[rewards]]
+name = "polite"
+judge = "http://localhost:8000/v1"
+rubric = "{completion}\\nPolite?"
+answers = { Yes = 1, No = 0.5 }
+chat_form = "none"
+
+[teacher]
+preset = "self"
+hint = "{prompt}{solution}"
 """
 
 
@@ -217,10 +228,16 @@ def test_several_tasks_and_rewards(tmp_path):
         *(("countdown", 2.0, "countdown"), ("reasoning_gym/chain_sum", 1.0, "chain_sum"), ("own:Task", 1.0, "mine")),
     ]
     assert recipe.tasks[0].arguments == {"num_numbers": 3} and recipe.tasks[0].habits == {"max_attempts": 1}
-    assert dataclasses.astuple(recipe.rewards[0]) == ("brevity", "own:brevity", -0.5)
+    assert dataclasses.astuple(recipe.rewards[0]) == ("brevity", "own:brevity", None, -0.5, {})
+    judge = {"rubric": "{completion}\nPolite?", "answers": {"Yes": 1, "No": 0.5}, "chat_form": "none"}
+    assert recipe.rewards[1].arguments == judge and recipe.rewards[1].function is None
+    assert recipe.teacher.hint == "{prompt}{solution}" and recipe.teacher.dtype is None
     recipe.dump(path)
     assert Recipe.load(path) == recipe
     assert recipe.flat()["tasks[0].num_numbers"] == 3 and recipe.flat()["rewards[0].weight"] == -0.5
+    again = recipe.override(["rewards[1].judge=https://there:1/v1", "rewards[1].answers.Yes=2", "rewards[1].retries=0"])
+    assert again.rewards[1].judge == "https://there:1/v1" and again.rewards[1].arguments["retries"] == 0
+    assert again.flat()["rewards[1].answers.Yes"] == 2 and again.rewards[1].arguments["answers"]["No"] == 0.5
     changed = recipe.override(["tasks[1].min_terms=3", "tasks[2].label=''", "rewards[0].weight=0", "rewards=[]"])
     assert changed.tasks[1].arguments == {"min_terms": 3} and changed.tasks[2].log_name == "Task"
     assert recipe.override("task.name=x").asked == recipe_of(task={"name": "x"}).asked
@@ -253,8 +270,14 @@ def test_several_tasks_and_rewards(tmp_path):
         ),
         ("priming.habits={x=1}", "give each of the [[tasks]] habits of its own. Received: priming.habits={'x': 1}"),
         ("rewards[0].name=task", "but not \"task\", which is the task's own. Received: rewards[0].name='task'"),
-        ('rewards=[{name="a"}]', "The recipe lacks rewards[0].function, which has no default."),
-        ('rewards=[{name="a", function="b:c", x=1}]', "Unknown key rewards[0].x. Received: rewards[0].x=1"),
+        ('rewards=[{name="a"}]', "The reward 'a' needs a function or a judge, one of them. Received: function=None"),
+        ('rewards=[{name="a", function="b:c", judge="d"}]', "a function or a judge, one of them. Received: function="),
+        ('rewards=[{name="a", function="b:c", x=1}]', "'a' is a function, which takes no keys of a judge. Received: {"),
+        ("rewards[1].weight=none", "rewards[1].weight must be a number. Received: rewards[1].weight='none'"),
+        ("teacher.hint=none", 'a text with {prompt} and {solution} in it. Received: teacher.preset="self"'),
+        ("teacher.dtype=float16", "are of another model's weights: leave them out. Received: teacher.preset"),
+        ("teacher.kl=forward", 'teacher.kl must be "exact" or "sampled". Received: teacher.kl='),
+        ("teacher.wieght=1", "Unknown key teacher.wieght; the nearest is teacher.weight. Received"),
         (
             'rewards=[{name="a", function="b:c"}, {name="a", function="b:d"}]',
             "must differ in their name, by which logs",
@@ -406,6 +429,12 @@ def test_what_a_run_may_go_on_with():
         check_changes(began, now.override("model.preset=b"), may_move=["task.file"])
     with pytest.raises(RecipeError, match="Go on with the recipe.toml in .* Received: loss.kl_coef: 0.0 → 1"):
         check_changes(began, now.override("loss.kl_coef=1"))
+    judged = began.override('rewards=[{name="a", judge="http://b", rubric="{completion}", seconds=9}]')
+    faster = judged.override(["rewards[0].seconds=60", "rewards[0].concurrent=2", "teacher.weight=1"])
+    assert check_changes(judged, faster) == ["rewards[0].seconds: 9 → 60", "rewards[0].concurrent: None → 2"]
+    for change in ("rewards[0].rubric='{completion}!'", "rewards[0].weight=2", "teacher.preset=c", "rewards=[]"):
+        with pytest.raises(RecipeError, match="It would be another run"):
+            check_changes(judged, faster.override(change))
     scheduled = began.override("optimizer.config.learning_rate={class_name = 'CosineDecay'}")
     with pytest.raises(RecipeError, match="has a schedule over all epochs.* training.epochs: 100 → 9"):
         check_changes(scheduled, scheduled.override("training.epochs=9"))

@@ -7,9 +7,10 @@ from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
+from keras_aha.runs.build_rewards import build_rewards
 from keras_aha.runs.build_task import build_held_out, build_priming_task, build_task, task_files
 from keras_aha.runs.conditions import conditions
-from keras_aha.runs.experiment import build_rewards, with_absolute_paths
+from keras_aha.runs.experiment import with_absolute_paths
 from keras_aha.runs.prime_preset import prime_preset
 from keras_aha.tasks import Countdown, Multiplication, Signs
 from keras_aha.training.ask import TaskError
@@ -152,11 +153,18 @@ def test_long_prompts_of_lists_are_left_out(tmp_path):
         rollouts.look_at_prompts(load_tokenizer("countdown_tiny"), epochs=1)
 
 
+def test_none_is_the_argument_that_is_not_there():
+    """As tables of keys say; a path it is not."""
+    recipe = RECIPE.override("task.puzzles=none")
+    assert build_task(recipe).problem(0) == build_task(RECIPE).problem(0)
+    assert with_absolute_paths(recipe).task.arguments["puzzles"] == "none"
+
+
 def test_rewards(tmp_path, monkeypatch):
     (tmp_path / "some_rewards.py").write_text("def brevity(problem, completion):\n    return 0\n\nNUMBER = 3\n")
     monkeypatch.syspath_prepend(tmp_path)
     recipe = RECIPE.override('rewards=[{name="brief", function="some_rewards:brevity", weight=2}]')
-    (name, (function, weight)), *others = build_rewards(recipe).items()
+    (name, (function, weight)), *others = build_rewards(recipe, Countdown()).items()
     assert (name, function(1, ""), weight, others) == ("brief", 0, 2.0, [])
     for name, sentence in (
         ("some_rewards:brevty", "has no function 'brevty'; the nearest is some_rewards:brevity. Received: rewards"),
@@ -165,7 +173,7 @@ def test_rewards(tmp_path, monkeypatch):
         ("some_rewards", "has no function ''"),
     ):
         with pytest.raises(ValueError, match=sentence):
-            build_rewards(recipe.override(f'rewards[0].function="{name}"'))
+            build_rewards(recipe.override(f'rewards[0].function="{name}"'), Countdown())
 
 
 def test_the_recipe_aha_transfer_shows_search_in_signs_and_none_in_countdown():

@@ -14,9 +14,10 @@ from keras_aha.recipes import sections
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_policy import build_policy, policy_arguments
-from keras_aha.runs.experiment import Experiment, load_trained, summarize_held_out, with_absolute_paths
+from keras_aha.runs.experiment import Experiment, summarize_held_out, with_absolute_paths
 from keras_aha.runs.run import Run
 from keras_aha.runs.sources import source_checksums
+from keras_aha.runs.trained_policy import load_trained
 from keras_aha.training.priming import prime
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
             | {"prompt", "completion", "messages", "chat_form", "loss_on"},
         ),
         (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "long_prompts"}),
-        (sections.Loss, GRPOLoss.__init__, {"self"}),
+        (sections.Loss, GRPOLoss.__init__, {"self", "teacher_coef"}),  # which is the teacher's weight
     ],
 )
 def test_a_section_has_every_key_of_what_it_builds(section, built, others):

@@ -189,7 +189,9 @@ TASKS = """tasks=[{name="countdown", num_numbers=3, max_number=20, template="com
 MIXED = [
     *(TASKS, "evaluation.puzzles=6", "rollouts.curriculum=none", "rollouts.refills=1"),
     *("rollouts.long_prompts=skip", "rollouts.max_prompt_length=60"),
-    'rewards=[{name="letters",function="mine:letters",weight=0.1}, {name="brief",function="mine:brevity",weight=0}]',
+    'rewards=[{name="letters",function="mine:letters",weight=0.1}, {name="brief",function="mine:brevity",weight=0},'
+    '{name="good",judge="countdown_tiny",rubric="{prompt}{completion}",answers={1=1.0,2=0.0},max_length=96,weight=0.2}]',
+    *("teacher.preset=countdown_tiny", "teacher.weight=0.1"),
 ]
 
 
@@ -213,10 +215,13 @@ def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch
 
     history, names = pd.read_csv(folder / "history.csv"), ("countdown", "signs", "words")
     columns = {"train": [f"{kind}_{name}" for kind in ("accuracy", "mean_reward") for name in names]}
-    columns |= {"train": [*columns["train"], "reward_letters", "reward_brief"]}
+    columns |= {"train": [*columns["train"], "reward_letters", "reward_brief", "reward_good", "teacher_kl"]}
     columns |= {"validation": [f"accuracy_{name}" for name in names]}
     assert history[columns["train"]].notna().all(axis=None)
-    assert (history["reward"] - (history["task_reward"] + 0.1 * history["reward_letters"])).abs().max() < 1e-5
+    others = 0.1 * history["reward_letters"] + 0.2 * history["reward_good"]
+    assert (history["reward"] - (history["task_reward"] + others)).abs().max() < 1e-5
+    assert history["teacher_kl"][1:].gt(0).all() and history["reward_good"].between(0.01, 0.99).all()
+    assert history["val_reward_good"].notna().sum() == 2
     shares = history[columns["train"][3:6]].mul([0.5, 0.25, 0.25]).sum(axis=1)  # of four problems two, one and one
     assert (shares - history["reward"]).abs().max() < 1e-5
     evaluated = history[[f"val_{name}" for name in columns["validation"]]].dropna()
@@ -224,7 +229,9 @@ def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch
     shown = {(run, tag) for run, tag, _, _ in events(folder)}
     assert {(run, f"epoch_{name}") for run in columns for name in columns[run]} <= shown
     sources = json.loads((folder / "sources.json").read_text())
-    assert sources.keys() == {"model.preset", "tasks[2].file"}
+    assert sources.keys() == {"model.preset", "tasks[2].file", "rewards[2].judge", "teacher.preset"}
+    with pytest.raises(ValueError, match=r"not what the run began with.* by rewards\[2\].judge \(--set rewards"):
+        check_sources(folder, Recipe.load(folder / "recipe.toml"), sources | {"rewards[2].judge": 1})
     page = (write_report(folder)).read_text()
     assert "countdown, signs, rows" in page
     numbers = evaluate(folder).numbers

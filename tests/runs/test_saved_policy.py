@@ -14,9 +14,10 @@ from keras_aha.recipes.recipe import RECIPE, Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.check_files import PRESET, check_log_dir
-from keras_aha.runs.experiment import Experiment, load_trained
+from keras_aha.runs.experiment import Experiment
 from keras_aha.runs.export import export
 from keras_aha.runs.run import Run
+from keras_aha.runs.trained_policy import load_trained
 
 import keras_hub
 import numpy as np

@@ -16,7 +16,6 @@ from keras_aha.runs.build_policy import build_policy
 from keras_aha.runs.build_task import build_task, task_files
 from keras_aha.runs.check_folder import check_new_folder
 from keras_aha.runs.check_marks import fitting_form
-from keras_aha.runs.experiment import load_trained
 from keras_aha.runs.export.chat_template import chat_template
 from keras_aha.runs.export.merged import merge
 from keras_aha.runs.export.model_card import ModelCard
@@ -24,6 +23,7 @@ from keras_aha.runs.export.peft_folder import write_peft
 from keras_aha.runs.export.transformers_folder import write_tokenizer, write_transformers
 from keras_aha.runs.saved_policy import find_epoch
 from keras_aha.runs.sources import BASE
+from keras_aha.runs.trained_policy import load_trained
 
 import keras_hub
 

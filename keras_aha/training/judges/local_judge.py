@@ -1,6 +1,7 @@
 """`LocalJudge`: a judge whose model is in this process, and reads many texts at a time."""
 
 import contextlib
+import functools
 from abc import abstractmethod
 
 from keras_aha.decoding import decoder_for
@@ -83,8 +84,7 @@ class LocalJudge(Judge):
         self.policy = policy
         self._values = rollout_values(backbone.variables, values)
         self._placement = Placement(self._values)
-        self._decoder = decoder_for(backbone)
-        self._program = jax.jit(self._read)
+        self._program = jax.jit(functools.partial(read_texts, backbone, self.numbers))
 
     def judge(self, texts: list[str]) -> list[float | Exception]:
         """Returns a number for each text; exceptions for those that the model cannot read."""
@@ -117,14 +117,23 @@ class LocalJudge(Judge):
         words = f"A judge's text must have 1 to {self.max_length} tokens: set `max_length`"
         return ValueError(f"{words}. Received: {len(row)} tokens")
 
-    def _read(self, values, token_ids, lengths):
-        backbone = self.policy.backbone
-        with lora.using_merged(backbone, list(zip(backbone.variables, values, strict=True))):
-            if self._decoder is None:
-                padding_mask = jnp.arange(self.max_length) < lengths[:, None]
-                hidden = backbone({"token_ids": token_ids, "padding_mask": padding_mask})
-                return self.numbers(hidden[jnp.arange(len(lengths)), lengths - 1])
-            # As prompts are read, padded on the left: it holds the attention of some queries at a time, not of all.
-            starts = self.max_length - lengths
-            hidden, _ = self._decoder.prefill(jax.vmap(jnp.roll)(token_ids, starts), starts, 0)
-            return self.numbers(hidden)
+
+def read_texts(backbone, numbers, values, token_ids, lengths):
+    """What `numbers` makes of the last hidden states of B texts, `(B, D)`; the program of a `LocalJudge`.
+
+    Args:
+        backbone: with its `values`, in the order of its variables, adapters merged.
+        numbers: a function of those states, as `LocalJudge.numbers`.
+        token_ids: `(B, L)`, padded on the right.
+        lengths: `(B,)`.
+    """
+    decoder = decoder_for(backbone)
+    with lora.using_merged(backbone, list(zip(backbone.variables, values, strict=True))):
+        if decoder is None:
+            padding_mask = jnp.arange(token_ids.shape[1]) < lengths[:, None]
+            hidden = backbone({"token_ids": token_ids, "padding_mask": padding_mask})
+            return numbers(hidden[jnp.arange(len(lengths)), lengths - 1])
+        # As prompts are read, padded on the left: it holds the attention of some queries at a time, not of all.
+        starts = token_ids.shape[1] - lengths
+        hidden, _ = decoder.prefill(jax.vmap(jnp.roll)(token_ids, starts), starts, 0)
+        return numbers(hidden)
