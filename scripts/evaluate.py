@@ -23,6 +23,10 @@ def parse(argv):
     parser.add_argument("--csv", type=_cli.path, metavar="FILE", help="write one row a puzzle there")
     words = "write one row a completion there, with its text"
     parser.add_argument("--parquet", type=_cli.path, metavar="FILE", help=words)
+    words = "measure nothing: write what it samples for training problems there, as rows for [priming] file"
+    parser.add_argument("--write-examples", type=_cli.path, metavar="FILE", help=words)
+    parser.add_argument("--problems", type=_cli.at_least(1), metavar="N", help="of so many problems (default: 256)")
+    parser.add_argument("--only-correct", action="store_true", help="and what is correct alone")
     _cli.add_process_flags(parser)
     return parser.parse_args(argv)
 
@@ -33,6 +37,8 @@ def main(argv=None) -> int:
     with _cli.errors_in_a_sentence():
         check_flags(args)
         _cli.join_processes(args)
+        if args.write_examples:
+            return examples(args, changes)
         with _cli.quiet():
             from keras_aha.distribution import processes
             from keras_aha.runs.evaluate import evaluate
@@ -47,8 +53,24 @@ def main(argv=None) -> int:
     return 0
 
 
+def examples(args, changes) -> int:
+    with _cli.quiet():
+        from keras_aha.runs.write_examples import write_examples
+
+        settings = {name: getattr(args, name) for name in ("epoch", "recipe", "seed", "only_correct")}
+        settings |= {"problems": args.problems} if args.problems else {}
+        rows = write_examples(args.target, args.write_examples, changes=changes, **settings)
+    share = f"{rows['correct'].mean():.1%} of them correct"
+    print(f"{args.write_examples}: {len(rows)} completions of {rows['prompt'].nunique()} training problems, {share}")
+    return 0
+
+
 def check_flags(args) -> None:
     """Raises ValueError for files that cannot be written, and flags that do not belong together."""
+    measuring, writing = ("against", "puzzles", "wait", "json", "csv", "parquet"), ("problems", "only_correct")
+    if wrong := [name for name in (measuring if args.write_examples else writing) if getattr(args, name)]:
+        what = f"{'does not go with' if args.write_examples else 'needs'} --write-examples"
+        raise ValueError(f"--{wrong[0].replace('_', '-')} {what}. Received: {getattr(args, wrong[0])}")
     files = {"--json": args.json, "--csv": args.csv, "--parquet": args.parquet}
     for flag, path in files.items():
         _cli.check_new_file(path, flag)

@@ -142,14 +142,14 @@ class RolloutCallback(StatefulCallback):
         limits = dict(seconds=reward_seconds, on_error=on_reward_error)
         self.grader = Grader(task, rewards, penalties, task_weight=task_weight, **limits)
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
-        self.prompts_per_epoch = prompts_per_epoch
-        self.group_size = group_size
+        self.prompts_per_epoch, self.group_size = prompts_per_epoch, group_size
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
-        self.refills = Refills(task, prompts_per_epoch, group_size, refills)
         self.mask_truncated, self.shuffle_rewards = mask_truncated, shuffle_rewards
+        self.refills = Refills(task, prompts_per_epoch, group_size, refills)
         self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
-        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, quantization=quantization)
-        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings), max_rows=max_rows)
+        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
+        self.sampling |= dict(max_rows=max_rows, quantization=quantization)
         self.dataset = RolloutDataset(updates_per_rollout)
         self._compiles = None  # counts while `fit` trains
 

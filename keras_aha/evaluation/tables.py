@@ -26,6 +26,7 @@ from dataclasses import asdict, fields
 
 from keras_aha.evaluation.behaviours import Behaviours, count_behaviours
 from keras_aha.evaluation.intervals import bootstrap_interval, share_interval
+from keras_aha.tasks.checkers.unchecked import UNCHECKED
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,7 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
     """The completions of those puzzles that have a checker; the verdict on others is `"unchecked"`."""
-    return table[~table["puzzle"].isin(table.loc[table["verdict"] == "unchecked", "puzzle"])]
+    return table[~table["puzzle"].isin(table.loc[table["verdict"] == UNCHECKED, "puzzle"])]
 
 
 def other_rewards(table: pd.DataFrame) -> list[str]:

@@ -80,11 +80,11 @@ def evaluate(
     if epoch != "last" and not is_run(target):
         raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
     changes = list(changes)
-    measured = _Measured(target, epoch, *_find_recipe(target, recipe, changes), seed)
+    measured = _Measured(target, epoch, *find_recipe(target, recipe, changes), seed)
     both = [measured]
     if against is not None:  # a preset takes all but the weights from the other
         shared = _of_preset(measured.recipe, against), measured.made_with["recipe"]
-        found = _find_recipe(against, None, changes) if is_run(against) else shared
+        found = find_recipe(against, None, changes) if is_run(against) else shared
         both.append(_Measured(against, "last", *found, seed))
     _check_puzzles(both)
     for x in both:
@@ -120,7 +120,7 @@ class _Measured:
         return table.assign(**columns)[list(columns)]
 
 
-def _find_recipe(target, recipe, changes: list[str]) -> tuple[Recipe, str]:
+def find_recipe(target, recipe, changes: list[str]) -> tuple[Recipe, str]:
     """The recipe of a run; for a preset `recipe`, or its own, with that preset in it. And its name or path."""
     if is_run(target):
         if recipe is not None:

@@ -120,14 +120,17 @@ def one_of_each(recipe: Recipe, held_out: Task) -> list[HeldOut]:
     return [HeldOut(held_out, [ask_problem(held_out, i)]) for i in range(min(len(held_out), len(recipe.asked)))]
 
 
-def build_evaluation(recipe: Recipe, seed: int = 0, rewards: Rewards | None = None) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`, which
-    also says what `rewards` are, such as `build_rewards` makes."""
+def build_evaluation(
+    recipe: Recipe, seed: int = 0, task: Task | None = None, rewards: Rewards | None = None
+) -> EvaluateCallback:
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`; `task`
+    has other problems than the held-out ones, and `rewards` are others beside the task's own."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
     settings["max_rows"] = rollouts.max_rows or rollouts.prompts_per_epoch * rollouts.group_size
-    task, every, samples = build_held_out(recipe), evaluation.every, evaluation.samples
+    task = build_held_out(recipe) if task is None else task
+    every, samples = evaluation.every, evaluation.samples
     return EvaluateCallback(task, rewards=rewards, every=every, samples=samples, seed=seed, **settings)
 
 

@@ -180,6 +180,23 @@ def test_a_judge_that_is_pleased_is_named():
     assert examine(old + judged(0.35, 0.9, 0.3))[0].seen.startswith("The reward rose from 0.6 to 0.8")
 
 
+def test_a_judge_that_is_pleased_at_once_is_named_too():
+    """benchmarks/judge_gaming.py, whose policy has found out by epoch 10 what its judge looks at (LOG.md)."""
+    form = (0.22, 0.31, 0.45, 0.53, 0.66, 0.79, 0.90, 0.93, 0.95, 0.97, 0.96, 0.99, 0.98, 0.99, 1.0, 0.99, 1.0, 1.0)
+    right = (0.19, 0.28, 0.27, 0.32, 0.39, 0.41, 0.33, 0.18, 0.20, 0.21, 0.16, 0.19, 0.17, 0.11, 0.16, 0.12, 0.13, 0.18)
+    run = [
+        HEALTHY | {"reward": number, "reward_form": number, "weight_form": 1.0, "accuracy": accuracy}
+        for number, accuracy in zip(form, right, strict=True)
+    ]
+    (finding,) = examine(run)
+    assert finding.seen == (
+        "The reward 'form' rose from 0.434 to 0.983, and the accuracy of training problems went from 29.0% to 16.3%."
+    )
+    assert names(run[:14]) == [] == names([e | {"curriculum_level": 2.0} for e in run])
+    assert names([e | {"weight_form": 0.0} for e in run]) == []
+    assert names([e | {"accuracy": 0.3 + NOISE[i % 5]} for i, e in enumerate(run)]) == []
+
+
 @pytest.mark.parametrize(
     "before, after",
     [
