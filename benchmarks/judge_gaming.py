@@ -54,8 +54,9 @@ def main() -> None:
         run = Run(Experiment(Recipe.load("countdown_tiny").override(changes)), args.out / name)
         run.fit()
         write_report(run.log_dir)
-        tables = zip(("before", "after"), (run.before[0], run.after[0]), strict=True)
-        print(name, *(f"{when}: form {t['reward_form'].mean():.3f}, right {t['correct'].mean():.3f}" for when, t in tables))
+        tables = {"before": run.before[0], "after": run.after[0]}
+        for when, table in tables.items():
+            print(f"{name}, {when}: form {table['reward_form'].mean():.3f}, right {table['correct'].mean():.3f}")
         findings = run.log_dir / "findings.jsonl"
         for finding in pd.read_json(findings, lines=True).to_dict("records") if findings.exists() else []:
             print(f"  doctor, epoch {finding['epoch']}, {finding['name']}: {finding['seen']}")
@@ -81,7 +82,11 @@ def make_judge(out: Path, rows_file: Path) -> None:
         texts += [text, *spoilt]
     kinds = [[text for text in dict.fromkeys(texts) if has_form(text) == form] for form in (True, False)]
     count = min(map(len, kinds))
-    rows = [{"prompt": text + "\n", "completion": str(i)} for i, own in ((1, kinds[0]), (0, kinds[1])) for text in rng.sample(own, count)]
+    rows = [
+        {"prompt": text + "\n", "completion": label}
+        for label, own in zip("10", kinds, strict=True)
+        for text in rng.sample(own, count)
+    ]
     rows_file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(rows_file, json_lines(rows))
     changes = ["priming.habits={}", assignment("priming.file", str(rows_file)), 'priming.completion="completion"']

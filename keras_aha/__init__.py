@@ -21,16 +21,15 @@ _HOMES = {
     "RolloutCallback": "callbacks.rollout_callback",
     "Run": "runs.run",
     "TimeLimitCallback": "callbacks.time_limit_callback",
-    "check": "planner",
     "distribute": "distribution.distribute",
-    "evaluate": "runs.evaluate",
-    "export": "runs.export",
     "in_order": "callbacks.order",
     "load_policy": "models.policy",
-    "plan": "planner",
     "prime": "training.priming",
     "write_report": "runs.report",
 }
+_HOMES |= dict(check="planner", evaluate="runs.evaluate", export="runs.export", plan="planner")
+_HOMES |= dict(ModelJudge="training.judges.model_judge", RewardModel="training.judges.reward_model")
+_HOMES |= dict(EndpointJudge="training.judges.endpoint_judge", Teacher="training.teacher")
 _ROOMS = ("losses", "tasks")
 # XLA for TPUs compiles each fusion of a gather and a product by itself: with 42 layers that takes twice as long.
 _LIBTPU_FLAG = "xla_tpu_enable_async_collective_fusion"

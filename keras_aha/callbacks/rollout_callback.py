@@ -144,12 +144,11 @@ class RolloutCallback(StatefulCallback):
         self.curriculum = Curriculum(task, prompts_per_epoch, curriculum)
         self.prompts_per_epoch, self.group_size = prompts_per_epoch, group_size
         self.advantages = dict(group_size=group_size, scale=advantage_scale, baseline=advantage_baseline)
-        self.mask_truncated, self.shuffle_rewards = mask_truncated, shuffle_rewards
         self.refills = Refills(task, prompts_per_epoch, group_size, refills)
+        self.mask_truncated, self.shuffle_rewards = mask_truncated, shuffle_rewards
         self.sampling = dict(group_size=group_size, max_completion_length=max_completion_length, seed=seed)
-        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings))
-        self.sampling |= dict(max_rows=max_rows, quantization=quantization)
+        self.sampling |= dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, quantization=quantization)
+        self.sampling |= dict(stop_tokens=tuple(stop_tokens), stop_strings=tuple(stop_strings), max_rows=max_rows)
         self.dataset = RolloutDataset(updates_per_rollout)
         self._compiles = None  # counts while `fit` trains
 

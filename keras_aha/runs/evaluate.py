@@ -11,6 +11,8 @@ from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.recipes.recipe import RECIPE, Recipe, recipe_of
 from keras_aha.recipes.values import assignment, in_section
 from keras_aha.runs.build_policy import build_policy
+from keras_aha.runs.build_rewards import Rewards, build_rewards, load_judges
+from keras_aha.runs.build_task import build_task
 from keras_aha.runs.check_marks import check_marks
 from keras_aha.runs.conditions import conditions
 from keras_aha.runs.experiment import (
@@ -65,7 +67,8 @@ def evaluate(
     Args:
         target: a run's folder, or a preset: its name, handle or folder.
         epoch: if `target` is a run, after which epoch: a number, `"best"` or `"last"`, see `find_epoch`.
-        against: another run, after its last epoch, or preset, compared on the same puzzles. It may be the same run.
+        against: another run, after its last epoch, or preset, on the same puzzles and with the same rewards. It may be
+            the same run.
         recipe: if `target` is a preset, the recipe whose task and lengths to take; `None` is that of its name, wherever
             it lies, see `recipe_of`.
         changes: to the recipes, as `Recipe.override` takes them: `["evaluation.puzzles=512", "evaluation.samples=16"]`.
@@ -80,12 +83,14 @@ def evaluate(
     if epoch != "last" and not is_run(target):
         raise ValueError(f"A preset has no epochs: leave `epoch` out. Received: {str(target)!r}, epoch={epoch!r}")
     changes = list(changes)
-    measured = _Measured(target, epoch, *find_recipe(target, recipe, changes), seed)
+    found = find_recipe(target, recipe, changes)
+    rewards = build_rewards(found[0], build_task(found[0])) if found[0].rewards else {}
+    measured = _Measured(target, epoch, *found, seed, rewards)
     both = [measured]
     if against is not None:  # a preset takes all but the weights from the other
         shared = _of_preset(measured.recipe, against), measured.made_with["recipe"]
         found = find_recipe(against, None, changes) if is_run(against) else shared
-        both.append(_Measured(against, "last", *found, seed))
+        both.append(_Measured(against, "last", *found, seed, rewards))
     _check_puzzles(both)
     for x in both:
         with in_section("model"):
@@ -95,6 +100,7 @@ def evaluate(
         if waits:
             word_to_ids(tokenizer, wait_word)
     distribute_as(measured.recipe)
+    load_judges(measured.recipe, rewards)
     for x in both:
         x.load()
     return _measure(both, seed, waits, wait_word)
@@ -103,10 +109,10 @@ def evaluate(
 class _Measured:
     """A policy that is measured; `model` is there once it is loaded."""
 
-    def __init__(self, target, epoch, recipe: Recipe, name: str, seed: int):
+    def __init__(self, target, epoch, recipe: Recipe, name: str, seed: int, rewards: Rewards):
         self.target, self.recipe = str(target), recipe
         self.epoch = find_epoch(target, epoch) if is_run(target) else None
-        self.made_with, self.held_out = conditions(recipe, name), build_evaluation(recipe, seed)
+        self.made_with, self.held_out = conditions(recipe, name), build_evaluation(recipe, seed, rewards=rewards)
 
     def load(self):
         run = is_run(self.target)
@@ -163,7 +169,8 @@ def _measure(both: list[_Measured], seed, waits, wait_word) -> EvaluationResult:
         other = against.held_out.evaluate(against.model)
         completions.append(against.rows(other))
         what = {"against": against.target, "epoch": against.epoch, "made_with": against.made_with}
-        what["accuracy"] = tables.summarize(other)["accuracy"]
+        summary = tables.summarize(other)
+        what |= {name: x for name, x in summary.items() if name == "accuracy" or name.startswith("mean_reward_")}
         numbers["comparison"] = what | comparison.compare(sampled, other)
     if waits:
         waited = [sampled, *waited]

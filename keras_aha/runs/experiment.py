@@ -123,8 +123,8 @@ def one_of_each(recipe: Recipe, held_out: Task) -> list[HeldOut]:
 def build_evaluation(
     recipe: Recipe, seed: int = 0, task: Task | None = None, rewards: Rewards | None = None
 ) -> EvaluateCallback:
-    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`; `task`
-    has other problems than the held-out ones, and `rewards` are others beside the task's own."""
+    """The `EvaluateCallback` of `[evaluation]` at temperature 1, with lengths and stop tokens of `[rollouts]`, which
+    also says what `rewards` are, such as `build_rewards` makes; `task` has other problems than the held-out ones."""
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
