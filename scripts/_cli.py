@@ -281,13 +281,16 @@ def join_processes(args) -> None:
 
 def print_accuracy(what: str, summary: dict) -> None:
     """One line of what `experiment.summarize_held_out` says; tries are counted in arithmetic alone."""
+    rewards = [f"{name[5:]} {x:.3g}" for name, x in summary.items() if name.startswith("mean_reward_")]
+    if not summary["is_checked"]:
+        print(f"{what}: unknown, as the task has no checker; {'; '.join(rewards)}", flush=True)
+        return
     low, high = summary["ci95"]
     tries = f"{summary['mean_attempts']:.1f} tries and " if summary["mean_attempts"] else ""
     lenient = f"{summary['lenient_accuracy']:.1%} in whatever form, " if "lenient_accuracy" in summary else ""
-    rewards = "".join(f"; {name[5:]} {x:.3g}" for name, x in summary.items() if name.startswith("mean_reward_"))
     print(
         f"{what}: {summary['accuracy']:.1%} sampled (95 % interval {low:.1%} to {high:.1%}), {lenient}"
         f"{summary['greedy_accuracy']:.1%} greedy; {tries}{summary['mean_completion_length']:.0f} tokens a completion"
-        f"{rewards}",
+        f"{''.join(f'; {reward}' for reward in rewards)}",
         flush=True,
     )

@@ -109,7 +109,7 @@ def print_numbers(numbers: dict) -> None:
         f"{with_epoch(numbers['target'], numbers)}: {numbers['n']} held-out puzzles, {numbers['samples']} samples each"
     )
     _cli.print_accuracy(f"accuracy (mean@{numbers['samples']})", numbers)
-    for kind in ("pass", "maj"):
+    for kind in ("pass", "maj") if numbers["is_checked"] else ():
         ends = numbers[f"{kind}_at_k_ci95"]
         print(", ".join(f"{kind}@{k} {x:.1%} {interval(ends[k])}" for k, x in numbers[f"{kind}_at_k"].items()))
     print(

@@ -7,7 +7,7 @@ from keras_aha.callbacks.evaluate_callback import EvaluateCallback
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution.distribute import check_batch, distribute
 from keras_aha.distribution.gemma_parallel import GEMMAS, GemmaParallel
-from keras_aha.evaluation.tables import summarize
+from keras_aha.evaluation.tables import checked, summarize
 from keras_aha.files import local_path, presets_folder
 from keras_aha.models.presets import find_preset, load_tokenizer
 from keras_aha.models.special_tokens import stop_token_ids
@@ -135,8 +135,9 @@ def build_evaluation(
 
 
 def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:
-    """`evaluation.summarize` of the sampled completions, and `greedy_accuracy`."""
-    summary = summarize(sampled)
+    """`evaluation.summarize` of the sampled completions, `greedy_accuracy`, and `is_checked`: whether the task has a
+    checker, without which accuracies say nothing."""
+    summary = {"is_checked": not checked(sampled).empty} | summarize(sampled)
     return {"accuracy": summary.pop("accuracy"), "greedy_accuracy": float(greedy["correct"].mean()), **summary}
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from keras_aha.distribution.folder_lock import FolderLock
-from keras_aha.evaluation.tables import summarize
+from keras_aha.evaluation.tables import checked, summarize
 from keras_aha.files import read_text, write_whole
 from keras_aha.names import preset_name
 from keras_aha.recipes.recipe import RECIPE
@@ -60,6 +60,7 @@ def _write(record: RunRecord) -> Path:
         record=record,
         pictures=pictures,
         before=summarize(record.before),
+        is_checked=not checked(record.before).empty,
         after=None if record.after is None else summarize(record.after),
         rates=[] if record.rates is None else behaviour_table(record.rates),
         first=find_first(record),
