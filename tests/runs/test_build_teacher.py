@@ -69,7 +69,7 @@ def test_a_run_teaches_by_its_last_policy_and_the_folder_is_known_by_its_weights
         (["teacher.preset=./gone"], "(--set teacher.preset=FOLDER). Received: preset='./gone'"),
         (["teacher.preset=OTHER"], "teacher.preset='OTHER', model.preset='countdown_tiny'"),
         (["teacher.preset=countdown_tiny", "teacher.dtype=float8"], "[teacher]: `dtype` must be one of"),
-        (["teacher.preset=self", 'teacher.hint="{solution} {x}"'], "[teacher]: `hint` must be a text with {prompt}"),
+        (["teacher.preset=self", 'teacher.hint="{solution} {x}"'], "[teacher]: `hint` must have {prompt}, {solution}"),
         (["teacher.preset=self", "teacher.hint='<|im_start|>{prompt}{solution}'"], "set a teacher.hint without them."),
     ],
 )
