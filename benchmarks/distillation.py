@@ -6,9 +6,10 @@
 
 Ways: `grpo`, the default run, without a teacher; `sft`, supervised on the teacher's samples, as many as GRPO has
 rollouts; `distill`, the reverse KL to the teacher on the policy's own samples, exact over the vocabulary, and no
-reward; `both`, the KL beside the reward; `…-of-4`, groups of 4 completions in place of 16. All train the same adapters,
-on the same problems, and are measured on the same held-out puzzles. Seconds are those of sampling and updates: no evaluation, and in the first epoch no compiling
-(the second one's time is taken in its place). Prints a table, and a line of JSON a measurement into `curves.jsonl`.
+reward; `both`, the KL beside the reward; `…-of-4`, groups of 4 completions in place of 16. All train the same
+adapters, on the same problems, and are measured on the same held-out puzzles. Seconds are those of sampling and
+updates: no evaluation, and in the first epoch no compiling (the second one's time is taken in its place). Prints a
+table, and a line of JSON a measurement into `curves.jsonl`.
 """
 
 import argparse
