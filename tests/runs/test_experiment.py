@@ -195,8 +195,9 @@ def test_what_came_of_a_run_is_written_step_by_step_too(full_run):
         pd.testing.assert_frame_equal(written.reset_index(drop=True), made)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["heldout_after"] == summarize_held_out(*latest) and summary["preset"] == "full"
-    held_out = ["accuracy", "greedy_accuracy", "n", "samples", "ci95", "format_rate", "mean_completion_length"]
-    assert list(summary["heldout_before"]) == [*held_out, *(f"mean_{name}" for name in BEHAVIOURS)]
+    held_out = ["accuracy", "greedy_accuracy", "is_checked", "n", "samples", "ci95", "format_rate"]
+    means = [f"mean_{name}" for name in ("completion_length", *BEHAVIOURS)]
+    assert list(summary["heldout_before"]) == [*held_out, *means] and summary["heldout_before"]["is_checked"]
     assert summary["heldout_after"]["greedy_accuracy"] == greedy["correct"].mean()
     assert (folder / "held_out_before.jsonl").is_file()
     # The history has a row an epoch, and a column for each log, empty if the run has no such feature.

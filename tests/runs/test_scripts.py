@@ -9,8 +9,10 @@ from pathlib import Path
 
 import keras_aha as aha
 from keras_aha.callbacks.history_callback import of_the_machine
+from keras_aha.evaluation.tables import BEHAVIOURS
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import assignment
+from keras_aha.runs.experiment import summarize_held_out
 from keras_aha.training.grpo_model import GRPOModel
 
 import numpy as np
@@ -293,3 +295,16 @@ def test_a_terminal_that_knows_ascii_only_and_no_folder_for_temporary_files():
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SCRIPTS), "PYTHONIOENCODING": "ascii"}
     child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert child.stdout == b"1 \\xd7 2 /dev/shm\n" and child.stderr == b"-c: \\u2192\n"
+
+
+def test_what_nobody_can_check_has_no_accuracy(capsys):
+    """Of a task without a checker the rewards are printed, and no 0 %."""
+    row = dict(puzzle=0, sample=0, text="", reward=0.0, correct=False, verdict="unchecked", well_formed=True)
+    row |= dict(completion_length=3, stopped=True, reward_polite=0.25) | dict.fromkeys(BEHAVIOURS, 0)
+    table = pd.DataFrame([row, row | {"puzzle": 1, "reward_polite": 0.75}])
+    _cli.print_accuracy("held-out accuracy before", summarize_held_out(table, table))
+    assert capsys.readouterr().out == (
+        "held-out accuracy before: unknown, as the task has no checker; reward_polite 0.5\n"
+    )
+    _cli.print_accuracy("held-out accuracy", summarize_held_out(table.assign(verdict="wrong_value"), table))
+    assert "held-out accuracy: 0.0% sampled" in capsys.readouterr().out
