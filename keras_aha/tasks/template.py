@@ -33,6 +33,15 @@ def write_prompt(messages: Sequence[Mapping[str, str]], template: str) -> str:
     return "".join(piece.text for piece in write_chat(messages, form)) + thought
 
 
+def format_fields(text: str) -> set[str] | None:
+    """The fields of a format string, such as a rubric; `None` if it is none, or says how a field is to be written."""
+    try:
+        pieces = [piece for piece in string.Formatter().parse(text) if piece[1] is not None]
+    except ValueError:
+        return None
+    return None if any(form or kind for _, _, form, kind in pieces) else {field for _, field, _, _ in pieces}
+
+
 def resolve_template(template: str, templates: Mapping[str, str], fields: Mapping[str, object]) -> str:
     """Returns the format string that `template` stands for; ValueError if it stands for none.
 

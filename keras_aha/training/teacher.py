@@ -2,10 +2,10 @@
 
 import contextlib
 import math
-import string
 
 from keras_aha.distribution.fsdp import gathering
 from keras_aha.losses.checks import check_choice, is_number
+from keras_aha.tasks.template import format_fields
 from keras_aha.training.log_probs import TeacherStates, check_positions, hidden_states
 from keras_aha.training.policy_model import mark_as_built
 
@@ -44,7 +44,7 @@ class Teacher:
         check_choice("kl", kl, ("exact", "sampled"))
         if policy is None and hint is None:
             raise ValueError("`hint` must be given if the policy is its own teacher. Received: policy=None, hint=None")
-        if hint is not None and {name for _, name, _, _ in string.Formatter().parse(hint)} - {None} != _FIELDS:
+        if hint is not None and format_fields(hint) != _FIELDS:
             raise ValueError(f"`hint` must have {{prompt}}, {{solution}} and no other braces. Received: hint={hint!r}")
         self.policy, self.temperature, self.kl, self.hint = policy, temperature, kl, hint
         if policy is not None:

@@ -228,7 +228,7 @@ def test_a_teacher_is_frozen_and_in_no_weights_of_the_policy(policy, teacher_pol
         (dict(hint="{prompt}"), "`hint` must have {prompt}, {solution} and no other braces"),
         (dict(hint="{prompt}{solution}{0}"), "Received: hint='{prompt}{solution}{.}'"),
         (dict(hint="{prompt}{solution} {prompt.upper}"), "`hint` must have {prompt}"),
-        (dict(hint="{prompt}{solution"), "expected '}' before end of string"),
+        (dict(hint="{prompt}{solution"), "no other braces. Received: hint='{prompt}{solution'"),
         (dict(), "`hint` must be given if the policy is its own teacher"),
     ],
 )

@@ -4,13 +4,13 @@ import hashlib
 import itertools
 import math
 import re
-import string
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_aha.tasks.chat import MARK
 from keras_aha.tasks.task import Task
+from keras_aha.tasks.template import format_fields
 from keras_aha.training.ask import TaskError, ask, ask_problem, ask_prompt, problem_text, shown
 
 import scipy.stats
@@ -146,12 +146,8 @@ def check_answers(answers: Mapping[str, float], compares: bool = False) -> None:
 
 
 def _fields(rubric: str) -> set[str]:
-    try:
-        pieces = [piece for piece in string.Formatter().parse(rubric) if piece[1] is not None]
-    except ValueError:
-        pieces = []
-    fields = {field for _, field, _, _ in pieces}
-    if "completion" not in fields or not fields <= {*FIELDS} or any(form or kind for _, _, form, kind in pieces):
+    fields = format_fields(rubric) or set()
+    if "completion" not in fields or not fields <= {*FIELDS}:
         raise ValueError(
             "`rubric` must be a format string with the field {completion}, and of others only "
             f"{', '.join(f'{{{field}}}' for field in FIELDS if field != 'completion')}; other braces are doubled. "
