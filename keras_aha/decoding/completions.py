@@ -13,12 +13,15 @@ class Completions(NamedTuple):
         log_probs: `(B, C)` float32, of the full softmax at the sampling temperature; 0 after the end.
         lengths: `(B,)` int32, tokens of each completion, its last one included.
         stopped: `(B,)` bool, true if a stop token or stop string ended it, false if the limit did.
+        observed: `(B, C)` bool, true at the tokens of observations, which the policy has read and not drawn; their
+            log-probs are 0. `None` if completions have one turn.
     """
 
     token_ids: np.ndarray
     log_probs: np.ndarray
     lengths: np.ndarray
     stopped: np.ndarray
+    observed: np.ndarray | None = None
 
 
 def empty_completions(rows: int, max_completion_length: int) -> Completions:

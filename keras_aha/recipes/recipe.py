@@ -46,12 +46,15 @@ class Recipe:
     distribution: sections.Distribution
     priming: sections.Priming
     teacher: sections.Teacher
+    turns: sections.Turns
     tasks: tuple[sections.MixedTask, ...]
     rewards: tuple[sections.Reward, ...]
+    tools: tuple[sections.Tool, ...]
 
     def __post_init__(self):
         _check_distinct("tasks", "label", [task.log_name for task in self.tasks])
         _check_distinct("rewards", "name", [reward.name for reward in self.rewards])
+        _check_distinct("tools", "name", [tool.name for tool in self.tools])
         if self.tasks and self.priming.habits:
             raise RecipeError(
                 "priming.habits are those of [task], which the recipe does not have: give each of the [[tasks]] habits "
@@ -101,10 +104,10 @@ class Recipe:
         return {"task": self.task} if self.task else {f"tasks[{i}]": task for i, task in enumerate(self.tasks)}
 
     def to_dict(self) -> dict:
-        """The inverse of `from_dict`, every default written out; of `task`, `tasks` and `rewards` those there are."""
+        """The inverse of `from_dict`, every default written out; of `task` and the lists of tables those there are."""
         sections = {name: section for name, section in dataclasses.asdict(self).items() if section not in (None, ())}
         one = [sections["task"]] if self.task else []
-        lists = sections.get("tasks", ()), sections["priming"]["tasks"], sections.get("rewards", ())
+        lists = *(sections.get(name, ()) for name in LISTS), sections["priming"]["tasks"]
         for table in (*one, *itertools.chain.from_iterable(lists)):
             table |= table.pop("arguments")
         return sections

@@ -11,6 +11,7 @@ from dataclasses import field
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.recipes.feedback import Reward, Teacher
 from keras_aha.recipes.rules import WORD, above_zero, at_least, choices, from_to, one_of, rule, section
+from keras_aha.recipes.turns import Tool, Turns
 from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks.chat import CHAT_FORMS
 
@@ -269,5 +270,5 @@ class Priming:
 
 SECTIONS: dict[str, type] = dict(model=Model, lora=Lora, task=TaskSection, rollouts=Rollouts, loss=Loss)
 SECTIONS |= dict(optimizer=Optimizer, training=Training, evaluation=Evaluation)
-SECTIONS |= dict(distribution=Distribution, priming=Priming, teacher=Teacher)
-LISTS: dict[str, type] = dict(tasks=MixedTask, rewards=Reward)  # of tables, such as [[tasks]]
+SECTIONS |= dict(distribution=Distribution, priming=Priming, teacher=Teacher, turns=Turns)
+LISTS: dict[str, type] = dict(tasks=MixedTask, rewards=Reward, tools=Tool)  # of tables, such as [[tasks]]

@@ -11,7 +11,8 @@ from keras_aha.tasks.row import Row
 from keras_aha.tasks.rows import Rows
 from keras_aha.tasks.signs import Signs, SignsProblem
 from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.turn import Observation, Turn
 
 __all__ = ["Answer", "Countdown", "CountdownProblem", "DrawnTask"]
-__all__ += ["GymProblem", "GymTask", "HeldOut", "MixedProblem", "Mixture", "Multiplication", "MultiplicationProblem"]
-__all__ += ["Row", "Rows", "Score", "Signs", "SignsProblem", "Task", "read_answer"]
+__all__ += ["GymProblem", "GymTask", "HeldOut", "MixedProblem", "Mixture", "Multiplication", "MultiplicationProblem", "Observation"]
+__all__ += ["Row", "Rows", "Score", "Signs", "SignsProblem", "Task", "Turn", "read_answer"]

@@ -10,6 +10,7 @@ from keras_aha.tasks.drawn_task import check_index
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.turn import Observation, Turn
 
 _TURNS = 5040  # until they come again, to a few; shares of twentieths, sixths, sevenths and so on are exact
 _KNOWN = 64  # problems of a task with which others are compared
@@ -131,6 +132,27 @@ class Mixture(Task):
         """Returns one of the problem's task, with that task's `habits`; those given here are for all tasks."""
         own = self.habits[problem.task] | habits
         return self.tasks[problem.task].worked_solution(problem.problem, rng, **own)
+
+    def worked_turns(self, problem: MixedProblem, rng: random.Random, **habits) -> list[Turn]:
+        own = self.habits[problem.task] | habits
+        return self.tasks[problem.task].worked_turns(problem.problem, rng, **own)
+
+    @property
+    def max_turns(self) -> int:
+        return max(task.max_turns for task in self.tasks)
+
+    @property
+    def turn_ends(self) -> tuple[str, ...]:
+        """Those of all tasks: each ends a turn of any of them."""
+        return tuple(dict.fromkeys(end for task in self.tasks for end in task.turn_ends))
+
+    def respond(self, problem: MixedProblem, turns: Sequence[Turn]) -> Observation | None:
+        """Returns what the problem's task answers, while it has turns left."""
+        task = self.tasks[problem.task]
+        return task.respond(problem.problem, turns) if len(turns) < task.max_turns else None
+
+    def score_turns(self, problem: MixedProblem, turns: Sequence[Turn]) -> Score:
+        return self.tasks[problem.task].score_turns(problem.problem, turns)
 
     @functools.cached_property
     def _difficulties(self) -> list[list[float]]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from keras_aha.tasks.turn import Observation, Turn, said
 
 _NOT_WELL_FORMED = frozenset({"no_answer", "not_an_expression", "not_a_number", "not_readable", "error"})
 _NOT_WELL_FORMED |= {"too_long", "too_slow"}
@@ -94,3 +97,31 @@ class Task(ABC):
             NotImplementedError: if the task has none.
         """
         raise NotImplementedError(f"{type(self).__name__} has no worked solutions, so it cannot be used for priming.")
+
+    # === Several turns: an environment is a task that answers ===
+
+    @property
+    def max_turns(self) -> int:
+        """The most turns that a completion may have. A task that never answers has 1."""
+        return 1
+
+    @property
+    def turn_ends(self) -> tuple[str, ...]:
+        """Texts that end a turn, beside the stop tokens and stop strings of the rollouts, such as `("</search>",)`."""
+        return ()
+
+    def respond(self, problem: Any, turns: Sequence[Turn]) -> Observation | None:
+        """Returns what the last of `turns`, which has no observation yet, is answered; `None` ends the completion.
+
+        It depends on its arguments alone, so that a run that was killed goes on as if it had not been. An environment
+        with a state of its own makes it from the problem, and goes through all turns again.
+        """
+        return None
+
+    def score_turns(self, problem: Any, turns: Sequence[Turn]) -> Score:
+        """Returns the `Score` of a completion in turns; by default of the policy's own words in all of them."""
+        return self.score(problem, said(turns))
+
+    def worked_turns(self, problem: Any, rng: random.Random, **habits) -> list[Turn]:
+        """Returns turns to imitate, as `worked_solution` does a completion; the observations are read, not learned."""
+        return [Turn(self.worked_solution(problem, rng, **habits))]

@@ -1,9 +1,11 @@
 """`TaskView`: some problems of another task."""
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
+from keras_aha.tasks.turn import Observation, Turn
 
 
 class TaskView(Task):
@@ -32,3 +34,20 @@ class TaskView(Task):
 
     def worked_solution(self, problem: Any, rng: random.Random, **habits) -> str:
         return self.task.worked_solution(problem, rng, **habits)
+
+    @property
+    def max_turns(self) -> int:
+        return self.task.max_turns
+
+    @property
+    def turn_ends(self) -> tuple[str, ...]:
+        return self.task.turn_ends
+
+    def respond(self, problem: Any, turns: Sequence[Turn]) -> Observation | None:
+        return self.task.respond(problem, turns)
+
+    def score_turns(self, problem: Any, turns: Sequence[Turn]) -> Score:
+        return self.task.score_turns(problem, turns)
+
+    def worked_turns(self, problem: Any, rng: random.Random, **habits) -> list[Turn]:
+        return self.task.worked_turns(problem, rng, **habits)

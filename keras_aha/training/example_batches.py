@@ -47,7 +47,12 @@ def solutions(task: Task, tokenizer, stop_token: str | None, seed: int, habits: 
 
     def text(index):
         problem, rng = task.problem(index), random.Random(stable_hash("worked solution", seed, index))
-        return [Piece(task.prompt(problem), False), Piece(task.worked_solution(problem, rng, **habits), True)]
+        pieces = [Piece(task.prompt(problem), False)]
+        for turn in task.worked_turns(problem, rng, **habits):
+            pieces.append(Piece(turn.text, True))
+            if turn.observation is not None:
+                pieces.append(Piece(turn.observation.written, False))
+        return pieces
 
     return lambda places: make_examples(tokenizer, map(text, places), stop_token)
 
