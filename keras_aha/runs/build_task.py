@@ -10,11 +10,11 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.runs.from_keys import make_from_keys
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, NumberGame, Rows, Signs, Task
 from keras_aha.training.ask import ask
 from keras_aha.training.short_prompts import ShortPrompts
 
-_TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
+_TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication, number_game=NumberGame)
 _GYM = "reasoning_gym/"
 _FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
 
