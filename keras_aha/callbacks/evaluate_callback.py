@@ -10,6 +10,7 @@ from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
 from keras_aha.evaluation.tables import BEHAVIOURS, checked, summarize, with_behaviours
+from keras_aha.evaluation.transcript import transcript
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
 from keras_aha.tasks.mixture import MixedProblem
@@ -18,6 +19,8 @@ from keras_aha.training.ask import ask, ask_prompt, problem_text
 from keras_aha.training.budget_forcing import think_on, word_to_ids
 from keras_aha.training.grader import Grader
 from keras_aha.training.rollout import PROMPT_MULTIPLE
+from keras_aha.training.spoken import Spoken, speak, turn_counts
+from keras_aha.training.turn_limits import TurnLimits
 
 import keras
 import numpy as np
@@ -47,8 +50,8 @@ class EvaluateCallback(keras.callbacks.Callback):
 
     Args:
         task: a task with a length, such as `task.held_out(n)` returns; all its problems are taken.
-        rollouts: the `RolloutCallback` of the same training, whose length, stops, rows and rewards are taken if they
-            are not given here. With the same ones the two share most of their compiled programs.
+        rollouts: the `RolloutCallback` of the same training, whose length, stops, rows, rewards and limits of turns are
+            taken if they are not given here. With the same ones the two share most of their compiled programs.
         rewards: others beside the task's own, as `RolloutCallback` takes them, so that both can be compared: sampled
             completions are given them, greedy ones are not. Weights do not matter here, as nothing is added up.
         every: epochs from one evaluation to the next.
@@ -60,6 +63,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         max_rows: rows decoded at a time, which bounds the memory. Without `rollouts` it is 256.
         seed: of the sampling keys.
         reward_seconds, on_reward_error: see `RolloutCallback`.
+        turns: limits for a task of several turns, see there.
 
     Attributes:
         latest: `(epoch, sampled, greedy)`, epoch counted from 0 and tables as `evaluate` returns them (`greedy` is
@@ -87,6 +91,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         seed: int = 0,
         reward_seconds: float | None = 5.0,
         on_reward_error: str = "skip",
+        turns: TurnLimits | None = None,
     ):
         super().__init__()
         for name, value in {"every": every, "samples": samples}.items():
@@ -112,6 +117,8 @@ class EvaluateCallback(keras.callbacks.Callback):
         defaults = _sampling_of(rollouts)
         self.sampling = {name: defaults[name] if value is None else value for name, value in given.items()}
         self.sampling |= dict(seed=seed, iteration=_ITERATION)
+        turns = turns or (TurnLimits() if rollouts is None else rollouts.turns)
+        self.turns = turns.within_completions(task, self.sampling["max_completion_length"])
         self.latest = None
         self._warm = set()  # kinds of evaluation whose programs are compiled
 
@@ -156,9 +163,11 @@ class EvaluateCallback(keras.callbacks.Callback):
             text), the task's labels, `sample`, `text`, `reward`, `correct`, `verdict`, `well_formed`,
             `completion_length` (tokens), `stopped`, and `BEHAVIOURS`; `lenient` if any score has it, and then of a
             score that has none it is `correct`; and of sampled ones `reward_<name>` of each of the other rewards, NaN
-            where it failed. `reward` is the task's own, to which no other is added.
+            where it failed. `reward` is the task's own, to which no other is added. Of a task of several turns `text`
+            is the policy's own words, and there are `turns`, `tool_calls`, `tool_errors`, `observation_tokens` and
+            `transcript`.
         """
-        return self._table(model, self._complete(model, greedy), greedy)
+        return self._table(self._complete(model, greedy), greedy)
 
     def evaluate_waits(self, model, waits: int, word: str = "Wait") -> Iterator[pd.DataFrame]:
         """Samples as `evaluate` does, then lets thinking go on again and again, see `budget_forcing.think_on`.
@@ -174,21 +183,28 @@ class EvaluateCallback(keras.callbacks.Callback):
             room.
 
         Raises:
-            ValueError: if the vocabulary cannot write the word.
+            ValueError: if the vocabulary cannot write the word, or the task has several turns.
         """
+        if self.task.max_turns > 1:
+            raise ValueError(
+                "Budget forcing is for tasks of one turn, as it goes on with a completion's only thinking: use "
+                f"`evaluate`. Received: a task with max_turns={self.task.max_turns}"
+            )
         word_ids = word_to_ids(model.tokenizer, word)
-        completions = self._complete(model)
+        spoken = self._complete(model)
+        completions = spoken.completions
         prompts = [np.repeat(x, self.samples, axis=0) for x in self._prompts(model)]
         rows = self._rows(self.samples)
         thought_on = np.zeros(len(rows), "int64")
-        yield self._table(model, completions, thought_on=thought_on)
+        yield self._table(spoken, thought_on=thought_on)
         for wait in range(1, waits + 1):
             sampling = self.sampling | dict(iteration=_ITERATION - wait, temperature=self.temperature)
             with rollout_bar(f"wait {wait}", len(rows)) as on_segment:
                 sampling |= dict(rows=rows, on_segment=on_segment)
                 completions, going = think_on(model, *prompts, completions, word_ids, **sampling)
             thought_on = thought_on + going
-            yield self._table(model, completions, thought_on=thought_on)
+            texts = model.detokenize(completions, self.sampling["stop_tokens"])
+            yield self._table(Spoken(completions, texts), thought_on=thought_on)
 
     # === This process's share ===
 
@@ -196,6 +212,11 @@ class EvaluateCallback(keras.callbacks.Callback):
         """Numbers of its completions, among those of all processes."""
         problems = processes.share(len(self.task))
         return np.arange(problems.start * samples, problems.stop * samples)
+
+    def _problems(self, samples):
+        """A problem for each of its completions, of a group the same object."""
+        own = range(len(self.task))[processes.share(len(self.task))]
+        return [problem for i in own for problem in [self.task.problem(i)] * samples]
 
     def _prompts(self, model):
         """`(token_ids, padding_mask)`, padded as in training, so that its compiled programs fit."""
@@ -206,8 +227,14 @@ class EvaluateCallback(keras.callbacks.Callback):
         rows = self._rows(1 if greedy else self.samples)
         name, start = "greedy evaluation" if greedy else "evaluation", time.perf_counter()
         with contextlib.closing(CompileCounter()) as compiles, rollout_bar(name, len(rows)) as on_segment:
-            completions = model.generate(
-                *self._prompts(model),
+            spoken = speak(
+                model,
+                self.task,
+                self._problems(1 if greedy else self.samples),
+                self._prompts(model),
+                limits=self.turns,
+                reported={},
+                on_error=self.grader.on_error,
                 rows=rows,
                 group_size=1 if greedy else self.samples,
                 temperature=0.0 if greedy else self.temperature,
@@ -217,24 +244,25 @@ class EvaluateCallback(keras.callbacks.Callback):
             )
         self.seconds = time.perf_counter() - start, compiles.seconds
         self._warm.add(greedy)
-        return completions
+        return spoken
 
-    def _table(self, model, completions, greedy=False, **columns):
+    def _table(self, spoken, greedy=False, **columns):
         """One row a completion, of all processes; `columns` have a value for each of this one's completions."""
-        texts = model.detokenize(completions, self.sampling["stop_tokens"])
+        completions, texts, turns, failed = spoken
         columns = {"completion_length": completions.lengths, "stopped": completions.stopped} | columns
         samples = 1 if greedy else self.samples
-        own = range(len(self.task))[processes.share(len(self.task))]
-        problems = [problem for i in own for problem in [self.task.problem(i)] * samples]  # of a group the same object
         with below_bar():
             scores, rewards = (self._task_grader if greedy else self.grader).grade(
-                problems, texts, completions.lengths, {}
+                self._problems(samples), texts, completions.lengths, {}, turns, failed
             )
         columns |= {name: values for name, values in rewards.items() if name.startswith("reward_")}
+        columns |= {"observation_tokens": completions.observed.sum(axis=1)} if turns else {}
         rows = [
             self._row(*divmod(row, samples), *graded) | {name: x[i].item() for name, x in columns.items()}
             for i, (row, *graded) in enumerate(zip(self._rows(samples).tolist(), texts, scores, strict=True))
         ]
+        for row, own in zip(rows, turns, strict=False):  # there are none of a task of one turn
+            row |= turn_counts(own) | {"transcript": unicode(transcript(own))}
         rows = processes.gather_records(rows)
         is_told = any(row["lenient"] is not None for row in rows)
         for row in rows:

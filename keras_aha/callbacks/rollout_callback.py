@@ -1,18 +1,24 @@
 """`RolloutCallback`: fresh rollouts at the beginning of each epoch."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.callbacks.compile_counter import CompileCounter
-from keras_aha.callbacks.graded_rollout import gather, join, logs_by_task, rollout_logs
+from keras_aha.callbacks.graded_rollout import (
+    gather,
+    join,
+    logs_by_task,
+    rollout_logs,
+    with_advantages,
+    with_trainers_log_probs,
+)
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
 from keras_aha.distribution.distribute import check_batch
-from keras_aha.losses import group_advantages, overlong_penalty
+from keras_aha.losses import overlong_penalty
 from keras_aha.losses.advantages import BASELINES, SCALES
 from keras_aha.losses.checks import check_choice
 from keras_aha.models.special_tokens import TURN_ENDS
@@ -20,12 +26,14 @@ from keras_aha.tasks.mixture import Mixture
 from keras_aha.tasks.task import Task
 from keras_aha.training.curriculum import Curriculum
 from keras_aha.training.dynamic_sampling import Refills
-from keras_aha.training.grader import Grader, groups_with_signal
+from keras_aha.training.grader import Grader
 from keras_aha.training.micro_batches import by_length
 from keras_aha.training.padded_prompts import PaddedPrompts
 from keras_aha.training.rollout import Rollout
 from keras_aha.training.rollout_dataset import RolloutDataset
+from keras_aha.training.spoken import speak
 from keras_aha.training.teacher_prompts import TeacherPrompts
+from keras_aha.training.turn_limits import TurnLimits
 
 import jax
 import numpy as np
@@ -46,11 +54,12 @@ class RolloutCallback(StatefulCallback):
       are all equal), and `attempts`, `verifications`, `backtracks`, `self_corrections`, `slips`, see `behaviours`.
     - if anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
     - of a `Mixture`, `accuracy_<name>` and `mean_reward_<name>` of each task.
+    - of a task of several turns, means over completions: `turns`, `tool_calls`, `tool_errors`, `observation_tokens`.
     - `left_out_problems`, the number of problems whose place an earlier one took, as they could not be used.
     - with a curriculum, its `curriculum_level` and the problems' mean `difficulty`.
     - with refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, the tokens sampled for them.
-    - `generated_tokens`, `tokens_per_second` and `rollout_seconds`, refills included.
-    - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over tokens, if the loss has an `importance_cap`.
+    - `generated_tokens`, those that the policy drew, `tokens_per_second` and `rollout_seconds`, refills included.
+    - `sampler_gap`, the mean of |trainer's − sampler's log-prob| over such tokens, if the loss has an `importance_cap`.
     - `compiles`, the programs compiled since that log was last written: after the first epoch there should be none.
     - `learning_rate`, the next update's, as in Keras's TensorBoard.
 
@@ -69,7 +78,7 @@ class RolloutCallback(StatefulCallback):
             `None` is no limit. See `time_limit.within`.
         on_reward_error: "skip", or "stop": the first failure ends the run. An epoch in which all fail always does.
         prompts_per_epoch, group_size: P, problems of an epoch, and G ≥ 2, completions of each prompt.
-        max_completion_length: C, at which a completion is cut, in tokens.
+        max_completion_length: C, at which a completion is cut, in tokens, those of observations included.
         max_prompt_length: in tokens; a longer prompt is an error before training. In training, where a problem is drawn
             that cannot be used, an earlier one takes its place, see `PaddedPrompts.problems`.
         temperature: of sampler and trainer alike, > 0.
@@ -86,6 +95,8 @@ class RolloutCallback(StatefulCallback):
         shuffle_rewards: whether the update sees the rewards in a random order, each at a completion of any prompt, so
             that they teach nothing: the control of an experiment. Logs and other callbacks see them as they are.
         updates_per_rollout: optimizer steps on each rollout.
+        turns: limits for a task of several turns; `None` is those of `TurnLimits()`. A response that fails costs its
+            completion the reward, as a reward that fails does.
         seed: of the sampling keys.
 
     Attributes:
@@ -125,6 +136,7 @@ class RolloutCallback(StatefulCallback):
         refills: int = 0,
         shuffle_rewards: bool = False,
         updates_per_rollout: int = 1,
+        turns: TurnLimits | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -138,6 +150,7 @@ class RolloutCallback(StatefulCallback):
         if overlong_buffer is not None:  # a table by length, so that no number of rows needs a program of its own
             lengths = np.arange(max_completion_length + 1)
             penalties = np.asarray(overlong_penalty(lengths, max_completion_length, overlong_buffer))
+        self.turns = (turns or TurnLimits()).within_completions(task, max_completion_length)
         self.prompts, self.teacher_prompts = PaddedPrompts(task, max_prompt_length), TeacherPrompts(task)
         limits = dict(seconds=reward_seconds, on_error=on_reward_error)
         self.grader = Grader(task, rewards, penalties, task_weight=task_weight, **limits)
@@ -174,8 +187,9 @@ class RolloutCallback(StatefulCallback):
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)
-        rollout = self._with_advantages(rollout)
-        rollout = self._with_trainers_log_probs(self.teacher_prompts.beside(rollout, self.group_size, self.model))
+        rollout = self.teacher_prompts.beside(self._with_advantages(rollout), self.group_size, self.model)
+        if self.model.grpo_loss.importance_cap is not None:  # it corrects for the difference
+            rollout, self._logs["sampler_gap"] = with_trainers_log_probs(rollout, self.model)
         self._hand_over(rollout)
         self._epochs += 1
         seconds = time.perf_counter() - start
@@ -184,20 +198,27 @@ class RolloutCallback(StatefulCallback):
     def _sample(self, problems, first_row=0) -> tuple[Rollout, dict]:
         """A group for each problem, without advantages, and its rewards; each process samples a share of them."""
         prompts = self.prompts.tokenize(self.model, problems)
-        completions = self._generate(prompts, first_row)
-        texts = self.model.detokenize(completions, self.sampling["stop_tokens"])
-        own = [problem for problem in problems[processes.share(len(problems))] for _ in range(self.group_size)]
+        own, spoken = self._speak(prompts, problems, first_row)
         with below_bar():
-            scores, rewards = self.grader.grade(own, texts, completions.lengths, self._failures)
-        completions, texts, scores, rewards = gather(completions, texts, scores, rewards)
-        return join(prompts, problems, completions, texts, scores, rewards, self.sampling["temperature"]), rewards
+            completions, texts, turns, failed = spoken
+            scores, rewards = self.grader.grade(own, texts, completions.lengths, self._failures, turns, failed)
+        spoken, scores, rewards = gather(spoken, scores, rewards)
+        return join(prompts, problems, spoken, scores, rewards, self.sampling["temperature"]), rewards
 
-    def _generate(self, prompts, first_row=0):
-        """Completions of this process's share; the first epoch compiles all that such a call may ever need."""
-        own = processes.share(len(prompts[0]))
-        with rollout_bar("rollout", len(prompts[0][own]) * self.group_size) as on_segment:
-            return self.model.generate(
-                *(x[own] for x in prompts),
+    def _speak(self, prompts, problems, first_row=0):
+        """This process's share of problems, one a completion, and completions: the first epoch compiles all that such a
+        call may ever need."""
+        own = processes.share(len(problems))
+        rows = [problem for problem in problems[own] for _ in range(self.group_size)]
+        with rollout_bar("rollout", len(rows)) as on_segment:
+            return rows, speak(
+                self.model,
+                self.prompts.task,
+                rows,
+                [x[own] for x in prompts],
+                limits=self.turns,
+                reported=self._failures,
+                on_error=self.grader.on_error,
                 iteration=self._iteration,
                 first_row=first_row + own.start * self.group_size,
                 on_segment=on_segment,
@@ -213,32 +234,15 @@ class RolloutCallback(StatefulCallback):
         self._logs |= {"refilled_groups": groups, "refill_tokens": tokens}
         self._logs["generated_tokens"] += tokens
         if not tokens and not self._epochs:  # compiles what later epochs need
-            self._generate(self.prompts.tokenize(self.model, pools[0][: self.refills.prompts]))
+            problems = pools[0][: self.refills.prompts]
+            self._speak(self.prompts.tokenize(self.model, problems), problems)
         return rollout
 
     def _with_advantages(self, rollout):
-        """With advantages, and 0 in the mask of rows in which nothing counts, so that nothing is computed for them."""
-        loss, rewards = self.model.grpo_loss, rollout.rewards
+        rewards = rollout.rewards
         if self.shuffle_rewards:
             rewards = np.random.default_rng((self.sampling["seed"], self._iteration)).permutation(rewards)
-        has_signal = np.repeat(groups_with_signal(rewards, self.group_size), self.group_size) & ~np.isnan(rewards)
-        others = bool(loss.kl_coef or loss.entropy_coef or loss.teacher_coef)  # terms that need no advantage
-        counts = (has_signal | others) & ~(rollout.truncated & self.mask_truncated)
-        mask = rollout.completion_mask * counts[:, None].astype("float32")
-        advantages = np.asarray(group_advantages(rewards, **self.advantages))
-        arrays = dict(advantages=advantages, has_signal=has_signal.astype("float32"), completion_mask=mask)
-        return dataclasses.replace(rollout, **arrays)
-
-    def _with_trainers_log_probs(self, rollout):
-        """With the trainer's own log-probs as the old ones, if the loss corrects for the difference."""
-        if self.model.grpo_loss.importance_cap is None:
-            return rollout
-        length = rollout.completion_mask.shape[1]
-        log_probs = self.model.log_probs(rollout.token_ids, rollout.padding_mask, length, rollout.temperature[0])
-        log_probs = np.where(rollout.padding_mask[:, -length:] > 0, log_probs, 0.0).astype("float32")
-        gap = np.abs(log_probs - rollout.sampler_log_probs).sum()  # 0 after the end of a completion
-        self._logs["sampler_gap"] = float(gap / rollout.lengths.sum())
-        return dataclasses.replace(rollout, old_log_probs=log_probs)
+        return with_advantages(rollout, rewards, self.model.grpo_loss, self.mask_truncated, **self.advantages)
 
     def _hand_over(self, rollout):
         """To other callbacks as `model.rollout`, and to `fit` as this process's rows of the batch."""

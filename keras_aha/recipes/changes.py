@@ -10,7 +10,7 @@ from keras_aha.recipes.values import RecipeError
 _FREE = (
     *("training.epochs", "training.micro_batch_size", "training.completion_lengths", "evaluation.every"),
     *("rollouts.max_rows", "rollouts.reward_seconds", "rollouts.on_reward_error", "distribution.", "priming."),
-    "training.remat",
+    *("training.remat", "turns.response_seconds", "turns.response_workers"),
 )
 _FREE_OF_JUDGES = re.compile(r"rewards\[\d+\]\.(batch_size|concurrent|retries|seconds)")  # how fast they answer
 # A higher one leaves all as it was that was below the other, unless problems were left out by it.

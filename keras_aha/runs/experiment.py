@@ -25,6 +25,7 @@ from keras_aha.tasks import HeldOut, Task
 from keras_aha.training.ask import ask, ask_problem
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.padded_prompts import PaddedPrompts
+from keras_aha.training.turn_limits import TurnLimits
 
 import keras
 import pandas as pd
@@ -61,6 +62,7 @@ class Experiment:
         loss = build_loss(recipe)
         with in_section("rollouts"):
             settings = {key: value for key, value in dataclasses.asdict(rollouts).items() if key != "long_prompts"}
+            settings["turns"] = turn_limits(recipe)
             self.rollouts = RolloutCallback(self.task, rewards=rewards, seed=training.seed, **settings)
         check_base(recipe)
         self.recipe = with_absolute_paths(recipe)
@@ -128,10 +130,16 @@ def build_evaluation(
     evaluation, rollouts = recipe.evaluation, recipe.rollouts
     shared = "max_completion_length", "stop_tokens", "stop_strings", "reward_seconds", "on_reward_error"
     settings = {name: getattr(rollouts, name) for name in shared}
+    settings["turns"] = turn_limits(recipe)
     settings["max_rows"] = rollouts.max_rows or rollouts.prompts_per_epoch * rollouts.group_size
     task = build_held_out(recipe) if task is None else task
     every, samples = evaluation.every, evaluation.samples
     return EvaluateCallback(task, rewards=rewards, every=every, samples=samples, seed=seed, **settings)
+
+
+def turn_limits(recipe: Recipe) -> TurnLimits:
+    """Those of `[turns]`."""
+    return TurnLimits(**{field.name: getattr(recipe.turns, field.name) for field in dataclasses.fields(TurnLimits)})
 
 
 def summarize_held_out(sampled: pd.DataFrame, greedy: pd.DataFrame) -> dict:

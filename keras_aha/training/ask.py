@@ -72,6 +72,19 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
+def report_failure(kind: str, who: str, message: str, reported: dict[str, str], on_error: str, cause=None) -> None:
+    """Warns that a reward or a response failed, the first time of each `who` in `reported`, to which it is added.
+
+    It raises TaskError if `on_error` is "stop", see `RolloutCallback`.
+    """
+    if on_error == "stop":
+        raise TaskError(f'A {kind} failed, and on_reward_error is "stop": {message}') from cause
+    if who not in reported:
+        reported[who] = message
+        nothing = "none" if kind == "reward" else "no reward"
+        warn(f"A {kind} failed, so its completion has {nothing}, as any other where it fails: {message}")
+
+
 def warn(sentence: str) -> None:
     """Warns each time; `warnings.warn` would also remember each text as long as the process lives."""
     warnings.warn_explicit(sentence, UserWarning, __file__, 0)

@@ -57,7 +57,7 @@ class Refills:
             steps = [rungs[i % len(rungs)] for i in range(self.prompts)]
             fresh = sample(next_problems(steps, pool, self.task.difficulty), first_row)
             first_row += len(fresh.texts)
-            tokens += int(fresh.lengths.sum())
+            tokens += int(fresh.drawn.sum())
             signal = groups_with_signal(fresh.rewards, self.group_size)
             rungs = rungs[self.prompts :] + [self._rung(fresh, group) for group in np.flatnonzero(~signal)]
             good = np.flatnonzero(signal)[: len(to_fill)]

@@ -3,12 +3,13 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from keras_aha.tasks.checkers.unchecked import UNCHECKED
 from keras_aha.tasks.task import Score, Task
-from keras_aha.training.ask import TaskError, class_name, shown, warn
+from keras_aha.tasks.turn import Turn
+from keras_aha.training.ask import TaskError, class_name, report_failure, shown
 from keras_aha.training.judges.judge import Judge
 from keras_aha.training.time_limit import TimeLimitError, within
 
@@ -70,14 +71,22 @@ class Grader:
         self.on_error = on_error
 
     def grade(
-        self, problems: list, texts: list[str], lengths: np.ndarray, reported: dict[str, str]
+        self,
+        problems: list,
+        texts: list[str],
+        lengths: np.ndarray,
+        reported: dict[str, str],
+        turns: Sequence[Sequence[Turn]] = (),
+        failed: Collection[int] = (),
     ) -> tuple[list[Score], dict[str, np.ndarray]]:
         """Grades B completions of B problems.
 
         Args:
             problems, texts: one a completion.
-            lengths: `(B,)` of the completions, in tokens.
+            lengths: `(B,)` of the completions, in tokens, those of observations included.
             reported: the failures so far, by the reward: a new one is added, with a warning.
+            turns: of each completion, which the task's `score_turns` is given; none of a task that does not answer.
+            failed: completions that have no reward, as a response to them failed.
 
         Returns:
             The task's scores, and arrays `(B,)`: `reward` float32, NaN if one failed; and if anything is added to the
@@ -86,7 +95,8 @@ class Grader:
         Raises:
             TaskError: at the first failure, if `on_error` is "stop".
         """
-        scores = [self.score(problem, text, reported) for problem, text in zip(problems, texts, strict=True)]
+        words = enumerate(zip(problems, turns or texts, strict=True))
+        scores = [_MISSING if row in failed else self.score(*graded, reported) for row, graded in words]
         # In float64, so that sums that are equal on paper are equal in float32, where groups look for a difference.
         own = np.array([score.reward for score in scores], "float64")
         parts = {"task_reward": own} if self.rewards or self.penalties is not None else {}
@@ -100,20 +110,26 @@ class Grader:
             total += self.penalties[lengths]
         return scores, {"reward": total.astype("float32")} | parts
 
-    def score(self, problem, text: str, reported: dict[str, str]) -> Score:
-        """The task's score of a completion, as in `grade`; if it fails, the reward is NaN and the verdict "error"."""
-        who = f"{class_name(self.task, problem)}.score"
-        return self._try(who, self.task.score, _as_score, problem, text, reported) or _MISSING
+    def score(self, problem, said: str | Sequence[Turn], reported: dict[str, str]) -> Score:
+        """The task's score of a text or of turns; if it fails, the reward is NaN and the verdict "error"."""
+        function, name = self._function(in_turns=not isinstance(said, str))
+        who = f"{class_name(self.task, problem)}.{name}"
+        return self._try(who, function, _as_score, problem, said, reported) or _MISSING
 
     def try_score(self, problem) -> None:
         """Raises TaskError if the task's score of an empty text is no `Score`; if it raises, others may not do so."""
+        in_turns = self.task.max_turns > 1
+        function, name = self._function(in_turns)
         try:
-            returned = within(self.seconds, self.task.score, problem, "")
+            returned = within(self.seconds, function, problem, (Turn(""),) if in_turns else "")
         except (Exception, SystemExit):
             return
         if _as_score(returned) is None:
-            who = f"`{class_name(self.task, problem)}.score`"
+            who = f"`{class_name(self.task, problem)}.{name}`"
             raise TaskError(f"{who} must return a {_SCORE}. Received: {shown(returned)}, for {shown(problem)}")
+
+    def _function(self, in_turns):
+        return (self.task.score_turns, "score_turns") if in_turns else (self.task.score, "score")
 
     def check_any(self, rewards: np.ndarray, reported: dict[str, str]) -> None:
         """Raises TaskError, with the first failure of `reported`, if all `rewards` of an epoch are missing."""
@@ -151,11 +167,7 @@ class Grader:
         except BaseException as error:  # whatever a user's function may raise
             cause, failure = error, f"raised {shown(error)}"
         message = f"{who} {failure}. Received: problem={shown(problem)}, completion={shown(text)}"
-        if self.on_error == "stop":
-            raise TaskError(f'A reward failed, and on_reward_error is "stop": {message}') from cause
-        if who not in reported:
-            reported[who] = message
-            warn(f"A reward failed, so its completion has none, as any other where it fails: {message}")
+        report_failure("reward", who, message, reported, self.on_error, cause)
         return None
 
 

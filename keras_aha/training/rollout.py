@@ -7,6 +7,8 @@ length, C completion length, T = L + C, V vocabulary, N query heads, K key-value
 import dataclasses
 from typing import Any
 
+from keras_aha.tasks.turn import Turn
+
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
@@ -21,8 +23,8 @@ class Rollout:
     Attributes:
         token_ids: `(B, T)` int32, left-padded prompts followed by completions exactly as they were sampled.
         padding_mask: `(B, T)` int32, 1 at prompt and completion tokens.
-        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included; all 0
-            in rows in which nothing counts, not even a KL.
+        completion_mask: `(B, C)` float32, 1 at the completion tokens that are trained on, end-of-turn included: those
+            that the policy drew, and no observation's; all 0 in rows in which nothing counts, not even a KL.
         old_log_probs: `(B, C)` float32, of the policy before the first update, at the sampling temperature: computed
             by the trainer if the loss has an `importance_cap`, otherwise the sampler's.
         sampler_log_probs: `(B, C)` float32, as sampled. With quantized weights, or a cache of another dtype, they are
@@ -31,12 +33,14 @@ class Rollout:
         temperature: `(B,)` float32, what logits are divided by.
         rewards: `(B,)` float32, NaN if one could not be computed.
         truncated: `(B,)` bool, completions that ran into the length limit.
-        problems, texts, scores: B puzzles, completions as text, and their graded records.
+        problems, texts, scores: B puzzles, completions as text (the policy's own words), and their graded records.
         has_signal: `(B,)` float32, 1 in rows that the surrogate of the loss is a mean over: those of a group whose
             rewards differ, with a reward of their own. `None` takes rows whose advantage is not 0.
         parts: B dicts, name → number, of what `rewards` add up, see `Grader.grade`; none if that is the task's reward.
         teacher_prompt_ids, teacher_prompt_mask: `(B, L′)` int32, left-padded, what a teacher with a hint reads in the
             prompt's place; `None` without.
+        turns: of each completion a tuple of `Turn`; empty if the task has one turn.
+        observed: `(B, C)` bool, true at tokens of observations; `None` if the task has one turn.
     """
 
     token_ids: np.ndarray
@@ -55,11 +59,19 @@ class Rollout:
     parts: tuple[dict[str, float], ...] = ()
     teacher_prompt_ids: np.ndarray | None = None
     teacher_prompt_mask: np.ndarray | None = None
+    turns: tuple[tuple[Turn, ...], ...] = ()
+    observed: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
-        """`(B,)` int, tokens of each completion, its last one included."""
+        """`(B,)` int, tokens of each completion, its last one included, and those of observations too."""
         return self.padding_mask[:, -self.completion_mask.shape[1] :].sum(axis=1)
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """`(B, C)` bool, true at the tokens of completions that the policy drew."""
+        tokens = self.padding_mask[:, -self.completion_mask.shape[1] :] > 0
+        return tokens if self.observed is None else tokens & ~self.observed
 
     def batch(self) -> dict[str, np.ndarray]:
         """The arrays that `GRPOModel.train_step` takes, each with the leading axis B; its texts are `split_texts`."""

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from keras_aha.tasks.task import Task
+
 
 @dataclasses.dataclass(frozen=True)
 class TurnLimits:
@@ -11,7 +13,8 @@ class TurnLimits:
     Attributes:
         max_turn_length: tokens of a turn; one that runs into it ends its completion, as truncated. `None` is no limit
             but that of the completion, observations included.
-        max_observation_length: tokens of an observation; a longer one is cut.
+        max_observation_length: tokens of an observation, all of it; the text of a longer one is cut, and what the task
+            puts around it stays whole.
         response_seconds: that `Task.respond` may take; a completion for which it takes longer has no reward. `None` is
             no limit.
         response_workers: how many responses are made at once, in threads, while other rows are decoded; for tools that
@@ -35,3 +38,12 @@ class TurnLimits:
         if self.response_seconds is not None and not 0 < self.response_seconds < math.inf:
             seconds = self.response_seconds
             raise ValueError(f"`response_seconds` must be above 0, or None. Received: response_seconds={seconds}")
+
+    def within_completions(self, task: Task, max_completion_length: int) -> "TurnLimits":
+        """These limits, where one is longer than a completion may be that of completions.
+
+        It raises ValueError if the task's `max_turns` is no number of turns.
+        """
+        if isinstance(task.max_turns, bool) or not isinstance(task.max_turns, int) or task.max_turns < 1:
+            raise ValueError(f"`max_turns` of a task must be a whole number from 1. Received: {task.max_turns!r}")
+        return dataclasses.replace(self, max_observation_length=min(self.max_observation_length, max_completion_length))
