@@ -7,7 +7,7 @@ from keras_aha.evaluation.behaviours import mean_behaviours
 from keras_aha.losses import group_advantages
 from keras_aha.tasks.checkers.unchecked import UNCHECKED
 from keras_aha.tasks.mixture import Mixture
-from keras_aha.tasks.task import Score
+from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.turn import Observation, Turn
 from keras_aha.training.grader import groups_with_signal, reward_logs
 from keras_aha.training.rollout import Rollout
@@ -19,7 +19,7 @@ import pandas as pd
 
 def gather(spoken: Spoken, scores: list[Score], rewards: dict[str, np.ndarray]) -> tuple:
     """The same three of all processes, in their order; all of them must call it, as it waits for them."""
-    arrays = {name: x for name, x in spoken.completions._asdict().items() if x is not None}
+    arrays = spoken.completions._asdict()
     gathered = processes.gather_rows(arrays | rewards)
     turns = [[_as_record(turn) for turn in own] for own in spoken.turns] or [None] * len(spoken.texts)
     records = zip(spoken.texts, map(dataclasses.astuple, scores), turns, strict=True)
@@ -40,12 +40,11 @@ def join(prompts, problems, spoken: Spoken, scores, rewards, temperature: float)
     group_size = len(spoken.texts) // len(problems)
     token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in prompts)
     token_mask = np.arange(completions.token_ids.shape[1]) < completions.lengths[:, None]
-    drawn = token_mask if completions.observed is None else token_mask & ~completions.observed
     parts = {name: values.tolist() for name, values in rewards.items() if name != "reward"}
     return Rollout(
         token_ids=np.hstack([token_ids, completions.token_ids]),
         padding_mask=np.hstack([padding_mask, token_mask]).astype("int32"),
-        completion_mask=drawn.astype("float32"),
+        completion_mask=(token_mask & ~completions.observed).astype("float32"),
         old_log_probs=completions.log_probs,
         sampler_log_probs=completions.log_probs,
         advantages=np.zeros(len(scores), "float32"),
@@ -85,7 +84,7 @@ def with_trainers_log_probs(rollout: Rollout, model) -> tuple[Rollout, float]:
     return dataclasses.replace(rollout, old_log_probs=log_probs), float(gap / rollout.drawn.sum())
 
 
-def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: int) -> dict[str, float]:
+def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: int, task: Task) -> dict[str, float]:
     """Means over a rollout, see `RolloutCallback`, of rewards as `Grader.grade` returns them; and its tokens."""
     return {
         **reward_logs(rollout.scores, rewards),
@@ -95,6 +94,7 @@ def rollout_logs(rollout: Rollout, rewards: dict[str, np.ndarray], group_size: i
         "zero_std_groups": float(np.mean(~groups_with_signal(rollout.rewards, group_size))),
         "generated_tokens": int(rollout.drawn.sum()),
         **_turn_logs(rollout),
+        **(logs_by_task(task, rollout) if isinstance(task, Mixture) else {}),
     }
 
 

@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_aha.callbacks.compile_counter import CompileCounter
-from keras_aha.callbacks.graded_rollout import (
-    gather,
-    join,
-    logs_by_task,
-    rollout_logs,
-    with_advantages,
-    with_trainers_log_probs,
-)
+from keras_aha.callbacks.graded_rollout import gather, join, rollout_logs, with_advantages, with_trainers_log_probs
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.stateful_callback import StatefulCallback
 from keras_aha.distribution import processes
@@ -181,9 +174,7 @@ class RolloutCallback(StatefulCallback):
         problems = self.curriculum.choose(pool)
         rollout, rewards = self._sample(problems)
         self.grader.check_any(rollout.rewards, self._failures)
-        self._logs = rollout_logs(rollout, rewards, self.group_size)
-        if isinstance(self.prompts.task, Mixture):
-            self._logs |= logs_by_task(self.prompts.task, rollout)
+        self._logs = rollout_logs(rollout, rewards, self.group_size, self.prompts.task)
         self._logs |= self.curriculum.update(problems, self._logs["accuracy"])
         self._logs["left_out_problems"] = self.prompts.left_out
         rollout = self._refill(rollout, refill_pools)

@@ -9,7 +9,7 @@ from keras_aha.tasks.task import Task
 from keras_aha.tasks.turn import Observation, Turn
 from keras_aha.training.ask import class_name, report_failure, shown
 from keras_aha.training.observation_ids import ObservationIds
-from keras_aha.training.response_pool import Outcome, ResponsePool
+from keras_aha.training.response_pool import Response, ResponsePool
 from keras_aha.training.time_limit import TimeLimitError, within
 from keras_aha.training.turn_limits import TurnLimits
 
@@ -68,16 +68,21 @@ class Conversations(Answers):
         elif self._pool is None:
             self._asked.append(row)
         else:
-            self._pool.submit(row, self.task.respond, self.problems[row], tuple(turns))
+            self._pool.submit(self._response(row))
 
     def take(self, wait: bool) -> dict[int, np.ndarray | None]:
         if self._pool is None:
             rows, self._asked = sorted(self._asked), []
             for row in rows:  # each is known before the next is asked for
-                self._answers[row] = self._answer(self._respond(row))
+                response = self._response(row)
+                try:
+                    within(self.seconds, response.make)
+                except TimeLimitError as error:
+                    response.error = error
+                self._answers[row] = self._answer(response)
         else:
-            for outcome in self._pool.take(wait and not self._answers):
-                self._answers[outcome.key] = self._answer(outcome)
+            for response in self._pool.take(wait and not self._answers):
+                self._answers[response.key] = self._answer(response)
         answers, self._answers = self._answers, {}
         return answers
 
@@ -100,16 +105,12 @@ class Conversations(Answers):
         ids = ids[ids < self.tokenizer.vocabulary_size()].tolist()  # a model's may be larger, and is no text then
         return self.tokenizer.detokenize([ids])[0] if ids else ""
 
-    def _respond(self, row) -> Outcome:
-        try:
-            turns = tuple(self._turns[row])
-            return Outcome(row, within(self.seconds, self.task.respond, self.problems[row], turns))
-        except BaseException as error:  # whatever a user's environment may raise
-            return Outcome(row, error=error)
+    def _response(self, row) -> Response:
+        return Response(row, self.task.respond, self.problems[row], tuple(self._turns[row]))
 
-    def _answer(self, outcome) -> np.ndarray | None:
+    def _answer(self, response) -> np.ndarray | None:
         """What the row reads, or `None`, which ends it."""
-        row, value, error = outcome
+        row, value, error = response.key, response.value, response.error
         if isinstance(error, KeyboardInterrupt):
             raise error
         if error is None and value is None:

@@ -40,7 +40,7 @@ class Rollout:
         teacher_prompt_ids, teacher_prompt_mask: `(B, L′)` int32, left-padded, what a teacher with a hint reads in the
             prompt's place; `None` without.
         turns: of each completion a tuple of `Turn`; empty if the task has one turn.
-        observed: `(B, C)` bool, true at tokens of observations; `None` if the task has one turn.
+        observed: `(B, C)` bool, true at tokens of observations; `None` is nowhere.
     """
 
     token_ids: np.ndarray

@@ -49,6 +49,10 @@ class Sides:
         rng = np.random.default_rng(2)
         old = self.log_probs + rng.uniform(-0.4, 0.4, (8, 1)) + rng.uniform(-0.3, 0.3, (8, COMPLETION))
         sampler = old + rng.uniform(-0.3, 0.3, old.shape)
+        # What the policy has not drawn, but read, is nothing to the oracle: each row's own tokens, one after another.
+        drawn = batch["completion_mask"] > 0
+        self.own = np.argsort(~drawn, axis=1, kind="stable")
+        old[~drawn & (batch["padding_mask"][:, -COMPLETION:] > 0)] = np.nan  # of no token that was observed is it known
         self.batch = {**batch, "old_log_probs": old.astype("float32"), "sampler_log_probs": sampler.astype("float32")}
 
     def batch_of(self, choice, rows=8):
@@ -70,16 +74,21 @@ class Sides:
     def expected(self, choice, rows=8):
         """The oracle's loss, and its gradients of the adapters."""
         batch, rewards = self.batch_of(choice, rows), ALIKE if choice.get("alike") else REWARDS
+
+        def own(x):
+            x = x[..., :rows, :]
+            return np.take_along_axis(x, np.broadcast_to(self.own[:rows], x.shape), axis=-1)
+
         found = oracle_loss(
-            self.log_probs[:rows],
-            np.float64(batch["old_log_probs"]),
+            own(self.log_probs),
+            own(np.float64(batch["old_log_probs"])),
             oracle_advantages(rewards[:rows], min(4, rows), choice["scale"], choice["baseline"]),
             batch["completion_mask"].sum(axis=1).astype(int),
             batch["has_signal"],
             **grpo_loss(choice).get_config(),
-            ref_log_probs=self.ref_log_probs[:rows],
-            entropy=self.entropy[:rows],
-            sampler_log_probs=np.float64(batch["sampler_log_probs"]),
+            ref_log_probs=own(self.ref_log_probs),
+            entropy=own(self.entropy),
+            sampler_log_probs=own(np.float64(batch["sampler_log_probs"])),
         )
         mask = batch["completion_mask"] > 0
         found.tokens = dict.fromkeys(("entropy", "sampler_gap", "kl"), mask.sum())
@@ -88,8 +97,8 @@ class Sides:
         found.metrics["entropy"] = self.entropy[:rows][mask].sum()
         found.metrics["sampler_gap"] = np.abs(self.log_probs[:rows] - batch["sampler_log_probs"])[mask].sum()
         found.gradients = {
-            path: np.tensordot(d_log_probs[..., :rows, :], found.d_log_probs, 2)
-            + np.tensordot(d_entropy[..., :rows, :], found.d_entropy, 2)
+            path: np.tensordot(own(d_log_probs), found.d_log_probs, 2)
+            + np.tensordot(own(d_entropy), found.d_entropy, 2)
             for path, (d_log_probs, d_entropy) in self.jacobian.items()
         }
         return found
@@ -111,6 +120,15 @@ def batch():
 @pytest.fixture(scope="module")
 def sides(make_policy, batch):
     return Sides(make_policy("gemma", lora_rank=2, num_layers=1), batch)
+
+
+@pytest.fixture(scope="module")
+def sides_in_turns(make_policy, batch):
+    """Completions with observations in their midst, and one that ends with one."""
+    observed = np.isin(np.arange(COMPLETION), [1, 2, 4]) & (LENGTHS[:, None] > 2)
+    observed[0, :6] = [False, True, True, True, True, False]
+    mask = batch["completion_mask"] * ~observed
+    return Sides(make_policy("gemma_2", lora_rank=2), batch | {"completion_mask": mask})
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +238,29 @@ COMPILED = [
 ]
 
 
-@pytest.mark.parametrize("values", COMPILED)
+IN_TURNS = [
+    ("sides_in_turns", *COMPILED[1][1:]),
+    (
+        "sides_in_turns",
+        "std",
+        "mean",
+        False,
+        "sequence",
+        0.2,
+        "sequence_mean",
+        "k3+",
+        None,
+        0.0,
+        None,
+        1.0,
+        4,
+        False,
+        1,
+    ),
+]
+
+
+@pytest.mark.parametrize("values", COMPILED + IN_TURNS)
 def test_compiled(request, one_batch, values):
     sides, choice = request.getfixturevalue(values[0]), dict(zip([*AXES, "alike", "shared"], values[1:], strict=True))
     model, variables = sides.model, sides.model.policy.variables
