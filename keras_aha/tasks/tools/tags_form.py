@@ -29,14 +29,12 @@ class TagsForm(ToolForm):
     def find(self, text):
         return self._mark.search(text).start() if text.rstrip().endswith(self.turn_ends) else -1
 
-    def name(self, call):
-        return call.rstrip().rpartition("</")[2][:-1]
-
-    def read(self, call, tool):
-        if len(self._mark.findall(call)) > 2:
+    def read(self, call):
+        name = call.rstrip().rpartition("</")[2][:-1]
+        text, key = self.inside(call, f"<{name}>", f"</{name}>"), _text_argument(self.tools[name])
+        if self._mark.search(text):
             raise ToolError("There may be one call a turn only.")
-        text = self.inside(call, f"<{tool.name}>", f"</{tool.name}>")
-        return {_text_argument(tool): text} if _text_argument(tool) else read_object(text)
+        return name, {key: text} if key else read_object(text)
 
     def write(self, name, arguments):
         key = _text_argument(self.tools[name])

@@ -17,14 +17,14 @@ class ToolForm(ABC):
 
     Attributes:
         begin, end: the marks around a call.
-        turn_ends: what ends a turn, beside the stop tokens; see `Task.turn_ends`.
-        chat_form: the family of the form, whose turns another one's may look like.
+        stop: the stop token that a policy writes after a call; an empty text if the call itself ends the turn.
+        turn_ends: see `Task.turn_ends`.
+        family: the name of its chat form; another one may begin turns alike.
         joint: what stands between a system's words and declarations.
     """
 
-    begin = end = ""
+    begin = end = stop = family = ""
     turn_ends: tuple[str, ...] = ()
-    chat_form = ""
     joint = "\n\n"
 
     def __init__(self, tools: Sequence[Tool]):
@@ -36,12 +36,8 @@ class ToolForm(ABC):
         """What a prompt says of the tools, and of how they are called."""
 
     @abstractmethod
-    def name(self, call: str) -> str:
-        """Returns the name that seems to be called, of letters, digits and _; an empty text if there is none."""
-
-    @abstractmethod
-    def read(self, call: str, tool: Tool) -> dict:
-        """Returns the arguments of a call of the tool; ToolError unless it is that, and nothing else."""
+    def read(self, call: str) -> tuple[str, dict]:
+        """Returns the name and the arguments of a call; ToolError unless it is one call, and nothing else."""
 
     @abstractmethod
     def write(self, name: str, arguments: dict) -> str:
@@ -55,9 +51,9 @@ class ToolForm(ABC):
         """Returns where in a turn its calls begin, readable or not; -1 if there are none."""
         return text.find(self.begin)
 
-    def inside(self, call: str, begin: str = "", end: str = "") -> str:
+    def inside(self, call: str, begin: str, end: str) -> str:
         """Returns what stands between the marks; ToolError if these are not around a single call."""
-        call, begin, end = call.rstrip(), begin or self.begin, end or self.end
+        call = call.rstrip()
         if len(call) > LONGEST_CALL:
             raise ToolError(f"A call may have at most {LONGEST_CALL} characters.")
         if call.count(begin) > 1 or call.count(end) > 1:
@@ -69,7 +65,7 @@ class ToolForm(ABC):
     def declare(self, prompt: str) -> str:
         """Returns a prompt with the declarations: at the end of the system's turn, or in one of their own if the family
         has such turns; else at the beginning of the first user's turn, or of a prompt that is no conversation."""
-        for chat in (CHAT_FORMS[name] for name in sorted(CHAT_FORMS, key=lambda name: name != self.chat_form)):
+        for chat in (CHAT_FORMS[name] for name in sorted(CHAT_FORMS, key=lambda name: name != self.family)):
             user, system = chat.before.format("user"), chat.system and chat.before.format(chat.system)
             if system and prompt.startswith(system):
                 words, end, rest = prompt.partition(chat.end)

@@ -76,19 +76,19 @@ class WithTools(TaskView):
         if start < 0:
             own = self._own_turns(turns)
             return self.task.respond(problem, own) if len(own) < self.task.max_turns else None
-        name = self.form.name(text[start:])
+        name, is_error = "", False
         try:
-            answer, is_error = self._answer(problem, name, text[start:]), False
+            name, arguments = self.form.read(text[start:])
+            answer = self._answer(problem, name, arguments)
         except ToolError as error:
             answer, is_error = str(error), True
         before, after = self.form.around(name or "error")
         return Observation(answer, before, after, tool=name if name in self.tools else "", is_error=is_error)
 
-    def _answer(self, problem: Any, name: str, call: str) -> str:
+    def _answer(self, problem: Any, name: str, arguments: dict) -> str:
         if name not in self.tools:
-            wrong = f"No tool is called {name}{suggestion(name, self.tools)}" if name else "The call cannot be read"
-            raise ToolError(f"{wrong}. There is {', '.join(self.tools)}.")
-        arguments = self.form.read(call, self.tools[name])
+            near = suggestion(name[:64], self.tools)
+            raise ToolError(f"No tool is called {name[:64]}{near}. There is {', '.join(self.tools)}.")
         check_arguments(self.tools[name], arguments)
         answer = self.tools[name].call(problem, **arguments)
         if not isinstance(answer, str):
@@ -114,7 +114,7 @@ class WithTools(TaskView):
             return turns[-1].observation.text
 
         last = self.task.worked_calls(problem, rng, call, **habits)
-        return [*turns, Turn(last)]
+        return [*(turn._replace(text=turn.text + self.form.stop) for turn in turns), Turn(last)]
 
     def _own_turns(self, turns: Sequence[Turn]) -> list[Turn]:
         """The turns that are the task's: without calls, whose words begin the next one."""
