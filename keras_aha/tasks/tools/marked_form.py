@@ -26,7 +26,7 @@ class MarkedForm(ToolForm):
         (self.begin, self.end), (self.stop, self._after) = call, CHAT_FORMS[family].tool_marks
         self.family, self.joint, self._declaration, self._quote, self._rule = family, joint, declaration, quote, rule
         text = f"{re.escape(quote)}((?:(?!{re.escape(quote)}).)*){re.escape(quote)}"
-        self._pair = re.compile(rf"(\w{{1,64}}):(?:{text}|([-+.\w]+))(?:,(?=\w)|\Z)", re.DOTALL)
+        self._pair = re.compile(rf"(\w{{1,64}}):(?:{text}|([-+.\w]+))(?:,(?=\w)|\Z)", re.ASCII | re.DOTALL)
 
     @property
     def declarations(self):
@@ -48,12 +48,12 @@ class MarkedForm(ToolForm):
 
     def read(self, call):
         inside = self.inside(call, self.begin, self.end)
-        if not (head := re.match(r"call:(\w{1,64})\{", inside)) or not inside.endswith("}"):
+        if not (head := re.match(r"call:(\w{1,64})\{", inside, re.ASCII)) or not inside.endswith("}"):
             raise ToolError("A call must be written as call:NAME{NAME OF AN ARGUMENT:VALUE}.")
         pairs, place, end = [], head.end(), len(inside) - 1
         while place < end:
             if not (pair := self._pair.match(inside, place, end)):
-                raise ToolError(f"The arguments cannot be read from {inside[place : place + 20]!r} on.")
+                raise ToolError(f"The arguments cannot be read from {inside[place:end][:20]!r} on.")
             key, text, value = pair.groups()
             pairs.append((key, text if value is None else read_object(f'{{"x":{value}}}')["x"]))
             place = pair.end()

@@ -44,7 +44,7 @@ class PythonCode(Tool):
         if (status, text) != (0, "42\n"):
             raise ValueError(
                 "Code can be run only where Linux lets a process shut itself in by namespaces, so the tool `python` "
-                f"must be left out here, or this container be given that right. Received: {text.strip() or status!r}"
+                f"must be left out here, or this container be given that right. Received: {text.strip() or status}"
             )
 
     def call(self, problem: Any, code: str) -> str:

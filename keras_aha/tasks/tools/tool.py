@@ -39,7 +39,8 @@ class Tool(ABC):
     def check(self, problem: Any) -> None:
         """Raises ValueError if the schema cannot be checked, or the tool cannot work on a task's first problem."""
         for key, schema in self.parameters["properties"].items():
-            if not (key + self.name).isidentifier() or schema.get("type") not in TYPES:
+            words = key + self.name
+            if not words.isidentifier() or not words.isascii() or schema.get("type") not in TYPES:
                 raise ValueError(
                     f"A tool and its arguments need names of letters, digits and _, and these a type of "
                     f"{', '.join(TYPES)}. Received: {self.name}.{key}={schema}"
