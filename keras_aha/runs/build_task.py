@@ -10,13 +10,14 @@ from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
 from keras_aha.runs.from_keys import make_from_keys
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, SearchQA, Signs, Task, TwoHop
 from keras_aha.training.ask import ask
 from keras_aha.training.short_prompts import ShortPrompts
 
 _TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
+_TASKS |= dict(search_qa=SearchQA, two_hop=TwoHop)
 _GYM = "reasoning_gym/"
-_FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
+_FILES = ("puzzles", "file", "held_out_file", "corpus")  # arguments of ours that are paths
 
 
 def build_task(recipe: Recipe, seed: int = 0) -> Task:

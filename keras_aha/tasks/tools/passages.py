@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_aha.files import local_path, read_text
-from keras_aha.tasks.rows_file import read_rows
+from keras_aha.tasks.rows_file import read_rows, row_files
 
 _TEXTS = (".txt", ".md")
 _LONGEST = 1000  # characters of a passage of a text
@@ -23,8 +23,8 @@ class Passage(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """What an evidence may call it: its id, the file's name in it, its title."""
-        return {self.id, self.id.partition("#")[0], self.title} - {""}
+        """What may name it as evidence, as `clean_id` writes it: its id, the file in it, its title."""
+        return {self.id, self.id.partition("#")[0], clean_id(self.title)} - {""}
 
 
 def read_passages(corpus: str | PathLike | Sequence[Passage], key: str = "corpus") -> tuple[Passage, ...]:
@@ -54,13 +54,21 @@ def clean_id(text: str) -> str:
     return re.sub(r"[\[\]\s]+", "_", text.strip())
 
 
-def _read(path: Path, key: str) -> Iterator[Passage]:
+def corpus_files(path: str | PathLike, key: str) -> list[Path]:
+    """The files that `read_passages` reads, in order: texts if there are some, else those of `row_files`."""
+    path = local_path(path, key)
     inside = sorted(path.rglob("*")) if path.is_dir() else [path]
     texts = [file for file in inside if file.suffix.lower() in _TEXTS and file.name[0] != "." and file.is_file()]
-    if not texts:
-        for row in read_rows(path, key, ("id", "text"), ("title",)):
+    return texts or row_files(path, key)
+
+
+def _read(path: Path, key: str) -> Iterator[Passage]:
+    files = corpus_files(path, key)
+    if files[0].suffix.lower() not in _TEXTS:
+        for row in read_rows(files, key, ("id", "text"), ("title",)):
             yield Passage(row["id"], row["text"], row["title"] or "")
-    for file in texts:
+        return
+    for file in files:
         try:
             pieces = _cut(read_text(file))
         except (OSError, ValueError) as error:

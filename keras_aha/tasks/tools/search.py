@@ -17,8 +17,8 @@ from keras_aha.tasks.tools.passages import Passage, read_passages
 from keras_aha.tasks.tools.tool import Tool
 
 NOTHING_FOUND = "nothing found"
-_TOO_COMMON = frozenset("a an and are as at be but by for if in into is it no not of on or such that the their".split())
-_TOO_COMMON |= frozenset("then there these they this to was will with".split())  # Lucene's list
+TOO_COMMON = frozenset("a an and are as at be but by for if in into is it no not of on or such that the their".split())
+TOO_COMMON |= frozenset("then there these they this to was will with".split())  # Lucene's list
 _WORD = re.compile(r"\w+")
 _SMALL = 2000  # passages, which are indexed sooner than a file is opened
 _LONGEST_QUERY = 1000  # characters; what follows is not looked for
@@ -83,7 +83,7 @@ class Search(Tool):
 
 
 def _words(text: str) -> list[str]:
-    return [word for word in _WORD.findall(text.casefold()) if word not in _TOO_COMMON]
+    return [word for word in _WORD.findall(text.casefold()) if word not in TOO_COMMON]
 
 
 # === The index ===
@@ -106,7 +106,7 @@ def _import_bm25s():
 
 def _open_index(bm25s, passages: Sequence[Passage]):
     """The index of `passages`, from the user's cache if it is there and whole; else it is built, and kept."""
-    folder = _cache_folder(f"{bm25s.__version__}{sorted(_TOO_COMMON)}", passages) if len(passages) > _SMALL else None
+    folder = _cache_folder(f"{bm25s.__version__}{sorted(TOO_COMMON)}", passages) if len(passages) > _SMALL else None
     with contextlib.suppress(Exception):  # whatever a broken file makes of it
         index = folder and bm25s.BM25.load(folder, show_progress=False)
         if index and index.scores["num_docs"] == len(passages) > index.scores["indices"].max():

@@ -32,7 +32,7 @@ def test_a_folder_of_texts_and_a_file_of_rows(tmp_path):
     (tmp_path / "one.txt").write_text("One.")
     passages = read_passages(tmp_path)
     assert [passage.id for passage in passages] == ["one.txt", *(f"towns/Old_Torvik.md#{n}" for n in (1, 2, 3))]
-    assert passages[2].names == {"towns/Old_Torvik.md#2", "towns/Old_Torvik.md", "Old Torvik"}
+    assert passages[2].names == {"towns/Old_Torvik.md#2", "towns/Old_Torvik.md", "Old_Torvik"}
     assert passages[1].text == "Torvik." and all(len(passage.text) <= 1000 for passage in passages)
     assert passages[3].text.endswith("\nIts end.")
     (tmp_path / "facts.jsonl").write_text("".join(json.dumps(fact._asdict()) + "\n" for fact in FACTS))
