@@ -1,5 +1,6 @@
 """Decoding: token ids in, token ids and log-probs out."""
 
+from keras_aha.decoding.answers import Answers
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
@@ -8,16 +9,19 @@ from keras_aha.decoding.gemma_decoder import GemmaDecoder
 from keras_aha.decoding.generate import generate
 from keras_aha.decoding.sampling import Sampling, row_keys
 from keras_aha.decoding.slow_path import check_policy, generate_with_cache
+from keras_aha.decoding.slow_turns import generate_turns_with_cache
 
 import keras_hub
 
 __all__ = [
+    "Answers",
     "Completions",
     "Decoder",
     "Sampling",
     "check_policy",
     "decoder_for",
     "generate",
+    "generate_turns_with_cache",
     "generate_with_cache",
     "row_keys",
 ]

@@ -62,6 +62,7 @@ class PolicySampler:
         rows=None,
         on_segment=None,
         warm_up: bool = False,
+        answers: decoding.Answers | None = None,
     ) -> decoding.Completions:
         """Samples completions.
 
@@ -85,6 +86,8 @@ class PolicySampler:
             on_segment: see `decoding.generate`.
             warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
 
+            answers: whom a completion asks where it stops, to go on in another turn; see `decoding.generate`.
+
         Returns:
             `decoding.Completions`, B = P·G rows.
 
@@ -104,14 +107,17 @@ class PolicySampler:
                     "Quantized rollouts need one of Gemma's architectures. "
                     f"Received: quantization={quantization!r}, policy={type(self.policy).__name__}"
                 )
-            return decoding.generate_with_cache(
-                self.policy, self.merged_values(), *prompts, max_rows=max_rows, **settings
-            )
+            if answers is None:
+                generate = decoding.generate_with_cache
+            else:
+                generate = functools.partial(decoding.generate_turns_with_cache, answers=answers)
+            return generate(self.policy, self.merged_values(), *prompts, max_rows=max_rows, **settings)
         if quantization is None:
             decoder, values = self._decoder, self.merged_values()
         else:
             decoder, values = self._quantized_values(quantization)
-        return decoding.generate(decoder, values, *prompts, max_rows=max_rows, warm_up=warm_up, **settings)
+        settings |= dict(max_rows=max_rows, warm_up=warm_up, answers=answers)
+        return decoding.generate(decoder, values, *prompts, **settings)
 
     def merged_values(self) -> list:
         """The values of `policy.backbone.variables`, in that order, with those of `lora.adapted_values`.
