@@ -9,6 +9,7 @@ from keras_aha.names import import_name, suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.runs.build_tools import add_tools
 from keras_aha.runs.from_keys import make_from_keys
 from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, SearchQA, Signs, Task, TwoHop
 from keras_aha.training.ask import ask
@@ -26,7 +27,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
     `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
-    tasks = [_build(section, path, seed) for path, section in recipe.asked.items()]
+    tasks = [_build(recipe, section, path, seed) for path, section in recipe.asked.items()]
     if recipe.rollouts.long_prompts == "skip":
         with in_section("model"):
             tokenizer = load_tokenizer(recipe.model.preset)
@@ -39,7 +40,7 @@ def build_priming_task(recipe: Recipe) -> Mixture:
     """What priming imitates: the tasks of `[[priming.tasks]]`, or else what is asked; RecipeError as above."""
     priming, tables = recipe.priming, recipe.priming.tasks or recipe.tasks
     paths = {f"priming.tasks[{i}]": table for i, table in enumerate(priming.tasks)} or recipe.asked
-    tasks = [_build(section, path, priming.seed) for path, section in paths.items()]
+    tasks = [_build(recipe, section, path, priming.seed) for path, section in paths.items()]
     return _mix(tasks, tables) if tables else Mixture(tasks, habits=[priming.habits])
 
 
@@ -47,8 +48,9 @@ def _mix(tasks: list[Task], tables: Sequence[PrimingTask], names: Sequence[str] 
     return Mixture(tasks, [table.weight for table in tables], [table.habits for table in tables], names)
 
 
-def _build(section: TaskSection, path: str, seed: int) -> Task:
-    return make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
+def _build(recipe: Recipe, section: TaskSection, path: str, seed: int) -> Task:
+    task = make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
+    return add_tools(recipe, task)
 
 
 def build_held_out(recipe: Recipe) -> Task:
