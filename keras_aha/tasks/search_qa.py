@@ -39,7 +39,8 @@ class SearchQA(Task):
             counts.
         results, snippet_length: of a search, see `Search`.
         max_searches: in a completion.
-        search_cost: is taken away for every search after the first `free_searches`.
+        search_cost: is taken away for every search after the free ones.
+        free_searches: how many cost nothing.
         wrong_penalty: how much worse a wrong answer is than none; 1 is CRAG's rule, by which an answer that is not
             known earns a half. If the corpus has no answer, it is the right one.
         unknown: the words of an answer that is not known.

@@ -69,7 +69,9 @@ class Search(Tool):
         if not words:
             return NOTHING_FOUND
         scores = self._index.get_scores(words)
-        best = (-scores).argsort(kind="stable")[: self.results]
+        last = (-scores).argpartition(worst := min(self.results, len(scores)) - 1)[worst]
+        found = (scores >= scores[last]).nonzero()[0]  # no other can be among the best
+        best = found[(-scores[found]).argsort(kind="stable")][: self.results]
         return "\n".join(self._line(self.passages[i], set(words)) for i in best if scores[i] > 0)
 
     def _line(self, passage: Passage, words: set[str]) -> str:
