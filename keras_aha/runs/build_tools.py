@@ -11,6 +11,7 @@ from keras_aha.tasks.tools.attempt_checker import AttemptChecker
 from keras_aha.tasks.tools.calculator import Calculator
 from keras_aha.tasks.tools.function_tool import FunctionTool
 from keras_aha.tasks.tools.python_code import PythonCode
+from keras_aha.tasks.tools.search import Search
 from keras_aha.tasks.tools.tool import Tool
 from keras_aha.tasks.tools.with_tools import WithTools
 from keras_aha.training.ask import ask_problem
@@ -19,6 +20,7 @@ TOOLS = dict(
     attempts=AttemptChecker,
     calculator=Calculator,
     python=PythonCode,
+    search=Search,
 )
 
 
