@@ -26,11 +26,11 @@ import pandas as pd
 
 # A curve's recipe, and changes to it.
 CURVES = {
-    "game": ("guessing_tiny", []),
+    "game": ("guessing_tiny", ["evaluation.puzzles=128"]),
     "search": ("search_tiny", []),
-    "closed-book": ("search_tiny", []),
-    "calculator": ("multiplication_calculator_tiny", []),
-    "head": ("multiplication_tiny", []),
+    "closed-book": ("search_tiny", ["task.closed_book=true"]),
+    "calculator": ("multiplication_calculator_tiny", ["evaluation.puzzles=128"]),
+    "head": ("multiplication_tiny", ["evaluation.puzzles=128"]),
 }
 PANELS = (("game",), ("search", "closed-book"), ("calculator", "head"))
 
@@ -60,7 +60,7 @@ def main() -> None:
 def measure(name: str, seed: int, args) -> list[dict]:
     """What is held out, before training and every few epochs, and how many turns rollouts had in between."""
     preset, changes = CURVES[name]
-    changes = [*changes, "evaluation.every=5", "evaluation.puzzles=128", *args.set]
+    changes = [*changes, "evaluation.every=5", *args.set]
     recipe = Recipe.load(preset).override(changes)
     primed = args.out / f"primed-{name}"
     if not (primed / "config.json").exists():
