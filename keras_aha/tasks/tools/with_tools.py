@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from keras_aha.names import suggestion, unicode
+from keras_aha.names import suggestion
 from keras_aha.tasks.held_out import HeldOut
 from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.task_view import TaskView
@@ -83,7 +83,7 @@ class WithTools(TaskView):
         except ToolError as error:
             answer, is_error = str(error), True
         before, after = self.form.around(name or "error")
-        return Observation(unicode(answer), before, after, tool=name if name in self.tools else "", is_error=is_error)
+        return Observation(answer, before, after, tool=name if name in self.tools else "", is_error=is_error)
 
     def _answer(self, problem: Any, name: str, arguments: dict) -> str:
         if name not in self.tools:
