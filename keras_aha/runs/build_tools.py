@@ -1,6 +1,8 @@
 """The tools that a recipe names."""
 
+import functools
 import inspect
+from collections.abc import Callable
 
 from keras_aha.names import import_name, suggestion
 from keras_aha.recipes.recipe import Recipe
@@ -31,24 +33,25 @@ def add_tools(recipe: Recipe, task: Task) -> Task:
     """
     if not recipe.tools:
         return task
-    tools = [_build(table, f"tools[{i}]") for i, table in enumerate(recipe.tools)]
+    tools = [
+        make_from_keys(_find(table.name, f"tools[{i}]"), table, f"tools[{i}]", table.name)
+        for i, table in enumerate(recipe.tools)
+    ]
     ask_problem(task, 0)  # whose errors name the task
     with in_section("tools"):
         turns = recipe.turns
         return WithTools(task, tools, form=turns.tool_form, max_turns=turns.max_turns, declare=turns.declare)
 
 
-def _build(table, path: str) -> Tool:
-    name = table.name
+def _find(name: str, path: str) -> Callable[..., Tool]:
+    """The class, or another maker, of a tool; RecipeError if there is none of that name."""
     if ":" in name:
         with in_section(path):
-            made = import_name(name, f"{path}.name")
-            if not inspect.isclass(made) and not table.arguments:
-                return FunctionTool(made)
-        return make_from_keys(made, table, path, name)
+            own = import_name(name, f"{path}.name")
+        return own if inspect.isclass(own) else functools.partial(FunctionTool, own)
     if name not in TOOLS:
         raise RecipeError(
             f"No tool is called {name!r}{suggestion(name, TOOLS)}; there is {', '.join(TOOLS)}, and your own as "
             f"module:function. Received: {path}.name={name!r}"
         )
-    return make_from_keys(TOOLS[name], table, path, name)
+    return TOOLS[name]

@@ -22,7 +22,7 @@ class PythonCode(Tool):
     many containers, nothing is run at all.
 
     Args:
-        seconds: of computing, and with one more by the clock, that a call may take.
+        seconds: of computing that a call may take; by the clock it may take twice that and one more.
         memory: in MiB; what lies in `/tmp` may take as much again.
         output: characters that may be printed; more is an error.
 
@@ -42,9 +42,10 @@ class PythonCode(Tool):
         self.seconds, self.memory, self.output = seconds, memory, output
         status, text = self._run("print(6 * 7)") if sys.platform == "linux" else (2, "This is not Linux")
         if (status, text) != (0, "42\n"):
+            why = text.strip().rpartition("\n")[2] or f"status {status}"
             raise ValueError(
                 "Code can be run only where Linux lets a process shut itself in by namespaces, so the tool `python` "
-                f"must be left out here, or this container be given that right. Received: {text.strip() or status}"
+                f"must be left out here, or this container be given that right. Received: {why}"
             )
 
     def call(self, problem: Any, code: str) -> str:
@@ -69,6 +70,6 @@ class PythonCode(Tool):
         with tempfile.TemporaryFile() as output:
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
             command = [python, "-I", "-S", str(_PROGRAM), code, python, *limits]
-            status = subprocess.run(command, env=environment, timeout=self.seconds + 1, **streams).returncode
+            status = subprocess.run(command, env=environment, timeout=2 * self.seconds + 1, **streams).returncode
             output.seek(0)
             return status, output.read().decode(errors="replace")

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -93,6 +94,8 @@ def _words(text: str) -> list[str]:
 
 def _import_bm25s():
     """bm25s without JAX, with which it would run a program as it is imported, before devices are chosen."""
+    if bm25s := sys.modules.get("bm25s"):
+        return bm25s
     jax = sys.modules.get("jax")
     sys.modules["jax"] = None
     try:
@@ -103,19 +106,24 @@ def _import_bm25s():
         del sys.modules["jax"]
         if jax is not None:
             sys.modules["jax"] = jax
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets DEBUG
     return bm25s
 
 
 def _open_index(bm25s, passages: Sequence[Passage]):
     """The index of `passages`, from the user's cache if it is there and whole; else it is built, and kept."""
+    import tqdm.auto
+
     folder = _cache_folder(f"{bm25s.__version__}{sorted(TOO_COMMON)}", passages) if len(passages) > _SMALL else None
     with contextlib.suppress(Exception):  # whatever a broken file makes of it
         index = folder and bm25s.BM25.load(folder, show_progress=False)
         if index and index.scores["num_docs"] == len(passages) > index.scores["indices"].max():
             return index
     index = bm25s.BM25(backend="numpy")
-    words = [_words(f"{passage.title} {passage.title} {passage.text}") or [""] for passage in passages]
-    index.index(words, show_progress=len(passages) > _SMALL and sys.stderr.isatty())
+    visible = len(passages) > _SMALL and sys.stderr.isatty()
+    bar = tqdm.auto.tqdm(passages, "Words of passages", leave=False, disable=not visible)
+    words = [_words(f"{passage.title} {passage.title} {passage.text}") or [""] for passage in bar]
+    index.index(words, show_progress=visible)
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError), whole_folder(folder) as part:  # another process may write it meanwhile

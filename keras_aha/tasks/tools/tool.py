@@ -38,10 +38,10 @@ class Tool(ABC):
 
     def check(self, problem: Any) -> None:
         """Raises ValueError if the schema cannot be checked, or the tool cannot work on a task's first problem."""
-        for key, schema in self.parameters["properties"].items():
-            words = key + self.name
-            if not words.isidentifier() or not words.isascii() or schema.get("type") not in TYPES:
-                raise ValueError(
-                    f"A tool and its arguments need names of letters, digits and _, and these a type of "
-                    f"{', '.join(TYPES)}. Received: {self.name}.{key}={schema}"
-                )
+        properties = self.parameters["properties"]
+        are_names = all(name.isascii() and name.isidentifier() for name in (self.name, *properties))
+        if not are_names or not all(schema.get("type") in TYPES for schema in properties.values()):
+            raise ValueError(
+                "A tool and its arguments need names of letters, digits and _, and these a type of "
+                f"{', '.join(TYPES)}. Received: name={self.name!r}, parameters={self.parameters}"
+            )

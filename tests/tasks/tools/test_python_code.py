@@ -69,7 +69,7 @@ def test_limits_out_of_range(settings):
         ("raise SystemExit(2)", "ERROR: The code did not end well"),
         ("print(\x00)", "ERROR: The code has characters that are no text."),
         ("print('\ud800')", "ERROR: The code has characters that are no text."),
-        ("while True: pass", "ERROR: The code did not end well, or took more than 1 seconds."),
+        ("while True: pass", "ERROR: .*took more than 1 seconds."),
         ("import time; time.sleep(60)", "ERROR: The code took more than 1 seconds."),
         ("x = bytearray(1 << 30)", "ERROR: .*MemoryError"),
         ("while True: print('x' * 1000)", "ERROR: The code prints more than 2000 characters."),
@@ -90,7 +90,7 @@ def test_limits_out_of_range(settings):
 def test_what_code_can_and_cannot(code, words):
     start = time.monotonic()
     told = TOOL.call(None, code) if not words.startswith("ERROR") else run(code, seconds=1)
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 12
     if ".*" in words:
         assert told.startswith("ERROR") and words.partition(".*")[2] in told and len(told) < 2100
     else:

@@ -127,9 +127,10 @@ def test_what_cannot_be_made():
     wrong.name = "answer"
     with pytest.raises(ValueError, match="In tags no tool may have the name of another tag. Received: name='answer'"):
         WithTools(Multiplication(), [wrong])
-    wrong.name, wrong.parameters = "my tool", {"properties": {"x": {"type": "array"}}}
-    with pytest.raises(ValueError, match="names of letters, digits and _, and these a type of string, integer"):
-        WithTools(Multiplication(), [wrong])
+    for name, kind in (("my tool", "string"), ("a-b", "string"), ("tool", "array")):
+        wrong.name, wrong.parameters = name, {"properties": {"x": {"type": kind}}}
+        with pytest.raises(ValueError, match=f"names of letters, digits and _, and .*Received: name='{name}'"):
+            WithTools(Multiplication(), [wrong])
 
 
 @pytest.mark.parametrize(
