@@ -128,20 +128,20 @@ class NumberGame(DrawnTask):
         """Returns a game that halves what is left of the range at each guess.
 
         Args:
-            guess_rate: probability that a guess is any number of the whole range, whatever was answered.
-            middle_rate: probability that another guess is the middle of what is left; else it is any number of that.
+            guess_rate: probability that all guesses of a game are any numbers of the range, whatever is answered.
+            middle_rate: probability, in other games, that a guess is the middle of what is left; else it is any number
+                of that.
         """
-        turns, low, high = [], problem.low, problem.high
+        turns, low, high, heeds = [], problem.low, problem.high, rng.random() >= guess_rate
         while True:
-            guess = (low + high) // 2 if rng.random() < middle_rate else rng.randint(low, high)
-            if rng.random() < guess_rate:
-                guess = rng.randint(problem.low, problem.high)
+            guess = (low + high) // 2 if heeds and rng.random() < middle_rate else rng.randint(low, high)
             turns.append(Turn(f"{guess}{self._end}"))
             observation = self.respond(problem, turns)
             if observation is None or len(turns) == self.max_turns:
                 return turns
             turns[-1] = Turn(turns[-1].text, observation)
-            low, high = (max(low, guess + 1), high) if guess < problem.number else (low, min(high, guess - 1))
+            if heeds:
+                low, high = (guess + 1, high) if guess < problem.number else (low, guess - 1)
 
 
 def _read_guess(problem: NumberGameProblem, text: str) -> int | None:
