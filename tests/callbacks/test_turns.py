@@ -170,7 +170,7 @@ def test_waits_are_for_one_turn(model):
         next(evaluation.evaluate_waits(model, 1))
 
 
-@pytest.mark.parametrize("shape", ("gemma", "gemma_2", "gemma_3", "gemma_4"))
+@pytest.mark.parametrize("shape", ("gemma", "gemma_2", "gemma_3", "gemma_4", "qwen_3"))
 def test_log_probs_of_all_turns_are_the_samplers(make_policy, shape):
     """However rows are split, in sampling and in training."""
     model = GRPOModel(make_policy(shape, lora_rank=2))
