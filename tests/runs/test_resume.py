@@ -35,6 +35,7 @@ from keras_aha.runs.prime_preset import prime_preset
 from keras_aha.runs.report import write_report
 from keras_aha.runs.run import Run
 from keras_aha.runs.sources import check_sources
+from keras_aha.training.turn_limits import TurnLimits
 
 import h5py
 import pandas as pd
@@ -278,7 +279,9 @@ def test_a_run_that_is_stopped_between_two_turns(tmp_path, monkeypatch):
         [*SMALL, "task.name=asking:Asking", "task.num_numbers=3", "task.max_number=20", "task.template=compact"]
         + ["turns.max_observation_length=8", "rollouts.max_completion_length=40"]
     )
-    Run(Experiment(recipe), tmp_path / "whole").fit()
+    run = Run(experiment := Experiment(recipe), tmp_path / "whole")
+    assert experiment.rollouts.turns == experiment.evaluation.turns == TurnLimits(max_observation_length=8)
+    run.fit()
     from asking import Asking
 
     monkeypatch.setattr(Asking, "stop_at", Asking.calls * 2 // 3)
