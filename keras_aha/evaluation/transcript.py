@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from keras_aha.tasks.turn import Turn
 
@@ -35,6 +35,12 @@ def split_transcript(text: str) -> list[tuple[str, bool]]:
         pieces.append(("".join(bare), observed))
     ended = [(piece.removesuffix("\n"), observed) for piece, observed in pieces[:-1]]
     return ended + pieces[-1:]
+
+
+def shown(record: Mapping) -> str:
+    """The transcript of a row of a table; its text if it has none, as if its task gives no answers."""
+    text = record.get("transcript")
+    return text if isinstance(text, str) else record["text"]
 
 
 def _without_escape(line: str) -> str:

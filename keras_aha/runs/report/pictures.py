@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from keras_aha.evaluation.intervals import share_interval
-from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle, checked
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS, by_label, by_puzzle, checked
 from keras_aha.runs.report.run_record import RunRecord
 
 import matplotlib
@@ -54,6 +54,8 @@ def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
     if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
+    if "turns" in record.history and record.history["turns"].notna().any():
+        yield _picture("turns", _turns, record, _TURNS, "history.csv, held_out_before.jsonl")
     if len(record.verdicts):
         yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
 
@@ -77,6 +79,10 @@ _LENGTH = "Tokens of a completion, on average."
 _BEHAVIOURS = (
     "How often a completion does so, on average. Lines are the training rollouts, dots the held-out puzzles, and those "
     "at epoch 0 the policy before any training: what stands there already was not learned here."
+)
+_TURNS = (
+    "Turns, tool calls and calls that failed of a completion, on average, and, on the right, the tokens that it was "
+    "answered. Lines are the training rollouts, dots the held-out puzzles."
 )
 _VERDICT = "What the scorer says of the completions of each training rollout: shares that add up to 1."
 
@@ -160,6 +166,22 @@ def _behaviours(axes: Axes, record: RunRecord) -> None:
     _over_epochs(axes, ylabel="a completion", title="Behaviours")
     _from_zero(axes)
     axes.legend(loc="best")
+
+
+def _turns(axes: Axes, record: RunRecord) -> None:
+    other = axes.twinx()
+    other.grid(visible=False)
+    other.spines["right"].set_visible(True)
+    for name, color in zip(TURNS, (_BLUE, _GREEN, _RED, _GREY), strict=True):
+        side = other if name == "observation_tokens" else axes
+        label = name.replace("_", " ")
+        side.plot(record.history["epoch"], record.history[name], color=color, linewidth=1.2, label=label)
+        side.plot(*_held_out(record, name), "o", color=color, markersize=4)
+        _from_zero(side)
+    _over_epochs(axes, ylabel="a completion", title="Turns")
+    other.set_ylabel("observation tokens")
+    handles = [*axes.lines[::2], *other.lines[:1]]
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 
 def _verdicts(axes: Axes, record: RunRecord) -> None:
