@@ -1,17 +1,11 @@
 """Findings about completions in turns: calls without end, no calls, and observations that the policy wrote."""
 
-import dataclasses
-
 from keras_aha.callbacks.doctor_history import WINDOW, rising
-from keras_aha.callbacks.finding import Finding, lasting
+from keras_aha.callbacks.finding import lasting
 
 
-def endless_calls(history: list[dict]) -> Finding | None:
-    """In 10 epochs more than half of the completions call on until turns or tokens end, and accuracy does not rise.
-
-    See `evaluation.turn_habits.calls_without_end`. It takes as many epochs as a rise of the accuracy needs to be seen.
-    """
-    return _unless_rising("endless_calls", _endless, history)
+def _improving(history: list[dict]) -> bool:
+    return rising(history[-2 * WINDOW :])
 
 
 @lasting(
@@ -20,18 +14,12 @@ def endless_calls(history: list[dict]) -> Finding | None:
     "Let a call cost something, by a reward of your own; say in the prompt how many calls are enough; prime on worked "
     "turns that end in an answer (scripts/prime.py); if completions need the room, raise "
     "rollouts.max_completion_length or turns.max_turns.",
-    epochs=WINDOW,
+    epochs=WINDOW,  # which a rise of the accuracy needs to be seen
+    unless=_improving,
 )
-def _endless(e):
+def endless_calls(e):
+    """In 10 epochs more than half of the completions call without end, see `turn_habits`; accuracy does not rise."""
     return e["endless_calls"] > 0.5
-
-
-def no_calls(history: list[dict]) -> Finding | None:
-    """In 5 epochs fewer than one completion in 100 is answered, many are wrong, and accuracy does not rise.
-
-    It is said of tasks that answer, by tools or as environments: others have no turns.
-    """
-    return _unless_rising("no_calls", _unanswered, history)
 
 
 @lasting(
@@ -40,8 +28,10 @@ def no_calls(history: list[dict]) -> Finding | None:
     "Prime it on worked turns (scripts/prime.py); say in the prompt how a call is written (turns.declare), in the form "
     "that this family knows (turns.tool_form); look in completions.jsonl for calls in another form.",
     epochs=5,
+    unless=_improving,
 )
-def _unanswered(e):
+def no_calls(e):
+    """In 5 epochs, of a task that answers, fewer than 1 completion in 100 is answered; accuracy does not rise."""
     return e["turns"] < 1.01 and e["accuracy"] < 0.9
 
 
@@ -52,13 +42,5 @@ def _unanswered(e):
     "prime longer on worked turns (scripts/prime.py), whose observations are read and not learned.",
 )
 def imitated_observations(e):
-    """One completion in ten has an observation's mark in its own words; healthy: none.
-
-    See `evaluation.turn_habits.imitated_observations`.
-    """
+    """One completion in ten has an observation's mark in its own words, see `turn_habits`; healthy: none."""
     return e["imitated_observations"] > 0.1
-
-
-def _unless_rising(name, ill, history) -> Finding | None:
-    finding = ill(history)
-    return None if finding is None or rising(history[-2 * WINDOW :]) else dataclasses.replace(finding, name=name)

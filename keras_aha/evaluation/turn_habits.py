@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from keras_aha.tasks.turn import Turn, said
 
 _LAST_TAG = re.compile(r"<[^<>]*>\s*\Z")
-_SHORTEST_MARK = 4  # characters: a blank or a ">" says nothing
 
 
 def calls_without_end(turns: Sequence[Turn], truncated: bool) -> bool:
@@ -15,18 +14,16 @@ def calls_without_end(turns: Sequence[Turn], truncated: bool) -> bool:
     It ran into the limit on its length, or its last turn, which nothing answered, ends as an earlier call did.
     """
     calls = [turn for turn in turns if turn.observation and (turn.observation.tool or turn.observation.is_error)]
-    if len(calls) < 2 or truncated:
-        return len(calls) >= 2
-    ends = {match.group() for turn in calls if (match := _LAST_TAG.search(turn.text))}
-    last = _LAST_TAG.search(turns[-1].text)
-    return turns[-1].observation is None and last is not None and last.group() in ends
+    last, *earlier = (_LAST_TAG.findall(turn.text) for turn in (turns[-1], *calls))
+    unanswered = turns[-1].observation is None and last != [] and last in earlier
+    return len(calls) > 1 and bool(truncated or unanswered)
 
 
 def imitated_observations(completions: Sequence[Sequence[Turn]]) -> float:
     """The share of completions in whose own words a mark stands with which an observation of any of them begins.
 
-    A mark is what stands `before` an observation, blanks at its ends aside, if it has 4 characters or more.
+    A mark is what stands `before` an observation, blanks at its ends aside, of 4 characters or more: ">" says nothing.
     """
     observations = [turn.observation for turns in completions for turn in turns if turn.observation]
-    marks = {mark for x in observations if len(mark := x.before.strip()) >= _SHORTEST_MARK}
+    marks = {mark for x in observations if len(mark := x.before.strip()) > 3}
     return sum(any(mark in said(turns) for mark in marks) for turns in completions) / len(completions)

@@ -24,7 +24,7 @@ def pieces(record: dict) -> list[tuple[str, bool]]:
     if isinstance(turns := record.get("turns"), list):  # in a table it is a number
         words = [(turn[key], key == "observation") for turn in turns for key in ("text", "observation")]
         return [(text.strip("\n") if observed else text, observed) for text, observed in words if text is not None]
-    text = record.get("transcript")
+    text = record.get("transcript")  # not a text of tasks that give no answers
     return split_transcript(text) if isinstance(text, str) else [(record["text"], False)]
 
 

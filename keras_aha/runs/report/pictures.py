@@ -55,7 +55,8 @@ def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
     if "turns" in record.history and record.history["turns"].notna().any():
-        yield _picture("turns", _turns, record, _TURNS, "history.csv, held_out_before.jsonl")
+        draw = functools.partial(_behaviours, names=TURNS[:3], title="Turns")
+        yield _picture("turns", draw, record, _TURNS, "history.csv, held_out_before.jsonl")
     if len(record.verdicts):
         yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
 
@@ -81,8 +82,7 @@ _BEHAVIOURS = (
     "at epoch 0 the policy before any training: what stands there already was not learned here."
 )
 _TURNS = (
-    "Turns, tool calls and calls that failed of a completion, on average, and, on the right, the tokens that it was "
-    "answered. Lines are the training rollouts, dots the held-out puzzles."
+    "Turns, tool calls and calls that failed, on average. Lines are the training rollouts, dots the held-out puzzles."
 )
 _VERDICT = "What the scorer says of the completions of each training rollout: shares that add up to 1."
 
@@ -150,38 +150,24 @@ def _beside_accuracy(axes: Axes, record: RunRecord, name: str) -> None:
 
 def _length(axes: Axes, record: RunRecord) -> None:
     _curves(axes, record, "completion_length")
+    if "observation_tokens" in record.history and record.history["observation_tokens"].notna().any():
+        axes.plot(record.history["epoch"], record.history["observation_tokens"], color=_GREY, label="observations")
     limit = record.recipe.rollouts.max_completion_length
     _over_epochs(axes, ylabel=f"tokens (limit {limit:,})", title="Completion length")
     _from_zero(axes)
     axes.legend(loc="best")
 
 
-def _behaviours(axes: Axes, record: RunRecord) -> None:
+def _behaviours(axes: Axes, record: RunRecord, names=BEHAVIOURS, title="Behaviours") -> None:
     # Dashes over lines: attempts and verifications are often as many.
     looks = zip((_BLUE, _ORANGE, _GREEN, _PURPLE, _RED), ("-", (0, (4, 3)), "-", "-", "-"), strict=True)
-    for name, (color, dashes) in zip(BEHAVIOURS, looks, strict=True):
+    for name, (color, dashes) in zip(names, looks, strict=False):
         label = name.replace("_", "-")
         axes.plot(record.history["epoch"], record.history[name], color=color, linestyle=dashes, label=label)
         axes.plot(*_held_out(record, name), "o", color=color, markersize=4)
-    _over_epochs(axes, ylabel="a completion", title="Behaviours")
+    _over_epochs(axes, ylabel="a completion", title=title)
     _from_zero(axes)
     axes.legend(loc="best")
-
-
-def _turns(axes: Axes, record: RunRecord) -> None:
-    other = axes.twinx()
-    other.grid(visible=False)
-    other.spines["right"].set_visible(True)
-    for name, color in zip(TURNS, (_BLUE, _GREEN, _RED, _GREY), strict=True):
-        side = other if name == "observation_tokens" else axes
-        label = name.replace("_", " ")
-        side.plot(record.history["epoch"], record.history[name], color=color, linewidth=1.2, label=label)
-        side.plot(*_held_out(record, name), "o", color=color, markersize=4)
-        _from_zero(side)
-    _over_epochs(axes, ylabel="a completion", title="Turns")
-    other.set_ylabel("observation tokens")
-    handles = [*axes.lines[::2], *other.lines[:1]]
-    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 
 def _verdicts(axes: Axes, record: RunRecord) -> None:
