@@ -1,5 +1,6 @@
 """Decoding: token ids in, token ids and log-probs out."""
 
+from keras_aha.decoding.answers import Answers
 from keras_aha.decoding.completions import Completions
 from keras_aha.decoding.decoder import Decoder
 from keras_aha.decoding.gemma3_decoder import Gemma3Decoder
@@ -12,6 +13,7 @@ from keras_aha.decoding.slow_path import check_policy, generate_with_cache
 import keras_hub
 
 __all__ = [
+    "Answers",
     "Completions",
     "Decoder",
     "Sampling",

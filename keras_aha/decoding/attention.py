@@ -18,9 +18,10 @@ def attend(attention, query, parts, positions, starts, window: int | None = None
     Args:
         attention: keras-hub's attention layer, whose soft cap and softmax are used.
         query: `(B, t, N, H)`, scaled.
-        parts: `(keys, values, positions)` triples: `(X, K, S, H)` twice, and `(S,)` int32, below 0 if there is nothing.
+        parts: `(keys, values, positions)` triples: `(X, K, S, H)` twice, and `(S,)` or `(B, S)` int32, below 0 if there
+            is nothing.
             X divides B: row b reads row b // (B / X) of the arrays. So the rows of a group can share their prompt.
-        positions: `(t,)` int32, of the queries.
+        positions: `(t,)` int32, of the queries, or `(B, t)`.
         starts: `(B,)` int32, each row's first position.
         window: in tokens; `None` for no limit.
 
@@ -36,10 +37,12 @@ def attend(attention, query, parts, positions, starts, window: int | None = None
     logits = jnp.concatenate([_logits(query, keys.astype(query.dtype)) for keys, _, _ in parts], axis=-1)
     if attention.logit_soft_cap is not None:
         logits = jnp.tanh(logits / attention.logit_soft_cap) * attention.logit_soft_cap
-    held = jnp.concatenate([held for _, _, held in parts])
-    visible = (held <= positions[:, None]) & (held >= starts[:, None, None])
+    rows = jnp.broadcast_shapes(*(held.shape[:-1] for _, _, held in parts))
+    held = jnp.concatenate([jnp.broadcast_to(held, (*rows, held.shape[-1])) for _, _, held in parts], axis=-1)
+    held, positions = held[..., None, :], positions[..., None]
+    visible = (held <= positions) & (held >= starts[:, None, None])
     if window is not None:
-        visible &= positions[:, None] - held < window
+        visible &= positions - held < window
     weights = attention.softmax(logits, mask=visible[:, None, None]).astype(logits.dtype)
 
     output, first = 0.0, 0

@@ -8,6 +8,7 @@ from keras_aha.decoding.completions import empty_completions
 from keras_aha.decoding.decoder import Prompt
 from keras_aha.decoding.jitted_steps import Rows, Settings, State
 from keras_aha.decoding.placement import Placement
+from keras_aha.decoding.turn_taking import TurnTaking
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +16,17 @@ import numpy as np
 
 SHARED_PROMPT = 64  # a group shares one cache of its prompt if it has so many tokens or more
 _NEVER = np.iinfo("int32").max
+_ASKING = 8  # a segment of rows that speak in turns ends if this part of them has stopped
 
 
 class Batch:
     """Rows on the accelerator, in one of a few buckets, and their completions on the host.
 
     If the weights lie on a mesh, each part of it holds as many rows as the others, and a row never leaves its part.
+    Rows are all at one index; if they speak in turns, and wait for answers, each is at its own.
 
     Args:
-        decoder, weights, keys, group_size, max_completion_length, max_rows: see `generate`.
+        decoder, weights, keys, group_size, max_completion_length, max_rows, answers: see `generate`.
         token_ids: `(P, L)` int32 NumPy, left-padded prompts.
         starts: `(P,)` int32 NumPy, the column of each prompt's first token.
         placement: of the rows.
@@ -41,6 +44,7 @@ class Batch:
         max_completion_length: int,
         max_rows: int | None,
         placement: Placement,
+        answers=None,
     ):
         self.decoder, self.weights = decoder, weights
         self.prompt_ids, self.prompt_starts, self.keys = token_ids, starts, keys
@@ -62,6 +66,7 @@ class Batch:
         self.bucket = smallest(self.buckets, self.read * group_size, 1)
 
         self.completions = empty_completions(rows, max_completion_length)
+        self.turns = None if answers is None else TurnTaking(answers, self.completions)
         self._begin()
 
     @property
@@ -70,35 +75,66 @@ class Batch:
         return max(0, len(self.prompt_ids) - self.read)
 
     @property
+    def open(self):
+        """`(R,)` bool, the places of rows that are alive, or go on when they are answered."""
+        return self.alive if self.turns is None else self.alive | (self.turns.asked[self.ids] & self.held)
+
+    @property
     def unfinished(self) -> int:
         """Rows that are alive or waiting."""
-        return int(np.sum(self.alive)) + self.waiting * self.group_size
+        return int(np.sum(self.open)) + self.waiting * self.group_size
 
     def decode(self, settings: Settings, sampling) -> None:
-        """Runs a segment. It ends early if `admit` or `rearrange` has something to do."""
+        """Runs a segment. It ends early if `admit`, `rearrange` or `answer` has something to do."""
         parts = self.placement.parts
         fewer = max((bucket.rows for bucket in self.buckets if bucket.rows < self.bucket.rows), default=0)
-        settings = settings._replace(
-            floor=(self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer) // parts,
-            until=_NEVER if self.queued else self.prompt_length + self.bucket.new_tokens,
-        )
+        floor = (self.bucket.rows - self.admitted * self.group_size if self.waiting else fewer) // parts
+        if self.turns is not None:  # some rows may wait to go on
+            most = self.placement.most(self.alive)
+            floor = max(0, most - max(1, most // _ASKING))
+        until = _NEVER if self.queued else self.prompt_length + self.bucket.new_tokens
+        settings = settings._replace(floor=floor, until=until)
         decoder = weakref.ref(self.decoder)
         self.state, sampled = jitted_steps.segment(
             decoder, sampling, self.weights, self.state, self.rows, self.prompt, settings, parts=parts
         )
         self._record(sampled, len(settings.stop_table) - 1)
 
+    def answer(self) -> None:
+        """Lets rows that are answered go on; waits for an answer if nothing else can be done."""
+        if self.turns is None:
+            return
+        rows = self.turns.take(wait=not self.alive.any() and not self._has_places)
+        if rows:
+            self.revive(np.flatnonzero(np.isin(self.ids, rows) & self.held))
+
+    def revive(self, places) -> None:
+        """Lets the rows at `places` go on."""
+        index, automaton = np.array(self.state.index), np.array(self.state.automaton)
+        self.alive = self.alive.copy()  # a program may still hold the array
+        self.alive[places], automaton[places] = True, 0
+        index, alive, automaton = self.placement.rows((index, self.alive, automaton))
+        self.state = self.state._replace(index=index, alive=alive, automaton=automaton)
+        self._set_rows()
+
+    @property
+    def _has_places(self) -> bool:
+        """Whether prompts wait, and there are places enough to read some."""
+        count = self.admitted * self.group_size
+        most = (self.bucket.rows - count) // self.placement.parts
+        return self.waiting > 0 and self.placement.most(self.open) <= most
+
     def admit(self) -> None:
         """Reads waiting prompts into the places of dead rows, if there are enough."""
-        count = self.admitted * self.group_size
-        parts = self.placement.parts
-        if not self.waiting or self.placement.most(self.alive) > (self.bucket.rows - count) // parts:
+        if not self._has_places:
             return
-        places = self.placement.first(~self.alive, count // parts)
+        count = self.admitted * self.group_size
+        places = self.placement.first(~self.open, count // self.placement.parts)
         prompts = self.read + np.arange(self.admitted)
         ids, alive = self._rows_of(prompts)
         self.read = min(self.read + self.admitted, len(self.prompt_ids))
-        index, within = int(self.state.index), self._within_parts(places)
+        within = self._within_parts(places)
+        index = int(self.state.index) if self.turns is None else self.prompt_length
         position = index - self.prompt_length
         hidden, columns = self._prefill(prompts, position)
 
@@ -106,26 +142,28 @@ class Batch:
             return jitted_steps.admit_columns(ring, x, position, within, group_size=self.group_size)
 
         self._replace_cache(self.prompt_length + self.bucket.new_tokens, put, columns)
-        old = self.state.hidden, self.state.alive, self.state.automaton
-        new = hidden, *self.placement.rows((alive, np.zeros(count, "int32")))
-        hidden, living, automaton = jitted_steps.admit(old, new, within)
-        self.state = self.state._replace(hidden=hidden, alive=living, automaton=automaton)
+        old = dict(hidden=self.state.hidden, alive=self.state.alive, automaton=self.state.automaton)
+        new = dict(hidden=hidden) | self.placement.rows(dict(alive=alive, automaton=np.zeros(count, "int32")))
+        if self.turns is not None:
+            old["index"], new["index"] = self.state.index, self.placement.rows(np.full(count, index, "int32"))
+        self.state = self.state._replace(**jitted_steps.admit(old, new, within))
         places = places.ravel()
-        self.alive[places], self.ids[places], self.firsts[places] = alive, ids, index
+        self.alive[places], self.ids[places], self.firsts[places], self.held[places] = alive, ids, index, alive
         self._set_rows()
 
     def rearrange(self) -> None:
         """Moves the living to a bucket with fewer rows if enough have died, to a longer one if the cache is full."""
-        if self.waiting or not self.alive.any():
+        if self.waiting or not self.open.any():
             return
-        new_tokens = 1 if self.queued else int(self.state.index) - self.prompt_length + 1
-        most = self.placement.most(self.alive) * self.placement.parts
+        index = self.state.index if self.turns is None else np.max(np.array(self.state.index)[self.open])
+        new_tokens = 1 if self.queued else int(index) - self.prompt_length + 1
+        most = self.placement.most(self.open) * self.placement.parts
         bucket = smallest(self.buckets, most, new_tokens)
         if bucket != self.bucket:
             self.move_to(bucket)
 
     def move_to(self, bucket: Bucket) -> None:
-        """Moves to another bucket; if it has fewer rows, only those that are alive come along."""
+        """Moves to another bucket; if it has fewer rows, only those that are alive or will be come along."""
         if bucket.rows < self.bucket.rows:
             self._shrink(bucket)
         else:
@@ -133,11 +171,12 @@ class Batch:
         self.bucket = bucket
 
     def _shrink(self, bucket):
-        """Takes the living to fewer places. From now on each row has its own prompt in its cache."""
+        """Takes the rows that are open to fewer places. From now on each has its own prompt in its cache."""
         count = bucket.rows // self.placement.parts
-        places = self.placement.first(self.alive, count)  # if too few are alive, some of them twice
-        living = self.alive.reshape(len(places), -1).sum(axis=1, keepdims=True)
-        self.alive = (np.arange(count) < living).ravel()  # the copies are dead
+        places = self.placement.first(self.open, count)  # if too few are open, some of them twice
+        living = self.open.reshape(len(places), -1).sum(axis=1, keepdims=True)
+        self.held = (np.arange(count) < living).ravel()  # the copies are dead
+        self.alive = self.alive[places.ravel()] & self.held
         self.ids, self.firsts = self.ids[places.ravel()], self.firsts[places.ravel()]
         self._set_rows()
         places, index = self._within_parts(places), self.state.index
@@ -152,9 +191,10 @@ class Batch:
 
         self._replace_cache(self.prompt_length + bucket.new_tokens, take)
         self.prompt = None
-        hidden, automaton = jitted_steps.take_rows((self.state.hidden, self.state.automaton), places)
-        alive = self.placement.rows(self.alive)
-        self.state = self.state._replace(hidden=hidden, alive=alive, automaton=automaton)
+        moved = dict(hidden=self.state.hidden, automaton=self.state.automaton)
+        moved |= {} if self.turns is None else {"index": self.state.index}
+        moved = jitted_steps.take_rows(moved, places)
+        self.state = self.state._replace(alive=self.placement.rows(self.alive), **moved)
 
     def _grow(self, bucket):
         """Makes the cache longer. Prompts that are shared stay so."""
@@ -176,6 +216,7 @@ class Batch:
     def _begin(self):
         prompts = np.arange(self.read)
         self.ids, self.alive = self._rows_of(prompts)
+        self.held = self.alive.copy()  # places of rows, and not there for the shape
         self.read = min(self.read, len(self.prompt_ids))
         self.firsts = np.full(len(self.ids), self.prompt_length, "int32")
         self._set_rows()
@@ -193,7 +234,8 @@ class Batch:
             sizes = self.decoder.ring_sizes(self.bucket.new_tokens)
             cache = self.placement.empty_cache(cache, len(self.ids), sizes)
         alive, automaton = self.placement.rows((self.alive, np.zeros(len(self.ids), "int32")))
-        self.state = State(jnp.int32(self.prompt_length), hidden, cache, alive, automaton)
+        index = jnp.int32(self.prompt_length) if self.turns is None else self.placement.rows(self.firsts.copy())
+        self.state = State(index, hidden, cache, alive, automaton)
 
     def _rows_of(self, prompts):
         """The rows of prompts, and which of them exist: some prompts may be there for the shape only."""
@@ -209,7 +251,8 @@ class Batch:
 
     def _set_rows(self):
         starts = self.prompt_starts[self.ids // self.group_size] + self.firsts - self.prompt_length
-        self.rows = self.placement.rows(Rows(self.keys[self.ids], starts, self.firsts))
+        turns = None if self.turns is None else self.turns.of(self.ids)
+        self.rows = self.placement.rows(Rows(self.keys[self.ids], starts, self.firsts, turns))
 
     def _prefill(self, prompts, position):
         """Of the rows of prompts `hidden`, and of the prompts the columns of their cache."""
@@ -222,16 +265,20 @@ class Batch:
 
     def _record(self, sampled, stop_state):
         """Appends a segment to the completions of its rows."""
-        self.alive = np.array(self.state.alive)
+        before, self.alive = self.alive, np.array(self.state.alive)
         segment_ids = np.asarray(sampled.token_ids)
         row, column = np.nonzero(segment_ids >= 0)
         ids, completions = self.ids[row], self.completions
-        place = ids, completions.lengths[ids] + column
+        nth = np.cumsum(segment_ids >= 0, axis=1)[row, column] - 1  # of the row's own tokens in this segment
+        place = ids, completions.lengths[ids] + nth
         completions.token_ids[place] = segment_ids[row, column]
         completions.log_probs[place] = np.asarray(sampled.log_probs)[row, column]
         np.add.at(completions.lengths, ids, 1)
         spoke = np.unique(row)
-        completions.stopped[self.ids[spoke]] = (np.asarray(self.state.automaton) == stop_state)[spoke]
+        stopped = np.asarray(self.state.automaton) == stop_state
+        completions.stopped[self.ids[spoke]] = stopped[spoke]
+        if self.turns is not None:
+            self.turns.ask(self.ids[before & ~self.alive & stopped])
 
 
 def cache_dtype(backbone) -> str:

@@ -14,17 +14,18 @@ class Completions(NamedTuple):
         lengths: `(B,)` int32, tokens of each completion, its last one included.
         stopped: `(B,)` bool, true if a stop token or stop string ended it, false if the limit did.
         observed: `(B, C)` bool, true at the tokens of observations, which the policy has read and not drawn; their
-            log-probs are 0. `None` if completions have one turn.
+            log-probs are 0.
     """
 
     token_ids: np.ndarray
     log_probs: np.ndarray
     lengths: np.ndarray
     stopped: np.ndarray
-    observed: np.ndarray | None = None
+    observed: np.ndarray
 
 
 def empty_completions(rows: int, max_completion_length: int) -> Completions:
     """`Completions` without a token, to be filled in; 0 rows are the share of a process that has no prompts."""
     token_ids = np.zeros((rows, max_completion_length), "int32")
-    return Completions(token_ids, token_ids.astype("float32"), np.zeros(rows, "int32"), np.zeros(rows, bool))
+    lengths, observed = np.zeros(rows, "int32"), np.zeros(token_ids.shape, bool)
+    return Completions(token_ids, token_ids.astype("float32"), lengths, np.zeros(rows, bool), observed)

@@ -30,7 +30,8 @@ class Prompt(NamedTuple):
 class Decoder(abc.ABC):
     """Runs the layers of a keras-hub backbone; a subclass writes down the model: `embed`, `project` and `finish`.
 
-    Prompts are left-padded, so that all rows are at one index. RoPE is relative: this is exact if padding is masked.
+    Prompts are left-padded, so that rows begin at one index; those that speak in turns then go on at their own. RoPE is
+    relative: this is exact if padding is masked.
 
     Args:
         backbone: a built backbone; its variables are read at call time, so that a `StatelessScope` can replace them.
@@ -52,7 +53,7 @@ class Decoder(abc.ABC):
         Args:
             layer: one of `backbone.transformer_layers`.
             x: `(B, t, D)`.
-            positions: `(t,)` int32.
+            positions: `(t,)` or `(B, t)` int32.
 
         Returns:
             A scaled query `(B, t, N, H)`, key and value `(B, t, K, H)`, query and key rotated; `(query, None)` if the
@@ -74,7 +75,7 @@ class Decoder(abc.ABC):
 
         Args:
             token_ids: `(B, t)` int32.
-            positions: `(t,)` int32.
+            positions: `(t,)` or `(B, t)` int32.
             attend: called in each layer as `attend(layer, i, query, keys, values)`: a scaled query `(B, t, N, H)`, and
                 what layer i holds. It returns `(B, t, N, H)`, or in the last layer fewer of the t: the last ones.
             cache: rings of K and V of each cached layer `(B, K, S, H)`, into which those of the one token are written.
@@ -96,7 +97,7 @@ class Decoder(abc.ABC):
     def _block(self, layer, positions, attend, x, extra, held):
         query, new = self.project(layer, x, positions)
         if new is not None and held is not None:
-            new = tuple(write(ring, by_head(z), positions[0]) for ring, z in zip(held, new, strict=True))
+            new = tuple(write(ring, by_head(z), positions[..., 0]) for ring, z in zip(held, new, strict=True))
         held = held if new is None else new
         attended = attend(query, *held)
         unused = x.shape[1] - attended.shape[1]
@@ -149,7 +150,7 @@ class Decoder(abc.ABC):
 
         Args:
             token_ids: `(B,)` int32.
-            index: int32 scalar, the position of these tokens.
+            index: int32 scalar, the position of these tokens, or `(B,)`, one a row.
             starts: `(B,)` int32, the position of each row's first token.
             cache: rings of K and V of each layer, written below `index`.
             prompt: the prompts, if `cache` has completions only.
@@ -157,7 +158,7 @@ class Decoder(abc.ABC):
         Returns:
             `(hidden, cache)`: final hidden states `(B, D)`, and the cache with these tokens' K and V.
         """
-        positions = jnp.reshape(index, 1)
+        positions = jnp.expand_dims(index, -1)
 
         def attend_to_cache(layer, i, query, keys, values):
             held = held_positions(keys.shape[2], index)

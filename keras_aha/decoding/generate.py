@@ -2,7 +2,8 @@
 
 prefill ───── each prompt once; its cache is repeated for the rows of its group, or shared if prompts are long
    │
-segment ──┬── many rows have died: the others move to a smaller bucket
+segment ──┬── rows have stopped, and are answered: they go on, each at its own place in its completion
+   │      ├── many rows have died: the others move to a smaller bucket
    │      ├── the cache is full: it grows
    │      └── prompts are waiting: they take the places of the dead
 completions
@@ -11,6 +12,7 @@ completions
 import functools
 import math
 
+from keras_aha.decoding.answers import Answers
 from keras_aha.decoding.batch import Batch
 from keras_aha.decoding.completions import Completions, empty_completions
 from keras_aha.decoding.decoder import Decoder
@@ -37,6 +39,7 @@ def generate(
     max_rows: int | None = None,
     on_segment=None,
     warm_up: bool = False,
+    answers: Answers | None = None,
 ) -> Completions:
     """Samples `group_size` completions of each prompt; row p·G + g is completion g of prompt p.
 
@@ -57,6 +60,8 @@ def generate(
         on_segment: called as `on_segment(rows, tokens)` every 64 tokens or sooner, with the rows that are alive or
             waiting and the tokens sampled so far.
         warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
+        answers: whom a row asks that has stopped; if it is answered it goes on, and what it is told takes no step of
+            another row. C is of all its turns and observations. `None` ends rows where they stop.
 
     Raises:
         ValueError: if a prompt is empty or not left-padded.
@@ -76,15 +81,18 @@ def generate(
         max_completion_length=max_completion_length,
         max_rows=max_rows,
         placement=placement,
+        answers=answers,
     )
     settings = Settings(placement.everywhere(stop_table), temperature, max_completion_length, until=0, floor=0)
     if warm_up:
         compile_programs(new_batch, settings, sampling)
     batch = new_batch()
     while batch.unfinished:
-        batch.decode(settings, sampling)
+        if batch.alive.any():  # else all wait for answers
+            batch.decode(settings, sampling)
         if on_segment is not None:
             on_segment(batch.unfinished, int(batch.completions.lengths.sum()))
+        batch.answer()
         batch.admit()
         batch.rearrange()
     return batch.completions

@@ -19,11 +19,19 @@ SEGMENT = 64  # decode steps; after so many the host looks at what is left
 class State(NamedTuple):
     """What changes from token to token, for R rows."""
 
-    index: jax.Array  # () int32, the position of the token that `hidden` predicts
+    index: jax.Array  # () int32, the position of the token that `hidden` predicts; in turns (R,), one a row
     hidden: jax.Array  # (R, D)
     cache: tuple  # a layer: K and V, rings (R, K, slots, H)
     alive: jax.Array  # (R,) bool
     automaton: jax.Array  # (R,) int32, state of the stop table
+
+
+class Turns(NamedTuple):
+    """What rows read before they go on, and how far they may."""
+
+    observations: jax.Array  # (R, F) int32, token ids, -1 after the end
+    firsts: jax.Array  # (R,) int32, the observation's place in the completion
+    limits: jax.Array  # (R,) int32, tokens of the completion at which the turn is cut
 
 
 class Rows(NamedTuple):
@@ -32,6 +40,7 @@ class Rows(NamedTuple):
     keys: jax.Array  # (R,)
     starts: jax.Array  # (R,) int32, position of the prompt's first token
     firsts: jax.Array  # (R,) int32, position of the completion's first token
+    turns: Turns | None = None
 
 
 class Settings(NamedTuple):
@@ -45,7 +54,7 @@ class Settings(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """The tokens of one segment, each `(R, SEGMENT)`; those of dead rows are -1."""
+    """The tokens of one segment, each `(R, SEGMENT)`; -1 where a row was dead, or read an observation."""
 
     token_ids: jax.Array
     log_probs: jax.Array
@@ -69,7 +78,8 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=
 
     def unfinished(carry):
         state, _ = carry
-        in_reach = (state.index < first + SEGMENT) & (state.index < settings.until)
+        reached = state.index if rows.turns is None else jnp.max(jnp.where(state.alive, state.index, 0))
+        in_reach = (jnp.max(state.index - first) < SEGMENT) & (reached < settings.until)
         return in_reach & (jnp.max(jnp.sum(state.alive.reshape(parts, -1), axis=1)) > settings.floor)
 
     def next_token(carry):
@@ -78,20 +88,32 @@ def segment(decoder, sampling, weights, state, rows, prompt, settings, *, parts=
         with decoder.using(weights):
             logits = decoder.logits(state.hidden)
             token_ids, log_probs = sample(logits, rows.keys, position, settings.temperature, sampling)
+            speaks, limits = state.alive, settings.max_completion_length
+            if rows.turns is not None:
+                speaks, token_ids, limits = _in_turns(rows.turns, position, state.alive, token_ids)
             token_ids = jnp.where(state.alive, token_ids, 0)
             hidden, cache = decoder.step(token_ids, state.index, rows.starts, state.cache, prompt)
         automaton = settings.stop_table[state.automaton, token_ids].astype("int32")
-        column = state.index - first
+        column = jnp.max(state.index - first)  # of the rows that are alive: none was dead before
         sampled = Sampled(
-            sampled.token_ids.at[:, column].set(jnp.where(state.alive, token_ids, -1)),
+            sampled.token_ids.at[:, column].set(jnp.where(speaks, token_ids, -1)),
             sampled.log_probs.at[:, column].set(log_probs),
         )
-        automaton = jnp.where(state.alive, automaton, state.automaton)
-        alive = state.alive & (automaton != last_state) & (position + 1 < settings.max_completion_length)
-        return State(state.index + 1, hidden, cache, alive, automaton), sampled
+        automaton = jnp.where(speaks, automaton, state.automaton)
+        alive = state.alive & (automaton != last_state) & (position + 1 < limits)
+        index = state.index + (1 if rows.turns is None else state.alive)
+        return State(index, hidden, cache, alive, automaton), sampled
 
     shape = (len(state.alive), SEGMENT)
     return jax.lax.while_loop(unfinished, next_token, (state, Sampled(jnp.full(shape, -1, "int32"), jnp.zeros(shape))))
+
+
+def _in_turns(turns, position, alive, token_ids):
+    """Which rows speak, and do not read an observation; the tokens of both; and how long completions may be."""
+    place = position - turns.firsts
+    read = jnp.take_along_axis(turns.observations, place[:, None], axis=1, mode="fill", fill_value=-1)[:, 0]
+    reads = (place >= 0) & (read >= 0)
+    return alive & ~reads, jnp.where(reads, read, token_ids), turns.limits
 
 
 # === Moving rows: one array at a time, so that no second cache exists; and each within its part of the rows ===

@@ -2,18 +2,23 @@
 
 from keras_aha.decoding.buckets import Bucket, smallest
 
+import numpy as np
+
 
 def warm_up(new_batch, settings, sampling) -> None:
     """Runs each program that a `Batch` of `new_batch()` may need, whatever the lengths of its completions, and samples
     nothing; the other arguments are those of `Batch.decode`."""
     batch = new_batch()
     if batch.waiting:
-        batch.alive[:] = False
+        batch.alive[:] = batch.held[:] = False
         batch.admit()
     for bucket in batch.buckets:
         batch = _dead_batch(new_batch, bucket)
         batch.decode(settings, sampling)
         batch.decode(settings, sampling)  # on a mesh the first call's outputs may lie otherwise than its inputs did
+        if batch.turns is not None:
+            batch.revive(np.arange(0))
+            batch.decode(settings, sampling)
     for before, after in _moves(batch.buckets, batch.max_completion_length):
         _dead_batch(new_batch, before).move_to(after)
 

@@ -71,12 +71,14 @@ def stored_scale(layer, scale):
 
 
 def rotate(attention, x, positions):
-    """Rotary embedding as an attention layer of Gemma applies it: `(B, t, N, H)` at positions `(t,)`.
+    """Rotary embedding as an attention layer of Gemma applies it: `(B, t, N, H)` at positions `(t,)` or `(B, t)`.
 
     Layers of Gemma 3 and 4 have several, and only this method knows which. It counts from a number on; an array of
     them, which Keras adds as it would the number, places each token by itself.
     https://github.com/keras-team/keras-hub/blob/v0.32.0/keras_hub/src/models/gemma/gemma_attention.py (`_apply_rope`)
     """
+    if positions.ndim == 2:
+        return jax.vmap(lambda row, positions: rotate(attention, row[None], positions)[0])(x, positions)
     return attention._apply_rope(x, positions - jnp.arange(x.shape[1]))
 
 

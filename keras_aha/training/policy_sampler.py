@@ -62,6 +62,7 @@ class PolicySampler:
         rows=None,
         on_segment=None,
         warm_up: bool = False,
+        answers: decoding.Answers | None = None,
     ) -> decoding.Completions:
         """Samples completions.
 
@@ -85,6 +86,8 @@ class PolicySampler:
             on_segment: see `decoding.generate`.
             warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
 
+            answers: whom a completion asks where it stops, to go on in another turn; see `decoding.generate`.
+
         Returns:
             `decoding.Completions`, B = P·G rows.
 
@@ -97,6 +100,7 @@ class PolicySampler:
         prompts = token_ids, padding_mask, decoding.row_keys(seed, iteration, rows)
         sampling = dict(sampling=decoding.Sampling(top_k, top_p, min_p), temperature=temperature, group_size=group_size)
         settings = sampling | dict(max_completion_length=max_completion_length, on_segment=on_segment)
+        settings["answers"] = answers
         settings["stop_table"] = self._stop_table(tuple(stop_tokens), tuple(stop_strings))
         if self._decoder is None:
             if quantization is not None:

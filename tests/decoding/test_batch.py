@@ -53,12 +53,12 @@ class Steps:
         return jitted_steps.State(index, hidden, (), alive, automaton), jitted_steps.Sampled(said, said / 2)
 
     def take_rows(self, arrays, places):
-        return tuple(np.asarray(array)[among(places, len(array))] for array in arrays)
+        return {name: np.asarray(array)[among(places, len(array))] for name, array in arrays.items()}
 
     def admit(self, old, new, places):
-        arrays = [np.array(array) for array in old]
-        for array, rows in zip(arrays, new, strict=True):
-            array[among(places, len(array))] = rows
+        arrays = {name: np.array(array) for name, array in old.items()}
+        for name, array in arrays.items():
+            array[among(places, len(array))] = new[name]
         return arrays
 
 

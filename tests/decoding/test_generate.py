@@ -107,14 +107,15 @@ def assert_same(completions, expected, oracle):
 
 
 def test_rows_end_where_the_table_stops_them_or_the_limit_does(case, expected):
-    assert [array.dtype for array in expected] == ["int32", "float32", "int32", "bool"]
-    for ids, log_probs, length, stopped in zip(*expected, strict=True):
+    assert [array.dtype for array in expected] == ["int32", "float32", "int32", "bool", "bool"]
+    for ids, log_probs, length, stopped, observed in zip(*expected, strict=True):
         state = tokens = 0
         while state < 2 and tokens < LENGTH:
             state = case.table[state, ids[tokens]]
             tokens += 1
         assert (length, stopped) == (tokens, state == 2)
         assert not ids[length:].any() and not log_probs[length:].any() and (log_probs[:length] < 0).all()
+        assert not observed.any()
     assert len(set(expected.lengths)) > 10 and 0 < expected.stopped.sum() < ROWS
 
 

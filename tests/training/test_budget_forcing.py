@@ -42,7 +42,7 @@ def completions_of(model, *rows, stopped=True):
         ids[: len(row)] = ids_of(model, row)
     lengths = np.array([len(row) for row in rows], "int32")
     log_probs = -np.where(np.arange(LENGTH) < lengths[:, None], np.arange(1.0, LENGTH + 1), 0).astype("float32")
-    return Completions(token_ids, log_probs, lengths, np.full(len(rows), stopped))
+    return Completions(token_ids, log_probs, lengths, np.full(len(rows), stopped), np.zeros(token_ids.shape, bool))
 
 
 def pieces_of(model, completions):
