@@ -23,8 +23,7 @@ def parse(argv):
     parser.add_argument("--csv", type=_cli.path, metavar="FILE", help="write one row a puzzle there")
     words = "write one row a completion there, with its text"
     parser.add_argument("--parquet", type=_cli.path, metavar="FILE", help=words)
-    words = "print the first sample of the first N puzzles; what it was answered stands behind │"
-    parser.add_argument("--show", type=_cli.at_least(1), metavar="N", help=words)
+    parser.add_argument("--show", type=_cli.at_least(1), metavar="N", help="print a completion of the first N puzzles")
     words = "measure nothing: write what it samples for training problems there, as rows for [priming] file"
     parser.add_argument("--write-examples", type=_cli.path, metavar="FILE", help=words)
     parser.add_argument("--problems", type=_cli.at_least(1), metavar="N", help="of so many problems (default: 256)")

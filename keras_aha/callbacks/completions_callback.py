@@ -9,7 +9,7 @@ from keras_aha.callbacks.run_folder import COMPLETIONS
 from keras_aha.evaluation.transcript import shown, transcript
 from keras_aha.files import json_lines, local_path
 from keras_aha.names import printable
-from keras_aha.tasks.turn import Observation, Turn
+from keras_aha.tasks.turn import Turn
 from keras_aha.training.ask import problem_text
 
 import keras
@@ -101,9 +101,8 @@ def _spread(rows: int, count: int) -> list[int]:
 
 
 def _as_record(turn: Turn) -> dict:
-    observation = turn.observation or Observation("")
-    written = None if turn.observation is None else observation.written
-    return dict(text=turn.text, observation=written, tool=observation.tool, is_error=observation.is_error)
+    x = turn.observation
+    return dict(text=turn.text, observation=x and x.written, tool=x.tool if x else "", is_error=bool(x and x.is_error))
 
 
 def _as_markup(record: dict) -> str:

@@ -97,11 +97,8 @@ def format_only(e):
     'rollouts.stop_strings, such as "</answer>"; if they ramble, set rollouts.overlong_buffer.',
 )
 def truncated(e):
-    """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %.
-
-    If they call tools without end, that is another finding.
-    """
-    return e["truncated"] > 0.5 and not e["endless_calls"] > 0.5
+    """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
+    return e["truncated"] > 0.5 and not e["endless_calls"] > 0.5  # which is another finding
 
 
 @lasting(

@@ -4,10 +4,6 @@ from keras_aha.callbacks.doctor_history import WINDOW, rising
 from keras_aha.callbacks.finding import lasting
 
 
-def _improving(history: list[dict]) -> bool:
-    return rising(history[-2 * WINDOW :])
-
-
 @lasting(
     "{endless_calls:.0%} of the completions called tools until turns or tokens ran out, after {turns:.1f} turns.",
     "They come to no answer, and accuracy does not rise.",
@@ -15,7 +11,7 @@ def _improving(history: list[dict]) -> bool:
     "turns that end in an answer (scripts/prime.py); if completions need the room, raise "
     "rollouts.max_completion_length or turns.max_turns.",
     epochs=WINDOW,  # which a rise of the accuracy needs to be seen
-    unless=_improving,
+    unless=rising,
 )
 def endless_calls(e):
     """In 10 epochs more than half of the completions call without end, see `turn_habits`; accuracy does not rise."""
@@ -27,11 +23,11 @@ def endless_calls(e):
     "The task answers calls or moves, and the policy makes none, so it cannot learn what they are good for.",
     "Prime it on worked turns (scripts/prime.py); say in the prompt how a call is written (turns.declare), in the form "
     "that this family knows (turns.tool_form); look in completions.jsonl for calls in another form.",
-    epochs=5,
-    unless=_improving,
+    epochs=WINDOW,
+    unless=rising,
 )
 def no_calls(e):
-    """In 5 epochs, of a task that answers, fewer than 1 completion in 100 is answered; accuracy does not rise."""
+    """In 10 epochs, of a task that answers, fewer than 1 completion in 100 is answered; accuracy does not rise."""
     return e["turns"] < 1.01 and e["accuracy"] < 0.9
 
 

@@ -17,8 +17,7 @@ A table is a pandas `DataFrame` with one row a completion and at least the colum
     attempts, verifications, backtracks, self_corrections, slips
                        how often the completion did so (`behaviours.Behaviours`)
     turns, tool_calls, tool_errors, observation_tokens, transcript
-                       only of a task that answers: how many, and all turns as a text (`transcript`); `text` has the
-                       policy's own words
+                       only of a task that answers; `text` has the policy's own words, `transcript` all
 
 Puzzles are independent draws; completions of one puzzle are not. So every mean is over puzzles, and every interval
 resamples puzzles.

@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree
 
 from keras_aha.evaluation.table_file import write_tables
-from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, summarize, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS, behaviour_rates, by_label, summarize, with_behaviours
 from keras_aha.evaluation.transcript import transcript
 from keras_aha.files import json_lines
 from keras_aha.recipes.recipe import Recipe
@@ -210,11 +210,11 @@ def test_turns_are_shown_one_by_one(folder):
     page = Elements(folder).page
     turn = '<pre class="observation">&lt;result&gt;wait 1+1=3 &lt;b&gt;&lt;/result&gt;</pre>'
     assert page.count(f"<pre>│ 391&lt;/pre&gt;\n</pre>\n{turn}\n<pre><span") == page.count(turn) == 4
-    drawn, axes = lines_of(pictures._turns, RunRecord.load(folder))
-    assert drawn["turns"] == [[1, 1], [2, 2], [3, 3]] and "turns" in {
-        path.stem for path in (folder / "report").iterdir()
-    }
-    assert [[0, 2.0], [2, 2.5], [3, 3.5]] in drawn.values() and len(axes.figure.axes[1].lines) == 2
+    draw = functools.partial(pictures._behaviours, names=TURNS[:3], title="Turns")
+    drawn, axes = lines_of(draw, RunRecord.load(folder))
+    assert drawn["tool-calls"] == [[1, 1], [2, 2], [3, 3]] and [[0, 2.0], [2, 2.5], [3, 3.5]] in drawn.values()
+    assert "turns" in {path.stem for path in (folder / "report").iterdir()} and len(axes.lines) == 6
+    assert lines_of(pictures._length, RunRecord.load(folder))[0]["observations"] == [[1, 1], [2, 2], [3, 3]]
 
 
 # === Pictures ===
