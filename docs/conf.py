@@ -19,7 +19,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:.*", r"(?!keras_aha\b).*"),
-    ("py:class", r"keras_aha\.recipes\.(sections|feedback)\..*"),
+    ("py:class", r"keras_aha\.recipes\.(sections|feedback|turns)\..*"),
 ]
 default_role = "backticks"
 myst_enable_extensions = ["dollarmath"]

@@ -18,6 +18,7 @@ SOURCES = {
     ),
     "loss": ("losses.GRPOLoss",),
     "teacher": ("training.teacher.Teacher",),
+    "turns": ("training.turn_limits.TurnLimits",),
     "training": ("training.grpo_model.GRPOModel",),
     "distribution": ("distribution.distribute.distribute",),
     "priming": ("training.priming.prime", "tasks.example_rows.ExampleRows"),

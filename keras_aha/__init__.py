@@ -29,7 +29,8 @@ _HOMES = {
 }
 _HOMES |= dict(check="planner", evaluate="runs.evaluate", export="runs.export", plan="planner")
 _HOMES |= dict(ModelJudge="training.judges.model_judge", RewardModel="training.judges.reward_model")
-_HOMES |= dict(EndpointJudge="training.judges.endpoint_judge", Teacher="training.teacher")
+_HOMES |= dict(EndpointJudge="training.judges.endpoint_judge")
+_HOMES |= dict(Teacher="training.teacher", TurnLimits="training.turn_limits")
 _ROOMS = ("losses", "tasks")
 # XLA for TPUs compiles each fusion of a gather and a product by itself: with 42 layers that takes twice as long.
 _LIBTPU_FLAG = "xla_tpu_enable_async_collective_fusion"

@@ -9,6 +9,7 @@ from keras_aha.decoding.gemma_decoder import GemmaDecoder
 from keras_aha.decoding.generate import generate
 from keras_aha.decoding.sampling import Sampling, row_keys
 from keras_aha.decoding.slow_path import check_policy, generate_with_cache
+from keras_aha.decoding.slow_turns import generate_turns_with_cache
 
 import keras_hub
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_policy",
     "decoder_for",
     "generate",
+    "generate_turns_with_cache",
     "generate_with_cache",
     "row_keys",
 ]

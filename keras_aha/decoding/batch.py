@@ -156,7 +156,7 @@ class Batch:
         if self.waiting or not self.open.any():
             return
         index = self.state.index if self.turns is None else np.max(np.array(self.state.index)[self.open])
-        new_tokens = 1 if self.queued else int(index) - self.prompt_length + 1
+        new_tokens = 1 if self.queued else min(int(index) - self.prompt_length + 1, self.max_completion_length)
         most = self.placement.most(self.open) * self.placement.parts
         bucket = smallest(self.buckets, most, new_tokens)
         if bucket != self.bucket:

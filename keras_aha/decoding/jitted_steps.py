@@ -135,7 +135,7 @@ def resize(ring, index, *, size):
 def take_ring(ring, places, index, prompts, prompt_places, prompt_length, *, size):
     """The rows at `places` `(parts, n)` of a ring, in `size` slots; each behind a copy of its prompt, if `prompts` has
     a ring of those that groups share."""
-    ring = _take(ring, places)
+    ring, index = _take(ring, places), _take(index, places) if index.ndim else index
     if prompts is None:
         return rings.resize(ring, size, index)
     return rings.join(_take(prompts, prompt_places), ring, prompt_length, size, index)

@@ -52,6 +52,8 @@ def generate_with_cache(
     sampling: Sampling = FULL_SOFTMAX,
     max_rows: int | None = None,
     on_segment=None,
+    offsets=None,
+    limits=None,
 ) -> Completions:
     """Does what `generate` does, with the same arguments but for these.
 
@@ -59,6 +61,8 @@ def generate_with_cache(
         policy: a `keras_hub.models.CausalLM`.
         weights: the values of `policy.backbone.variables`, in that order, adapters merged.
         max_rows: rows decoded at a time, in one batch after the other: waiting prompts take no places of finished rows.
+        offsets: `(B,)` int32, tokens of each completion that stand in its prompt, for its keys; `None` is 0.
+        limits: `(B,)` int32, tokens at which each row is cut before C; `None` is C.
 
     Raises:
         ValueError: if a prompt is empty or not left-padded, or if the model cannot be decoded like this, or not so far.
@@ -72,7 +76,9 @@ def generate_with_cache(
     group_size //= shares
     columns = (np.arange(prompt_length) + starts[:, None]) % prompt_length
     prompts = np.take_along_axis(token_ids, columns, axis=1)  # padded on the right
-    settings = jnp.asarray(stop_table), temperature, max_completion_length
+    settings = jnp.asarray(stop_table), temperature
+    offsets = np.zeros(len(keys), "int32") if offsets is None else offsets
+    limits = np.full(len(keys), max_completion_length, "int32") if limits is None else limits
 
     completions = empty_completions(len(prompts) * group_size, max_completion_length)
     prompts_at_once = max(1, (max_rows or len(keys)) // group_size)
@@ -82,7 +88,17 @@ def generate_with_cache(
         firsts = np.repeat(prompt_length - starts[batch], group_size)  # column of each completion's first token
         state = _begin(weakref.ref(policy), weights, prompts[batch], firsts, max_completion_length)
         while state.alive.any():
-            state = _segment(weakref.ref(policy), sampling, weights, state, keys[rows], firsts, *settings)
+            state = _segment(
+                weakref.ref(policy),
+                sampling,
+                weights,
+                state,
+                keys[rows],
+                firsts,
+                offsets[rows],
+                limits[rows],
+                *settings,
+            )
             completions.lengths[rows] = state.lengths
             if on_segment is not None:
                 alive = int(state.alive.sum()) + len(completions.lengths) - rows.stop
@@ -118,7 +134,7 @@ def _begin(policy, weights, prompts, firsts, max_completion_length):
 
 
 @functools.partial(jax.jit, static_argnames=("policy", "sampling"), donate_argnames=("state",))
-def _segment(policy, sampling, weights, state, keys, firsts, stop_table, temperature, max_completion_length):
+def _segment(policy, sampling, weights, state, keys, firsts, offsets, limits, stop_table, temperature):
     """Up to `SEGMENT` more tokens a row."""
     policy = policy()
     until = state.index + SEGMENT
@@ -134,7 +150,7 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
             _, hidden, cache = policy.call_with_cache(newest, state.cache, index - 1)
             logits = float32_logits(policy.backbone.token_embedding, hidden[:, 0])
         position = index - firsts  # in the completion; negative in a prompt
-        drawn, log_probs = sample(logits, keys, position, temperature, sampling)
+        drawn, log_probs = sample(logits, keys, position + offsets, temperature, sampling)
         speaks = state.alive & (position >= 0)
         token_ids = jnp.where(speaks, drawn, state.token_ids[:, index])
         automaton = jnp.where(speaks, stop_table[state.automaton, token_ids].astype("int32"), state.automaton)
@@ -144,7 +160,7 @@ def _segment(policy, sampling, weights, state, keys, firsts, stop_table, tempera
             state.log_probs.at[:, index].set(log_probs),
             state.lengths + speaks,
             cache,
-            state.alive & (automaton != last_state) & (position + 1 < max_completion_length),
+            state.alive & (automaton != last_state) & (position + 1 < limits),
             automaton,
         )
 

@@ -14,5 +14,5 @@ from keras_aha.tasks.task import Score, Task
 from keras_aha.tasks.turn import Observation, Turn
 
 __all__ = ["Answer", "Countdown", "CountdownProblem", "DrawnTask"]
-__all__ += ["GymProblem", "GymTask", "HeldOut", "MixedProblem", "Mixture", "Multiplication", "MultiplicationProblem", "Observation"]
-__all__ += ["Row", "Rows", "Score", "Signs", "SignsProblem", "Task", "Turn", "read_answer"]
+__all__ += ["GymProblem", "GymTask", "HeldOut", "MixedProblem", "Mixture", "Multiplication", "MultiplicationProblem"]
+__all__ += ["Observation", "Row", "Rows", "Score", "Signs", "SignsProblem", "Task", "Turn", "read_answer"]

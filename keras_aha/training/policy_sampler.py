@@ -100,7 +100,6 @@ class PolicySampler:
         prompts = token_ids, padding_mask, decoding.row_keys(seed, iteration, rows)
         sampling = dict(sampling=decoding.Sampling(top_k, top_p, min_p), temperature=temperature, group_size=group_size)
         settings = sampling | dict(max_completion_length=max_completion_length, on_segment=on_segment)
-        settings["answers"] = answers
         settings["stop_table"] = self._stop_table(tuple(stop_tokens), tuple(stop_strings))
         if self._decoder is None:
             if quantization is not None:
@@ -108,14 +107,17 @@ class PolicySampler:
                     "Quantized rollouts need one of Gemma's architectures. "
                     f"Received: quantization={quantization!r}, policy={type(self.policy).__name__}"
                 )
-            return decoding.generate_with_cache(
-                self.policy, self.merged_values(), *prompts, max_rows=max_rows, **settings
-            )
+            if answers is None:
+                generate = decoding.generate_with_cache
+            else:
+                generate = functools.partial(decoding.generate_turns_with_cache, answers=answers)
+            return generate(self.policy, self.merged_values(), *prompts, max_rows=max_rows, **settings)
         if quantization is None:
             decoder, values = self._decoder, self.merged_values()
         else:
             decoder, values = self._quantized_values(quantization)
-        return decoding.generate(decoder, values, *prompts, max_rows=max_rows, warm_up=warm_up, **settings)
+        settings |= dict(max_rows=max_rows, warm_up=warm_up, answers=answers)
+        return decoding.generate(decoder, values, *prompts, **settings)
 
     def merged_values(self) -> list:
         """The values of `policy.backbone.variables`, in that order, with those of `lora.adapted_values`.

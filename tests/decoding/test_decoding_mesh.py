@@ -25,6 +25,7 @@ def in_meshes():
     import numpy as np
     from sampling_oracle import drawn, forward_log_probs, uniforms
     from tiny_models import tiny_policy
+    from told import Told
 
     rng = np.random.default_rng(0)
     padding_mask = (np.arange(9) >= rng.integers(0, 7, (PROMPTS, 1))).astype("int32")
@@ -47,15 +48,21 @@ def in_meshes():
 
     policy = tiny_policy("gemma_2", lora_rank=2)
     alone = sample(PolicySampler(policy).merged_values(), decoder_for(policy.backbone), 0.1)
-    margins = drawn(np.exp(forward_log_probs(policy, (token_ids, padding_mask), alone)), uniforms(keys, LENGTH))[1]
     report = {"moves alone": sorted(set(moves)), "lengths": len(set(alone.lengths.tolist()))}
+    told = sample(PolicySampler(policy).merged_values(), decoder_for(policy.backbone), 0.1, answers=Told())
 
-    def difference(completions):
+    def margins_of(alone):
+        log_probs = forward_log_probs(policy, (token_ids, padding_mask), alone)
+        return drawn(np.exp(log_probs), uniforms(keys, LENGTH))[1]
+
+    margins = {id(alone): margins_of(alone), id(told): margins_of(told)}
+
+    def difference(completions, alone=alone):
         differ = completions.token_ids != alone.token_ids
         rows = np.flatnonzero(differ.any(axis=1))
         same = np.setdiff1d(np.arange(len(differ)), rows)
         return {
-            "margins": [float(margins[row, differ[row].argmax()]) for row in rows],
+            "margins": [float(margins[id(alone)][row, differ[row].argmax()]) for row in rows],
             "log_probs": float(np.abs(completions.log_probs - alone.log_probs)[same].max()),
             "lengths": bool(np.array_equal(completions.lengths[same], alone.lengths[same])),
             "stopped": bool(np.array_equal(completions.stopped[same], alone.stopped[same])),
@@ -75,6 +82,13 @@ def in_meshes():
     ways["waiting"] = difference(sample(weights, decoder, 0.1, max_rows=20))
     batch.SHARED_PROMPT = 1
     ways["shared"] = difference(sample(weights, decoder, 0.1))
+    batch.SHARED_PROMPT = 64
+    turns = sample(weights, decoder, 0.1, answers=Told(late=2), warm_up=True)
+    counter.count = 0
+    for answers in (Told(), Told(late=3, turns=6)):
+        sample(weights, decoder, 0.1, answers=answers)
+    report["compiles in turns"] = counter.count
+    ways["turns"] = difference(turns, told)
     json.dump(report | {"ways": ways}, sys.stdout)
 
 
@@ -91,10 +105,10 @@ def report():
 def test_what_is_compared_and_that_nothing_is_compiled_after_warming_up(report):
     assert report["devices"] == 4 and report["lengths"] > 10
     assert report["moves alone"] == [4, 16] and report["moves"] == [16]  # rows, of 64; no part has fewer than 4
-    assert report["compiles"] == 0
+    assert report["compiles"] == report["compiles in turns"] == 0
 
 
-@pytest.mark.parametrize("way", ("warm", "again", "waiting", "shared"))
+@pytest.mark.parametrize("way", ("warm", "again", "waiting", "shared", "turns"))
 def test_the_same_tokens_as_on_one_device(report, way):
     difference = report["ways"][way]
     assert len(difference["margins"]) <= 1 and all(margin < NEAR_TIE for margin in difference["margins"])

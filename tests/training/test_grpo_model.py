@@ -74,7 +74,8 @@ def test_detokenize_keeps_a_stop_string_and_drops_a_stop_token(model):
     token_ids = np.full((7, 3), model.tokenizer.vocabulary_size() + 7, "int32")
     for ids, row in zip(token_ids, [*rows, ["<end_of_turn>"]], strict=False):
         ids[: len(row)] = [model.tokenizer.token_to_id(piece) for piece in row]
-    completions = Completions(token_ids, np.zeros((7, 3), "float32"), np.array([2, 3, 2, 2, 2, 1, 1]), np.full(7, True), None)
+    lengths = np.array([2, 3, 2, 2, 2, 1, 1])
+    completions = Completions(token_ids, np.zeros((7, 3), "float32"), lengths, np.full(7, True), token_ids < 0)
     assert model.detokenize(completions) == ["a</answer>", "a</answer>", "a", "<end_of_turn>a", "ab", "", ""]
     whole = ["a</answer>", "a</answer><end_of_turn>", "a", "<end_of_turn>a", "a", "<end_of_turn>", ""]
     assert model.detokenize(completions, stop_tokens=("b", "<turn|>")) == whole
