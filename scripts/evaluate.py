@@ -48,8 +48,7 @@ def main(argv=None) -> int:
             word = "Wait" if args.wait_word is None else args.wait_word
             result = evaluate(args.target, **settings, waits=args.wait or 0, wait_word=word, changes=changes)
     print_numbers(result.numbers)
-    if args.show:
-        print_completions(result.completions[: result.numbers["throughput"]["completions"]], args.show)
+    print_completions(result.completions[: result.numbers["throughput"]["completions"]], args.show or 0)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
             write(args, result)

@@ -30,9 +30,8 @@ class Finding:
 
 
 def lasting(seen: str, meaning: str, remedy: str, epochs: int = PATIENCE, unless: Callable | None = None) -> Callable:
-    """Makes a finding of what is true of an epoch that is ill: it is there if the last `epochs` are.
-
-    Nothing is said if `unless` holds for twice as many epochs.
+    """Makes a finding of what is true of an epoch that is ill: it is there if the last `epochs` are,
+    unless `unless` holds of twice as many.
 
     `seen` has means over them in braces. What an epoch lacks is NaN, for which no comparison holds.
     """

@@ -55,8 +55,7 @@ def _write(record: RunRecord) -> Path:
     # Autoescaping is what keeps a completion from becoming a part of the page.
     loader, blocks = jinja2.PackageLoader("keras_aha.runs.report", "."), dict(trim_blocks=True, lstrip_blocks=True)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
-    filters = dict(pieces=pieces, steps=steps, percent="{:.1%}".format, code=_code, name=preset_name)
-    environment.filters |= filters
+    environment.filters |= dict(pieces=pieces, steps=steps, percent="{:.1%}".format, code=_code, name=preset_name)
     page = environment.get_template("page.html").render(
         record=record,
         pictures=pictures,

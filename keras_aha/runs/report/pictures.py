@@ -81,9 +81,7 @@ _BEHAVIOURS = (
     "How often a completion does so, on average. Lines are the training rollouts, dots the held-out puzzles, and those "
     "at epoch 0 the policy before any training: what stands there already was not learned here."
 )
-_TURNS = (
-    "Turns, tool calls and calls that failed, on average. Lines are the training rollouts, dots the held-out puzzles."
-)
+_TURNS = "Turns, tool calls and failed calls, on average: lines of the training rollouts, dots of the held-out puzzles."
 _VERDICT = "What the scorer says of the completions of each training rollout: shares that add up to 1."
 
 
