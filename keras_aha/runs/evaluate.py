@@ -155,7 +155,7 @@ def _check_puzzles(both: list[_Measured]) -> None:
 def _measure(both: list[_Measured], seed, waits, wait_word) -> EvaluationResult:
     measured, *others = both
     held_out, model, task = measured.held_out, measured.model, measured.held_out.task
-    waited = held_out.evaluate_waits(model, waits, wait_word)
+    waited = held_out.evaluate_waits(model, waits, wait_word) if waits else iter([held_out.evaluate(model)])
     sampled = next(waited)
     drawn = sampled["completion_length"] - sampled.get("observation_tokens", 0)
     (seconds, compiling), tokens = held_out.seconds, int(drawn.sum())

@@ -44,7 +44,7 @@ def think_on(
     # Also if no row goes on: with several processes the others may wait for this one.
     sampling |= dict(max_completion_length=max_completion_length, rows=rows[going])
     more = model.generate(prompt_ids, prompt_mask, **sampling)
-    joined = Completions(*(None if x is None else x.copy() for x in completions))
+    joined = Completions(*(x.copy() for x in completions))
     for i, row in enumerate(going):
         length = min(more.lengths[i], max_completion_length - begun[row])
         end = begun[row] + length
