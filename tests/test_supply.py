@@ -1,4 +1,5 @@
-"""Nothing that a run reads is run as code, and no credentials leave the environment; most of it is held by ruff."""
+"""Nothing that a run reads is run as code, but for what the tool `python` shuts in, and no credentials leave the
+environment; most of it is held by ruff."""
 
 import json
 import os

@@ -229,8 +229,8 @@ class Priming:
         adapters: whether the adapters of `[lora]` are trained instead of every weight; they are then merged.
         tasks: what to imitate instead of `[task]`, each a table `[[priming.tasks]]` with the keys of `[task]`, a
             `weight` (1 by default) and `habits` of its own.
-        file: rows to imitate instead of worked solutions: a file of JSON lines, JSON, CSV or Parquet, a list of files,
-            or a folder.
+        file: rows to imitate instead of worked solutions: a file of JSON lines, JSON, CSV, TSV or Parquet, a list of
+            files, or a folder.
         held_out_file: rows that are not trained on, of which `val_loss` is measured after each epoch.
         held_out_share: without such a file, about this share of the rows is held out instead, by a hash of their
             prompts.

@@ -9,14 +9,16 @@ from keras_aha.names import import_name, suggestion
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import PrimingTask, TaskSection
 from keras_aha.recipes.values import RecipeError, in_section
+from keras_aha.runs.build_tools import TOOLS, add_tools
 from keras_aha.runs.from_keys import make_from_keys
-from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, Signs, Task
+from keras_aha.tasks import Countdown, GymTask, Mixture, Multiplication, Rows, SearchQA, Signs, Task, TwoHop
 from keras_aha.training.ask import ask
 from keras_aha.training.short_prompts import ShortPrompts
 
 _TASKS = dict(rows=Rows, countdown=Countdown, signs=Signs, multiplication=Multiplication)
+_TASKS |= dict(search_qa=SearchQA, two_hop=TwoHop)
 _GYM = "reasoning_gym/"
-_FILES = ("puzzles", "file", "held_out_file")  # arguments of ours that are paths
+_FILES = ("puzzles", "file", "held_out_file", "corpus")  # arguments of ours that are paths
 
 
 def build_task(recipe: Recipe, seed: int = 0) -> Task:
@@ -25,7 +27,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
     `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
-    tasks = [_build(section, path, seed) for path, section in recipe.asked.items()]
+    tasks = [_build(recipe, section, path, seed) for path, section in recipe.asked.items()]
     if recipe.rollouts.long_prompts == "skip":
         with in_section("model"):
             tokenizer = load_tokenizer(recipe.model.preset)
@@ -38,7 +40,7 @@ def build_priming_task(recipe: Recipe) -> Mixture:
     """What priming imitates: the tasks of `[[priming.tasks]]`, or else what is asked; RecipeError as above."""
     priming, tables = recipe.priming, recipe.priming.tasks or recipe.tasks
     paths = {f"priming.tasks[{i}]": table for i, table in enumerate(priming.tasks)} or recipe.asked
-    tasks = [_build(section, path, priming.seed) for path, section in paths.items()]
+    tasks = [_build(recipe, section, path, priming.seed) for path, section in paths.items()]
     return _mix(tasks, tables) if tables else Mixture(tasks, habits=[priming.habits])
 
 
@@ -46,8 +48,9 @@ def _mix(tasks: list[Task], tables: Sequence[PrimingTask], names: Sequence[str] 
     return Mixture(tasks, [table.weight for table in tables], [table.habits for table in tables], names)
 
 
-def _build(section: TaskSection, path: str, seed: int) -> Task:
-    return make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
+def _build(recipe: Recipe, section: TaskSection, path: str, seed: int) -> Task:
+    task = make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
+    return add_tools(recipe, task)
 
 
 def build_held_out(recipe: Recipe) -> Task:
@@ -60,10 +63,11 @@ def build_held_out(recipe: Recipe) -> Task:
 
 
 def task_files(recipe: Recipe) -> dict[str, str | tuple[str, ...]]:
-    """`task.file`, `tasks[0].file`, `priming.file` and the like → the path, or several; nothing of a task of the
-    user's, whose arguments may be anything."""
+    """`task.file`, `tasks[0].file`, `tools[0].corpus`, `priming.file` and the like → the path, or several; nothing of a
+    task or tool of the user's, whose arguments may be anything."""
     tables = recipe.asked | {f"priming.tasks[{i}]": table for i, table in enumerate(recipe.priming.tasks)}
-    ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS}
+    tables |= {f"tools[{i}]": table for i, table in enumerate(recipe.tools)}
+    ours = {path: table.arguments for path, table in tables.items() if table.name in _TASKS.keys() | TOOLS.keys()}
     ours["priming"] = {key: getattr(recipe.priming, key) for key in ("file", "held_out_file")}
     given = {f"{path}.{key}": x[key] for path, x in ours.items() for key in _FILES if key in x}
     return {key: path for key, path in given.items() if isinstance(path, str | tuple) and path != "none"}

@@ -22,7 +22,7 @@ def conditions(recipe: Recipe, name: str | os.PathLike) -> dict:
     return {
         "recipe": os.fspath(name),
         "preset": recipe.model.preset,
-        "task": " + ".join(tasks),
+        "task": " with ".join(filter(None, [" + ".join(tasks), ", ".join(tool.name for tool in recipe.tools)])),
         "template": templates[0] if len(set(templates)) == 1 else None,
         "max_prompt_length": rollouts.max_prompt_length,
         "max_completion_length": rollouts.max_completion_length,

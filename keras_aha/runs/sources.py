@@ -11,6 +11,7 @@ from keras_aha.runs.build_policy import adapters_file
 from keras_aha.runs.build_task import task_files
 from keras_aha.runs.check_files import SOURCES, read_sources
 from keras_aha.tasks.rows_file import row_files
+from keras_aha.tasks.tools.passages import corpus_files
 
 import keras_hub
 
@@ -31,7 +32,8 @@ def source_checksums(
     for key, named in files.items():
         several = isinstance(named, tuple) or os.path.isdir(named)
         digest = hashlib.sha256()
-        for path in row_files(named, key) if several else [named]:
+        files_at = corpus_files if key.endswith(".corpus") else row_files
+        for path in files_at(named, key) if several else [named]:
             with open(path, "rb") as file:
                 hashlib.file_digest(file, lambda: digest)  # noqa: B023  which is called at once
         found[key] = digest.hexdigest()

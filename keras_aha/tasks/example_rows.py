@@ -15,7 +15,7 @@ class ExampleRows:
     """Prompts with completions, or conversations, of files of rows; iterating gives the pieces of each.
 
     Args:
-        files: of JSON lines, JSON, CSV or Parquet: one, several, or a folder; see `read_rows`.
+        files: of JSON lines, JSON, CSV, TSV or Parquet: one, several, or a folder; see `read_rows`.
         prompt: the column of what is read, or a text with columns in it, such as `"{question}\\n<think>\\n"`.
         completion: the same, of what is learned; `None` takes the column `completion`, or else `answer`.
         messages: instead of both: the column of a conversation, a list of objects with a `role` and a `content`, or

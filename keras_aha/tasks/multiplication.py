@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -136,6 +136,18 @@ class Multiplication(DrawnTask):
         products = [work_out(place, "*", small) for place in reversed(places) if place]
         total = reduce(lambda total, product: work_out(total, "+", product), products)
         return f"{','.join(steps)}\n</think>\n<answer>{total}</answer>"
+
+    def worked_calls(
+        self, problem: MultiplicationProblem, rng: random.Random, call: Callable, *, slip_rate: float = 0.0, **others
+    ) -> str:
+        """Returns the answer of the calculator, which is asked at once.
+
+        Args:
+            slip_rate: probability that a wrong factor is asked; the answer is then what that gives.
+            others: habits of `worked_solution`.
+        """
+        second = problem.second + (rng.choice((-1, 1)) if rng.random() < slip_rate else 0)
+        return f"</think>\n<answer>{call('', 'calculator', expression=f'{problem.first}*{second}')}</answer>"
 
 
 def _draw_factor(digits: int, rng: random.Random) -> int:

@@ -31,7 +31,7 @@ class Rows(Task):
     All rows are checked as the file is opened; an error names the first wrong one.
 
     Args:
-        file: a file of JSON lines, JSON, CSV or Parquet, a list of such files, or a folder with them; see
+        file: a file of JSON lines, JSON, CSV, TSV or Parquet, a list of such files, or a folder with them; see
             `rows_file.read_rows`.
         held_out_file: another one, of which all rows are held out instead of a quarter. A row that is in both is not
             trained on.

@@ -1,8 +1,9 @@
-"""Rows of a user's own files: JSON lines, JSON, CSV or Parquet; every value as text."""
+"""Rows of a user's own files: JSON lines, JSON, CSV, TSV or Parquet; every value as text."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import re
@@ -53,7 +54,7 @@ class RowTable:
 def read_rows(
     files: str | PathLike | Sequence[str | PathLike], key: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> RowTable:
-    """Reads columns of files whose names end in `.jsonl`, `.json`, `.csv` or `.parquet`.
+    """Reads columns of files whose names end in `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`.
 
     Text is UTF-8 with or without a byte-order mark, its lines end in `\\n` or `\\r\\n`, and blank ones are left out. A
     `.json` file holds a list of objects, or JSON lines. What is no text is written as JSON: `7`, `true`, `["a", "b"]`.
@@ -110,7 +111,7 @@ def row_files(files: str | PathLike | Sequence[str | PathLike], key: str) -> lis
 
 
 def _place(path: Path, number: int) -> str:
-    return f"{'Line' if path.suffix.lower() in ('.csv', '.jsonl') else 'Row'} {number} of {path.name}"
+    return f"{'Line' if path.suffix.lower() in ('.csv', '.jsonl', '.tsv') else 'Row'} {number} of {path.name}"
 
 
 def _texts(row: Any, names: Iterable[str], needed: Sequence[str], place: str) -> dict[str, str | None]:
@@ -184,9 +185,9 @@ def _read_json(path: Path, _names) -> Iterator[tuple[int, Any]]:
         )
 
 
-def _read_csv(path: Path, _names) -> Iterator[tuple[int, dict[str, str]]]:
+def _read_csv(path: Path, _names, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     csv.field_size_limit(_LONGEST_CELL)
-    reader, header, number = csv.reader(_lines(path), strict=True), None, 1
+    reader, header, number = csv.reader(_lines(path), delimiter=delimiter, strict=True), None, 1
     try:
         for cells in reader:
             if header is None and any(cells):
@@ -215,4 +216,5 @@ def _read_parquet(path: Path, names) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from zip(numbers, batch.to_pylist(), strict=False)
 
 
-_READERS = {".jsonl": _read_json_lines, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
+_READERS = {".jsonl": _read_json_lines, ".json": _read_json, ".csv": _read_csv}
+_READERS |= {".tsv": functools.partial(_read_csv, delimiter="\t"), ".parquet": _read_parquet}

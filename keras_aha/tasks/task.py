@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,3 +125,12 @@ class Task(ABC):
     def worked_turns(self, problem: Any, rng: random.Random, **habits) -> list[Turn]:
         """Returns turns to imitate, as `worked_solution` does a completion; the observations are read, not learned."""
         return [Turn(self.worked_solution(problem, rng, **habits))]
+
+    def worked_calls(self, problem: Any, rng: random.Random, call: Callable[..., str], **habits) -> str:
+        """Returns the last turn of a completion to imitate that calls tools before, see `WithTools.worked_turns`.
+
+        Args:
+            problem, rng, habits: as above.
+            call: `call(words, name, **arguments)` writes a turn, some words and a call, and returns the answer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no worked calls: leave out the habit `calls`.")

@@ -1,7 +1,7 @@
 """`TaskView`: some problems of another task."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_aha.tasks.task import Score, Task
@@ -51,3 +51,6 @@ class TaskView(Task):
 
     def worked_turns(self, problem: Any, rng: random.Random, **habits) -> list[Turn]:
         return self.task.worked_turns(problem, rng, **habits)
+
+    def worked_calls(self, problem: Any, rng: random.Random, call: Callable[..., str], **habits) -> str:
+        return self.task.worked_calls(problem, rng, call, **habits)

@@ -128,6 +128,9 @@ def test_several_files_and_a_folder_of_rows_have_one_checksum(recipe, tmp_path):
         file = [str(tmp_path / name) for name in file] if isinstance(file, list) else str(tmp_path / file)
         own = recipe.override(["task.name=rows", f"task.file={json.dumps(file)}"])
         assert source_checksums(own, policy)["task.file"] == hashlib.sha256(content).hexdigest()
+    (tmp_path / "c.md").write_text("c")  # with which the folder is one of texts
+    own = recipe.override(["task.name=search_qa", f"task.file={tmp_path}/a.jsonl", f"task.corpus={tmp_path}"])
+    assert source_checksums(own, policy)["task.corpus"] == hashlib.sha256(b"c").hexdigest()
 
 
 # === Adapters of another run ===

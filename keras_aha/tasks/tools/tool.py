@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+TYPES = {"string": str, "integer": int, "number": int | float, "boolean": bool}  # of a schema
+
 
 class ToolError(ValueError):
     """What was wrong with a call, in words that the policy reads."""
@@ -33,3 +35,13 @@ class Tool(ABC):
         Raises:
             ToolError: if the policy must call otherwise: it reads why. Any other error costs the completion its reward.
         """
+
+    def check(self, problem: Any) -> None:
+        """Raises ValueError if the schema cannot be checked, or the tool cannot work on a task's first problem."""
+        properties = self.parameters["properties"]
+        are_names = all(name.isascii() and name.isidentifier() for name in (self.name, *properties))
+        if not are_names or not all(schema.get("type") in TYPES for schema in properties.values()):
+            raise ValueError(
+                "A tool and its arguments need names of letters, digits and _, and these a type of "
+                f"{', '.join(TYPES)}. Received: name={self.name!r}, parameters={self.parameters}"
+            )
