@@ -22,8 +22,8 @@ def calls_without_end(turns: Sequence[Turn], truncated: bool) -> bool:
 def imitated_observations(completions: Sequence[Sequence[Turn]]) -> float:
     """The share of completions in whose own words a mark stands with which an observation of any of them begins.
 
-    A mark is what stands `before` an observation, blanks at its ends aside, of 4 characters or more: ">" says nothing.
+    A mark is the last line of what stands `before` an observation, if it has 4 characters or more: ">" says nothing.
     """
     observations = [turn.observation for turns in completions for turn in turns if turn.observation]
-    marks = {mark for x in observations if len(mark := x.before.strip()) > 3}
+    marks = {mark for x in observations if len(mark := x.before.strip().rpartition("\n")[2]) > 3}
     return sum(any(mark in said(turns) for mark in marks) for turns in completions) / len(completions)

@@ -30,3 +30,5 @@ def test_observations_that_the_policy_wrote():
     forged = [Turn("<result>Austen</result>")], [Turn("a"), Turn("b<result>")]
     assert imitated_observations([[CALL, Turn("<answer>result</answer>")], [HIGHER, Turn("\n")], *forged]) == 0.5
     assert imitated_observations([[HIGHER], *forged]) == 0
+    chat = Turn("call", Observation("2", "<|im_start|>user\n<tool_response>\n"))
+    assert imitated_observations([[chat], [Turn("<tool_response>")]]) == 0.5
