@@ -7,6 +7,8 @@ length, C completion length, T = L + C, V vocabulary, N query heads, K key-value
 import dataclasses
 from typing import Any
 
+from keras_aha.tasks.turn import Turn
+
 import numpy as np
 
 PROMPT_MULTIPLE = 16  # prompt lengths are rounded up to multiples of it, so that few programs are compiled
@@ -37,6 +39,7 @@ class Rollout:
         parts: B dicts, name → number, of what `rewards` add up, see `Grader.grade`; none if that is the task's reward.
         teacher_prompt_ids, teacher_prompt_mask: `(B, L′)` int32, left-padded, what a teacher with a hint reads in the
             prompt's place; `None` without.
+        turns: B tuples of `Turn`s, each a completion of a task that answers; none if the task has one turn.
     """
 
     token_ids: np.ndarray
@@ -55,6 +58,7 @@ class Rollout:
     parts: tuple[dict[str, float], ...] = ()
     teacher_prompt_ids: np.ndarray | None = None
     teacher_prompt_mask: np.ndarray | None = None
+    turns: tuple[tuple[Turn, ...], ...] = ()
 
     @property
     def lengths(self) -> np.ndarray:
