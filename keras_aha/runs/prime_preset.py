@@ -125,6 +125,6 @@ def _check_adapters(recipe: Recipe, new: bool) -> None:
 def _check_habits(key: str, task: Task, habits: dict) -> None:
     """Raises ValueError if the task has no worked solutions, or not with these habits."""
     try:
-        task.worked_solution(task.problem(0), random.Random(0), **habits)
+        task.worked_turns(task.problem(0), random.Random(0), **habits)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(f"The task's worked solutions: {error}. Received: {key}={habits}") from error
