@@ -23,6 +23,7 @@ def parse(argv):
     parser.add_argument("--csv", type=_cli.path, metavar="FILE", help="write one row a puzzle there")
     words = "write one row a completion there, with its text"
     parser.add_argument("--parquet", type=_cli.path, metavar="FILE", help=words)
+    parser.add_argument("--show", type=_cli.at_least(1), metavar="N", help="print a completion of the first N puzzles")
     words = "measure nothing: write what it samples for training problems there, as rows for [priming] file"
     parser.add_argument("--write-examples", type=_cli.path, metavar="FILE", help=words)
     parser.add_argument("--problems", type=_cli.at_least(1), metavar="N", help="of so many problems (default: 256)")
@@ -47,6 +48,7 @@ def main(argv=None) -> int:
             word = "Wait" if args.wait_word is None else args.wait_word
             result = evaluate(args.target, **settings, waits=args.wait or 0, wait_word=word, changes=changes)
     print_numbers(result.numbers)
+    print_completions(result.completions[: result.numbers["throughput"]["completions"]], args.show or 0)
     if processes.is_first():
         with _cli.errors_in_a_sentence():
             write(args, result)
@@ -67,7 +69,7 @@ def examples(args, changes) -> int:
 
 def check_flags(args) -> None:
     """Raises ValueError for files that cannot be written, and flags that do not belong together."""
-    measuring, writing = ("against", "puzzles", "wait", "json", "csv", "parquet"), ("problems", "only_correct")
+    measuring, writing = ("against", "puzzles", "wait", "show", "json", "csv", "parquet"), ("problems", "only_correct")
     if wrong := [name for name in (measuring if args.write_examples else writing) if getattr(args, name)]:
         what = f"{'does not go with' if args.write_examples else 'needs'} --write-examples"
         raise ValueError(f"--{wrong[0].replace('_', '-')} {what}. Received: {getattr(args, wrong[0])}")
@@ -116,6 +118,9 @@ def print_numbers(numbers: dict) -> None:
         "{completions:,} completions, {tokens:,} tokens in {seconds:.1f} s, {compile_seconds:.1f} s of them compiling: "
         "{tokens_per_second:,.0f} tokens/s without".format(**numbers["throughput"])
     )
+    if "mean_turns" in numbers:
+        words = "{mean_turns:.2f} turns a completion, {mean_tool_calls:.2f} tool calls, {mean_tool_errors:.2f} of them "
+        print((words + "failed; {mean_observation_tokens:.1f} tokens of observations").format(**numbers))
     if "comparison" in numbers:
         other = numbers["comparison"]
         print(
@@ -127,6 +132,14 @@ def print_numbers(numbers: dict) -> None:
         print(f"\nthinking that would end goes on after {numbers['waits']['word']!r}:")
         curve = pd.DataFrame(numbers["waits"]["curve"])
         print_table(curve.assign(p_value=curve["p_value"].map("{:.1e}".format)))
+
+
+def print_completions(table, count: int) -> None:
+    from keras_aha.evaluation.transcript import shown
+    from keras_aha.names import printable
+
+    for row in table[table["sample"] == 0].head(count).to_dict("records"):
+        print(printable(f"\n{row['problem']}  {row['verdict']}\n{shown(row)}", keep="\n\t"))
 
 
 def with_epoch(target, numbers: dict) -> str:

@@ -227,6 +227,7 @@ def print_plan(name, experiment, log_dir):
 
 def print_examples(task, before, after, count=3):
     """The first sample of the first held-out puzzles, whatever came of it."""
+    from keras_aha.evaluation.transcript import shown
     from keras_aha.names import printable
 
     for puzzle in range(min(count, len(task))):
@@ -234,7 +235,7 @@ def print_examples(task, before, after, count=3):
         for when, table in (("before", before), ("after", after)):
             row = table[(table["puzzle"] == puzzle) & (table["sample"] == 0)].iloc[0]
             print(f"  {when}: {row['verdict']}")
-            print("\n".join(f"    {line}" for line in printable(row["text"]).splitlines()))
+            print("\n".join(f"    {line}" for line in printable(shown(row)).splitlines()))
     print()
 
 

@@ -15,7 +15,7 @@ from keras_aha.decoding.self_attention import splash_attention
 from keras_aha.distribution import processes
 from keras_aha.distribution.checksums import checksums
 from keras_aha.distribution.distribute import over_mesh, whole
-from keras_aha.tasks import Score, Task
+from keras_aha.tasks import Observation, Score, Task
 from keras_aha.training.teacher import Teacher
 
 import jax
@@ -28,7 +28,9 @@ PROMPTS, GROUP, LENGTH = 8, 4, 8
 
 
 class ShortWords(Task):
-    """Any completion has some reward, so that a policy of random weights has gradients."""
+    """Any completion has some reward, so that a policy of random weights has gradients; every other problem answers."""
+
+    max_turns, turn_ends = 3, tuple("abcdefghijklmnopqrstuvwxyz")
 
     def __init__(self, first=0):
         self.first = first
@@ -44,6 +46,9 @@ class ShortWords(Task):
 
     def score(self, problem, completion):
         return Score(0.0 if problem % 4 == 1 else 1 / (1 + len(completion)), len(completion) % 2 == 0, "length")
+
+    def respond(self, problem, turns):
+        return Observation(str(len(turns)), "<", tool="x") if problem % 2 == 0 else None
 
     def held_out(self, n):
         return ShortWords(first=1000)
@@ -121,6 +126,9 @@ def epochs(sizes) -> dict:
         "token_ids": model.rollout.token_ids,
         "rewards": model.rollout.rewards,
         "old_log_probs": model.rollout.old_log_probs,
+        "observed": model.rollout.observed,
+        "transcripts": np.array([repr(turns) for turns in model.rollout.turns]),
+        "val_transcripts": np.array(evaluation.latest[1]["transcript"].tolist()),
         "val_texts": np.array(evaluation.latest[1]["text"].tolist()),
         "first_adapters": flat(model),
         "checksums": np.array(before),

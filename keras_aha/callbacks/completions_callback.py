@@ -2,11 +2,14 @@
 
 import html
 import math
+import operator
 import os
 
 from keras_aha.callbacks.run_folder import COMPLETIONS
+from keras_aha.evaluation.transcript import shown, transcript
 from keras_aha.files import json_lines, local_path
 from keras_aha.names import printable
+from keras_aha.tasks.turn import Turn
 from keras_aha.training.ask import problem_text
 
 import keras
@@ -19,8 +22,10 @@ class CompletionsCallback(keras.callbacks.Callback):
     A line of the file is one completion: `epoch` (counted from 1), `problem` (as text, or the prompt if a problem has
     no text of its own), `text`, `reward` (what it was trained on), `correct`, `verdict`, `length` (tokens); and if
     anything was added to the task's reward, the parts `task_reward`, `reward_<name>`, `overlong_penalty`. A reward that
-    failed is null. They are spread evenly over the rollout, so they are of different problems as far as there are that
-    many. In TensorBoard they stand under the run `completions`.
+    failed is null. Of a task that answers, `text` has the policy's own words, and `turns` is a list of `text`,
+    `observation` (null if there was none), `tool`, `is_error`; TensorBoard shows the `transcript`. They are spread
+    evenly over the rollout, so they are of different problems as far as there are that many. In TensorBoard they stand
+    under the run `completions`.
 
     With an `EvaluateCallback` TensorBoard also gets a completion of each of some held-out problems after each
     evaluation, as the text `held_out`: always of the same problems, by the same random keys.
@@ -57,7 +62,9 @@ class CompletionsCallback(keras.callbacks.Callback):
         records = [self._record(self.model.rollout, row, epoch + 1) for row in rows]
         with open(self.log_dir / COMPLETIONS, "ab") as file:
             file.write(json_lines(records))
-        self._show("completions", records, epoch)
+        turns = self.model.rollout.turns
+        transcripts = [{"transcript": transcript(turns[row])} if turns else {} for row in rows]
+        self._show("completions", map(operator.or_, records, transcripts), epoch)
 
     def on_train_end(self, logs=None):
         self._writer.close()
@@ -74,6 +81,7 @@ class CompletionsCallback(keras.callbacks.Callback):
             "epoch": epoch,
             "problem": problem_text(rollout.problems[row], self._prompt(rollout, row)),
             "text": rollout.texts[row],
+            **({"turns": [_as_record(turn) for turn in rollout.turns[row]]} if rollout.turns else {}),
             **{name: None if math.isnan(number) else number for name, number in numbers.items()},  # JSON has no NaN
             "correct": score.correct,
             "verdict": score.verdict,
@@ -92,8 +100,13 @@ def _spread(rows: int, count: int) -> list[int]:
     return [i * rows // count for i in range(count)]
 
 
+def _as_record(turn: Turn) -> dict:
+    x = turn.observation
+    return dict(text=turn.text, observation=x and x.written, tool=x.tool if x else "", is_error=bool(x and x.is_error))
+
+
 def _as_markup(record: dict) -> str:
     """The completion between `<pre>` tags; TensorBoard reads text as Markdown, and none of it may take effect."""
-    text = printable(f"{record['problem']}  {record['verdict']}\n{record['text']}")
+    text = printable(f"{record['problem']}  {record['verdict']}\n{shown(record)}")
     # Markdown looks for fenced code before it looks for HTML.
     return "<pre>" + html.escape(text).replace("`", "&#96;").replace("~", "&#126;") + "</pre>"

@@ -12,6 +12,7 @@ import statistics
 
 from keras_aha.callbacks.doctor_gaming import gamed
 from keras_aha.callbacks.doctor_history import HISTORY, WINDOW, rise, rising
+from keras_aha.callbacks.doctor_turns import endless_calls, imitated_observations, no_calls
 from keras_aha.callbacks.finding import PATIENCE, Finding, lasting
 
 _COMPILING_EPOCHS = 10  # in which PATIENCE that compile are too many; a first evaluation or checkpoint is one of them
@@ -22,6 +23,7 @@ def examine(history: list[dict[str, float]]) -> list[Finding]:
     """All that is wrong after the latest epoch. That a run does not learn is said if nothing else explains it."""
     causes = [failing, no_signal, format_only, truncated, repeated_tails, entropy_collapse]
     causes += [left_out, unreadable, not_moving, hardly_moving, sampler_apart, not_finite, compiling, gamed]
+    causes += [endless_calls, no_calls, imitated_observations]
     findings = [finding for cause in causes if (finding := cause(history))]
     return findings or [finding for finding in [not_learning(history)] if finding]
 
@@ -96,7 +98,7 @@ def format_only(e):
 )
 def truncated(e):
     """More than half of the completions run into the length limit (DAPO, arXiv:2503.14476, §3.4); healthy: to 20 %."""
-    return e["truncated"] > 0.5
+    return e["truncated"] > 0.5 and not e["endless_calls"] > 0.5  # which is another finding
 
 
 @lasting(

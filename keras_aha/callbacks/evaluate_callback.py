@@ -9,7 +9,7 @@ from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.callbacks.rollout_bar import below_bar, rollout_bar
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.distribution import processes
-from keras_aha.evaluation.tables import BEHAVIOURS, checked, summarize, with_behaviours
+from keras_aha.evaluation.tables import checked, summarize, with_behaviours
 from keras_aha.evaluation.transcript import transcript
 from keras_aha.models.special_tokens import TURN_ENDS
 from keras_aha.names import unicode
@@ -42,8 +42,9 @@ class EvaluateCallback(keras.callbacks.Callback):
     `val_accuracy_low` and `val_accuracy_high`, `val_format_rate`, `val_completion_length` (tokens), `val_attempts`,
     `val_verifications`, `val_backtracks`, `val_self_corrections`, `val_slips` (a completion),
     `evaluation_seconds`, `val_greedy_accuracy` if `greedy`, `val_lenient_accuracy` if scores have `lenient`,
-    `val_reward_<name>` of each of the other rewards, and of a `Mixture` `val_accuracy_<name>` of each task. Problems
-    without a checker are in no share of what is right.
+    `val_reward_<name>` of each of the other rewards, of a `Mixture` `val_accuracy_<name>` of each task, and of a task
+    that answers `val_turns`, `val_tool_calls`, `val_tool_errors`, `val_observation_tokens`. Problems without a checker
+    are in no share of what is right.
 
     Each evaluation draws from the same random keys, so what differs between two is the policy. A completion whose score
     fails, see `RolloutCallback`, counts as not solved, with the verdict "error".
@@ -132,8 +133,7 @@ class EvaluateCallback(keras.callbacks.Callback):
         self.latest = (epoch, sampled, greedy)
         summary = summarize(sampled)
         logs |= self._shares(checked(sampled), greedy)
-        logs |= {f"val_{name}": summary[f"mean_{name}"] for name in ("completion_length", *BEHAVIOURS)}
-        logs |= {f"val{name[4:]}": mean for name, mean in summary.items() if name.startswith("mean_reward_")}
+        logs |= {f"val{name[4:]}": mean for name, mean in summary.items() if name.startswith("mean_")}
         logs["evaluation_seconds"] = time.perf_counter() - start
 
     def _shares(self, sampled, greedy) -> dict[str, float]:

@@ -29,8 +29,9 @@ class Finding:
         return f"{self.seen} {self.meaning} {self.remedy}"
 
 
-def lasting(seen: str, meaning: str, remedy: str, epochs: int = PATIENCE) -> Callable:
-    """Makes a finding of what is true of an epoch that is ill: it is there if the last `epochs` are.
+def lasting(seen: str, meaning: str, remedy: str, epochs: int = PATIENCE, unless: Callable | None = None) -> Callable:
+    """Makes a finding of what is true of an epoch that is ill: it is there if the last `epochs` are,
+    unless `unless` holds of twice as many.
 
     `seen` has means over them in braces. What an epoch lacks is NaN, for which no comparison holds.
     """
@@ -38,7 +39,7 @@ def lasting(seen: str, meaning: str, remedy: str, epochs: int = PATIENCE) -> Cal
     def finding_of(ill: Callable[[dict], bool]) -> Callable[[list[dict]], Finding | None]:
         def finding(history: list[dict]) -> Finding | None:
             recent = [collections.defaultdict(lambda: math.nan, e) for e in history[-epochs:]]
-            if len(recent) < epochs or not all(map(ill, recent)):
+            if len(recent) < epochs or not all(map(ill, recent)) or (unless and unless(history[-2 * epochs :])):
                 return None
             numbers = [name for name, value in recent[-1].items() if not isinstance(value, list)]
             means = {name: statistics.fmean(e[name] for e in recent) for name in numbers}

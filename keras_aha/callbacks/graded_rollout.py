@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_aha.distribution import processes
 from keras_aha.evaluation.behaviours import mean_behaviours
+from keras_aha.evaluation.turn_habits import imitated_observations
 from keras_aha.losses import group_advantages
 from keras_aha.tasks.checkers.unchecked import UNCHECKED
 from keras_aha.tasks.mixture import Mixture
@@ -112,7 +113,8 @@ def _turn_logs(rollout):
     if not rollout.turns:
         return {}
     logs = pd.DataFrame([turn_counts(turns) for turns in rollout.turns]).mean().to_dict()
-    return logs | {"observation_tokens": float(rollout.observed.sum(axis=1).mean())}
+    logs["observation_tokens"] = float(rollout.observed.sum(axis=1).mean())
+    return logs | {"imitated_observations": imitated_observations(rollout.turns)}
 
 
 def _as_record(turn: Turn) -> list:

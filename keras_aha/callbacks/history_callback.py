@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from keras_aha.callbacks.run_folder import write_rows
-from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS
 from keras_aha.files import local_path
 
 import keras
@@ -20,7 +20,7 @@ rollout_seconds update_seconds evaluation_seconds epoch_seconds
 learning_rate failed_rewards task_reward overlong_penalty kl importance_weight
 curriculum_level difficulty refilled_groups refill_tokens left_out_problems
 tokens_per_second update_tokens_per_second {" ".join(_MACHINE)} val_accuracy_low val_accuracy_high
-val_lenient_accuracy
+val_lenient_accuracy {" ".join(TURNS)} imitated_observations {" ".join(f"val_{x}" for x in TURNS)}
 """.split()
 
 

@@ -16,6 +16,8 @@ A table is a pandas `DataFrame` with one row a completion and at least the colum
     stopped            bool: the policy ended it, not the limit on its length
     attempts, verifications, backtracks, self_corrections, slips
                        how often the completion did so (`behaviours.Behaviours`)
+    turns, tool_calls, tool_errors, observation_tokens, transcript
+                       only of a task that answers; `text` has the policy's own words, `transcript` all
 
 Puzzles are independent draws; completions of one puzzle are not. So every mean is over puzzles, and every interval
 resamples puzzles.
@@ -32,6 +34,7 @@ import numpy as np
 import pandas as pd
 
 BEHAVIOURS = tuple(field.name for field in fields(Behaviours))
+TURNS = ("turns", "tool_calls", "tool_errors", "observation_tokens")
 
 
 def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.DataFrame:
@@ -40,7 +43,8 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     Returns:
         `columns` (labels to keep), `samples` and `correct` (counts), and the puzzle's means `accuracy`, `format_rate`,
         `lenient_accuracy` if the table has `lenient`, `mean_reward`, `mean_completion_length` (tokens),
-        `mean_attempts`, and so on for each of `BEHAVIOURS`, and `mean_reward_<name>` of other rewards.
+        `mean_attempts`, and so on for each of `BEHAVIOURS`, for those of `TURNS` that the table has, and
+        `mean_reward_<name>` of other rewards.
 
     Raises:
         ValueError: if a column is missing or a puzzle has two values of a label.
@@ -55,8 +59,7 @@ def by_puzzle(table: pd.DataFrame, columns: str | Sequence[str] = ()) -> pd.Data
     counts = dict(samples=("correct", "size"), correct=("correct", "sum"))
     shares = dict(accuracy=("correct", "mean"), format_rate=("well_formed", "mean"))
     shares |= dict(lenient_accuracy=("lenient", "mean")) if "lenient" in table else {}
-    names = ("reward", "completion_length", *BEHAVIOURS, *other_rewards(table))
-    means = {f"mean_{name}": (name, "mean") for name in names}
+    means = {f"mean_{name}": (name, "mean") for name in ("reward", *_averaged(table))}
     return groups.agg(**kept, **counts, **shares, **means)
 
 
@@ -68,8 +71,9 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
     Returns:
         `accuracy`, `n` (puzzles), `samples` (completions a puzzle), `ci95` (`[low, high]` of the accuracy),
         `format_rate`, `lenient_accuracy` if the table has `lenient`, `mean_completion_length` (tokens),
-        `mean_attempts` and so on for each of `BEHAVIOURS`, `mean_reward_<name>` of other rewards, of which failures are
-        left out, and one that always failed too; rates are shares between 0 and 1.
+        `mean_attempts` and so on for each of `BEHAVIOURS` and those of `TURNS` that the table has, `mean_reward_<name>`
+        of other rewards, of which failures are left out, and one that always failed too; rates are shares between 0
+        and 1.
 
     Raises:
         ValueError: if the table is empty, lacks a column, or has more completions of one puzzle than of another.
@@ -80,8 +84,7 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
             "A summary needs at least one puzzle and the same number of completions for each. "
             f"Received: completions a puzzle={sorted(puzzles['samples'].unique().tolist())}"
         )
-    names = "completion_length", *BEHAVIOURS, *other_rewards(table)
-    means = ["format_rate", "lenient_accuracy", *(f"mean_{name}" for name in names)]
+    means = ["format_rate", "lenient_accuracy", *(f"mean_{name}" for name in _averaged(table))]
     return {
         "accuracy": float(puzzles["accuracy"].mean()),
         "n": len(puzzles),
@@ -94,6 +97,11 @@ def summarize(table: pd.DataFrame, seed: int = 0) -> dict:
 def checked(table: pd.DataFrame) -> pd.DataFrame:
     """The completions of those puzzles that have a checker; the verdict on others is `"unchecked"`."""
     return table[~table["puzzle"].isin(table.loc[table["verdict"] == UNCHECKED, "puzzle"])]
+
+
+def _averaged(table: pd.DataFrame) -> list[str]:
+    numbers = [name for name in TURNS if name in table]
+    return ["completion_length", *BEHAVIOURS, *numbers, *other_rewards(table)]
 
 
 def other_rewards(table: pd.DataFrame) -> list[str]:

@@ -155,9 +155,10 @@ def _check_puzzles(both: list[_Measured]) -> None:
 def _measure(both: list[_Measured], seed, waits, wait_word) -> EvaluationResult:
     measured, *others = both
     held_out, model, task = measured.held_out, measured.model, measured.held_out.task
-    waited = held_out.evaluate_waits(model, waits, wait_word)
+    waited = held_out.evaluate_waits(model, waits, wait_word) if waits else iter([held_out.evaluate(model)])
     sampled = next(waited)
-    (seconds, compiling), tokens = held_out.seconds, int(sampled["completion_length"].sum())
+    drawn = sampled["completion_length"] - sampled.get("observation_tokens", 0)
+    (seconds, compiling), tokens = held_out.seconds, int(drawn.sum())
     speed = {"completions": len(sampled), "tokens": tokens, "seconds": seconds, "compile_seconds": compiling}
     speed["tokens_per_second"] = tokens / (seconds - compiling)
     greedy = held_out.evaluate(model, greedy=True)

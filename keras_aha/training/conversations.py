@@ -117,7 +117,7 @@ class Conversations(Answers):
             return None
         turn = self._turns[row][-1]
         if isinstance(error, TimeLimitError):
-            failure = f"took longer than {self.seconds:g} s"
+            failure = f"took longer than {self.seconds} s"
         elif error is not None:
             failure = f"raised {shown(error)}"
         elif not _is_observation(value):

@@ -13,7 +13,7 @@ import numpy as np
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece_model
 
 _CHARACTERS = 32  # a token, at most, of what is tokenized at all
-_MARK = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")  # among the pieces that a SentencePiece vocabulary has by definition
+_MARK = re.compile(r"<[^<>]{1,99}>|\[[^\[\]]{1,99}\]")  # of pieces that SentencePiece has by definition, most are none
 _NAME = 100  # characters of a tool's name
 
 
@@ -21,7 +21,7 @@ class ObservationIds:
     """Tokenizes observations: `before` and `after` as they are, and between them a text in which marks are letters.
 
     Without marks in the text all three are tokenized as one, as if a prompt held them. Else they are tokenized apart,
-    and so is each character of a mark; what could still be written by a mark or a stop token alone is left out.
+    and so is each character of what looks like a mark; what only a mark or a stop token could write is left out.
 
     Args:
         tokenizer: the policy's.
@@ -34,7 +34,8 @@ class ObservationIds:
         stops = {number: tokenizer.id_to_token(number) for number in stop_token_ids(tokenizer, stop_tokens)}
         self._forbidden = stops | marks(tokenizer)
         words = {text.replace("▁", " ") for text in self._forbidden.values() if len(text) > 1}
-        self._marks = re.compile("|".join(["(?!)", *map(re.escape, sorted(words, key=len, reverse=True))]))
+        others = sorted((word for word in words if not _MARK.fullmatch(word.strip())), key=len, reverse=True)
+        self._marks = re.compile("|".join([_MARK.pattern, *map(re.escape, others)]))
 
     def __call__(self, observation: Observation) -> tuple[np.ndarray, Observation]:
         """Returns the ids, and the observation as it is read: cut, and with valid text.
@@ -79,9 +80,10 @@ class ObservationIds:
 def marks(tokenizer) -> dict[int, str]:
     """Id → text of the tokens that are more than their letters: control tokens, and marks such as a turn's."""
     if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
-        pieces = dict(enumerate(sentencepiece_model.ModelProto.FromString(tokenizer.proto).pieces))
-        defined = {i: x for i, x in pieces.items() if x.type == x.USER_DEFINED and _MARK.fullmatch(x.piece.strip())}
-        return {i: x.piece for i, x in pieces.items() if x.type == x.CONTROL or i in defined}
+        pieces = sentencepiece_model.ModelProto.FromString(tokenizer.proto).pieces
+        rules = [_MARK if x.type == x.USER_DEFINED else MARK for x in pieces]
+        found = [x.type == x.CONTROL or rule.fullmatch(x.piece.strip()) for x, rule in zip(pieces, rules, strict=True)]
+        return {i: x.piece for i, x in enumerate(pieces) if found[i]}
     known = {*(tokenizer.unsplittable_tokens or ()), *filter(MARK.fullmatch, tokenizer.vocabulary)}
     numbers = {piece: token_id(tokenizer, piece) for piece in known}
     return {number: piece for piece, number in numbers.items() if number is not None}

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 from keras_aha.callbacks.completions_callback import CompletionsCallback, _as_markup
 from keras_aha.callbacks.run_folder import complete_lines
+from keras_aha.evaluation.transcript import transcript
 from keras_aha.tasks import CountdownProblem, Score
+from keras_aha.tasks.turn import Observation, Turn, said
 from keras_aha.training.grpo_model import GRPOModel
 from keras_aha.training.rollout import Rollout
 
@@ -108,6 +110,31 @@ def test_tensorboard_shows_text_and_no_markup(model, tmp_path):
         seen = html.unescape(page.removeprefix("<pre>").removesuffix("</pre>"))
         visible = text.replace("\x02", "\ufffd").replace("\x03", "\ufffd")
         assert seen.split("\n", 1) == ["9 1 -> 8  wrong_numbers", visible]
+
+
+def test_turns_are_kept_apart(model, tmp_path):
+    """In the file as they are; in TensorBoard as transcripts, of held-out problems too."""
+    observation = Observation("</pre>7\n8", "\n<result>", "</result>\n", tool="calculator", is_error=True)
+    own = ("<calculator>3+", "│ <result>7</result>")
+    turns = (Turn(own[0], observation), Turn(own[1]))
+    texts = (said(turns), *HOSTILE[1:])
+    alone = tuple((Turn(text),) for text in HOSTILE[1:])
+    model.rollout = dataclasses.replace(model.rollout, texts=texts, turns=(turns, *alone))
+    sampled = pd.DataFrame(dict(puzzle=[0, 1], sample=0, text="x", problem="p", verdict="v", turns=[2, 1]))
+    sampled["transcript"] = [transcript(turns), "alone"]
+    evaluation = SimpleNamespace(latest=(0, sampled, None))
+    first, second, *_ = write(model, CompletionsCallback(tmp_path, evaluation=evaluation), epochs=1)
+    assert first["text"] == "\n".join(own) and second["turns"][0]["text"] == second["text"] == HOSTILE[1]
+    answered = {"observation": "\n<result></pre>7\n8</result>\n", "tool": "calculator", "is_error": True}
+    silent = {"observation": None, "tool": "", "is_error": False}
+    assert first["turns"] == [{"text": own[0]} | answered, {"text": own[1]} | silent]
+    events = EventAccumulator(str(tmp_path / "completions"))
+    events.Reload()
+    for name, head in {"completions": "9 1 -> 8  wrong_numbers", "held_out": "p  v"}.items():
+        markup = tensor_util.make_ndarray(events.Tensors(name)[0].tensor_proto)[0]
+        seen = html.unescape(plugin_util.markdown_to_safe_html(markup))
+        lines = [own[0], "│ <result></pre>7", "│ 8</result>", r"\│ <result>7</result>"]
+        assert seen == "<pre>" + "\n".join([head, *lines]) + "</pre>"
 
 
 def test_the_same_held_out_problems_are_followed(model, tmp_path):

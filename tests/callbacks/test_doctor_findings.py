@@ -43,6 +43,7 @@ def test_health_is_silence_and_so_are_logs_that_are_missing():
         ("not_moving", {"moved": 0.0}, {"moved": 0.0, "grad_norm": 0.0}),
         ("sampler_apart", {"sampler_gap": 0.11}, {"sampler_gap": 0.1}),
         ("failing", {"failed_rewards": 0.51, "zero_std_groups": 1.0}, {"failed_rewards": 0.5}),
+        ("imitated_observations", {"imitated_observations": 0.11}, {"imitated_observations": 0.1}),
         ("unreadable", {"unreadable": 0.25, "unreadable_answers": ["x"], "zero_std_groups": 1.0}, {"unreadable": 0.24}),
     ],
 )
@@ -132,6 +133,17 @@ def test_form_without_a_right_answer():
     )
     assert names(epochs(5, **stuck | {"format_rate": 0.89})) == []
     assert names(epochs(4, **stuck) + epochs(1, **stuck | {"accuracy": 1 / 256})) == []
+
+
+def test_calls_without_end_and_no_calls():
+    """Ten epochs in which accuracy does not rise; that calls fill the length is not said as another."""
+    endless = dict(endless_calls=0.51, truncated=0.6, turns=8.0)
+    for name, ill in {"endless_calls": endless, "no_calls": dict(turns=1.009)}.items():
+        assert names(epochs(10, **ill)) == names(epochs(20) + epochs(10, **ill)) == [name]
+        assert names(epochs(9, **ill)) == names(epochs(10, **ill) + epochs(1, turns=1.02)) == []
+        assert names([e | ill for e in LEARNING[:30]]) == []
+    assert names(epochs(10, turns=1.0, accuracy=0.9)) == []  # it solves them alone
+    assert names(epochs(10, endless_calls=0.5, turns=8.0)) == []
 
 
 def test_programs_that_are_compiled_again_and_again():
@@ -248,12 +260,13 @@ ILL = [epochs(3, zero_std_groups=1.0, accuracy=0.0), epochs(3, zero_std_groups=1
 ILL += [epochs(5, accuracy=0.0, answer_rewards=1.0), epochs(3, truncated=1.0), epochs(3, repeated_tails=1.0)]
 ILL += [epochs(3, completion_entropy=0.1, zero_std_groups=1.0), epochs(3, moved=0.0), epochs(3, sampler_gap=1.0)]
 ILL += [epochs(3, skipped_updates=1.0), epochs(3, compiles=1.0), epochs(3, failed_rewards=1.0)]
+ILL += [epochs(10, endless_calls=1.0, turns=8.0), epochs(10, turns=1.0), epochs(3, imitated_observations=1.0)]
 ILL += [evaluated(0.4, 0.3) + evaluated(0.6, 0.3), accuracies(0.2, 0.2), judged(0.4, 0.4, 0.3) + judged(0.4, 1, 0.3)]
 
 
 def test_a_finding_is_a_paragraph_of_sentences_that_names_keys_that_exist():
     findings = [finding for history in ILL for finding in examine(history)]
-    assert len({finding.name for finding in findings}) == 12
+    assert len({finding.name for finding in findings}) == 15
     for finding, degree, accuracy in zip(findings[:2], ("easier", "harder"), ("0%", "100%"), strict=True):
         assert f"make them {degree}" in finding.remedy and f"(accuracy {accuracy})" in finding.seen
     keys = {f"{section}.{key.name}" for section, kind in sections.SECTIONS.items() for key in fields(kind)}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from keras_aha.callbacks.doctor_history import observe, repeated_tail
 from keras_aha.tasks.task import Score
+from keras_aha.tasks.turn import Observation, Turn
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def test_what_is_remembered_of_an_epoch():
         + [Score(0, False, "no_answer")],
         truncated=np.array([True, False, False, True]),
         sampler_log_probs=np.array([[-1, -2], [-0.5, 0], [0, 0], [-0.25, -0.25]], "float32"),
+        turns=(),
     )
     logs = {"reward": np.float32(0.5), "grad_norm": math.nan, "loss": 1.0, "compiles": 2}
     logs |= {"reward_polite": np.float32(0.75), "reward_logged": 3.0}
@@ -52,3 +54,7 @@ def test_what_is_remembered_of_an_epoch():
     told |= {"unreadable": 0.25, "unreadable_answers": ["8 apples"]}
     assert seen == told | {"reward": 0.5, "compiles": 2.0, "moved": 1.0, "reward_polite": 0.75, "weight_polite": 0.5}
     assert json.loads(json.dumps(seen, allow_nan=False)) == seen
+    call = Turn("<f>1</f>", Observation("2", "<result>", tool="f"))
+    rollout.turns = ((call, call, Turn("<f>1</f>")), (call, call, Turn("2")), (Turn("<result>2"),), (call, call))
+    turns = {"turns": 2.25, "endless_calls": 0.5, "imitated_observations": 0.25}  # the last is truncated
+    assert observe(logs, rollout, {"polite": 0.5, "logged": 0, "failed": 1}, moved=True) == seen | turns

@@ -17,6 +17,7 @@ import pytest
 MESHES = {"alone": None, "1x4": {"model": 4}, "4x1 split": {"weights": "split"}}
 TWO_PROCESSES = {"2x2 split": {"model": 2, "weights": "split", "rollout_model": 2}}
 SAME = ("token_ids", "rewards", "val_texts", "refill_tokens", "refilled_groups", "reward", "val_accuracy", "truncated")
+SAME += ("observed", "transcripts", "val_transcripts", "turns", "tool_calls", "observation_tokens", "generated_tokens")
 SAME += ("val_reward_long", "checksums", "moved")  # these two of adapters, bit by bit
 CLOSE = {"old_log_probs": 1e-5, "first_adapters": 1e-5, "adapters": 1e-5, "loss": 1e-6, "losses": 1e-6, "kl": 1e-6}
 
@@ -58,6 +59,7 @@ def two_processes(tmp_path_factory):
 def test_what_is_compared(meshes):
     alone = meshes["alone", 0]
     assert alone["devices"] == 1 and alone["checksums"].all() and alone["moved"] == 1
+    assert alone["observed"].any(axis=1).sum() > 4 and "│" in "".join(alone["val_transcripts"])
     assert np.ptp(alone["rewards"]) > 0 and alone["refilled_groups"] == 1
     assert np.all(np.diff(alone["losses"]) < -1e-3)  # of five epochs on the same rollout
     assert np.abs(alone["adapters"] - alone["first_adapters"]).max() > 1e-3

@@ -1,7 +1,10 @@
 import json
 
 from keras_aha.evaluation.intervals import bootstrap_interval
+from keras_aha.evaluation.table_file import read_tables, write_tables
 from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, by_puzzle, summarize, with_behaviours
+from keras_aha.evaluation.transcript import transcript
+from keras_aha.tasks.turn import Observation, Turn, said
 
 import numpy as np
 import pandas as pd
@@ -50,6 +53,22 @@ def test_lenient_accuracy_stands_beside_accuracy_if_scores_tell():
     table = TABLE.assign(lenient=[True, True, True, False, True, True, True, False])
     assert summarize(table) == summarize(TABLE) | {"lenient_accuracy": 0.75}
     assert by_label(table, "num_numbers")["lenient_accuracy"].tolist() == [0.75, 0.75]
+
+
+def test_turns_have_means_and_observations_no_behaviours(tmp_path):
+    """Of a table as a file gives it back, in which one puzzle's task does not answer."""
+    call = [Turn("3*4 is?", Observation("wait, 3*4=12 no\n3+4=7 yes", tool="calculator")), Turn("3*4=12 yes")]
+    columns = dict(text=said(call), transcript=transcript(call), turns=[2.0] * 6 + [np.nan] * 2)
+    columns |= dict(tool_calls=[1.0, 0] * 3 + [np.nan] * 2, tool_errors=np.nan, observation_tokens=9.0)
+    table = with_behaviours(TABLE.assign(**columns))
+    assert (table["attempts"].unique(), table["backtracks"].unique()) == (1, 0)
+    write_tables(tmp_path / "tables.jsonl", table, table[::2])
+    sampled, greedy = read_tables(tmp_path / "tables.jsonl")
+    pd.testing.assert_frame_equal(sampled, table)
+    means = {"mean_turns": 2.0, "mean_tool_calls": 0.5, "mean_observation_tokens": 9.0}
+    assert means.items() <= summarize(sampled).items() and "mean_tool_errors" not in summarize(sampled)
+    assert by_label(sampled, "num_numbers")["mean_turns"].tolist() == [2, 2]
+    assert not any(name.startswith("mean_tool") for name in summarize(TABLE))
 
 
 def test_other_rewards_have_means_without_their_failures():

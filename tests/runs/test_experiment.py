@@ -19,6 +19,7 @@ from keras_aha.runs.run import Run
 from keras_aha.runs.sources import source_checksums
 from keras_aha.runs.trained_policy import load_trained
 from keras_aha.training.priming import prime
+from keras_aha.training.turn_limits import TurnLimits
 
 import numpy as np
 import pandas as pd
@@ -239,7 +240,8 @@ def test_a_run_that_learns_nothing_is_told_why(recipe, tmp_path, capsys):
             | {"adapters", "tasks", "file", "held_out_file", "held_out_share", "max_length", "long_rows"}
             | {"prompt", "completion", "messages", "chat_form", "loss_on"},
         ),
-        (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "long_prompts"}),
+        (sections.Rollouts, RolloutCallback.__init__, {"self", "task", "seed", "rewards", "turns", "long_prompts"}),
+        (sections.Turns, TurnLimits.__init__, {"self", "max_turns", "tool_form", "declare"}),
         (sections.Loss, GRPOLoss.__init__, {"self", "teacher_coef"}),  # which is the teacher's weight
     ],
 )

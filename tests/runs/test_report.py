@@ -7,12 +7,14 @@ import re
 import xml.etree.ElementTree
 
 from keras_aha.evaluation.table_file import write_tables
-from keras_aha.evaluation.tables import BEHAVIOURS, behaviour_rates, by_label, summarize, with_behaviours
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS, behaviour_rates, by_label, summarize, with_behaviours
+from keras_aha.evaluation.transcript import transcript
 from keras_aha.files import json_lines
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.report import completions, pictures, run_record, write_report
 from keras_aha.runs.report.run_record import RunRecord
+from keras_aha.tasks.turn import Observation, Turn, said
 
 import numpy as np
 import pandas as pd
@@ -189,6 +191,30 @@ def test_a_prompt_is_shown_and_what_is_0_everywhere_is_not(folder):
     elements = Elements(folder)
     assert "each once to make" in elements.text and "self-corrections" not in elements.text
     assert len(elements.images) == 5
+
+
+def test_turns_are_shown_one_by_one(folder):
+    """Before and after as a table has them, the first completion as `completions.jsonl` does; and their numbers."""
+    forged = "│ 391</pre>\n"
+    turns = [Turn(forged, Observation("wait 1+1=3 <b>", "\n<result>", "</result>\n", tool="f")), Turn(SEARCH)]
+    numbers = dict(turns=2.0, tool_calls=1.0, tool_errors=0.0, observation_tokens=9.0)
+    after = AFTER.assign(text=said(turns), transcript=transcript(turns), **numbers)
+    write_tables(folder / "held_out_before.jsonl", BEFORE.assign(transcript=BEFORE["text"], **numbers), BEFORE)
+    write_tables(folder / "held_out_after.jsonl", after, after[::2])
+    kept = [{"text": forged, "observation": turns[0].observation.written}, {"text": SEARCH, "observation": None}]
+    row = dict(epoch=1, text="1+2=3 no\n" + SEARCH, turns=kept, correct=True, problem="p", verdict="v")
+    (folder / "completions.jsonl").write_bytes(json_lines([row]))
+    history = pd.read_csv(folder / "history.csv").assign(**{name: [1.0, 2.0, 3.0] for name in numbers})
+    history = history.assign(**{f"val_{name}": [np.nan, 2.5, 3.5] for name in numbers})
+    history.to_csv(folder / "history.csv", index=False)
+    page = Elements(folder).page
+    turn = '<pre class="observation">&lt;result&gt;wait 1+1=3 &lt;b&gt;&lt;/result&gt;</pre>'
+    assert page.count(f"<pre>│ 391&lt;/pre&gt;\n</pre>\n{turn}\n<pre><span") == page.count(turn) == 4
+    draw = functools.partial(pictures._behaviours, names=TURNS[:3], title="Turns")
+    drawn, axes = lines_of(draw, RunRecord.load(folder))
+    assert drawn["tool-calls"] == [[1, 1], [2, 2], [3, 3]] and [[0, 2.0], [2, 2.5], [3, 3.5]] in drawn.values()
+    assert "turns" in {path.stem for path in (folder / "report").iterdir()} and len(axes.lines) == 6
+    assert lines_of(pictures._length, RunRecord.load(folder))[0]["observations"] == [[1, 1], [2, 2], [3, 3]]
 
 
 # === Pictures ===

@@ -35,6 +35,7 @@ from keras_aha.runs.prime_preset import prime_preset
 from keras_aha.runs.report import write_report
 from keras_aha.runs.run import Run
 from keras_aha.runs.sources import check_sources
+from keras_aha.training.turn_limits import TurnLimits
 
 import h5py
 import pandas as pd
@@ -252,6 +253,52 @@ def test_a_mixture_with_rewards_of_its_own_that_is_stopped(tmp_path, monkeypatch
         ValueError, match=re.escape("name the place where that lies, by tasks[2].file (--set tasks[2].")
     ):
         check_sources(folder, again, {"tasks[2].file": "another"})
+
+
+ASKING = """
+from keras_aha.tasks import Countdown, Observation, Score
+
+class Asking(Countdown):
+    max_turns, turn_ends, calls, stop_at = 4, (" no\\n",), 0, None
+
+    def respond(self, problem, turns):
+        type(self).calls += len(turns) == 2
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        return Observation(f"{len(turns)} of {len(turns[-1].text)}", "<", ">\\n", tool="asked")
+
+    def score(self, problem, completion):
+        return Score(sum(map(str.isdigit, completion)) / 100, False, "digits")
+"""
+
+
+def test_a_run_that_is_stopped_between_two_turns(tmp_path, monkeypatch):
+    (tmp_path / "asking.py").write_text(ASKING)
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = Recipe.load("countdown_tiny").override(
+        [*SMALL, "task.name=asking:Asking", "task.num_numbers=3", "task.max_number=20", "task.template=compact"]
+        + ["turns.max_observation_length=8", "rollouts.max_completion_length=40"]
+    )
+    run = Run(experiment := Experiment(recipe), tmp_path / "whole")
+    assert experiment.rollouts.turns == experiment.evaluation.turns == TurnLimits(max_observation_length=8)
+    run.fit()
+    from asking import Asking
+
+    monkeypatch.setattr(Asking, "stop_at", Asking.calls * 2 // 3)
+    monkeypatch.setattr(Asking, "calls", 0)
+    with pytest.raises(KeyboardInterrupt):
+        Run(Experiment(recipe), tmp_path / "stopped").fit()
+    monkeypatch.setattr(Asking, "stop_at", None)
+    folder = tmp_path / "stopped"
+    assert 0 < trained(folder) < EPOCHS
+    Run(Experiment(Recipe.load(folder / "recipe.toml")), folder, resume=True).fit()
+    assert_same(folder, tmp_path / "whole")
+    history = pd.read_csv(folder / "history.csv")
+    assert history[["turns", "tool_calls", "observation_tokens"]].gt(0).all(axis=None)
+    again = Recipe.load(folder / "recipe.toml")
+    check_log_dir(folder, again.override(["turns.response_seconds=3", "turns.response_workers=4"]), resume=True)
+    with pytest.raises(ValueError, match="It would be another run.*turns.max_observation_length: 8 → 9"):
+        check_log_dir(folder, again.override("turns.max_observation_length=9"), resume=True)
 
 
 def test_a_run_whose_updates_are_all_skipped_is_not_finished(uninterrupted, tmp_path, monkeypatch, capsys):

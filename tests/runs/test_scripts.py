@@ -10,9 +10,12 @@ from pathlib import Path
 import keras_aha as aha
 from keras_aha.callbacks.history_callback import of_the_machine
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.evaluation.transcript import transcript
+from keras_aha.names import printable
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import assignment
 from keras_aha.runs.experiment import summarize_held_out
+from keras_aha.tasks.turn import Observation, Turn, said
 from keras_aha.training.grpo_model import GRPOModel
 
 import numpy as np
@@ -219,7 +222,7 @@ def test_tensorboard_finds_the_curves(run):
 
 def test_a_run_evaluates_to_what_its_summary_says(run, preset, tmp_path, capsys):
     files = [part for kind in ("json", "csv", "parquet") for part in (f"--{kind}", str(tmp_path / f"out.{kind}"))]
-    more = ["--against", preset, "--wait", "1", "--wait-word", "no"]
+    more = ["--against", preset, "--wait", "1", "--wait-word", "no", "--show", "2"]
     assert evaluate.main([str(run), *files, *more]) == 0
     numbers = json.loads((tmp_path / "out.json").read_text())
     before, after = (json.loads((run / "summary.json").read_text())[f"heldout_{x}"] for x in WHEN)
@@ -251,7 +254,18 @@ def test_a_run_evaluates_to_what_its_summary_says(run, preset, tmp_path, capsys)
     )
     assert "template 'compact', 3 puzzles × 2 completions of at most 8 tokens at temperature 1, on 1 × cpu" in first
     assert "num_numbers  difficulty  accuracy  ci95_low  ci95_high  n" in out and "pass@2" in out and "maj@2" in out
+    shown = [f"\n{row.problem}  {row.verdict}\n{printable(row.text)}\n" for row in rows[:4:2].itertuples()]
+    assert out.endswith("".join(shown)) and "of observations" not in out
     assert "tokens/s" in out and "waits  thought_on  tokens  accuracy" in out
+
+
+def test_evaluate_prints_turns_set_apart(capsys):
+    """A task of the mixture answers, the other one does not; a carriage return writes over nothing."""
+    turns = [Turn("<f>1</f>", Observation("2\r3", "\n<result>", "</result>\n", tool="f")), Turn("│ 3")]
+    table = pd.DataFrame(dict(problem=["p", "p", "q"], verdict="v", text=[said(turns), "x", "y"], sample=[0, 1, 0]))
+    evaluate.print_completions(table.assign(transcript=[transcript(turns), None, None]), 9)
+    apart = "<f>1</f>\n│ <result>2\ufffd│ 3</result>\n\\│ 3\n"
+    assert capsys.readouterr().out == f"\np  v\n{apart}\nq  v\ny\n"
 
 
 def test_a_preset_is_evaluated_on_a_recipes_puzzles(run, preset):

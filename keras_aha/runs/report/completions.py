@@ -1,4 +1,4 @@
-"""Completions as a page shows them: step by step, and which one does first what is new."""
+"""Completions as a page shows them: turn by turn, step by step, and which one does first what is new."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from keras_aha.evaluation.behaviours import count_behaviours
 from keras_aha.evaluation.equations import find_equations, rewritten
 from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.evaluation.transcript import split_transcript
 from keras_aha.names import printable
 from keras_aha.runs.report.run_record import RunRecord
 
@@ -16,6 +17,15 @@ import pandas as pd
 _LONGEST = 20_000  # characters that are shown of a completion
 _KINDS = {True: "right", False: "wrong", None: ""}  # of what an equation `holds`
 _printable = functools.partial(printable, keep="\n\t")
+
+
+def pieces(record: dict) -> list[tuple[str, bool]]:
+    """A completion of a table, or of `completions.jsonl`, → `(words, whether they are an observation)`, in order."""
+    if isinstance(turns := record.get("turns"), list):  # in a table it is a number
+        words = [(turn[key], key == "observation") for turn in turns for key in ("text", "observation")]
+        return [(text.strip("\n") if observed else text, observed) for text, observed in words if text is not None]
+    text = record.get("transcript")  # not a text of tasks that give no answers
+    return split_transcript(text) if isinstance(text, str) else [(record["text"], False)]
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:

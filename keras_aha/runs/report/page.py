@@ -11,7 +11,7 @@ from keras_aha.names import preset_name
 from keras_aha.recipes.recipe import RECIPE
 from keras_aha.runs.build_task import build_held_out
 from keras_aha.runs.check_folder import check_writable
-from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, steps
+from keras_aha.runs.report.completions import behaviour_table, find_first, pairs, pieces, steps
 from keras_aha.runs.report.pictures import draw_pictures
 from keras_aha.runs.report.run_record import RunRecord
 from keras_aha.training.ask import problem_text
@@ -55,7 +55,7 @@ def _write(record: RunRecord) -> Path:
     # Autoescaping is what keeps a completion from becoming a part of the page.
     loader, blocks = jinja2.PackageLoader("keras_aha.runs.report", "."), dict(trim_blocks=True, lstrip_blocks=True)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, **blocks)
-    environment.filters |= {"steps": steps, "percent": "{:.1%}".format, "code": _code, "name": preset_name}
+    environment.filters |= dict(pieces=pieces, steps=steps, percent="{:.1%}".format, code=_code, name=preset_name)
     page = environment.get_template("page.html").render(
         record=record,
         pictures=pictures,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from keras_aha.evaluation.intervals import share_interval
-from keras_aha.evaluation.tables import BEHAVIOURS, by_label, by_puzzle, checked
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS, by_label, by_puzzle, checked
 from keras_aha.runs.report.run_record import RunRecord
 
 import matplotlib
@@ -54,6 +54,9 @@ def draw_pictures(record: RunRecord) -> Iterator[Picture]:
     yield _picture("length", _length, record, _LENGTH, "history.csv, held_out_before.jsonl")
     if record.history[list(BEHAVIOURS)].any(axis=None) or record.before[list(BEHAVIOURS)].any(axis=None):
         yield _picture("behaviours", _behaviours, record, _BEHAVIOURS, "history.csv, held_out_before.jsonl")
+    if "turns" in record.history and record.history["turns"].notna().any():
+        draw = functools.partial(_behaviours, names=TURNS[:3], title="Turns")
+        yield _picture("turns", draw, record, _TURNS, "history.csv, held_out_before.jsonl")
     if len(record.verdicts):
         yield _picture("verdicts", _verdicts, record, _VERDICT, "TensorBoard's events in train")
 
@@ -78,6 +81,7 @@ _BEHAVIOURS = (
     "How often a completion does so, on average. Lines are the training rollouts, dots the held-out puzzles, and those "
     "at epoch 0 the policy before any training: what stands there already was not learned here."
 )
+_TURNS = "Turns, tool calls and failed calls, on average: lines of the training rollouts, dots of the held-out puzzles."
 _VERDICT = "What the scorer says of the completions of each training rollout: shares that add up to 1."
 
 
@@ -144,20 +148,22 @@ def _beside_accuracy(axes: Axes, record: RunRecord, name: str) -> None:
 
 def _length(axes: Axes, record: RunRecord) -> None:
     _curves(axes, record, "completion_length")
+    if "observation_tokens" in record.history and record.history["observation_tokens"].notna().any():
+        axes.plot(record.history["epoch"], record.history["observation_tokens"], color=_GREY, label="observations")
     limit = record.recipe.rollouts.max_completion_length
     _over_epochs(axes, ylabel=f"tokens (limit {limit:,})", title="Completion length")
     _from_zero(axes)
     axes.legend(loc="best")
 
 
-def _behaviours(axes: Axes, record: RunRecord) -> None:
+def _behaviours(axes: Axes, record: RunRecord, names=BEHAVIOURS, title="Behaviours") -> None:
     # Dashes over lines: attempts and verifications are often as many.
     looks = zip((_BLUE, _ORANGE, _GREEN, _PURPLE, _RED), ("-", (0, (4, 3)), "-", "-", "-"), strict=True)
-    for name, (color, dashes) in zip(BEHAVIOURS, looks, strict=True):
+    for name, (color, dashes) in zip(names, looks, strict=False):
         label = name.replace("_", "-")
         axes.plot(record.history["epoch"], record.history[name], color=color, linestyle=dashes, label=label)
         axes.plot(*_held_out(record, name), "o", color=color, markersize=4)
-    _over_epochs(axes, ylabel="a completion", title="Behaviours")
+    _over_epochs(axes, ylabel="a completion", title=title)
     _from_zero(axes)
     axes.legend(loc="best")
 

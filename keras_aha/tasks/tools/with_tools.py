@@ -100,8 +100,13 @@ class WithTools(TaskView):
 
     def worked_turns(self, problem: Any, rng: random.Random, *, calls: float = 0.0, **habits) -> list[Turn]:
         """Returns turns to imitate: with the probability `calls` those of `Task.worked_calls`, else the task's."""
-        if rng.random() >= calls:
-            return self.task.worked_turns(problem, rng, **habits)
+        if calls:  # they are made before it is known whether they are wanted, so that a task without them fails at once
+            turns = self._worked_calls(problem, rng, habits)
+            if rng.random() < calls:
+                return turns
+        return self.task.worked_turns(problem, rng, **habits)
+
+    def _worked_calls(self, problem, rng, habits) -> list[Turn]:
         turns = []
 
         def call(words, name, **arguments):
