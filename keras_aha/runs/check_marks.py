@@ -1,9 +1,11 @@
 """Are the marks of turns in a task's prompts tokens of the vocabulary, or would they be spelled out?"""
 
 from keras_aha.models.special_tokens import prompt_ids, token_id
+from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import RecipeError
 from keras_aha.tasks import Mixture, Task
 from keras_aha.tasks.chat import BEGIN_TOKENS, CHAT_FORMS, MARK
+from keras_aha.tasks.tools.forms import TOOL_FORMS
 from keras_aha.training.ask import ask_problem, ask_prompt
 from keras_aha.training.judges.local_judge import LocalJudge
 
@@ -13,6 +15,19 @@ def check_marks(tokenizer, task: Task) -> None:
     there is a begin-token in it; TaskError if there is no such prompt."""
     for part in task.tasks if isinstance(task, Mixture) else [task]:
         check_text(tokenizer, ask_prompt(part, ask_problem(part, 0)))
+
+
+def check_tool_form(tokenizer, recipe: Recipe) -> None:
+    """Raises RecipeError if marks with which calls of the recipe's tools are written are no tokens."""
+    if not recipe.tools:
+        return
+    form = TOOL_FORMS[recipe.turns.tool_form](())
+    lacking = _lacking(tokenizer, "".join((form.begin, form.end, form.stop, *form.around(""))))
+    if lacking:
+        raise RecipeError(
+            f"The vocabulary has no tokens {', '.join(lacking)}, with which calls are written: set "
+            f"turns.tool_form=tags. Received: turns.tool_form={recipe.turns.tool_form!r}"
+        )
 
 
 def check_rubric(judge: LocalJudge, path: str) -> None:
@@ -33,9 +48,7 @@ def check_text(tokenizer, text: str, key="task.template", plain: str | None = "p
             f"The begin-token stands before each prompt anyway: leave it out of {key} and of messages. "
             f"Received: a prompt that begins {text[:80]!r}"
         )
-    (ids,) = prompt_ids(tokenizer, [text])
-    lacking = sorted({mark for mark in MARK.findall(text) if token_id(tokenizer, mark) not in ids})
-    if lacking:
+    if lacking := _lacking(tokenizer, text):
         form = fitting_form(tokenizer)
         remedy = f"{key}={form}, its family's, or one" if form and plain else f"a {key}"
         remedy += f" without marks, such as {plain}" if plain else " without them"
@@ -43,6 +56,12 @@ def check_text(tokenizer, text: str, key="task.template", plain: str | None = "p
             f"The vocabulary has no tokens {', '.join(lacking)}, so the model would read them letter by letter: set "
             f"{remedy}. Received: a prompt that begins {text[:80]!r}"
         )
+
+
+def _lacking(tokenizer, text: str) -> list[str]:
+    """The marks in a text that are not tokens there."""
+    (ids,) = prompt_ids(tokenizer, [text])
+    return sorted({mark for mark in MARK.findall(text) if token_id(tokenizer, mark) not in ids})
 
 
 def fitting_form(tokenizer) -> str | None:

@@ -18,7 +18,7 @@ from keras_aha.runs.build_policy import build_policy, check_base
 from keras_aha.runs.build_rewards import Rewards, build_rewards, is_server, load_judges
 from keras_aha.runs.build_task import build_held_out, build_task, task_files
 from keras_aha.runs.build_teacher import build_loss, build_teacher, check_teacher
-from keras_aha.runs.check_marks import check_marks
+from keras_aha.runs.check_marks import check_marks, check_tool_form
 from keras_aha.runs.machine import unused_accelerator
 from keras_aha.runs.sources import BASE
 from keras_aha.tasks import HeldOut, Task
@@ -94,6 +94,7 @@ class Experiment:
         with in_section("rollouts"):
             stop_token_ids(tokenizer, rollouts.stop_tokens)
         held_out, section = self.evaluation.task, "task" if self.recipe.task else "tasks"
+        check_tool_form(tokenizer, self.recipe)
         with in_section(section):
             for alone in one_of_each(self.recipe, held_out):
                 check_marks(tokenizer, alone)

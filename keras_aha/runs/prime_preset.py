@@ -19,7 +19,7 @@ from keras_aha.models.tiny_gemma import tiny_gemma, tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.values import in_section
 from keras_aha.runs.build_policy import build_policy
-from keras_aha.runs.check_marks import check_marks
+from keras_aha.runs.check_marks import check_marks, check_tool_form
 from keras_aha.runs.experiment import build_evaluation, summarize_held_out, with_absolute_paths
 from keras_aha.runs.priming_examples import build_examples
 from keras_aha.runs.priming_folder import begin, check_out, finish
@@ -76,6 +76,7 @@ def _build_examples(recipe: Recipe, new: bool, problems: Task) -> tuple[Task | l
     with in_section("model"):
         tokenizer = tiny_tokenizer() if new else load_tokenizer(recipe.model.preset)
     turn_end_id(tokenizer, recipe.priming.stop_token)
+    check_tool_form(tokenizer, recipe)
     examples, held_out = build_examples(recipe, tokenizer, problems)
     if isinstance(examples, Mixture):
         keys = [f"priming.tasks[{i}].habits" for i in range(len(recipe.priming.tasks))]

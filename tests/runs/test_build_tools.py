@@ -1,8 +1,10 @@
 import random
 
+from keras_aha.models.tiny_gemma import tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
 from keras_aha.recipes.sections import RecipeError
 from keras_aha.runs.build_task import build_held_out, build_priming_task, build_task
+from keras_aha.runs.check_marks import check_tool_form
 from keras_aha.runs.conditions import conditions
 from keras_aha.tasks import Turn
 from keras_aha.tasks.tools.with_tools import WithTools
@@ -83,3 +85,13 @@ def test_the_users_own(tmp_path, monkeypatch):
 def test_what_cannot_be_made(change, sentence):
     with pytest.raises(RecipeError, match=sentence):
         build_task(RECIPE.override(change))
+
+
+@pytest.mark.parametrize("form, lacks", [("gemma4", r"<tool_call\|>"), ("chatml", r"<\|im_end\|>"), ("tags", None)])
+def test_marks_of_calls_must_be_tokens(form, lacks):
+    recipe = RECIPE.override([f"turns.tool_form={form}", "turns.declare=false"])
+    if lacks is None:
+        check_tool_form(tiny_tokenizer(), recipe)
+        return
+    with pytest.raises(RecipeError, match=f"no tokens .*{lacks}.*: set turns.tool_form=tags"):
+        check_tool_form(tiny_tokenizer(), recipe)

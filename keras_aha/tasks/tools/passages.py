@@ -57,6 +57,11 @@ def clean_id(text: str) -> str:
 def corpus_files(path: str | PathLike, key: str) -> list[Path]:
     """The files that `read_passages` reads, in order: texts if there are some, else those of `row_files`."""
     path = local_path(path, key)
+    if not path.exists():
+        raise ValueError(
+            f"`{key}` must be a folder of .txt and .md, or a file of rows, and nothing has that name. Received: "
+            f"{key}={str(path)!r}"
+        )
     inside = sorted(path.rglob("*")) if path.is_dir() else [path]
     texts = [file for file in inside if file.suffix.lower() in _TEXTS and file.name[0] != "." and file.is_file()]
     return texts or row_files(path, key)
