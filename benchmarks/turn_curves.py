@@ -4,9 +4,9 @@
     python benchmarks/turn_curves.py run --out runs/turns --curves game --seeds 0 --set training.epochs=15
     python benchmarks/turn_curves.py draw --out runs/turns --picture turns.png
 
-Each policy is primed by its recipe, once for all seeds, and trained by it. Curves: `game`, guess a number; `calculator`
-against `head`, multiplication with and without the tool; `search` against `closed-book`, two-hop questions. Held-out
-problems are measured every five epochs. Prints a table, and a line of JSON an epoch into `curves.jsonl`.
+Each policy is primed by its recipe, once for all seeds, and trained by it. Curves: `game`, guess a number; `search`
+against `closed-book`, two-hop questions; `calculator` against `no-calculator`, multiplication. Held-out problems are
+measured every five epochs. Prints a table, and a line of JSON an epoch into `curves.jsonl`.
 """
 
 import argparse
@@ -30,9 +30,9 @@ CURVES = {
     "search": ("search_tiny", []),
     "closed-book": ("search_tiny", ["task.closed_book=true"]),
     "calculator": ("multiplication_calculator_tiny", ["evaluation.puzzles=128"]),
-    "head": ("multiplication_tiny", ["evaluation.puzzles=128"]),
+    "no-calculator": ("multiplication_tiny", ["evaluation.puzzles=128"]),
 }
-PANELS = (("game",), ("search", "closed-book"), ("calculator", "head"))
+PANELS = (("game",), ("search", "closed-book"), ("calculator", "no-calculator"))
 
 
 def main() -> None:
@@ -98,32 +98,33 @@ def table(curves: pd.DataFrame) -> pd.DataFrame:
 
 def draw(curves: pd.DataFrame, path: Path) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
-    game = Recipe.load(CURVES["game"][0])
-    completions = game.rollouts.prompts_per_epoch * game.rollouts.group_size
     for axes, names in zip(panels, PANELS, strict=True):
         for name, color in zip(names, plt.cm.tab10.colors, strict=False):
+            column = "rollout_turns" if name == "game" else "accuracy"
+            rollouts = Recipe.load(CURVES[name][0]).rollouts
             for _, one in curves[curves["curve"] == name].groupby("seed"):
-                column = "rollout_turns" if name == "game" else "accuracy"
                 points = one.dropna(subset=[column])
-                axes.plot(points["epoch"] * completions, points[column], "o-", color=color, ms=3, lw=1, label=name)
+                completions = points["epoch"] * rollouts.prompts_per_epoch * rollouts.group_size
+                axes.plot(completions, points[column], ".-", color=color, markersize=4, linewidth=1, label=name)
         axes.set(xlabel="completions")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.2)
         lines = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # one of each name
         axes.legend(lines.values(), lines, frameon=False)
-    halving = mean_turns_of_halving(game)
-    panels[0].axhline(halving, color="gray", lw=1, ls="--")
-    panels[0].annotate(f"halving, {halving:.1f}", (0, halving), (2, -10), textcoords="offset points", color="gray")
-    panels[0].set(ylabel="guesses a game", ylim=(4, 10))
+    for habits, words in (({}, "halving"), ({"guess_rate": 1.0}, "by chance")):
+        turns = mean_turns(Recipe.load(CURVES["game"][0]), habits)
+        panels[0].axhline(turns, color="gray", linewidth=1, linestyle="--")
+        panels[0].annotate(f"{words}, {turns:.1f}", (0, turns), (2, 3), textcoords="offset points", color="gray")
+    panels[0].set(ylabel="guesses a game, in training", ylim=(3.5, 7.5))
     for axes in panels[1:]:
         axes.set(ylabel="held-out accuracy", ylim=(0, 1))
     figure.savefig(path, dpi=130)
 
 
-def mean_turns_of_halving(recipe: Recipe) -> float:
-    """Guesses of a player who always halves what is left, a mean over the held-out games."""
+def mean_turns(recipe: Recipe, habits: dict) -> float:
+    """Guesses a game of a player who has these habits of priming, a mean over the held-out games."""
     task, count = build_held_out(recipe), recipe.evaluation.puzzles
-    games = [task.worked_turns(task.problem(i), random.Random(i)) for i in range(count)]
+    games = [task.worked_turns(task.problem(i), random.Random(i), **habits) for i in range(count)]
     return sum(map(len, games)) / count
 
 
