@@ -4,6 +4,7 @@
     python benchmarks/tpu_decode.py        Gemma2-2B in bfloat16, 64 rows, 1,024 tokens of cache, one v5e chip
     python benchmarks/tpu_decode.py --prompt-length 512     the first 512 of them shared by groups of 16
     python benchmarks/tpu_decode.py --quantization int8     beside it with int8 weights, and the ratio of the two
+    python benchmarks/tpu_decode.py --turns                 beside it with a position a row, as in several turns
 
 Compiles one decode step, and `jitted_steps.segment` with its state donated, as `generate` runs it. A step moves at
 least the floor: every weight once, and the cache once. Of a loop the body counts, which is a step.
@@ -25,7 +26,7 @@ os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LI
 
 from keras_aha.decoding import Sampling, decoder_for
 from keras_aha.decoding.decoder import Prompt
-from keras_aha.decoding.jitted_steps import Rows, Settings, State, segment
+from keras_aha.decoding.jitted_steps import Rows, Settings, State, Turns, segment
 from keras_aha.decoding.sampling import sample
 from keras_aha.models.quantization import abstract_quantized
 from keras_aha.planner.hlo import hbm_traffic
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=26)
     parser.add_argument("--programs", nargs="+", choices=("step", "segment"), default=["step", "segment"])
     parser.add_argument("--quantization", choices=("int8",), help="of the weights, to be compared with bfloat16")
+    parser.add_argument("--turns", action="store_true", help="compare with rows that speak in turns")
     parser.add_argument("--topology", default="v5e:1x1", help="one chip, as libtpu calls it (default: %(default)s)")
     parser.add_argument("--hlo", type=Path, help="folder for the text of the compiled programs")
     args = parser.parse_args()
@@ -55,6 +57,11 @@ def main() -> None:
     sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
     backbone = gemma2_2b(args.layers)
     moved = measure(decoder_for(backbone), sharding, args, "bfloat16")
+    if args.turns:
+        in_turns = measure(decoder_for(backbone), sharding, args, "bfloat16", in_turns=True)
+        print("in turns a step moves, of the bytes that it moves with all rows at one position:")
+        for (name, label), size in in_turns.items():
+            print(f"  {name:10s}{label:28s}{size / moved[name, label]:6.3f}")
     if args.quantization:
         decoder = decoder_for(abstract_quantized(backbone, args.quantization))
         quantized = measure(decoder, sharding, args, args.quantization)
@@ -63,15 +70,15 @@ def main() -> None:
             print(f"  {name:10s}{label:28s}{size / moved[name, label]:6.3f}")
 
 
-def measure(decoder, sharding, args, weights_name: str) -> dict:
+def measure(decoder, sharding, args, weights_name: str, in_turns=False) -> dict:
     """Compiles the programs and prints what they move: `(name, way of counting)` → bytes."""
-    arguments = abstract_arguments(decoder, args)
+    arguments = abstract_arguments(decoder, args, in_turns)
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), arguments)
     weights, state, _, prompt, _ = arguments
     floor = sum(bytes_of(x) for x in jax.tree.leaves((weights, state.cache, prompt.cache if prompt else ())))
     print(f"{weights_name}, {args.layers} layers, {args.rows} rows, {args.cache} tokens: floor {floor / 1e9:.3f} GB")
     moved = {}
-    for name in args.programs:
+    for name in ["segment"] if in_turns else args.programs:
         lowered = programs(decoder)[name].lower(*arguments)
         begin = time.perf_counter()
         compiled = lowered.compile()
@@ -89,7 +96,7 @@ def bytes_of(array) -> int:
     return array.size * array.dtype.itemsize
 
 
-def abstract_arguments(decoder, args):
+def abstract_arguments(decoder, args, in_turns=False):
     """`(weights, state, rows, prompt, settings)` of `segment`, as shapes."""
     backbone = decoder.backbone
     attention = backbone.transformer_layers[0].attention
@@ -103,8 +110,10 @@ def abstract_arguments(decoder, args):
         numbers = jnp.zeros(args.rows, "int32")
         hidden = jnp.zeros((args.rows, backbone.hidden_dim), "bfloat16")
         rings = cache(args.rows, args.cache - args.prompt_length)
-        state = State(jnp.int32(0), hidden, rings, jnp.zeros(args.rows, bool), numbers)
-        rows = Rows(jax.random.split(jax.random.key(0), args.rows), numbers, numbers)
+        index = numbers if in_turns else jnp.int32(0)
+        state = State(index, hidden, rings, jnp.zeros(args.rows, bool), numbers)
+        turns = Turns(jnp.zeros((args.rows, 256), "int32"), numbers, numbers) if in_turns else None
+        rows = Rows(jax.random.split(jax.random.key(0), args.rows), numbers, numbers, turns)
         prompt = None
         if args.prompt_length:
             prompt = Prompt(cache(args.rows // args.group_size, args.prompt_length), jnp.int32(0))
