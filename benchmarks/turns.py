@@ -8,8 +8,9 @@ observation has 16 tokens. The two of a workload take turns, and medians of thei
 
 together: one turn of 128 tokens, against two of 56 and an observation between them; all rows stop at the same token.
 scattered: one turn of 128 tokens, against turns that end anywhere, after 64 tokens in the mean, until 128 are full.
-slow-tool: two turns of 32 tokens in the mean. Every tenth row is answered a second late, by one of 16 threads, against
+slow-tool: two turns of 128 tokens in the mean. Every tenth row is answered a second late, by one of 16 threads, against
     all at once. Timed until the others, which say the same in both, have stopped for the last time.
+slower-than-all: the same with turns of 32 tokens, so that the others are done before anyone is answered late.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def stop_at(ids: int):
 WORKLOADS = {
     "together": (128, (ENDLESS, None), (np.vstack([stop_after(56), stop_after(56)[-1:]]), lambda: Tool(1))),
     "scattered": (128, (ENDLESS, None), (stop_at(8), lambda: Tool(ROWS))),
-    "slow-tool": (384, (stop_at(16), lambda: Tool(1)), (stop_at(16), lambda: Tool(1, delay=1.0))),
+    "slow-tool": (1536, (stop_at(4), lambda: Tool(1)), (stop_at(4), lambda: Tool(1, delay=1.0))),
+    "slower-than-all": (384, (stop_at(16), lambda: Tool(1)), (stop_at(16), lambda: Tool(1, delay=1.0))),
 }
 
 
@@ -115,7 +117,7 @@ def compare(backbone, workload: str, repeats: int) -> dict:
             answers=tool,
         )
         end, lengths = time.perf_counter(), completions.lengths
-        if workload == "slow-tool":
+        if workload.startswith("slow"):
             assert completions.stopped.all()  # else it is not known when a row has ended
             end, lengths = tool.last_stop, np.delete(lengths, LATE)
         turns = 1.0 if tool is None else float(np.mean(tool.turns + (workload == "scattered")))
