@@ -52,12 +52,7 @@ class NumberGame(DrawnTask):
     """
 
     def __init__(
-        self,
-        max_number: int = 64,
-        max_turns: int = 10,
-        turn_cost: float = 0.05,
-        seed: int = 0,
-        template: str = "plain",
+        self, max_number: int = 64, max_turns: int = 10, turn_cost: float = 0.05, seed: int = 0, template: str = "plain"
     ):
         for name, value, least in (("max_number", max_number, 8), ("max_turns", max_turns, 1)):
             if not isinstance(value, int) or not least <= value <= 10**6:

@@ -1,6 +1,7 @@
 """Each recipe in presets/ suits its model and the machine it is planned for; whether it fits, the planner says."""
 
 import math
+import random
 import re
 from pathlib import Path
 
@@ -8,9 +9,11 @@ from keras_aha.files import presets_folder
 from keras_aha.models import lora, policy
 from keras_aha.models.abstract_backbone import abstract_backbone, known_presets
 from keras_aha.models.internals import without_values
+from keras_aha.models.tiny_gemma import tiny_tokenizer
 from keras_aha.recipes.recipe import Recipe
-from keras_aha.runs.build_task import build_task
+from keras_aha.runs.build_task import build_priming_task, build_task
 from keras_aha.tasks.chat import CHAT_FORMS
+from keras_aha.training.example_batches import solutions
 
 import pytest
 
@@ -91,3 +94,13 @@ def test_instruct_models_are_spoken_to_as_they_were_taught(name):
         (x for begin, x in families.items() if preset.startswith(begin)), "gemma" if "instruct" in preset else None
     )
     assert template == family if family else template not in CHAT_FORMS
+
+
+@pytest.mark.parametrize("name", ["guessing_tiny", "search_tiny", "multiplication_calculator_tiny"])
+def test_what_is_imitated_in_turns_fits(name):
+    recipe = Recipe.load(name)
+    task, rollouts = build_priming_task(recipe), recipe.rollouts
+    for example in solutions(task, tiny_tokenizer(), None, 0, {})(range(200)):
+        assert len(example.prompt_ids) <= rollouts.max_prompt_length
+        assert len(example.completion_ids) <= rollouts.max_completion_length
+    assert max(len(task.worked_turns(task.problem(i), random.Random(i))) for i in range(50)) > 1
