@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from keras_aha.models.special_tokens import TURN_ENDS, turn_end_id
 from keras_aha.tasks.chat import Piece
 from keras_aha.tasks.held_out_split import stable_hash
 from keras_aha.tasks.task import Task
@@ -45,11 +46,17 @@ def by_length(rows: Sequence[Example], batch_size: int) -> list[list[Example]]:
 def solutions(task: Task, tokenizer, stop_token: str | None, seed: int, habits: dict) -> Read:
     """Reads the worked solutions of a task's training problems, in order."""
 
+    end = tokenizer.id_to_token(turn_end_id(tokenizer, stop_token))
+    ends = *task.turn_ends, *TURN_ENDS
+
     def text(index):
         problem, rng = task.problem(index), random.Random(stable_hash("worked solution", seed, index))
         pieces = [Piece(task.prompt(problem), False)]
         for turn in task.worked_turns(problem, rng, **habits):
-            pieces.append(Piece(turn.text, True))
+            if turn.observation is None or turn.text.endswith(ends):
+                pieces.append(Piece(turn.text, True))
+            else:  # the policy ends it as it ends a completion
+                pieces.append(Piece(turn.text + end, True))
             if turn.observation is not None:
                 pieces.append(Piece(turn.observation.written, False))
         return pieces

@@ -262,6 +262,11 @@ def test_priming_and_rollouts_read_the_same():
     ids, _ = ObservationIds(GEMMA, (), 12)(Observation("12", "<", ">\n"))
     observed = [*example.completion_ids[~example.learned]]
     assert observed == ids.tolist() and example.prompt_ids.tolist() == prompt_ids(GEMMA, ["Use "])[0]
+    said = GEMMA.detokenize([example.completion_ids[example.learned].tolist()])[0]
+    assert said == "1<end_of_turn>3<end_of_turn>"  # each turn ends as a completion does
+    Primed.turn_ends = ("1",)
+    (example,) = solutions(Primed(), GEMMA, None, 0, {})([0])
+    assert GEMMA.detokenize([example.completion_ids[example.learned].tolist()])[0] == "13<end_of_turn>"
 
 
 @pytest.mark.parametrize("flood", ("12 " * 3 * 10**7, "<end_of_turn>" * 10**6, "\ud800" * 10**7, "x" * 10**8))
