@@ -7,7 +7,7 @@ import re
 import keras_aha as aha
 from keras_aha.callbacks.rollout_callback import RolloutCallback
 from keras_aha.evaluation.table_file import read_tables
-from keras_aha.evaluation.tables import BEHAVIOURS
+from keras_aha.evaluation.tables import BEHAVIOURS, TURNS
 from keras_aha.losses import GRPOLoss
 from keras_aha.models import lora
 from keras_aha.recipes import sections
@@ -211,7 +211,7 @@ def test_what_came_of_a_run_is_written_step_by_step_too(full_run):
     assert history["failed_rewards"].tolist() == [0, 0] and history["compiles"][0] > 0
     assert history["val_accuracy"].isna().tolist() == [True, False]
     features = {"kl", "task_reward", "overlong_penalty", "importance_weight", "curriculum_level", "difficulty", "mfu"}
-    features |= {"refilled_groups", "refill_tokens"}
+    features |= {"refilled_groups", "refill_tokens", "imitated_observations", *TURNS}
     features |= {"entropy", "ratio", "clip_fraction", "sampler_gap"}  # of no token here, as all rewards are equal
     every_epoch = [name for name in history if not name.startswith(("val_", "evaluation_")) and name not in features]
     assert history[every_epoch].notna().all(axis=None)
