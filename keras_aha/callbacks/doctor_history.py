@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Mapping
 
-from keras_aha.evaluation.turn_habits import calls_without_end, imitated_observations
+from keras_aha.evaluation.turn_habits import calls_without_end
 from keras_aha.tasks.answer_tag import read_answer
 
 HISTORY = 100  # epochs
@@ -15,7 +15,7 @@ _REPETITIONS, _LONGEST_UNIT, _SHORTEST_TAIL = 4, 100, 40  # of a repeated tail; 
 _LOGS = (
     *("reward", "accuracy", "val_accuracy", "format_rate", "truncated", "overlong_penalty", "curriculum_level"),
     *("zero_std_groups", "refilled_groups", "grad_norm", "skipped_updates", "sampler_gap", "compiles"),
-    *("left_out_problems", "failed_rewards", "teacher_kl"),
+    *("left_out_problems", "failed_rewards", "teacher_kl", "turns", "imitated_observations"),
 )
 
 
@@ -34,8 +34,8 @@ def observe(logs: dict, rollout, weights: Mapping[str, float] | None = None, **o
         answer that can be read; `repeated_tails`, the share of completions that repeat themselves up to the length
         limit; `completion_entropy`, the mean of −log-prob of a whole completion, in nats; `unreadable`, the share of
         completions whose answer stands in its tags and cannot be read; `unreadable_answers`, the three most frequent of
-        these, cut to 40 characters; and of a task that answers `turns`, their mean number, and the shares
-        `endless_calls` and `imitated_observations`, see `turn_habits`.
+        these, cut to 40 characters; and of a task that answers `endless_calls`, the share of completions that
+        `calls_without_end`.
     """
     answers = [
         read_answer(text).text
@@ -51,10 +51,9 @@ def observe(logs: dict, rollout, weights: Mapping[str, float] | None = None, **o
         "completion_entropy": -rollout.sampler_log_probs.sum() / len(looping),
         "unreadable": unreadable.total() / len(looping),
     }
-    if turns := rollout.turns:
-        endless = [calls_without_end(*pair) for pair in zip(turns, rollout.truncated, strict=True)]
-        observed |= {"turns": sum(map(len, turns)) / len(turns), "endless_calls": sum(endless) / len(endless)}
-        observed["imitated_observations"] = imitated_observations(turns)
+    if rollout.turns:
+        endless = [calls_without_end(*pair) for pair in zip(rollout.turns, rollout.truncated, strict=True)]
+        observed["endless_calls"] = sum(endless) / len(endless)
     weights = {name: weight for name, weight in (weights or {}).items() if weight and f"reward_{name}" in logs}
     names = [*_LOGS, *(f"reward_{name}" for name in weights)]
     numbers = {name: logs[name] for name in names if name in logs} | observed | others

@@ -47,7 +47,8 @@ class RolloutCallback(StatefulCallback):
       are all equal), and `attempts`, `verifications`, `backtracks`, `self_corrections`, `slips`, see `behaviours`.
     - if anything is added to the task's reward, its parts: `task_reward`, `reward_<name>`, `overlong_penalty`.
     - of a `Mixture`, `accuracy_<name>` and `mean_reward_<name>` of each task.
-    - of a task of several turns, means over completions: `turns`, `tool_calls`, `tool_errors`, `observation_tokens`.
+    - of a task of several turns, means over completions: `turns`, `tool_calls`, `tool_errors`, `observation_tokens`,
+      `imitated_observations`, see `turn_habits`.
     - `left_out_problems`, the number of problems whose place an earlier one took, as they could not be used.
     - with a curriculum, its `curriculum_level` and the problems' mean `difficulty`.
     - with refills, `refilled_groups`, the number of groups replaced, and `refill_tokens`, the tokens sampled for them.

@@ -77,7 +77,7 @@ class Batch:
     @property
     def open(self):
         """`(R,)` bool, the places of rows that are alive, or go on when they are answered."""
-        return self.alive if self.turns is None else self.alive | (self.turns.asked[self.ids] & self.held)
+        return self.alive if self.turns is None else self.alive | (self.turns.asked[self.ids] & self.has_row)
 
     @property
     def unfinished(self) -> int:
@@ -106,7 +106,7 @@ class Batch:
             return
         rows = self.turns.take(wait=not self.alive.any() and not self._has_places)
         if rows:
-            self.revive(np.flatnonzero(np.isin(self.ids, rows) & self.held))
+            self.revive(np.flatnonzero(np.isin(self.ids, rows) & self.has_row))
 
     def revive(self, places) -> None:
         """Lets the rows at `places` go on."""
@@ -148,7 +148,7 @@ class Batch:
             old["index"], new["index"] = self.state.index, self.placement.rows(np.full(count, index, "int32"))
         self.state = self.state._replace(**jitted_steps.admit(old, new, within))
         places = places.ravel()
-        self.alive[places], self.ids[places], self.firsts[places], self.held[places] = alive, ids, index, alive
+        self.alive[places], self.ids[places], self.firsts[places], self.has_row[places] = alive, ids, index, alive
         self._set_rows()
 
     def rearrange(self) -> None:
@@ -175,8 +175,8 @@ class Batch:
         count = bucket.rows // self.placement.parts
         places = self.placement.first(self.open, count)  # if too few are open, some of them twice
         living = self.open.reshape(len(places), -1).sum(axis=1, keepdims=True)
-        self.held = (np.arange(count) < living).ravel()  # the copies are dead
-        self.alive = self.alive[places.ravel()] & self.held
+        self.has_row = (np.arange(count) < living).ravel()  # the copies are dead
+        self.alive = self.alive[places.ravel()] & self.has_row
         self.ids, self.firsts = self.ids[places.ravel()], self.firsts[places.ravel()]
         self._set_rows()
         places, index = self._within_parts(places), self.state.index
@@ -216,7 +216,7 @@ class Batch:
     def _begin(self):
         prompts = np.arange(self.read)
         self.ids, self.alive = self._rows_of(prompts)
-        self.held = self.alive.copy()  # places of rows, and not there for the shape
+        self.has_row = self.alive.copy()  # places of rows, and not there for the shape
         self.read = min(self.read, len(self.prompt_ids))
         self.firsts = np.full(len(self.ids), self.prompt_length, "int32")
         self._set_rows()

@@ -1,6 +1,7 @@
 """The slow path in turns: a row that is answered is read again from its prompt on, with all that was said since."""
 
 from keras_aha.decoding.answers import Answers
+from keras_aha.decoding.buckets import next_rows
 from keras_aha.decoding.completions import Completions, empty_completions
 from keras_aha.decoding.slow_path import generate_with_cache
 from keras_aha.decoding.turn_taking import TurnTaking
@@ -15,13 +16,15 @@ def generate_turns_with_cache(
 ) -> Completions:
     """Does what `generate` does with `answers`, by `generate_with_cache`, whose other arguments it takes.
 
-    All rows that go on are decoded together; those that still wait for an answer wait for these as well.
+    All rows that go on are decoded together; those that still wait for an answer wait for these as well. Some rows are
+    repeated, whose copies say one token that nobody hears, so that programs are compiled for few numbers of rows.
     """
     token_ids, padding_mask = (np.repeat(x, group_size, axis=0) for x in (token_ids, padding_mask))
     longest = settings["max_completion_length"]
     completions = empty_completions(len(token_ids), longest)
     turns, rows = TurnTaking(answers, completions), np.arange(len(token_ids))
     while len(rows):
+        going, rows = len(rows), np.resize(rows, _rows_of_a_program(len(rows), len(token_ids)))
         lengths = completions.lengths[rows]
         width = token_ids.shape[1] + next(w for w in _widths(longest) if w >= lengths.max())
         prompts, masks = np.zeros((2, len(rows), width), "int32")
@@ -29,9 +32,10 @@ def generate_turns_with_cache(
             own = token_ids[row][padding_mask[row] > 0]
             read = np.concatenate([own, completions.token_ids[row, :length]])
             prompt[-len(read) :], mask[-len(read) :] = read, 1
-        limits = turns.of(rows).limits - lengths
+        limits = np.where(np.arange(len(rows)) < going, turns.of(rows).limits - lengths, 1).astype("int32")
         places = dict(offsets=lengths, limits=limits)
         more = generate_with_cache(policy, weights, prompts, masks, keys[rows], group_size=1, **places, **settings)
+        rows, more = rows[:going], Completions(*(x[:going] for x in more))
         for i, row in enumerate(rows):
             own = slice(lengths[i], lengths[i] + more.lengths[i])
             completions.token_ids[row, own] = more.token_ids[i, : more.lengths[i]]
@@ -43,6 +47,13 @@ def generate_turns_with_cache(
         while turns.asked.any() and not len(rows):
             rows = np.array(sorted(turns.take(wait=True)), int)
     return completions
+
+
+def _rows_of_a_program(going: int, rows: int) -> int:
+    """The smallest number of rows, of those that a `Batch` would have, that holds so many."""
+    while next_rows(rows) >= going:
+        rows = next_rows(rows)
+    return rows
 
 
 def _widths(longest: int) -> list[int]:

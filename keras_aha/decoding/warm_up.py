@@ -10,7 +10,7 @@ def warm_up(new_batch, settings, sampling) -> None:
     nothing; the other arguments are those of `Batch.decode`."""
     batch = new_batch()
     if batch.waiting:
-        batch.alive[:] = batch.held[:] = False
+        batch.alive[:] = batch.has_row[:] = False
         batch.admit()
     for bucket in batch.buckets:
         batch = _dead_batch(new_batch, bucket)

@@ -3,6 +3,7 @@
 from dataclasses import MISSING, field
 
 from keras_aha.recipes.rules import above_zero, at_least, one_of, rule, section
+from keras_aha.tasks.tools.forms import TOOL_FORMS
 
 
 @section
@@ -20,7 +21,7 @@ class Turns:
     response_seconds: float | None = above_zero(default=10.0)
     response_workers: int = at_least(0, default=0)
     max_turns: int = at_least(1, default=8)
-    tool_form: str = one_of("tags", "functiongemma", "gemma4", "chatml")
+    tool_form: str = one_of(*TOOL_FORMS)
     declare: bool = True
 
 

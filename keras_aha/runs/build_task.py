@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 
 from keras_aha.models.presets import load_tokenizer
 from keras_aha.names import import_name, suggestion
@@ -27,7 +27,7 @@ def build_task(recipe: Recipe, seed: int = 0) -> Task:
 
     `seed` is the task's, if it takes one, unless the section has one. It raises RecipeError for what cannot be made.
     """
-    tasks = [_build(recipe, section, path, seed) for path, section in recipe.asked.items()]
+    tasks = _build(recipe, recipe.asked, seed)
     if recipe.rollouts.long_prompts == "skip":
         with in_section("model"):
             tokenizer = load_tokenizer(recipe.model.preset)
@@ -40,7 +40,7 @@ def build_priming_task(recipe: Recipe) -> Mixture:
     """What priming imitates: the tasks of `[[priming.tasks]]`, or else what is asked; RecipeError as above."""
     priming, tables = recipe.priming, recipe.priming.tasks or recipe.tasks
     paths = {f"priming.tasks[{i}]": table for i, table in enumerate(priming.tasks)} or recipe.asked
-    tasks = [_build(recipe, section, path, priming.seed) for path, section in paths.items()]
+    tasks = _build(recipe, paths, priming.seed)
     return _mix(tasks, tables) if tables else Mixture(tasks, habits=[priming.habits])
 
 
@@ -48,9 +48,9 @@ def _mix(tasks: list[Task], tables: Sequence[PrimingTask], names: Sequence[str] 
     return Mixture(tasks, [table.weight for table in tables], [table.habits for table in tables], names)
 
 
-def _build(recipe: Recipe, section: TaskSection, path: str, seed: int) -> Task:
-    task = make_from_keys(find_task(section.name, path), section, path, section.name, seed=seed)
-    return add_tools(recipe, task)
+def _build(recipe: Recipe, tables: Mapping[str, TaskSection], seed: int) -> list[Task]:
+    tasks = [make_from_keys(find_task(x.name, path), x, path, x.name, seed=seed) for path, x in tables.items()]
+    return add_tools(recipe, tasks)
 
 
 def build_held_out(recipe: Recipe) -> Task:

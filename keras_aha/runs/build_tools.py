@@ -26,21 +26,23 @@ TOOLS = dict(
 )
 
 
-def add_tools(recipe: Recipe, task: Task) -> Task:
-    """A task with the tools of `[[tools]]`, called as `[turns]` says; the task itself if there are none.
+def add_tools(recipe: Recipe, tasks: list[Task]) -> list[Task]:
+    """Tasks with the tools of `[[tools]]`, called as `[turns]` says; the tasks themselves if there are none.
 
-    It raises RecipeError for a tool that cannot be made, or that does not fit the task.
+    It raises RecipeError for a tool that cannot be made, or that does not fit a task.
     """
     if not recipe.tools:
-        return task
+        return tasks
     tools = [
         make_from_keys(_find(table.name, f"tools[{i}]"), table, f"tools[{i}]", table.name)
         for i, table in enumerate(recipe.tools)
     ]
-    ask_problem(task, 0)  # whose errors name the task
+    for task in tasks:
+        ask_problem(task, 0)  # whose errors name the task
+    turns = recipe.turns
+    settings = dict(form=turns.tool_form, max_turns=turns.max_turns, declare=turns.declare)
     with in_section("tools"):
-        turns = recipe.turns
-        return WithTools(task, tools, form=turns.tool_form, max_turns=turns.max_turns, declare=turns.declare)
+        return [WithTools(task, tools, **settings) for task in tasks]
 
 
 def _find(name: str, path: str) -> Callable[..., Tool]:

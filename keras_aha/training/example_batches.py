@@ -53,11 +53,9 @@ def solutions(task: Task, tokenizer, stop_token: str | None, seed: int, habits: 
         problem, rng = task.problem(index), random.Random(stable_hash("worked solution", seed, index))
         pieces = [Piece(task.prompt(problem), False)]
         for turn in task.worked_turns(problem, rng, **habits):
-            if turn.observation is None or turn.text.endswith(ends):
-                pieces.append(Piece(turn.text, True))
-            else:  # the policy ends it as it ends a completion
-                pieces.append(Piece(turn.text + end, True))
-            if turn.observation is not None:
+            pieces.append(Piece(turn.text, True))
+            if turn.observation is not None:  # before it the policy ends the turn as it ends a completion
+                pieces.append(Piece("" if turn.text.endswith(ends) else end, True))
                 pieces.append(Piece(turn.observation.written, False))
         return pieces
 

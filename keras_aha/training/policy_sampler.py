@@ -85,7 +85,6 @@ class PolicySampler:
             rows: `(P·G,)` integers, where rows of this call are not adjacent ones: what each counts as.
             on_segment: see `decoding.generate`.
             warm_up: first compile what completions of any lengths will need, so that nothing is compiled later.
-
             answers: whom a completion asks where it stops, to go on in another turn; see `decoding.generate`.
 
         Returns:

@@ -5,6 +5,7 @@ import time
 from types import SimpleNamespace
 
 from keras_aha.callbacks.doctor_history import observe, repeated_tail
+from keras_aha.evaluation.turn_habits import imitated_observations
 from keras_aha.tasks.task import Score
 from keras_aha.tasks.turn import Observation, Turn
 
@@ -57,4 +58,6 @@ def test_what_is_remembered_of_an_epoch():
     call = Turn("<f>1</f>", Observation("2", "<result>", tool="f"))
     rollout.turns = ((call, call, Turn("<f>1</f>")), (call, call, Turn("2")), (Turn("<result>2"),), (call, call))
     turns = {"turns": 2.25, "endless_calls": 0.5, "imitated_observations": 0.25}  # the last is truncated
+    assert turns["imitated_observations"] == imitated_observations(rollout.turns)
+    logs |= {"turns": 2.25, "imitated_observations": 0.25}
     assert observe(logs, rollout, {"polite": 0.5, "logged": 0, "failed": 1}, moved=True) == seen | turns

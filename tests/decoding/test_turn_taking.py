@@ -2,7 +2,7 @@
 
 from keras_aha.callbacks.compile_counter import CompileCounter
 from keras_aha.decoding import batch as batches
-from keras_aha.decoding import buckets, decoder_for, generate, generate_turns_with_cache, row_keys
+from keras_aha.decoding import buckets, decoder_for, generate, generate_turns_with_cache, row_keys, slow_turns
 from keras_aha.training.policy_sampler import PolicySampler
 
 import numpy as np
@@ -109,10 +109,19 @@ def test_a_turn_that_is_too_long_ends_its_completion(make_policy):
     assert all(len(turn) <= 4 for turns in answers.turns.values() for turn in turns)
 
 
-def test_the_slow_path_takes_the_same_turns(make_policy):
+def test_the_slow_path_takes_the_same_turns(make_policy, monkeypatch):
     policy, answers, slow = make_policy("gemma"), Told(), Told(late=1)
     completions = run(policy, answers)
+    rows, generate_with_cache = [], slow_turns.generate_with_cache
+
+    def spy(policy, weights, token_ids, *arguments, **settings):
+        rows.append(len(token_ids))
+        return generate_with_cache(policy, weights, token_ids, *arguments, **settings)
+
+    monkeypatch.setattr(slow_turns, "generate_with_cache", spy)
     others = run(policy, slow, generate_turns_with_cache)
+    assert len(rows) > 2 and set(rows) <= {20, 5}  # for which programs are compiled, however many rows go on
+    assert [slow_turns._rows_of_a_program(n, 64) for n in (64, 17, 16, 5, 4, 1)] == [64, 64, 16, 16, 4, 4]
     assert (completions.token_ids == others.token_ids).all() and answers.turns == slow.turns
     np.testing.assert_allclose(completions.log_probs, others.log_probs, atol=1e-5)
     for one, other in zip(completions[2:], others[2:], strict=True):

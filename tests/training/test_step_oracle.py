@@ -240,23 +240,7 @@ COMPILED = [
 
 IN_TURNS = [
     ("sides_in_turns", *COMPILED[1][1:]),
-    (
-        "sides_in_turns",
-        "std",
-        "mean",
-        False,
-        "sequence",
-        0.2,
-        "sequence_mean",
-        "k3+",
-        None,
-        0.0,
-        None,
-        1.0,
-        4,
-        False,
-        1,
-    ),
+    ("sides_in_turns", *COMPILED[-1][1:5], 0.2, *COMPILED[-1][6:]),
 ]
 
 
